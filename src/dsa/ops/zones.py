@@ -1,0 +1,152 @@
+"""Zones: which keys a query may see, as arithmetic progressions of positions, and how a budget is shared."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+Keep = Literal["all", "selector"] | int | float
+
+
+@dataclass(frozen=True)
+class Zone:
+    """Keys of a query at t: those from t - first to t - last, every `step`-th counted back from t - last.
+
+    Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees.
+
+    Args:
+        first: distance of the farthest key [tokens]; None reaches back to the row's first token.
+        last: distance of the nearest key [tokens]; 0 is the query itself.
+        step: distance between neighbouring keys [tokens].
+        align: the zone begins at a multiple of this position, rounded towards the query [tokens].
+        keep: "all" (forced), a number of keys, a share of the zone's keys, or "selector" (the whole budget).
+    """
+
+    first: int | None
+    last: int = 0
+    step: int = 1
+    align: int = 1
+    keep: Keep = "selector"
+
+    def __post_init__(self) -> None:
+        if self.last < 0:
+            raise ValueError(f"zone.last = {self.last}: a key after its query would be the future; give 0 or more.")
+        if self.step < 1 or self.align < 1:
+            raise ValueError(f"zone.step = {self.step}, zone.align = {self.align}: both must be 1 or more.")
+        if isinstance(self.keep, float) and not 0 < self.keep <= 1:
+            raise ValueError(f"zone.keep = {self.keep}: a share must lie above 0 and at most 1.")
+        if isinstance(self.keep, int) and self.keep < 1:
+            raise ValueError(f"zone.keep = {self.keep}: a number of keys must be 1 or more.")
+
+    @property
+    def forced(self) -> bool:
+        return self.keep == "all"
+
+    def span(self, time: Int[Tensor, "..."]) -> tuple[Int[Tensor, "..."], Int[Tensor, "..."]]:
+        """First position and number of keys for queries at `time`; queries before the row's first token have none."""
+        stop = time - self.last
+        start = torch.zeros_like(time) if self.first is None else (time - self.first).clamp(min=0)
+        start = -(-start // self.align) * self.align
+        count = ((stop - start) // self.step + 1).clamp(min=0)
+        count = torch.where(stop >= 0, count, 0)
+        return stop - (count - 1) * self.step, count
+
+    def kept(self, count: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+        """How many of `count` keys the zone keeps when no selector says otherwise."""
+        if isinstance(self.keep, float):
+            return (count.double() * self.keep - 1e-9).ceil().long()
+        if isinstance(self.keep, int):
+            return count.clamp(max=self.keep)
+        return count
+
+
+Zones = tuple[Zone, ...]
+
+
+class Span(NamedTuple):
+    """What each query takes from one zone: the nearest `keep` units if forced, else the `keep` best by score.
+
+    A unit is a token, or with `unit` > 1 a block of that many tokens; `start` then counts blocks.
+    """
+
+    start: Int[Tensor, "batch time"]
+    count: Int[Tensor, "batch time"]
+    keep: Int[Tensor, "batch time"]
+    step: int
+    forced: bool
+    unit: int = 1
+
+
+def visible(zones: Zones, time: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """Number of keys that queries at `time` (counted from the row's first token) can see in all zones."""
+    return torch.stack([zone.span(time)[1] for zone in zones]).sum(0)
+
+
+def spans(
+    zones: Zones,
+    limit: Int[Tensor, "batch time"],
+    offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
+    block: int = 1,
+) -> list[Span]:
+    """Share each query's budget among the zones.
+
+    Forced zones fill first, nearest first. The rest goes to the scored zones in proportion to what they keep by
+    default, rounded up, in the order of the zones, the surplus to the last; what a zone cannot use goes to the
+    others. Exactly min(limit, visible) keys are kept. With `block` > 1 only blocks wholly inside a scored zone
+    compete; the tokens after a zone's last whole block are kept, and quotas round down to whole blocks.
+
+    Args:
+        limit: most keys each query may keep, forced ones included.
+        offset: position of the first query.
+        first: first real key of each left-padded row; None = 0.
+        block: tokens per unit of the scored zones.
+    """
+    batch, length = limit.shape
+    position = torch.arange(offset, offset + length, device=limit.device).expand(batch, length)
+    pad = torch.zeros_like(position) if first is None else first[:, None].expand_as(position)
+    time = position - pad
+    left = limit.long().clamp(min=0)
+    out: list[Span] = []
+
+    def force(start: Tensor, count: Tensor, step: int) -> None:
+        nonlocal left
+        keep = torch.minimum(count, left)
+        left = left - keep
+        out.append(Span(start, count, keep, step, forced=True))
+
+    for zone in sorted((z for z in zones if z.forced), key=lambda z: z.last):
+        start, count = zone.span(time)
+        force(start + pad, count, zone.step)
+
+    scored = [zone for zone in zones if not zone.forced]
+    areas = []
+    for zone in scored:
+        start, count = zone.span(time)
+        wish = zone.kept(count)
+        start = start + pad
+        if block > 1:
+            if zone.step > 1:
+                raise ValueError(f"zone.step = {zone.step} with block = {block}: blocks need contiguous zones.")
+            end = start + count
+            tail = torch.minimum(end % block, count)
+            force(end - tail, tail, 1)
+            start = -(-start // block)
+            count = (end // block - start).clamp(min=0)
+        areas.append((zone, start, count, wish))
+
+    total = sum((wish for *_, wish in areas), torch.zeros_like(left))
+    rest, quotas = left, []
+    for index, (_, _, count, wish) in enumerate(areas):
+        last = index == len(areas) - 1
+        share = rest if last else -(-left * wish // total.clamp(min=1))
+        quota = torch.minimum(torch.minimum(share, rest) // block, count)
+        rest = rest - quota * block
+        quotas.append(quota)
+    for (zone, start, count, _), quota in zip(areas, quotas, strict=True):
+        more = torch.minimum(rest // block, count - quota)
+        rest = rest - more * block
+        out.append(Span(start, count, quota + more, zone.step, forced=False, unit=block))
+    return out
