@@ -1,0 +1,23 @@
+"""Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
+
+from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection, TrueAttention
+from dsa.ops.dispatch import attend, dense_logsumexp, indexer_loss, keeps_everything, select
+from dsa.ops.zones import Zone, Zones, visible
+
+__all__ = [
+    "Hash",
+    "IndexFeatures",
+    "Recency",
+    "ScoredRows",
+    "Scorer",
+    "Selection",
+    "TrueAttention",
+    "Zone",
+    "Zones",
+    "attend",
+    "dense_logsumexp",
+    "indexer_loss",
+    "keeps_everything",
+    "select",
+    "visible",
+]

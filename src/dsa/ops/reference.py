@@ -182,5 +182,3 @@ def from_mask(mask: Bool[Tensor, "batch group time key"], slots: int | None = No
     slot = (mask.cumsum(-1) - 1)[where]
     positions[(*where[:-1], slot)] = where[-1].int()
     return Selection(positions, counts.int())
-
-

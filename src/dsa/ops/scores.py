@@ -5,7 +5,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsa.ops.contracts import Hash, IndexFeatures, Recency, Scorer, TrueAttention
+from dsa.ops.contracts import Hash, IndexFeatures, Scorer, TrueAttention
 
 MASK32 = 0xFFFFFFFF
 
@@ -48,8 +48,8 @@ def _feature_scores(features: IndexFeatures, rows: slice, columns: slice) -> Flo
     weights = None if features.weights is None else features.weights[:, :, rows]
     coarse = features.accumulate != torch.float32
 
-    def rounded(x: Tensor) -> Tensor:
-        return x.to(features.accumulate).to(x.dtype) if coarse else x
+    def rounded(x: Tensor) -> Tensor:  # straight-through: gradients would vanish in a half format
+        return x + (x.to(features.accumulate).to(x.dtype) - x).detach() if coarse else x
 
     dots = rounded(torch.einsum("bgthd,bgsd->bgths", queries, keys.expand(-1, queries.shape[1], -1, -1)))
     if features.activation == "relu":
@@ -101,5 +101,3 @@ def check_scores(scores: Tensor, legal: Tensor) -> None:
             f"index scores: {int(broken.sum())} are NaN, the first for query {query} of this call. "
             "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."
         )
-
-

@@ -1,0 +1,263 @@
+"""The ops in plain PyTorch, by blocks of queries: any device, memory O(block x keys), skipping keys outside the zones."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
+from dsa.ops.reference import Trim, causal, from_mask, members, token_level, trimmed
+from dsa.ops.scores import block_of, check_scores, groups_of, score
+from dsa.ops.zones import Span, Zones, spans
+
+TILE = 1 << 22  # elements of the largest temporary
+
+
+def blocks(length: int, per_query: int) -> Iterator[slice]:
+    """Slices of the queries such that a tile of `per_query` elements a query stays below TILE."""
+    size = max(16, TILE // max(per_query, 1))
+    for start in range(0, length, size):
+        yield slice(start, min(start + size, length))
+
+
+def select(
+    scorer: Scorer,
+    zones: Zones,
+    limit: Int[Tensor, "batch time"],
+    trim: Trim | None = None,
+    offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
+) -> Selection:
+    """As `reference.select`, a block of queries at a time; patterns without scored zones compute no score."""
+    batch, length = limit.shape
+    groups, block = groups_of(scorer), block_of(scorer)
+    heads = scorer.queries.shape[3] if isinstance(scorer, IndexFeatures) else 1
+    every = spans(zones, limit, offset, first, block)
+    slots = max(int(torch.stack([span.keep * span.unit for span in every]).sum(0).max()), 1)
+    parts = []
+    for rows in blocks(length, batch * groups * heads * (offset + length)):
+        part = [span._replace(**{n: getattr(span, n)[:, rows] for n in ("start", "count", "keep")}) for span in every]
+        start, mask = select_rows(scorer, part, rows, groups, offset, block, trim)
+        chosen = from_mask(mask, slots)
+        positions = torch.where(chosen.positions >= 0, chosen.positions + start, -1)
+        parts.append(Selection(positions, chosen.counts))
+    positions, counts = (torch.cat(x, 2) for x in zip(*parts, strict=True))
+    if trim is not None:
+        positions = positions[..., : max(int(counts.max()), 1)]
+    return Selection(positions, counts)
+
+
+def select_rows(
+    scorer: Scorer, part: list[Span], rows: slice, groups: int, offset: int, block: int, trim: Trim | None
+) -> tuple[int, Bool[Tensor, "batch group rows key"]]:
+    """First key of the columns that these queries can see, and the mask of those they keep."""
+    batch, device = part[0].start.shape[0], part[0].start.device
+    low, high = bounds(part)
+    low, high = low // block * block, -(-high // block) * block
+    shape = (batch, groups, rows.stop - rows.start, high - low)
+    kept = torch.zeros(shape, dtype=torch.bool, device=device)
+    scored, seen = torch.zeros_like(kept), torch.zeros_like(kept)
+    units = slice(low // block, min(high, offset + rows.stop) // block)
+    tile = None
+    if trim is not None or any(not span.forced and bool(span.count.any()) for span in part):
+        tile = score(scorer, rows, units, offset, device).expand(batch, groups, -1, -1)
+    for span in part:
+        moved = span._replace(start=span.start - low // span.unit)
+        if span.forced:
+            inside = members(moved, high - low)
+            stop = moved.start + (span.count - span.keep) * span.step
+            chosen = inside & (torch.arange(high - low, device=device) >= stop[..., None])
+            chosen, inside = chosen[:, None], inside[:, None]
+        else:
+            if tile is None:
+                continue
+            inside = members(moved, tile.shape[-1])[:, None].expand_as(tile)
+            check_scores(tile, inside)
+            chosen = best(tile, inside, span.keep[:, None].expand(-1, groups, -1))
+            chosen, inside = (
+                torch.nn.functional.pad(x.repeat_interleave(block, -1), (0, high - low - x.shape[-1] * block))
+                for x in (chosen, inside)
+            )
+            scored |= chosen
+        kept |= chosen
+        seen |= inside
+    if trim is not None:
+        assert tile is not None
+        kept = trimmed(trim, torch.nn.functional.pad(tile, (0, high - low - tile.shape[-1])), kept, scored, seen)
+    return low, kept
+
+
+def bounds(part: list[Span]) -> tuple[int, int]:
+    """First and one past the last token that any of these queries can see."""
+    low, high = [], []
+    for span in part:
+        some = span.count > 0
+        if some.any():
+            low.append(int(span.start[some].min()) * span.unit)
+            high.append(int((span.start + (span.count - 1) * span.step + 1)[some].max()) * span.unit)
+    return min(low, default=0), max(high, default=1)
+
+
+def best(scores: Tensor, legal: Tensor, keep: Int[Tensor, "batch group rows"]) -> Bool[Tensor, "b g rows unit"]:
+    """The `keep` legal units of highest score, ties to the lower position: all above the keep-th score, then its ties."""
+    most = min(int(keep.max()), scores.shape[-1])
+    if most == 0:
+        return torch.zeros_like(legal)
+    smallest = torch.finfo(scores.dtype).min
+    ranked = torch.where(legal, scores.clamp(min=smallest), -math.inf)
+    top = ranked.topk(most, dim=-1).values
+    threshold = top.gather(-1, (keep - 1).clamp(min=0, max=most - 1)[..., None])
+    above = ranked > threshold
+    tied = (ranked == threshold) & legal
+    room = keep[..., None] - above.sum(-1, keepdim=True)
+    return (above | (tied & (tied.cumsum(-1) <= room))) & (keep > 0)[..., None]
+
+
+def attend(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    sink: Float[Tensor, "head"] | None = None,
+) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
+    """As `reference.attend`; the backward pass recomputes the probabilities block by block."""
+    out, logsumexp = _Attend.apply(q, k, v, sink, selection.positions)
+    return out, logsumexp
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, sink, positions):
+        out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
+        logsumexp = torch.empty(q.shape[:-1], dtype=wide(q).dtype, device=q.device)
+        for rows in blocks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]):
+            columns, chosen = chosen_keys(positions[:, :, rows], q.shape[1])
+            logits = wide(q[:, :, rows]) @ wide(k[:, :, columns]).mT * q.shape[-1] ** -0.5
+            logits = logits.masked_fill(~chosen, -math.inf)
+            lse = logits.logsumexp(-1)
+            if sink is not None:
+                lse = torch.logaddexp(lse, sink.to(lse.dtype)[:, None])
+            out[:, :, rows] = (probabilities(logits, lse) @ wide(v[:, :, columns])).to(out.dtype)
+            logsumexp[:, :, rows] = lse
+        ctx.save_for_backward(q, k, v, sink, positions, out, logsumexp)
+        ctx.mark_non_differentiable(logsumexp)
+        return out, logsumexp
+
+    @staticmethod
+    def backward(ctx, grad, _):
+        q, k, v, sink, positions, out, logsumexp = ctx.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        dq = torch.empty_like(q)
+        dk, dv = torch.zeros_like(wide(k)), torch.zeros_like(wide(v))
+        delta = (wide(grad) * wide(out)).sum(-1, keepdim=True)
+        for rows in blocks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]):
+            columns, chosen = chosen_keys(positions[:, :, rows], q.shape[1])
+            queries, keys, upstream = wide(q[:, :, rows]), wide(k[:, :, columns]), wide(grad[:, :, rows])
+            logits = (queries @ keys.mT * scale).masked_fill(~chosen, -math.inf)
+            p = probabilities(logits, logsumexp[:, :, rows])
+            ds = p * (upstream @ wide(v[:, :, columns]).mT - delta[:, :, rows]) * scale
+            dq[:, :, rows] = (ds @ keys).to(dq.dtype)
+            dk[:, :, columns] += ds.mT @ queries
+            dv[:, :, columns] += p.mT @ upstream
+        dsink = None
+        if sink is not None:
+            dsink = -((sink.to(logsumexp.dtype)[:, None] - logsumexp).exp() * delta[..., 0]).sum((0, 2)).to(sink.dtype)
+        return dq, dk.to(k.dtype), dv.to(v.dtype), dsink, None
+
+
+def wide(x: Tensor) -> Tensor:
+    """Half formats are computed in float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def probabilities(logits: Tensor, logsumexp: Tensor) -> Tensor:
+    """softmax from a known log-sum-exp; a row without keys has no probability."""
+    return (logits - logsumexp.masked_fill(logsumexp == -math.inf, 0.0)[..., None]).exp()
+
+
+def chosen_keys(positions: Int[Tensor, "b g rows slot"], heads: int) -> tuple[slice, Bool[Tensor, "b h rows key"]]:
+    """The columns between the nearest and farthest selected key, and per head which of them are selected."""
+    used = positions >= 0
+    if not used.any():
+        return slice(0, 1), torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=positions.device)
+    start, stop = int(positions[used].min()), int(positions.max()) + 1
+    mask = torch.zeros(*positions.shape[:-1], stop - start + 1, dtype=torch.bool, device=positions.device)
+    mask.scatter_(-1, torch.where(used, positions - start, stop - start).long(), True)
+    return slice(start, stop), mask[..., :-1].repeat_interleave(heads // positions.shape[1], 1)
+
+
+def dense_logsumexp(
+    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
+) -> Float[Tensor, "batch head time"]:
+    """As `reference.dense_logsumexp`."""
+    time, keys = q.shape[2], k.shape[2]
+    parts = []
+    for rows in blocks(time, q.shape[0] * q.shape[1] * keys):
+        stop = keys - time + rows.stop
+        logits = wide(q[:, :, rows]) @ wide(k[:, :, :stop]).mT * q.shape[-1] ** -0.5
+        mask = causal(rows.stop - rows.start, stop, q.device)
+        parts.append(logits.masked_fill(~mask, -math.inf).logsumexp(-1))
+    return torch.cat(parts, 2)
+
+
+def indexer_loss(
+    features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
+) -> Float[Tensor, ""]:
+    """As `reference.indexer_loss`; the gradient is taken together with the loss, so nothing of a tile is kept."""
+    token_level(features)
+    return _IndexerLoss.apply(features.queries, features.keys, features.weights, features, target, selection)
+
+
+class _IndexerLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, queries, keys, weights, features, target, selection):
+        inputs = [x for x in (queries, keys, weights) if x is not None]
+        wanted = any(ctx.needs_input_grad[:3])
+        gradients = [torch.zeros_like(x) for x in inputs]
+        time, count = queries.shape[2], keys.shape[2]
+        total, valid = queries.new_zeros(()), queries.new_zeros(())
+        for rows in blocks(time, queries.shape[0] * queries.shape[1] * queries.shape[3] * count):
+            columns, scope = scope_of(selection, rows, time, count, queries.device)
+            with torch.enable_grad():
+                leaves = [x.detach().requires_grad_(wanted) for x in inputs]
+                tile = score(features_from(features, leaves), rows, columns)
+            raw = target[:, :, rows, columns] if isinstance(target, Tensor) else score(target, rows, columns)
+            p = raw.to(tile.dtype).masked_fill(~scope, 0.0)
+            mass = p.sum(-1, keepdim=True)
+            p = p / mass.where(mass > 0, 1.0)
+            index = tile.detach().masked_fill(~scope, -math.inf).masked_fill(mass == 0, 0.0)
+            log_index = index.log_softmax(-1)
+            total += (torch.special.xlogy(p, p) - p * log_index.masked_fill(~scope, 0.0)).sum()
+            valid += (mass > 0).sum()
+            if wanted:
+                slope = (log_index.exp() - p).masked_fill(~scope | (mass == 0), 0.0)
+                for gradient, part in zip(gradients, torch.autograd.grad(tile, leaves, slope), strict=True):
+                    gradient += part
+        valid = valid.clamp(min=1)
+        ctx.save_for_backward(*(gradient / valid for gradient in gradients))
+        ctx.weighted = weights is not None
+        return total / valid
+
+    @staticmethod
+    def backward(ctx, grad):
+        gradients = [grad * gradient for gradient in ctx.saved_tensors]
+        return (*gradients, *([] if ctx.weighted else [None]), None, None, None)
+
+
+def features_from(features: IndexFeatures, tensors: list[Tensor]) -> IndexFeatures:
+    """The features with other tensors in place of queries, keys and (if there are any) weights."""
+    names = ("queries", "keys", "weights")[: len(tensors)]
+    return features._replace(**dict(zip(names, tensors, strict=True)))
+
+
+def scope_of(
+    selection: Selection | None, rows: slice, time: int, keys: int, device: torch.device
+) -> tuple[slice, Bool[Tensor, "..."]]:
+    """The columns in scope of these queries, and which of them."""
+    if selection is None:
+        stop = keys - time + rows.stop
+        return slice(0, stop), causal(rows.stop - rows.start, stop, device)
+    positions = selection.positions[:, :, rows]
+    return chosen_keys(positions, positions.shape[1])
