@@ -2,12 +2,14 @@
 
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection, TrueAttention
 from dsa.ops.dispatch import attend, dense_logsumexp, indexer_loss, keeps_everything, select
+from dsa.ops.rotary import Rotation
 from dsa.ops.zones import Zone, Zones, visible
 
 __all__ = [
     "Hash",
     "IndexFeatures",
     "Recency",
+    "Rotation",
     "ScoredRows",
     "Scorer",
     "Selection",

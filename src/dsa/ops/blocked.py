@@ -1,4 +1,4 @@
-"""The ops in plain PyTorch, by blocks of queries: any device, memory O(block x keys), skipping keys outside the zones."""
+"""The ops in plain PyTorch, by blocks of queries: any device, memory O(block x keys), keys outside zones skipped."""
 
 import math
 from collections.abc import Iterator
@@ -101,7 +101,7 @@ def bounds(part: list[Span]) -> tuple[int, int]:
 
 
 def best(scores: Tensor, legal: Tensor, keep: Int[Tensor, "batch group rows"]) -> Bool[Tensor, "b g rows unit"]:
-    """The `keep` legal units of highest score, ties to the lower position: all above the keep-th score, then its ties."""
+    """The `keep` legal units of highest score: all above the keep-th score, then ties from the lower position."""
     most = min(int(keep.max()), scores.shape[-1])
     if most == 0:
         return torch.zeros_like(legal)

@@ -1,0 +1,29 @@
+"""Checks of single settings: each returns the value, or says which setting, what it got and what is allowed."""
+
+
+def positive(value: int, name: str) -> int:
+    """A whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} = {value}: give a whole number from 1.")
+    return value
+
+
+def at_least(value: int, least: int, name: str, why: str = "") -> int:
+    """A whole number from `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} = {value}: give a whole number from {least}{f' ({why})' if why else ''}.")
+    return value
+
+
+def even(value: int, name: str, why: str) -> int:
+    """An even number from 0."""
+    if at_least(value, 0, name) % 2:
+        raise ValueError(f"{name} = {value}: {why}; give an even number.")
+    return value
+
+
+def share(value: float, name: str) -> float:
+    """A share above 0 and at most 1."""
+    if not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ValueError(f"{name} = {value}: give a share above 0 and at most 1.")
+    return float(value)

@@ -1,0 +1,7 @@
+"""Small networks that score keys: hidden states in, IndexFeatures out."""
+
+from dsa.indexers.base import Indexer
+from dsa.indexers.lightning import LightningIndexer
+from dsa.indexers.ultra_light import UltraLightIndexer
+
+__all__ = ["Indexer", "LightningIndexer", "UltraLightIndexer"]

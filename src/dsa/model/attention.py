@@ -1,0 +1,168 @@
+"""Attention over the keys that indexer, pattern, selector and precision choose together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from dsa import ops
+from dsa.indexers import Indexer
+from dsa.ops import IndexFeatures, Rotation, Selection, TrueAttention, Zones
+from dsa.patterns import Pattern
+from dsa.precision import Precision
+from dsa.selectors import Selector, SelectorContext
+
+
+class Observation(NamedTuple):
+    """What one layer did in one forward pass, for those who measure; no gradient."""
+
+    layer: int
+    queries: Float[Tensor, "batch head time dim"]
+    keys: Float[Tensor, "batch head time dim"]
+    logsumexp: Float[Tensor, "batch head time"]  # over the selection
+    selection: Selection | None  # None: every causal key
+    features: IndexFeatures | None  # before rounding
+    cast: IndexFeatures | None  # after
+    zones: Zones
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a forward pass attends. The default is the finished sparse model.
+
+    Args:
+        sparse: attend to the selection; False: to every earlier key.
+        teach: compute the indexers' loss, over the selection or, with dense attention, over all earlier keys.
+        progress: of sparse training, 0 to 1.
+        step: of training, from 1; 0 in every evaluation.
+        observe: called by each sparse layer with what it did.
+    """
+
+    sparse: bool = True
+    teach: bool = False
+    progress: float = 1.0
+    step: int = 0
+    observe: Callable[[Observation], None] | None = None
+
+
+class SparseAttention(nn.Module):
+    """Multi-head attention with rotary positions, each query over its selected keys.
+
+    Args:
+        d_model: width of the hidden states.
+        heads: attention heads; each has d_model / heads dims.
+        indexer: scores keys; None if the selector is a control, or the attention is dense.
+        pattern: which keys a query may see.
+        selector: how many keys a query keeps.
+        precision: number format of the index scores.
+        layer: index of this layer.
+        backend: which ops backend serves: auto, reference, blocked or cpu.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        indexer: Indexer | None,
+        pattern: Pattern,
+        selector: Selector,
+        precision: Precision,
+        layer: int,
+        backend: str,
+    ) -> None:
+        super().__init__()
+        self.heads, self.layer, self.backend = heads, layer, backend
+        self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
+
+    def forward(
+        self, x: Float[Tensor, "batch time model"], rotary: Rotation, how: Pass
+    ) -> tuple[Float[Tensor, "batch time model"], Float[Tensor, ""]]:
+        """Attention output, and the indexer's loss (0 unless the pass teaches)."""
+        q, k, v = rearrange(self.to_qkv(x), "b t (n h d) -> n b h t d", n=3, h=self.heads)
+        q, k = rotary(q), rotary(k)
+        if how.sparse:
+            out, loss = self.attend_sparse(x, q, k, v, rotary, how)
+        else:
+            with record_function("dsa/attend"):
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            loss = self.warm_up(x, q.detach(), k.detach(), rotary) if how.teach else out.new_zeros(())
+        return self.to_out(rearrange(out, "b h t d -> b t (h d)")), loss
+
+    def attend_sparse(
+        self, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rotary: Rotation, how: Pass
+    ) -> tuple[Tensor, Tensor]:
+        features, cast = self.index(x, rotary)
+        context = self.context(x, how)
+        with record_function("dsa/select"):
+            selection = self.select(cast, q.detach(), k.detach(), context)
+        with record_function("dsa/attend"):
+            if selection is None:
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            else:
+                out, logsumexp = ops.attend(q, k, v, selection, backend=self.backend)
+        needs_target = (how.teach and cast is not None) or how.observe is not None
+        if selection is None and needs_target:
+            logsumexp = ops.dense_logsumexp(q, k, backend=self.backend)
+        loss = out.new_zeros((), dtype=torch.float32)
+        if how.teach and cast is not None:
+            loss = self.teach(cast, q.detach(), k.detach(), logsumexp, selection)
+        if self.training and selection is not None:
+            self.selector.observe(selection, context)
+        if how.observe is not None:
+            seen = Observation(self.layer, q, k, logsumexp, selection, features, cast, self.pattern.zones())
+            how.observe(seen)
+        return out, loss
+
+    def warm_up(self, x: Tensor, q: Tensor, k: Tensor, rotary: Rotation) -> Tensor:
+        """The indexer's loss against dense attention, over every earlier key."""
+        _, cast = self.index(x, rotary)
+        if cast is None:
+            return q.new_zeros((), dtype=torch.float32)
+        if self.training and self.selector.calibrates:
+            context = self.context(x, Pass())
+            selection = self.select(cast, q, k, context)
+            if selection is not None:
+                self.selector.observe(selection, context)
+        return self.teach(cast, q, k, ops.dense_logsumexp(q, k, backend=self.backend), None)
+
+    def index(self, x: Tensor, rotary: Rotation) -> tuple[IndexFeatures | None, IndexFeatures | None]:
+        """Index features before and after rounding to the precision's format."""
+        if self.indexer is None:
+            return None, None
+        with record_function("dsa/indexer"):
+            features = self.indexer(x, rotary)
+            return features, self.precision.cast(features)
+
+    def context(self, x: Float[Tensor, "batch time model"], how: Pass) -> SelectorContext:
+        time = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        seen, own = self.pattern.visible(time[:1]), self.pattern.own_budget(time[:1])
+        return SelectorContext(time, seen.expand_as(time), own.expand_as(time), how.progress, self.layer, how.step)
+
+    @torch.no_grad()
+    def select(self, cast: IndexFeatures | None, q: Tensor, k: Tensor, context: SelectorContext) -> Selection | None:
+        """The selection, or None if every query keeps every earlier key."""
+        limit = self.selector.limit(context)
+        trim = self.selector.trim if self.selector.trims else None
+        if trim is None and bool((limit > context.time).all()):
+            return None
+
+        def attention() -> TrueAttention:
+            return TrueAttention(q, k, ops.dense_logsumexp(q, k, backend=self.backend))
+
+        scorer = self.selector.scorer(cast, attention, context)
+        return ops.select(scorer, self.pattern.zones(), limit, trim, backend=self.backend)
+
+    def teach(
+        self, cast: IndexFeatures, q: Tensor, k: Tensor, logsumexp: Tensor, selection: Selection | None
+    ) -> Tensor:
+        with record_function("dsa/indexer_loss"):
+            target = TrueAttention(q, k, logsumexp, groups=cast.queries.shape[1])
+            return ops.indexer_loss(cast, target, selection, backend=self.backend)

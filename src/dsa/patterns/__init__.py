@@ -1,0 +1,10 @@
+"""Rules over positions alone: which keys a query may see at all, and which it always keeps."""
+
+from dsa.patterns.base import Pattern
+from dsa.patterns.causal import Causal
+from dsa.patterns.hierarchical import Hierarchical
+from dsa.patterns.local_global import LocalGlobal
+from dsa.patterns.sliding_window import SlidingWindow
+from dsa.patterns.strided import Strided
+
+__all__ = ["Causal", "Hierarchical", "LocalGlobal", "Pattern", "SlidingWindow", "Strided"]

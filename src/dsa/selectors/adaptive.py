@@ -1,0 +1,105 @@
+"""Budgets that differ from query to query, brought to a common mean so that they can be compared with topk."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.checks import at_least, positive
+from dsa.ops import ScoredRows, Selection
+from dsa.selectors.base import Selector, SelectorContext
+
+RATE = 0.2  # share of the remaining (log) distance to the target that one training step closes
+
+
+class Adaptive(Selector):
+    """A budget between bounds, scaled by a constant that training moves until the mean budget meets its target.
+
+    Args:
+        min_k: keys kept at least [tokens].
+        max_k: keys kept at most [tokens].
+        target_mean: mean keys per query [tokens]; "pattern" = the mean of the pattern's own budget, None = no target.
+    """
+
+    log_gain: Tensor
+
+    def __init__(self, min_k: int, max_k: int, target_mean: float | Literal["pattern"] | None) -> None:
+        super().__init__()
+        self.min_k = positive(min_k, "selector.min_k")
+        self.max_k = at_least(max_k, min_k, "selector.max_k", "selector.min_k is the lower bound")
+        if isinstance(target_mean, int | float) and not min_k <= target_mean <= max_k:
+            raise ValueError(
+                f"selector.target_mean = {target_mean}: it must lie between selector.min_k = {min_k} and "
+                f"selector.max_k = {max_k}."
+            )
+        if isinstance(target_mean, str) and target_mean != "pattern":
+            raise ValueError(f"selector.target_mean = {target_mean}: give a number of keys, pattern or null.")
+        self.target_mean = target_mean
+        self.register_buffer("log_gain", torch.zeros(()))
+
+    @property
+    def calibrates(self) -> bool:
+        return self.target_mean is not None
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+        return context.visible.clamp(max=self.max_k)
+
+    def bounded(self, k: Tensor) -> Tensor:
+        """A real-valued budget as a number of keys within the bounds."""
+        return k.clamp(self.min_k, self.max_k).round().long()
+
+    def observe(self, selection: Selection, context: SelectorContext) -> None:
+        if self.target_mean is None:
+            return
+        target = context.own.float().mean() if self.target_mean == "pattern" else torch.tensor(float(self.target_mean))
+        error = target.to(self.log_gain).log() - selection.counts.float().mean().clamp(min=1).log()
+        self.log_gain += RATE * error
+
+
+class AdaptiveEntropy(Adaptive):
+    """As many keys as the entropy of softmax(I) suggests: exp(H) is an effective number of keys."""
+
+    def trim(self, rows: ScoredRows) -> Int[Tensor, "batch group time"]:
+        return self.bounded((rows.entropy + self.log_gain).exp())
+
+
+class AdaptivePosition(Adaptive):
+    """A budget that shrinks with position by a constant factor per token, from max_k at 0 to min_k at seq_len.
+
+    Args:
+        seq_len: length at which min_k is reached [tokens].
+    """
+
+    def __init__(self, min_k: int, max_k: int, target_mean: float | Literal["pattern"] | None, seq_len: int) -> None:
+        super().__init__(min_k, max_k, target_mean)
+        self.seq_len = positive(seq_len, "seq_len")
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+        slope = math.log(self.min_k / self.max_k) / self.seq_len
+        k = self.max_k * (context.time.clamp(min=0).to(self.log_gain) * slope + self.log_gain).exp()
+        return self.bounded(k).minimum(context.visible)
+
+
+class AdaptiveDynamic(Adaptive):
+    """The smallest budget whose share of softmax(I) reaches p; a target mean moves p.
+
+    Args:
+        p: the share, above 0 and below 1.
+    """
+
+    def __init__(self, min_k: int, max_k: int, target_mean: float | Literal["pattern"] | None, p: float) -> None:
+        super().__init__(min_k, max_k, target_mean)
+        if not 0 < p < 1:
+            raise ValueError(f"selector.p = {p}: give a share above 0 and below 1.")
+        self.logit = math.log(p / (1 - p))
+
+    def trim(self, rows: ScoredRows) -> Int[Tensor, "batch group time"]:
+        p = (self.logit + self.log_gain).sigmoid()
+        share = (rows.scores - rows.logsumexp[..., None]).exp().cumsum(-1)
+        share = share + (rows.forced_logsumexp - rows.logsumexp).exp()[..., None]
+        reached = share >= p
+        enough = torch.where(reached.any(-1), reached.int().argmax(-1) + 1, reached.shape[-1])
+        forced_alone = (rows.forced_logsumexp - rows.logsumexp).exp() >= p
+        return self.bounded((rows.forced + torch.where(forced_alone, 0, enough)).float())

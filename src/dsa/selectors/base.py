@@ -1,0 +1,60 @@
+"""What every selector answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from dsa.ops import ScoredRows, Scorer, Selection, TrueAttention
+
+
+class SelectorContext(NamedTuple):
+    """What a selector may know of a forward pass: nothing about later tokens."""
+
+    time: Int[Tensor, "batch time"]  # positions, counted from the row's first token
+    visible: Int[Tensor, "batch time"]  # keys that the pattern lets each query see
+    own: Int[Tensor, "batch time"]  # the pattern's own budget
+    progress: float = 1.0  # of training, 0 to 1; 1 in every evaluation
+    layer: int = 0
+    step: int = 0  # of training, from 1; 0 in every evaluation
+
+
+class Selector(nn.Module, ABC):
+    """A budget per query, counted with the keys that the pattern forces.
+
+    Attributes:
+        uses_indexer: False for controls that rank keys by something else.
+    """
+
+    uses_indexer: bool = True
+
+    @abstractmethod
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+        """The most keys each query may keep."""
+
+    def trim(self, rows: ScoredRows) -> Int[Tensor, "batch group time"]:
+        """How many of the kept keys stay, forced ones counted; only rules that see the scores override it."""
+        raise TypeError(f"{type(self).__name__} does not trim")
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether `observe` moves a constant towards a target mean budget."""
+        return False
+
+    @property
+    def trims(self) -> bool:
+        """Whether the rule sees the scores."""
+        return type(self).trim is not Selector.trim
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        """What ranks the keys: the index features, unless this is a control."""
+        if features is None:
+            raise TypeError(f"{type(self).__name__} ranks keys by an indexer's scores; the model was built without one")
+        return features
+
+    def observe(self, selection: Selection, context: SelectorContext) -> None:
+        """Called with each training selection; only calibrating selectors use it."""

@@ -1,0 +1,65 @@
+"""Controls: what an indexer is judged against. None of them has an indexer."""
+
+from collections.abc import Callable
+
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.ops import Hash, Recency, Scorer, TrueAttention
+from dsa.selectors.base import Selector, SelectorContext
+from dsa.selectors.topk import TopK
+
+
+class Oracle(TopK):
+    """The keys of highest true attention, summed over heads: what a perfect indexer would choose."""
+
+    uses_indexer = False
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return attention()
+
+
+class Random(TopK):
+    """Keys at random, redrawn each training step and fixed in evaluation.
+
+    Args:
+        seed: of the draw.
+    """
+
+    uses_indexer = False
+
+    def __init__(self, k: int | None = None, seed: int = 0) -> None:
+        super().__init__(k)
+        self.seed = seed
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Hash(self.seed, context.layer, context.step)
+
+
+class Window(TopK):
+    """The nearest keys."""
+
+    uses_indexer = False
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Recency()
+
+
+class Dense(Selector):
+    """Every key that the pattern lets a query see."""
+
+    uses_indexer = False
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+        return context.visible
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Recency()

@@ -1,0 +1,26 @@
+"""A fixed number of keys."""
+
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.selectors.base import Selector, SelectorContext
+
+
+class TopK(Selector):
+    """The k best keys of each query.
+
+    Args:
+        k: keys kept in all; None keeps the pattern's own budget [tokens].
+    """
+
+    def __init__(self, k: int | None = None) -> None:
+        super().__init__()
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+            raise ValueError(
+                f"selector.k = {k}: a query must keep at least one key. "
+                "Give a whole number from 1, null for the pattern's own budget, or selector=ratio_10 for a share."
+            )
+        self.k = k
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+        return context.own if self.k is None else context.visible.clamp(max=self.k)
