@@ -1,0 +1,43 @@
+"""What a model is fed, and what can make it."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+IGNORE = -100  # torch's cross_entropy leaves such targets out by default
+
+
+class Batch(NamedTuple):
+    """Rows of tokens and what the logits at each position should predict.
+
+    Args:
+        tokens: the inputs, int64.
+        targets: int64; IGNORE where nothing is asked.
+        slice: positions of the recall slice (see RecallSlice); None in training and for tasks.
+    """
+
+    tokens: Int[Tensor, "batch time"]
+    targets: Int[Tensor, "batch time"]
+    slice: Bool[Tensor, "batch time"] | None = None
+
+
+class Source(Protocol):
+    """Where rows come from: a text or a task. It knows nothing of seeds, stages and steps."""
+
+    vocab_size: int
+    fingerprint: str  # hash of all in the source that shapes the rows
+    description: str  # for people: "stdlib bytes"
+    chance_loss: float  # ln(number of possible answers) [nats]
+    unigram_loss: float  # loss of the best constant prediction [nats/token]
+    counts: dict[str, int]  # sizes, for printing
+
+    def check(self, seq_len: int) -> None:
+        """Raises ValueError where rows of this length cannot be made."""
+
+    def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
+        """Training rows, drawn with `rng` alone."""
+
+    def evaluation(self, rows: int, seq_len: int) -> Batch:
+        """The fixed evaluation rows."""

@@ -1,0 +1,104 @@
+"""The user's own text: a file, a folder or a glob."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from dsa.data.hashing import digest, digest_bytes
+from dsa.data.rows import read_rows
+from dsa.data.split import Texts, split
+
+TABLES = {".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}  # suffix -> builder in `datasets`
+SNIFFED = 8192  # bytes looked at to tell text from binary, as git does
+
+
+class TextFiles:
+    """Text under `path`. In a folder hidden files and binary ones (a zero byte in the first 8 KiB) are left out.
+
+    A plain file is one document, split by the hash of its name relative to the folder; each row of a .jsonl or
+    .parquet file is one, split by the hash of its text. A single plain file gives its last tenth for validation.
+
+    Args:
+        path: a file, a folder (searched recursively) or a glob (`**` searches recursively).
+        column: where the text stands in .jsonl and .parquet files.
+
+    Raises:
+        ValueError: no path is given.
+        FileNotFoundError: nothing is there, or nothing that is text.
+    """
+
+    def __init__(self, path: str | None, column: str = "text") -> None:
+        if not path:
+            raise ValueError(
+                "data.path is not set: data=text needs a file, a folder or a glob. Give data.path=book.txt."
+            )
+        self.path = str(path)
+        self.column = column
+        self.files = _find(self.path)
+        self.description = Path(self.path).name or self.path
+
+    def key(self) -> str:
+        """Hash of the column and of all relative names and contents."""
+        parts = [self.column, *(part for name, path in self.files.items() for part in (name, _file_hash(path)))]
+        return digest(parts)
+
+    def texts(self) -> Texts:
+        """The documents, split."""
+        return split(self._documents())
+
+    def _documents(self) -> Iterator[tuple[str, str]]:
+        for name, path in self.files.items():
+            builder = TABLES.get(path.suffix.lower())
+            if builder is None:
+                yield name, path.read_bytes().decode("utf-8-sig", errors="replace")
+            else:
+                rows = read_rows(builder, self.column, f"data.path = {path}", data_files=[str(path)])
+                yield from ((text, text) for text in rows)
+
+
+def file_hashes(folder: Path) -> str:
+    """Hash of all files' names and contents under a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest_bytes(part.encode() for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
+
+
+def _find(path: str) -> dict[str, Path]:
+    """Relative name -> file, in the order of the names."""
+    given = Path(path).expanduser()
+    if given.is_file():
+        found, base = [given], given.parent
+    elif given.is_dir():
+        found, base = [p for p in given.rglob("*") if p.is_file()], given
+    else:
+        found = [Path(p) for p in glob.glob(str(given), recursive=True) if Path(p).is_file()]
+        base = Path(os.path.commonpath([p.parent for p in found])) if found else given
+    if not found:
+        raise FileNotFoundError(
+            f"data.path = {path}: nothing is there (seen from {Path.cwd()}). Give a file, a folder or a glob."
+        )
+    names = {p.relative_to(base).as_posix(): p for p in found}
+    files = {name: p for name, p in sorted(names.items()) if not _hidden(name) and _is_text(p)}
+    if not files:
+        raise FileNotFoundError(
+            f"data.path = {path}: no text in it (hidden and binary files do not count). "
+            "Give plain text, .jsonl or .parquet."
+        )
+    return files
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
+
+
+def _is_text(path: Path) -> bool:
+    if path.suffix.lower() in TABLES:
+        return True
+    with path.open("rb") as file:
+        return b"\0" not in file.read(SNIFFED)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

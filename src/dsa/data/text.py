@@ -1,0 +1,151 @@
+"""A text as a source of rows: tokenised once, cut anywhere for training, evenly for evaluation."""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from dsa.data.batch import Batch
+from dsa.data.cache import Tokens, cached, content_hash, default_folder
+from dsa.data.hashing import digest
+from dsa.data.recall_slice import RecallSlice
+from dsa.data.split import Texts
+
+log = logging.getLogger("dsa.data")
+
+
+class Corpus(Protocol):
+    """Documents, already split."""
+
+    description: str
+
+    def key(self) -> str:
+        """What the tokens are cached under: changes whenever the texts do."""
+
+    def texts(self) -> Texts:
+        """The documents by use; only called where the cache has none of them."""
+
+
+class Tokenizer(Protocol):
+    """Text to tokens. `fit` sees the training part alone; `state` and `restore` carry what it learned."""
+
+    description: str
+    vocab_size: int
+    end: int  # the token put after each document
+
+    def settings(self) -> str: ...
+    def fit(self, texts: Sequence[str]) -> None: ...
+    def state(self) -> str: ...
+    def restore(self, state: str) -> None: ...
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+    def decode(self, tokens: Sequence[int]) -> str: ...
+
+
+class TextSource:
+    """Rows of a corpus's tokens, each document followed by the tokeniser's end token.
+
+    Training rows begin anywhere in the training part and may span documents. Evaluation rows are evenly spaced
+    over the validation part, the same for every seed; they overlap where it is short. Every position is asked.
+
+    Args:
+        corpus: the documents.
+        tokenizer: text to tokens.
+        recall_slice: marks evaluation targets that only a long memory predicts; None: none are marked.
+        cache_dir: folder for tokenised text; None: $XDG_CACHE_HOME/dsa or ~/.cache/dsa.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: Tokenizer,
+        recall_slice: RecallSlice | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        folder = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        tokens = cached(folder, digest(corpus.key(), tokenizer.settings(), size=16), lambda: _tokens(corpus, tokenizer))
+        tokenizer.restore(tokens.tokenizer)
+        self.tokenizer = tokenizer
+        self.recall_slice = recall_slice
+        self.train, self.validation = tokens.train, tokens.validation
+        self.counts = tokens.counts
+        self.vocab_size = tokenizer.vocab_size
+        self.description = f"{corpus.description} {tokenizer.description}"
+        self.fingerprint = digest(
+            tokens.content, tokenizer.settings(), recall_slice and (recall_slice.ngram, recall_slice.window)
+        )
+        self.chance_loss = math.log(self.vocab_size)
+        self.unigram_loss = unigram_loss(self.train, self.validation, self.vocab_size)
+        log.info(
+            "%s: %s training and %s validation tokens (%d and %d documents), fingerprint %s",
+            self.description,
+            f"{self.counts['train_tokens']:,}",
+            f"{self.counts['validation_tokens']:,}",
+            self.counts["train_documents"],
+            self.counts["validation_documents"],
+            self.fingerprint,
+        )
+
+    def check(self, seq_len: int) -> None:
+        for name, part in (("training", self.train), ("validation", self.validation)):
+            if seq_len >= len(part):
+                advice = f"at most {len(part) - 1}, or more text" if len(part) > 1 else "more text"
+                raise ValueError(
+                    f"seq_len = {seq_len}: longer than the text ({self.description}), whose {name} part has "
+                    f"{len(part)} tokens. Give {advice}."
+                )
+
+    def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
+        return self._batch(self._cut(self.train, rng.integers(len(self.train) - seq_len, size=rows), seq_len))
+
+    def evaluation(self, rows: int, seq_len: int) -> Batch:
+        starts = np.linspace(0, len(self.validation) - seq_len - 1, rows).astype(np.int64)
+        cut = self._cut(self.validation, starts, seq_len)
+        marked = None if self.recall_slice is None else torch.from_numpy(self.recall_slice(cut))
+        return self._batch(cut)._replace(slice=marked)
+
+    @staticmethod
+    def _cut(tokens: np.ndarray, starts: np.ndarray, seq_len: int) -> np.ndarray:
+        return tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+
+    @staticmethod
+    def _batch(cut: np.ndarray) -> Batch:
+        return Batch(torch.from_numpy(cut[:, :-1]), torch.from_numpy(cut[:, 1:]))
+
+
+def unigram_loss(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> float:
+    """Loss of predicting every validation token by its frequency in training, add-one smoothed [nats/token]."""
+    seen, asked = _histogram(train, vocab_size) + 1, _histogram(validation, vocab_size)
+    return float(-(asked * np.log(seen / seen.sum())).sum() / max(1, asked.sum()))
+
+
+def _histogram(tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    pieces = range(0, len(tokens), 1 << 24)  # bincount copies its input to int64
+    return sum(
+        (np.bincount(tokens[i : i + (1 << 24)], minlength=vocab_size) for i in pieces), np.zeros(vocab_size, int)
+    )
+
+
+def _tokens(corpus: Corpus, tokenizer: Tokenizer) -> Tokens:
+    texts = corpus.texts()
+    tokenizer.fit(texts.train)
+    train, validation = (_joined(part, tokenizer) for part in texts)
+    counts = {
+        "train_tokens": len(train),
+        "validation_tokens": len(validation),
+        "train_documents": len(texts.train),
+        "validation_documents": len(texts.validation),
+        "train_bytes": sum(len(text.encode(errors="replace")) for text in texts.train),
+        "validation_bytes": sum(len(text.encode(errors="replace")) for text in texts.validation),
+    }
+    return Tokens(train, validation, tokenizer.state(), counts, content_hash(train, validation))
+
+
+def _joined(texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
+    kind = np.min_scalar_type(tokenizer.vocab_size - 1)
+    end = np.array([tokenizer.end], kind)
+    pieces = (piece for tokens in tokenizer.encode(texts) for piece in (tokens.astype(kind), end))
+    return np.concatenate([np.empty(0, kind), *pieces])
