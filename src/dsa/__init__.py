@@ -1,0 +1,28 @@
+"""DeepSeek sparse attention, measured: which indexer, pattern, selector and precision at which length."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsa.build import build_model
+    from dsa.config import compose
+    from dsa.frame import load_study
+    from dsa.training.load import load_run
+    from dsa.training.run import train
+
+__all__ = ["build_model", "compose", "load_run", "load_study", "train"]
+
+HOMES = {
+    "build_model": "dsa.build",
+    "compose": "dsa.config",
+    "load_run": "dsa.training.load",
+    "load_study": "dsa.frame",
+    "train": "dsa.training.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: reading a study's results needs no torch."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'dsa' has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)

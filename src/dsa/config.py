@@ -1,0 +1,96 @@
+"""Configurations: composed from conf/, checked against the allow-list, named, and hashed by what they mean."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+GROUPS = ("indexer", "pattern", "selector", "precision")
+ALLOWED_TARGETS = ("dsa", "torch.optim", "torch.nn", "pytorch_lightning")
+
+
+def config_dir() -> Path:
+    """The folder of the shipped configurations: inside the installed package, or at the root of a checkout."""
+    package = Path(__file__).resolve().parent
+    inside, beside = package / "conf", package.parents[1] / "conf"
+    return inside if inside.is_dir() else beside
+
+
+def compose(overrides: list[str] | None = None, config_name: str = "train") -> DictConfig:
+    """The configuration that `python train.py <overrides>` would run.
+
+    Raises:
+        hydra.errors.HydraException: an option or key does not exist; the message lists what does.
+    """
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        cfg = hydra_compose(config_name, list(overrides or []), return_hydra_config=True)
+        choices, task = cfg.hydra.runtime.choices, list(cfg.hydra.overrides.task)
+        with open_dict(cfg):
+            del cfg["hydra"]
+    return with_choices(cfg, choices, task)
+
+
+def with_choices(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> DictConfig:
+    """The configuration with the option chosen in each group, and the groups in which a value was changed."""
+    named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
+    keys = [override.lstrip("+~").split("=")[0] for override in overrides]
+    changed = sorted({key.split(".")[0] for key in keys if "." in key and key.split(".")[0] in named})
+    with open_dict(cfg):
+        cfg.choices, cfg.overridden = named, changed
+    return cfg
+
+
+def choice(cfg: DictConfig, group: str) -> str:
+    """Name of the option in a group; with `~` behind it if a value inside was overridden."""
+    name = cfg.choices.get(group, "custom")
+    return f"{name}~" if group in cfg.overridden else name
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every `_target_` below a node, with the key it stands at."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        where = f"{path}.{key}" if path else str(key)
+        if key == "_target_":
+            yield where, str(value)
+        else:
+            yield from targets(value, where)
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Refuse configurations that name classes outside the allowed packages: a config must not run foreign code.
+
+    Raises:
+        ValueError: a `_target_` lies outside, or is reached through an allowed package but defined elsewhere.
+    """
+    allowed = (*ALLOWED_TARGETS, *cfg.get("allow_targets", []))
+
+    def inside(name: str) -> bool:
+        return any(name == package or name.startswith(f"{package}.") for package in allowed)
+
+    for where, target in targets(OmegaConf.to_container(cfg, resolve=False)):
+        home = f"{getattr(get_object(target), '__module__', '')}." if inside(target) else ""
+        if not inside(target) or not inside(home.rstrip(".")):
+            raise ValueError(
+                f"{where} = {target}: configs may only name classes of {', '.join(allowed)}. "
+                f"To admit a package of your own, add allow_targets=[{target.split('.')[0]}]."
+            )
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain data, every interpolation resolved."""
+    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+
+
+def digest(value: Any, length: int = 8) -> str:
+    """Short hash of plain data."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]

@@ -1,0 +1,113 @@
+"""What a run shows on the terminal: its configuration as a tree, its result as a small table."""
+
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from dsa.config import choice, resolved
+from dsa.training.plan import Plan
+from dsa.training.result import RunResult
+
+console = Console(highlight=False)
+HIDDEN = ("choices", "overridden", "hydra")
+
+
+def show_config(cfg: DictConfig) -> None:
+    """The composed configuration as a tree, the chosen option behind each group's name."""
+    tree = Tree("[bold]configuration[/]", guide_style="dim")
+    plain = resolved(cfg)
+    for name, value in plain.items():
+        if isinstance(value, dict) and name not in HIDDEN:
+            branch(tree.add(f"[bold]{name}[/] [cyan]{choice(cfg, name)}[/]"), value)
+    rest = {name: value for name, value in plain.items() if not isinstance(value, dict) and name not in HIDDEN}
+    branch(tree, {name: value for name, value in rest.items() if value not in (None, [])})
+    console.print(tree)
+
+
+def branch(tree: Tree, values: dict[str, Any]) -> None:
+    """Plain values in one line, nested ones below."""
+    flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
+    if flat:
+        tree.add("[dim]" + "  ".join(f"{k}={short(v)}" for k, v in flat.items()) + "[/]")
+    for name, value in values.items():
+        if isinstance(value, dict):
+            branch(tree.add(name), value)
+
+
+def short(value: Any) -> str:
+    """A value as it would be typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def show_start(plan: Plan) -> None:
+    """Two lines before training: which run, how long, on what data."""
+    stages = ", ".join(f"{stage.name} {stage.steps}" for stage in plan.stages)
+    data = plan.data
+    assert data is not None
+    counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in data.counts.items())
+    console.print(f"[bold]{plan.run_id}[/]  {plan.dtype}; steps: {stages}")
+    console.print(f"[dim]{data.description}: {counts}, fingerprint {data.fingerprint}[/]")
+
+
+def show_result(result: RunResult, farewell: list[str]) -> None:
+    """The end of a run: the numbers that matter, warnings, and where everything lies."""
+    condition = " · ".join(result.condition.values())
+    table = Table(title=f"{condition}   {result.data} · L {result.seq_len} · seed {result.seed}", title_justify="left")
+    table.add_column("")
+    table.add_column("this run", justify="right")
+    table.add_column("compare", justify="left", style="dim")
+    dense = result.dense_val_loss
+    row = table.add_row
+    row("validation loss", number(result.val_loss, 4), pair("dense", dense, 4, difference=result.val_loss))
+    row("", "", f"unigram {number(result.unigram_loss, 4)}, chance {number(result.chance_loss, 4)}")
+    row(
+        "perplexity",
+        number(result.val_perplexity, 3),
+        pair("dense", result.dense_val_perplexity, 3),
+    )
+    row("accuracy", percent(result.val_accuracy), pair("dense", result.dense_val_accuracy, percentage=True))
+    if result.swap_val_loss is not None:
+        compare = f"{pair('dense', result.base_val_loss, 4)}  {pair('window', result.swap_window_loss, 4)}"
+        row("loss, backbone untouched", number(result.swap_val_loss, 4), compare)
+    if result.density is not None:
+        row("density", percent(result.density), f"{number(result.mean_k, 1)} keys a query on average")
+    mean = result.selection.get("mean", {})
+    if mean:
+        recall = percent(mean.get("recall"))
+        row("mass", number(mean.get("mass"), 3), f"oracle {number(mean.get('oracle_mass'), 3)}, recall {recall}")
+    if result.params:
+        share = percent(result.params["indexer_share"])
+        row("indexer parameters", f"{result.params['indexer']:,}", f"{share} of {result.params['total']:,}")
+    if result.time:
+        real = "" if result.speed_is_real else " (no speed claim)"
+        row(
+            "step [ms]",
+            number(result.time.get("step_ms"), 0),
+            f"{pair('dense', result.time.get('dense_step_ms'), 0)}{real}",
+        )
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
+    for line in [*farewell, f"[bold]{result.folder}[/]"]:
+        console.print(line, soft_wrap=True)
+
+
+def number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def pair(
+    name: str, value: float | None, digits: int = 4, difference: float | None = None, percentage: bool = False
+) -> str:
+    """A value to compare with, and how far this run's is from it."""
+    if value is None:
+        return f"{name} -"
+    text = f"{name} {percent(value) if percentage else number(value, digits)}"
+    return text if difference is None else f"{text}, {difference - value:+.{digits}f}"

@@ -1,0 +1,30 @@
+"""Trained models from run folders."""
+
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from dsa.build import build_model
+from dsa.model import SparseTransformer
+from dsa.training.fit import load_weights
+from dsa.training.result import read_result
+from dsa.training.run import final_weights
+
+
+def load_run(path: str | Path) -> SparseTransformer:
+    """The model of a finished run with its trained weights, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run.
+    """
+    folder = Path(path)
+    result = read_result(folder)
+    if result is None or result.status != "finished":
+        state = "no result" if result is None else f"status {result.status}"
+        raise FileNotFoundError(f"{folder}: {state}; load_run reads finished runs.")
+    weights = final_weights(folder)
+    shapes = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
+    model = build_model(OmegaConf.load(folder / "config.yaml"), shapes["model.embedding.weight"].shape[0])  # type: ignore[arg-type]
+    load_weights(model, weights)
+    return model.eval()

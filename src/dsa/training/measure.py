@@ -1,0 +1,120 @@
+"""Measured speed and memory of a model, and the operations its attention costs."""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from dsa.model import Pass, SparseTransformer
+from dsa.ops import cost
+
+PARTS = ("indexer", "select", "attend", "indexer_loss")
+
+
+def milliseconds(call: Callable[[], object], repeats: int = 5) -> float:
+    """Median wall time of a call after one to warm up [ms]."""
+    times = []
+    for _ in range(repeats + 1):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - begin) * 1e3)
+    return statistics.median(times[1:])
+
+
+@torch.no_grad()
+def inference(model: SparseTransformer, tokens: Tensor, sparse: bool) -> dict[str, float]:
+    """Time of one forward pass over `tokens`, whole and by part of the attention [ms]."""
+    how = Pass(sparse=sparse)
+    training = model.training
+    model.eval()
+    out = {"infer_ms": milliseconds(lambda: model.run(tokens, how))}
+    with quiet_profile() as record:
+        model.run(tokens, how)
+    model.train(training)
+    totals = {event.key: event.cpu_time_total / 1e3 for event in record.key_averages()}
+    return out | {f"{part}_ms": totals.get(f"dsa/{part}", 0.0) for part in PARTS[:3]}
+
+
+@contextmanager
+def quiet_profile(memory: bool = False) -> Iterator[profile]:
+    """torch's profiler, without the lines it writes to the error stream whenever it starts and stops."""
+    sys.stderr.flush()
+    error_stream, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=memory) as record:
+            yield record
+    finally:
+        os.dup2(error_stream, 2)
+        os.close(error_stream)
+        os.close(nowhere)
+
+
+def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
+    """Most memory that torch held at once for tensors made within the call [MB, 2^20 bytes]."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    with quiet_profile(memory=True) as record:
+        call()
+    now = peak = 0
+    for event in record.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak / 2**20
+
+
+def flops(model: SparseTransformer, length: int, density: float) -> dict[str, float]:
+    """Operations of the attention of all layers, forward, for one sequence (formulas in ops.cost)."""
+    attention = model.attentions()[0]
+    heads, dim = attention.heads, attention.to_out.in_features // attention.heads
+    layers, pairs = len(model.attentions()), cost.causal_pairs(length)
+    dense = layers * cost.attention_flops(heads, dim, pairs)
+    indexer = 0.0
+    for layer in model.attentions():
+        if layer.indexer is not None:
+            shape: Any = layer.indexer
+            weighted = hasattr(shape, "to_weight")
+            indexer += cost.indexer_flops(shape.heads, shape.dim, length, layer.to_out.in_features, weighted)
+    return {
+        "dense_attention": dense,
+        "indexer": indexer,
+        "select": 0.0,  # comparisons, no arithmetic
+        "sparse_attention": dense * density,
+    }
+
+
+class Contention:
+    """Whether other processes used more than a tenth of the processors while a block of code ran."""
+
+    busy = False
+
+    def __enter__(self) -> "Contention":
+        self.begin = self.reading()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        everyone, mine, wall = (b - a for a, b in zip(self.begin, self.reading(), strict=True))
+        self.busy = everyone - mine > 0.1 * wall * (psutil.cpu_count() or 1)
+
+    @staticmethod
+    def reading() -> tuple[float, float, float]:
+        """Processor seconds of everyone and of this process, and the clock."""
+        system, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        idle = system.idle + getattr(system, "iowait", 0.0)
+        return sum(system[:8]) - idle, own.user + own.system, time.monotonic()

@@ -1,0 +1,131 @@
+"""Which run a configuration means: its name, its hash, and the dense runs it stands on."""
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, open_dict
+
+from dsa.build import needs_indexer
+from dsa.config import GROUPS, choice, digest, resolved
+from dsa.data import DataModule
+from dsa.training.stages import scaled, stages_of
+
+logger = logging.getLogger(__name__)
+SHARED = "dense"  # the study folder of dense bases and dense controls, shared by all conditions
+
+
+def compute_dtype(cfg: DictConfig) -> str:
+    """fp32 or bf16: as asked, or bf16 where the processor or accelerator is fast at it.
+
+    Raises:
+        ValueError: dtype is none of auto, fp32, bf16.
+    """
+    if cfg.dtype not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"dtype = {cfg.dtype}: give auto, fp32 or bf16.")
+    if cfg.dtype != "auto":
+        return cfg.dtype
+    if torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if fast else "fp32"
+
+
+def scientific(cfg: DictConfig, data: DataModule | None, dtype: str) -> dict[str, Any]:
+    """All that can change a run's numbers, and nothing else: not names, loggers, devices or folders.
+
+    Parts that a run does not use are left out, so that dense runs are the same run under every condition.
+
+    Args:
+        data: None if it could not be read; then the configuration stands for it.
+    """
+    plain = resolved(cfg)
+    stages = [vars(stage) for stage in stages_of(cfg)]
+    sparse = any(stage["sparse"] or stage["train_indexers"] for stage in stages)
+    used = {"pattern", "selector"} if sparse else set()
+    if needs_indexer(cfg):
+        used |= {"indexer", "precision", "objective"}
+    settings = plain["data"]
+    content = settings if data is None else data.fingerprint
+    return {
+        **{group: plain[group] for group in sorted(used)},
+        "model": plain["model"],
+        "optimizer": plain["optimizer"],
+        "recipe": {name: plain["recipe"][name] for name in ("lr_warmup", "lr_final", "clip")},
+        "stages": stages,
+        "data": [content, settings["batch_size"], settings["eval_batch_size"], settings["eval_batches"]],
+        "seq_len": plain["seq_len"],
+        "seed": plain["seed"],
+        "dtype": dtype,
+    }
+
+
+def run_id(cfg: DictConfig, config_hash: str) -> str:
+    """Readable name that ends in the hash; options that are the default go unsaid."""
+    unsaid = {"selector": "topk", "precision": "fp32", "model": "tiny", "data": "stdlib", "recipe": "continue"}
+    parts = [choice(cfg, group) for group in GROUPS] if sparse_run(cfg) else ["dense"]
+    groups = [*GROUPS] if sparse_run(cfg) else [""]
+    if sparse_run(cfg) and not needs_indexer(cfg):
+        parts, groups = [choice(cfg, "selector"), choice(cfg, "pattern")], ["", "pattern"]
+    said = [part for part, group in zip(parts, groups, strict=True) if unsaid.get(group) != part]
+    for group in ("model", "data", "recipe"):
+        name = choice(cfg, group)
+        if unsaid[group] != name and not (group == "recipe" and name == "dense"):
+            said.append(name)
+    return "-".join([*said, f"L{cfg.seq_len}", f"s{cfg.seed}", config_hash]).replace("/", "_")
+
+
+def sparse_run(cfg: DictConfig) -> bool:
+    """Whether some stage runs on a selection or teaches an indexer."""
+    return any(stage.sparse or stage.train_indexers for stage in stages_of(cfg))
+
+
+def base_of(cfg: DictConfig) -> DictConfig | None:
+    """The dense run that a run starts from; None if it starts from scratch or is one itself."""
+    if cfg.recipe.dense.steps == 0 or not (cfg.recipe.warmup.steps or cfg.recipe.sparse.steps):
+        return None
+    return with_stages(cfg, ("dense",), "dense")
+
+
+def control_of(cfg: DictConfig) -> DictConfig | None:
+    """The same training with dense attention; None if the run has no sparse stage or is that control."""
+    if cfg.recipe.sparse.steps == 0:
+        return None
+    control = with_stages(cfg, ("dense", "sparse"), cfg.choices.get("recipe", "custom"))
+    with open_dict(control):
+        control.pattern = {"_target_": "dsa.patterns.Causal", "budget": 64}
+        control.selector = {"_target_": "dsa.selectors.Dense"}
+        control.choices.pattern, control.choices.selector = "causal", "dense"
+    return control
+
+
+def with_stages(cfg: DictConfig, names: tuple[str, ...], recipe: str) -> DictConfig:
+    """A copy that runs only these stages, each as long as in the original, in the folder of shared runs."""
+    out = deepcopy(cfg)
+    counts = scaled({name: cfg.recipe[name].steps for name in ("dense", "warmup", "sparse")}, cfg.steps)
+    with open_dict(out):
+        for name, count in counts.items():
+            out.recipe[name].steps = count if name in names else 0
+        out.steps, out.study = None, SHARED
+        out.choices.recipe = recipe
+        out.overridden = [group for group in cfg.overridden if group in ("model", "data", "optimizer")]
+    return out
+
+
+class Plan:
+    """One run: its data, stages, hash, name and folder.
+
+    Args:
+        data: None if it could not be read.
+    """
+
+    def __init__(self, cfg: DictConfig, data: DataModule | None) -> None:
+        self.cfg, self.data = cfg, data
+        self.dtype = compute_dtype(cfg)
+        self.stages = stages_of(cfg)
+        self.config_hash = digest(scientific(cfg, data, self.dtype))
+        self.run_id = run_id(cfg, self.config_hash)
+        self.study = str(cfg.study)
+        self.folder = Path(cfg.output_dir) / self.study / self.run_id

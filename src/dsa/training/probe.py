@@ -1,0 +1,132 @@
+"""What is measured about a selection: how much attention it captures, beside the best that could be."""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dsa import ops
+from dsa.model import Observation, Pass, SparseTransformer
+from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
+from dsa.ops.scores import score
+
+EVERYTHING = (Zone(first=None, last=0),)
+
+
+class LayerSelection(NamedTuple):
+    """One layer's selection, averaged over rows and heads.
+
+    Args:
+        mass: share of the dense attention probability on the selected keys.
+        oracle_mass: the same for the keys of highest attention, as many per query, over all earlier keys.
+        recall: share of those keys that were selected, over queries that could not keep everything.
+        kl: KL(p || softmax(I)) over all earlier keys [nats]; None without an indexer.
+        density: kept pairs over causal pairs.
+        mean_k: kept keys per query.
+        quantisation_error: relative error (root mean square) of the index scores through the precision's format.
+        zero_share: share of index scores that are exactly zero, where only position decides.
+    """
+
+    mass: float
+    oracle_mass: float
+    recall: float
+    kl: float | None
+    density: float
+    mean_k: float
+    quantisation_error: float | None
+    zero_share: float | None
+
+
+@torch.no_grad()
+def probe(model: SparseTransformer, tokens: Tensor) -> list[LayerSelection]:
+    """Measure each layer's selection on some held-out rows, in float32."""
+    seen: list[Observation] = []
+    training = model.training
+    model.eval()
+    with torch.autocast(tokens.device.type, enabled=False):
+        model.run(tokens, Pass(observe=seen.append))
+        layers = [measure(observation) for observation in seen]
+    model.train(training)
+    return layers
+
+
+def measure(seen: Observation) -> LayerSelection:
+    """Measure one layer's selection."""
+    q, k = seen.queries, seen.keys
+    time = q.shape[2]
+    dense = ops.dense_logsumexp(q, k)
+    if seen.selection is None:
+        mass = best = recall = density = 1.0
+        mean_k = (time + 1) / 2
+    else:
+        groups = seen.selection.positions.shape[1]
+        counts = seen.selection.counts
+        attention = TrueAttention(q, k, dense, groups)
+        limits = tuple(counts[:, g].long() for g in range(groups))
+        oracles = [ops.select(one_group(attention, g), EVERYTHING, limits[g]) for g in range(groups)]
+        oracle = concatenated(oracles)
+        mass, best = (captured(q, k, selection, dense) for selection in (seen.selection, oracle))
+        recall = overlap(seen.selection, oracle)
+        mean_k = counts.float().mean().item()
+        density = mean_k / ((time + 1) / 2)
+    kl = error = zeros = None
+    if seen.features is not None and seen.cast is not None:
+        target = TrueAttention(q, k, dense, seen.cast.queries.shape[1])
+        kl = ops.indexer_loss(seen.cast, target, None).item()
+        error, zeros = index_errors(seen.features, seen.cast)
+    return LayerSelection(mass, best, recall, kl, density, mean_k, error, zeros)
+
+
+def captured(q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"]) -> float:
+    """Mean share of the dense probability on the selected keys."""
+    _, sparse = ops.attend(q, k, k, selection)
+    return (sparse - dense).exp().mean().item()
+
+
+def overlap(selection: Selection, oracle: Selection) -> float:
+    """Share of the oracle's keys that were selected, over queries that could not keep everything."""
+    time = selection.positions.shape[2]
+    forced = selection.counts >= torch.arange(1, time + 1, device=selection.counts.device)
+    row = torch.arange(forced.numel(), device=forced.device).view(*forced.shape, 1) * (time + 1)
+
+    def keys(x: Selection) -> Tensor:
+        inside = (x.positions >= 0) & ~forced[..., None]
+        return (row + x.positions)[inside]
+
+    wanted = keys(oracle)
+    return torch.isin(wanted, keys(selection)).float().mean().item() if len(wanted) else 1.0
+
+
+def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -> tuple[float, float]:
+    """Relative error of the rounded scores, and share of zeros, over the last queries of each row."""
+    time, keys = exact.queries.shape[2], exact.keys.shape[2]
+    rows = slice(max(0, time - queries), time)
+    true, rounded = (score(x, rows, slice(0, keys)) for x in (exact, cast))
+    legal = torch.ones_like(true, dtype=torch.bool).tril(keys - (rows.stop - rows.start))
+    true, rounded = true[legal], rounded[legal]
+    error = (rounded - true).norm() / true.norm().clamp(min=1e-30)
+    return error.item(), (rounded == 0).float().mean().item()
+
+
+def one_group(attention: TrueAttention, group: int) -> TrueAttention:
+    """The heads of one group."""
+    size = attention.queries.shape[1] // attention.groups
+    heads = slice(group * size, (group + 1) * size)
+    return TrueAttention(attention.queries[:, heads], attention.keys[:, heads], attention.logsumexp[:, heads])
+
+
+def concatenated(parts: list[Selection]) -> Selection:
+    """Selections of single groups, side by side."""
+    slots = max(part.positions.shape[-1] for part in parts)
+    wide = [torch.nn.functional.pad(p.positions, (0, slots - p.positions.shape[-1]), value=-1) for p in parts]
+    return Selection(torch.cat(wide, 1), torch.cat([part.counts for part in parts], 1))
+
+
+def averaged(layers: list[LayerSelection]) -> dict[str, float | None]:
+    """Mean over layers of each measure that every layer has."""
+    out: dict[str, float | None] = {}
+    for name in LayerSelection._fields:
+        values: list[Any] = [getattr(layer, name) for layer in layers]
+        out[name] = None if None in values else sum(values) / len(values)
+    return out

@@ -1,0 +1,82 @@
+"""What a run leaves behind: result.json, written last and in one rename."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+FILE = "result.json"
+
+
+@dataclass
+class RunResult:
+    """The numbers of one run; losses in nats per token. Anything that was not measured is None.
+
+    `status` is finished or failed; only finished results are ever reused.
+    """
+
+    run_id: str
+    status: str
+    study: str
+    condition: dict[str, str]
+    model: str
+    data: str
+    recipe: str
+    seq_len: int
+    seed: int
+    folder: str = ""
+    schema: int = SCHEMA
+    base_run_id: str | None = None
+    control_run_id: str | None = None
+    error: dict[str, str] | None = None
+    val_loss: float | None = None
+    val_perplexity: float | None = None
+    val_accuracy: float | None = None
+    recall_slice_loss: float | None = None
+    chance_loss: float | None = None
+    unigram_loss: float | None = None
+    dense_val_loss: float | None = None
+    dense_val_perplexity: float | None = None
+    dense_val_accuracy: float | None = None
+    delta_loss: float | None = None
+    base_val_loss: float | None = None
+    base_val_accuracy: float | None = None
+    swap_val_loss: float | None = None
+    swap_val_accuracy: float | None = None
+    swap_window_loss: float | None = None
+    swap_window_accuracy: float | None = None
+    params: dict[str, float] = field(default_factory=dict)
+    density: float | None = None
+    mean_k: float | None = None
+    selection: dict[str, Any] = field(default_factory=dict)
+    swap_selection: dict[str, Any] = field(default_factory=dict)
+    flops: dict[str, float] = field(default_factory=dict)
+    time: dict[str, float | bool | None] = field(default_factory=dict)
+    memory: dict[str, float | None] = field(default_factory=dict)
+    stability: dict[str, float | None] = field(default_factory=dict)
+    speed_is_real: bool = False
+    dtype: str = ""
+    warnings: list[str] = field(default_factory=list)
+    config_hash: str = ""
+    corpus: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write result.json in one rename."""
+        temporary = folder / f".{FILE}.{os.getpid()}"
+        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(temporary, folder / FILE)
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """The result in a run folder; None if there is none, or it was written by another schema."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    values = json.loads(path.read_text())
+    if values.get("schema") != SCHEMA:
+        return None
+    known = {f.name for f in fields(RunResult)}
+    return RunResult(**{name: value for name, value in values.items() if name in known} | {"folder": str(folder)})

@@ -1,0 +1,244 @@
+"""One run from configuration to result: its dense base, its dense control, its stages, what they measured."""
+
+import logging
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from dsa.build import build_data, build_model, instantiate
+from dsa.config import check_targets
+from dsa.data import DataModule
+from dsa.training.assemble import assemble, blank
+from dsa.training.console import show_config, show_result, show_start
+from dsa.training.dashboard import final_values, flat_config, identity
+from dsa.training.errors import category, expected
+from dsa.training.fit import WEIGHTS, load_weights, remove_stages, train_stage
+from dsa.training.judge import judged, judged_untouched, recorded
+from dsa.training.log import RunLog
+from dsa.training.mirrors import Mirror, NoMirror
+from dsa.training.plan import SHARED, Plan, base_of, control_of
+from dsa.training.provenance import code_fingerprint
+from dsa.training.result import FILE, RunResult, read_result
+from dsa.training.world import first_process, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+
+class RunFailed(Exception):
+    """A run ended without a result; one paragraph says why, and its folder says it too."""
+
+
+def train(cfg: DictConfig) -> RunResult:
+    """Train what a configuration describes, with the dense runs that it stands on.
+
+    A finished run is not repeated: its result is shown and returned. An interrupted one goes on.
+
+    Raises:
+        RunFailed: with one paragraph that says which setting, what it got and what is allowed.
+    """
+    with failures_kept(cfg, None):
+        check_targets(cfg)
+        plan = Plan(cfg, build_data(cfg))
+        if first_process() and finished(plan) is None:
+            show_config(cfg)
+    result, farewell = run(plan, "run")
+    if first_process():
+        show_result(result, farewell)
+    return result
+
+
+def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
+    """The result of a run, trained now unless it is there, and what to tell the user about its dashboard."""
+    done = finished(plan)
+    if done is not None:
+        return done, []
+    with failures_kept(plan.cfg, plan), alone(plan, wait=kind != "run"), logged(plan):
+        done = finished(plan)  # another process may have finished it while this one waited
+        if done is not None:
+            return done, []
+        assert plan.data is not None
+        base_cfg, control_cfg = base_of(plan.cfg), control_of(plan.cfg)
+        base = run(Plan(base_cfg, plan.data), "base")[0] if base_cfg is not None else None
+        control = dense_control(plan, Plan(control_cfg, plan.data)) if control_cfg is not None else None
+        begin(plan)
+        mirror: Mirror = instantiate(plan.cfg.logger) if first_process() else NoMirror()
+        mirror.start(plan.folder, identity(plan, kind), flat_config(plan, base))
+        try:
+            result = execute(plan, plan.data, mirror, base, control)
+        except BaseException as error:
+            if category(error) == "nan":
+                mirror.alert("Loss is not a number", str(error))
+            mirror.summary({"status": "failed", "reason": str(error)})
+            mirror.finish(failed=True)
+            raise
+        mirror.finish(failed=False)
+        return result, mirror.farewell()
+
+
+def finished(plan: Plan) -> RunResult | None:
+    """The run's result, if it is there, whole, and made by this code."""
+    cfg, result = plan.cfg, read_result(plan.folder)
+    if cfg.stale not in ("rerun", "keep"):
+        raise ValueError(f"stale = {cfg.stale}: give rerun or keep.")
+    if result is None or result.status != "finished" or repeated(plan):
+        return None
+    if result.provenance.get("code") != code_fingerprint() and cfg.stale == "rerun":
+        logger.info("%s was made by other code of this package: it is run again (stale=keep accepts it).", plan.run_id)
+        return None
+    return result
+
+
+def repeated(plan: Plan) -> bool:
+    """Whether the user wants this run again; the dense runs it stands on are kept."""
+    return plan.cfg.rerun and plan.study != SHARED
+
+
+def dense_control(plan: Plan, control: Plan) -> RunResult | None:
+    """The dense control's result; None if this run is the control itself, or may only look and finds none."""
+    if control.config_hash == plan.config_hash:
+        return None
+    return run(control, "control")[0] if plan.cfg.dense_control else finished(control)
+
+
+def begin(plan: Plan) -> None:
+    """Make the run folder ready: forget what may not be continued, write down the configuration."""
+    if first_process():
+        marker = plan.folder / "code.txt"
+        other = marker.exists() and marker.read_text() != code_fingerprint()
+        if repeated(plan) or not plan.cfg.resume or other:
+            for name in ("checkpoints", "maps", "wandb", "tensorboard"):
+                shutil.rmtree(plan.folder / name, ignore_errors=True)
+            (plan.folder / "metrics.csv").unlink(missing_ok=True)
+        (plan.folder / FILE).unlink(missing_ok=True)
+        (plan.folder / "checkpoints").mkdir(exist_ok=True)
+        marker.write_text(code_fingerprint())
+        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(plan.cfg, resolve=True)), plan.folder / "config.yaml")
+    wait_for_all()
+
+
+def execute(
+    plan: Plan, data: DataModule, mirror: Mirror, base: RunResult | None, control: RunResult | None
+) -> RunResult:
+    """Go through the stages that are not done, then put the result together."""
+    model = build_model(plan.cfg, data.vocab_size)
+    if base is not None:
+        load_weights(model, final_weights(Path(base.folder)))
+    log = RunLog(plan.folder / "metrics.csv" if first_process() else None, mirror)
+    if first_process():
+        show_start(plan)
+    stages = [stage for stage in plan.stages if base is None or stage.name != "dense"]
+    kept, swap = plan.folder / "checkpoints", None
+    for stage in stages:
+        if stage.name == "sparse" and base is not None:
+            swap = recorded(kept / "swap.json", partial(judged_untouched, plan, data, model))
+        model = train_stage(plan, data, model, stage, log)
+    last = stages[-1]
+    final = recorded(kept / "final.json", lambda: judged(plan, data, model, last.sparse or last.train_indexers))
+    if first_process():
+        result = assemble(plan, data, model, log, final, swap, base, control)
+        mirror.summary(final_values(result))
+        remove_stages(plan, but=last.name)
+        result.write(plan.folder)
+    wait_for_all()
+    written = read_result(plan.folder)
+    assert written is not None
+    return written
+
+
+def final_weights(folder: Path) -> Path:
+    """Weights at the end of a finished run."""
+    return next((folder / "checkpoints").glob(f"*/{WEIGHTS}"))
+
+
+@contextmanager
+def alone(plan: Plan, wait: bool) -> Iterator[None]:
+    """Hold the run folder's lock, which a killed process gives back by itself.
+
+    Args:
+        wait: until another process has finished the run, instead of refusing.
+
+    Raises:
+        ValueError: the run is under way elsewhere.
+    """
+    if not first_process():
+        yield
+        return
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(plan.folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise ValueError(
+                    f"{plan.folder}: another process is training this run. Wait for it, or give another study=NAME."
+                ) from None
+            logger.info("waiting for another process to finish %s", plan.run_id)
+            lock.acquire()
+    except OSError as error:
+        raise OSError(f"output_dir = {plan.cfg.output_dir}: cannot write {plan.folder} ({error}).") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def logged(plan: Plan) -> Iterator[None]:
+    """Copy the package's log and Python's warnings to run.log in the run folder."""
+    if not first_process():
+        yield
+        return
+    handler = logging.FileHandler(plan.folder / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    sources = [logging.getLogger(name) for name in ("dsa", "pytorch_lightning", "py.warnings")]
+    for source in sources:
+        source.addHandler(handler)
+    try:
+        yield
+    finally:
+        for source in sources:
+            source.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def failures_kept(cfg: DictConfig, plan: Plan | None) -> Iterator[None]:
+    """Turn an error into a failed result in the run folder and one paragraph for the user.
+
+    Raises:
+        RunFailed: instead of the error; an interruption goes through, and leaves the run to be continued.
+    """
+    try:
+        yield
+    except (RunFailed, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        where = keep_failure(cfg, plan, category(error), reason, traceback.format_exc())
+        raise RunFailed(reason + ("" if expected(error) else f" (unexpected: see {where})")) from error
+
+
+def keep_failure(cfg: DictConfig, plan: Plan | None, kind: str, reason: str, trace: str) -> Path | None:
+    """Write status failed and the reason into the run folder, if there can be one; returns the log's path."""
+    if not first_process():
+        return None
+    try:
+        plan = plan or Plan(cfg, None)
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        result = blank(plan)
+        result.error = {"category": kind, "reason": reason}
+        result.write(plan.folder)
+        log = plan.folder / "run.log"
+        with log.open("a") as file:
+            file.write(trace)
+        return log
+    except (OSError, ValueError, TypeError, AttributeError) as second:
+        logger.warning("the failure could not be written to a run folder: %s", second)
+        return None
