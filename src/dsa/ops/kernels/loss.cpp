@@ -1,0 +1,186 @@
+// The indexer loss over selected keys, with its gradients by the index features. Compiled for the attention's head
+// dimension, for HEADS x DIM index features and for RELU.
+//
+// KL(p || softmax(I)) of a row, p = attention summed over heads. By linearity its gradients come with its value.
+#include "parallel.h"
+#include "rows.h"
+
+struct Loss {
+  Heads q;                  // attention's, [batch, head, time, dim]; data is null if p is given
+  const float* keys;        // packed, [batch, head, key, PITCH]
+  const float* logsumexp;   // [batch, head, time]
+  const float* p;           // null, or the target [batch, target group, time, key]
+  int64_t p_batch, p_group, p_time, p_key;  // its strides
+  const float *queries;     // [batch, group, time, HEADS, DIM]
+  const float *index_keys;  // packed, [batch, keygroup, key, PITCH]
+  const float *weights;     // [batch, group, time, HEADS], or null
+  const int32_t *positions, *counts;  // [batch, selection group, time, ...]
+  int64_t batch, heads, groups, key_groups, target_groups, selection_groups, time, length, slots;
+  float* loss;              // [batch, group, time]; of rows without probability 0
+  int32_t* valid;           // [batch, group, time]
+  float *grad_queries, *grad_weights;  // as the features, or null: no gradient wanted; times the number of valid rows
+  float* grad_keys;         // [parts, batch, keygroup, key, PITCH], zeros
+  int64_t parts;            // the queries of a row of the batch are split into so many units
+  int64_t rows;             // queries taken together
+  int64_t threads;
+  float* scratch;
+  int64_t scratch_per_thread;
+};
+
+namespace {
+
+using Head = Row<HEAD_DIM>;
+using Index = Row<DIM>;
+constexpr int64_t P = PITCH<HEAD_DIM>, IP = PITCH<DIM>;
+
+// Adds to sums[t][slot] the probabilities of the queries [from, to) for one head's packed keys.
+void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, int64_t selection, int64_t from,
+                       int64_t to, bool first, float* sums) {
+  const float scale = 1.f / std::sqrt(float(HEAD_DIM));
+  for (int64_t t = from; t < to; t++) {
+    fetch(a.q.at(b, h, std::min(t + 4, to - 1)), HEAD_DIM);
+    const int64_t n = a.counts[selection * a.time + t];
+    const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
+    const float logsumexp = a.logsumexp[(b * a.heads + h) * a.time + t];
+    Head q = Head::read(a.q.at(b, h, t));
+    for (vf& x : q.x) x *= scale;
+    float* to_row = sums + (t - from) * round_up(a.slots, W);
+    for (int64_t i = 0; i < n; i += W) {
+      const vf p = exponential(dots<HEAD_DIM>(q, keys, index + i, n - i) - logsumexp);
+      store(to_row + i, first ? p : load(to_row + i) + p);
+    }
+  }
+}
+
+// One row: its loss, and the gradients of its features; `dot` has room for HEADS x slots.
+void row_loss(const Loss& a, int64_t row, const float* index_keys, float* grad_keys, const int32_t* index, int64_t n,
+              float* p, float* score, float* dot) {
+  const int64_t pitch = round_up(a.slots, W);
+  a.loss[row] = 0;
+  a.valid[row] = 0;
+  const bool wanted = a.grad_queries;
+  if (wanted) {
+    std::fill_n(a.grad_queries + row * HEADS * DIM, HEADS * DIM, 0.f);
+    if (a.grad_weights) std::fill_n(a.grad_weights + row * HEADS, HEADS, 0.f);
+  }
+  vf masses = {};
+  for (int64_t i = 0; i < n; i += W) {
+    if (n - i < W) store(p + i, lanes() < int32_t(n - i) ? load(p + i) : vf{});
+    masses += load(p + i);
+  }
+  const float mass = sum(masses);
+  if (!(mass > 0) && mass == mass) return;
+  a.valid[row] = 1;
+
+  Index q[HEADS];
+  float weight[HEADS];
+  for (int h = 0; h < HEADS; h++) {
+    q[h] = Index::read(a.queries + (row * HEADS + h) * DIM);
+    weight[h] = a.weights ? a.weights[row * HEADS + h] : 1.f;
+  }
+  vf highest = splat(-INF);
+  for (int64_t i = 0; i < n; i += W) {
+    vf total = {};
+    for (int h = 0; h < HEADS; h++) {
+      vf d = dots<DIM>(q[h], index_keys, index + i, n - i);
+      if (RELU) d = d < 0.f ? vf{} : d;
+      store(dot + h * pitch + i, d);
+      total += d * weight[h];
+    }
+    if (n - i < W) total = lanes() < int32_t(n - i) ? total : splat(-INF);
+    store(score + i, total);
+    highest = larger(total, highest);
+  }
+  const float base = largest(highest);
+  vf exponentials = {};
+  for (int64_t i = 0; i < n; i += W) exponentials += exponential(load(score + i) - base);
+  const float z = sum(exponentials), share = 1.f / z, log_z = std::log(z), per_mass = 1.f / mass;
+  vf losses = {}, by_weight[HEADS] = {};
+  for (int64_t i = 0; i < n; i += W) {
+    const vf log_index = load(score + i) - base - log_z, target = load(p + i) * per_mass;
+    losses += target > 0.f ? target * (logarithm(target) - log_index) : target;
+    const vf slope = exponential(load(score + i) - base) * share - target;
+    for (int h = 0; h < HEADS; h++) {
+      const vf d = load(dot + h * pitch + i);
+      by_weight[h] += slope * d;
+      store(dot + h * pitch + i, RELU ? (d > 0.f ? slope * weight[h] : vf{}) : slope * weight[h]);
+    }
+  }
+  a.loss[row] = sum(losses);
+  if (!wanted) return;
+  if (a.grad_weights)
+    for (int h = 0; h < HEADS; h++) a.grad_weights[row * HEADS + h] = sum(by_weight[h]);
+  for (int h = 0; h < HEADS; h++) {
+    Index grad[2] = {};
+    for (int64_t i = 0; i < n; i++)
+      for (int x = 0; x < Index::N; x++) {
+        const float slope = dot[h * pitch + i];
+        const int64_t at = index[i] * IP + x * W;
+        grad[i & 1].x[x] += slope * load(index_keys + at);
+        store(grad_keys + at, load(grad_keys + at) + slope * q[h].x[x]);
+      }
+    for (int x = 0; x < Index::N; x++) grad[0].x[x] += grad[1].x[x];
+    grad[0].write(a.grad_queries + (row * HEADS + h) * DIM);
+  }
+}
+
+}  // namespace
+
+extern "C" int64_t loss_pitch() { return P; }
+extern "C" int64_t loss_index_pitch() { return IP; }
+
+extern "C" int64_t loss_scratch(int64_t rows, int64_t slots) {
+  return round_up((rows + 1 + HEADS) * round_up(slots, W), 16);
+}
+
+// Rows of [batch, head, time, dim] side by side, padded to whole vectors.
+extern "C" void pack_rows(const Heads* from, int64_t batch, int64_t heads, int64_t time, int64_t index, float* to,
+                          int64_t threads) {
+  const int64_t chunk = 1024, chunks = (time + chunk - 1) / chunk;
+  parallel(int(threads), batch * heads * chunks, [&](int64_t unit, int) {
+    const int64_t row = unit / chunks, begin = unit % chunks * chunk, end = std::min(begin + chunk, time);
+    if (index) pack<DIM>(*from, row / heads, row % heads, begin, end, to + (row * time + begin) * IP);
+    else pack<HEAD_DIM>(*from, row / heads, row % heads, begin, end, to + (row * time + begin) * P);
+  });
+}
+
+// Returns whether all positions were keys.
+extern "C" bool indexer_loss(const Loss* args) {
+  const Loss& a = *args;
+  for (int64_t row = 0; row < a.batch * a.selection_groups * a.time; row++) {
+    const int64_t n = a.counts[row];
+    const int32_t* index = a.positions + row * a.slots;
+    if (n > a.slots || (n > 0 && (index[0] < 0 || index[n - 1] >= a.length))) return false;
+  }
+  const int64_t pitch = round_up(a.slots, W);
+  parallel(int(a.threads), a.batch * a.parts, [&](int64_t unit, int thread) {
+    const int64_t b = unit / a.parts, part = unit % a.parts;
+    float* sums = a.scratch + thread * a.scratch_per_thread;
+    float* score = sums + a.rows * pitch;
+    float* dot = score + pitch;
+    for (int64_t from = part * a.time / a.parts, end = (part + 1) * a.time / a.parts; from < end; from += a.rows) {
+      const int64_t to = std::min(from + a.rows, end);
+      for (int64_t g = 0; g < a.groups; g++) {
+        const int64_t selection = b * a.selection_groups + (a.selection_groups > 1 ? g : 0);
+        const int64_t target = a.target_groups > 1 ? g : 0;
+        const int64_t heads = a.heads / a.target_groups;
+        const int64_t key_row = b * a.key_groups + (a.key_groups > 1 ? g : 0);
+        if (!a.p)
+          for (int64_t h = target * heads; h < (target + 1) * heads; h++)
+            add_probabilities(a, a.keys + (b * a.heads + h) * a.length * P, b, h, selection, from, to,
+                              h == target * heads, sums);
+        for (int64_t t = from; t < to; t++) {
+          const int64_t n = a.counts[selection * a.time + t];
+          const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
+          float* p = sums + (t - from) * pitch;
+          if (a.p)
+            for (int64_t i = 0; i < n; i++)
+              p[i] = a.p[b * a.p_batch + target * a.p_group + t * a.p_time + index[i] * a.p_key];
+          row_loss(a, (b * a.groups + g) * a.time + t, a.index_keys + key_row * a.length * IP,
+                   a.grad_keys + (part * a.batch * a.key_groups + key_row) * a.length * IP, index, n, p, score, dot);
+        }
+      }
+    }
+  });
+  return true;
+}

@@ -1,0 +1,95 @@
+// Scores of a few queries against a run of keys, for every Scorer. Compiled for one of them:
+// SCORER 0: index features, HEADS x DIM; RELU.   1: attention probabilities, HEADS x DIM.   2: a hash.   3: recency.
+#pragma once
+#include "vec.h"
+
+constexpr int QUERIES = 4;                   // scored together, so that a key is loaded once for all of them
+constexpr int VECTORS = W == 16 ? 4 : 2;     // of keys at a time, as registers allow
+constexpr int64_t RUN = VECTORS * W;         // keys are scored in multiples of so many
+
+struct Scorer {
+  const float* queries;   // [batch, group, time, head, dim]; attention: scaled by dim^-1/2
+  const float* weights;   // [batch, group, time, head] or null; attention: the log-sum-exp
+  const float* keys;      // [batch, keygroup, dim, stride]; attention: [batch, keygroup, head * dim, stride]
+  int64_t stride;         // floats between dims
+  int64_t group_stride;   // floats between keygroups, 0 if they share
+  int64_t batch_stride;
+  uint32_t seed;          // hash: state after seed, layer and step
+};
+
+// Where a run of keys lies: element x of the packed keys is position x * step + origin.
+struct Place {
+  int64_t step, origin;
+};
+
+inline vu mix(vu x) {
+  x = (x ^ (x >> 16)) * 0x85EBCA6Bu;
+  x = (x ^ (x >> 13)) * 0xC2B2AE35u;
+  return x ^ (x >> 16);
+}
+inline uint32_t mix(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x85EBCA6Bu;
+  x = (x ^ (x >> 13)) * 0xC2B2AE35u;
+  return x ^ (x >> 16);
+}
+
+// out[i][j]: score of query i (row rows[i]; at position positions[i]) against packed key x + j, j < n, n a multiple of RUN.
+inline void score(const Scorer& s, const int64_t* rows, const int64_t* positions, const float* keys, Place place,
+                  int64_t x, int64_t n, float* out, int64_t pitch) {
+#if SCORER <= 1
+  for (int64_t j = 0; j < n; j += RUN) {
+    for (int head = 0; head < HEADS; head++) {
+      vf dot[QUERIES][VECTORS] = {};
+#if SCORER == 0
+      const float* key = keys + x + j;
+#else
+      const float* key = keys + head * DIM * s.stride + x + j;
+#endif
+#pragma GCC unroll 8
+      for (int d = 0; d < DIM; d++, key += s.stride) {
+        vf k[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) k[v] = load(key + v * W);
+#pragma GCC unroll 4
+        for (int i = 0; i < QUERIES; i++) {
+          const float q = s.queries[(rows[i] * HEADS + head) * DIM + d];
+#pragma GCC unroll 4
+          for (int v = 0; v < VECTORS; v++) dot[i][v] += q * k[v];
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < QUERIES; i++) {
+#if SCORER == 0
+        const float weight = s.weights ? s.weights[rows[i] * HEADS + head] : 1.f;
+#else
+        const float logsumexp = s.weights[rows[i] * HEADS + head];
+#endif
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+          float* to = out + i * pitch + j + v * W;
+          vf term = dot[i][v];
+#if SCORER == 1
+          term = exponential(term - logsumexp);
+#else
+          if (RELU) term = term < 0.f ? vf{} : term;
+          term *= weight;
+#endif
+          store(to, head ? load(to) + term : term);
+        }
+      }
+    }
+  }
+#else
+  for (int64_t j = 0; j < n; j += W) {
+    const vi position = int32_t((x + j) * place.step + place.origin) + lanes() * int32_t(place.step);
+    for (int i = 0; i < QUERIES; i++) {
+#if SCORER == 2
+      const vu bits = mix(mix(uint32_t(positions[i]) + s.seed) ^ (vu)position) >> 8;
+      store(out + i * pitch + j, __builtin_convertvector((vi)bits, vf));
+#else
+      store(out + i * pitch + j, __builtin_convertvector(position, vf));
+#endif
+    }
+  }
+#endif
+}

@@ -1,0 +1,381 @@
+// The keys each query keeps. Compiled for one Scorer (score.h).
+//
+// A few queries pass over their zones together. Scores stay in the first-level cache; those that reach a query's
+// threshold are appended to its candidates, and when these are too many the exact k best of them set a new threshold.
+// The first threshold is estimated from a sample; should it prove too high, the zone is read once more without.
+#include "best.h"
+#include "parallel.h"
+#include "score.h"
+
+struct Zone {
+  const int64_t *start, *count, *keep;  // [batch, time]
+  int64_t step, forced, unit;
+  const float* keys;                    // packed for this step: every step-th key side by side
+  int64_t stride, segment;              // floats between dims; packed keys of one remainder of position / step
+};
+
+struct Select {
+  const Zone* zones;
+  int64_t zone_count;
+  Scorer scorer;
+  int64_t batch, groups, time, offset, slots;
+  int64_t pool;                         // tokens whose best score is that of their unit
+  int64_t capacity;                     // candidates per query
+  int32_t* positions;                   // [batch, group, time, slot]
+  int32_t* broken;                      // [batch, group, time]: scores that are NaN
+  float* scores;                        // null, or as positions: scores of the kept keys, NaN where forced
+  float *logsumexp, *entropy, *forced_logsumexp;  // with scores: [batch, group, time]
+  int64_t threads;
+  float* scratch;
+  int64_t scratch_per_thread;
+};
+
+namespace {
+
+constexpr int64_t UNIT = 32;      // queries per unit of work
+constexpr int64_t TEAM = 16;      // queries that pass over a zone together
+constexpr int64_t CHUNK = 256;    // units scored before they are compared
+constexpr int64_t SAMPLE = 1024;  // keys
+
+int64_t chunk_of(int64_t pool) { return pool == 1 ? CHUNK : 64; }
+
+// Softmax over a stream of scores: its log-sum-exp and entropy.
+struct Softmax {
+  float peak = -INF;
+  double total = 0, weighted = 0;
+
+  void add(const float* score, int64_t n) {
+    float top = peak;
+    for (int64_t i = 0; i < n; i++) top = score[i] > top || score[i] != score[i] ? score[i] : top;
+    if (top == -INF) return;
+    if (top != peak) {
+      const double shrink = std::exp(double(peak) - top);
+      total *= shrink;
+      weighted *= shrink;
+      peak = top;
+    }
+    for (int64_t i = 0; i < n; i += W) {
+      vf x = splat(-INF);
+      if (n - i < W) {
+        for (int64_t j = i; j < n; j++) x[j - i] = score[j];
+      } else {
+        x = load(score + i);
+      }
+      const vf e = exponential(x - peak);
+      total += sum(e);
+      weighted += sum(e > 0.f ? e * x : e);
+    }
+  }
+  float logsumexp() const { return float(peak + std::log(total)); }
+  float entropy() const { return total > 0 ? float(peak + std::log(total) - weighted / total) : 0.f; }
+};
+
+struct Query {
+  int64_t t, x0, x1, keep;  // packed keys [x0, x1)
+  float bound;
+  Candidates found;
+};
+
+class Worker {
+ public:
+  Worker(const Select& a, int64_t b, int64_t g, int64_t from, int64_t to, float* scratch)
+      : a(a), b(b), g(g), from(from), to(to), scorer(a.scorer) {
+    values = scratch;
+    scratch += TEAM * (a.capacity + W);
+    indices = (int32_t*)scratch;
+    scratch += TEAM * (a.capacity + W);
+    buffer = scratch;
+    scratch += std::max<int64_t>(QUERIES * chunk_of(a.pool) * a.pool, QUERIES * RUN) + RUN;
+    sample = scratch;
+    scratch += TEAM * (SAMPLE + W);
+    sample_index = (int32_t*)scratch;
+    scratch += SAMPLE + W;
+    kept = (int32_t*)scratch;
+    scratch += UNIT * a.slots;
+    kept_scores = scratch;
+  }
+
+  static int64_t scratch_size(int64_t capacity, int64_t pool, int64_t slots) {
+    return 2 * TEAM * (capacity + W) + std::max<int64_t>(QUERIES * chunk_of(pool) * pool, QUERIES * RUN) + RUN +
+           (TEAM + 1) * (SAMPLE + W) + 2 * UNIT * slots;
+  }
+
+  void run() {
+    for (int64_t i = 0; i < to - from; i++) {
+      used[i] = 0;
+      broken[i] = 0;
+      in_order[i] = true;
+      all[i] = forced[i] = Softmax{};
+    }
+    for (int64_t z = 0; z < a.zone_count; z++) {
+      const Zone& zone = a.zones[z];
+      if (zone.forced) take_forced(zone);
+      if (!zone.forced || a.scores) by_remainder(zone);
+    }
+    for (int64_t t = from; t < to; t++) finish(t);
+  }
+
+ private:
+  const Select& a;
+  const int64_t b, g, from, to;
+  Scorer scorer;
+  const float* keys = nullptr;
+  float *values, *buffer, *sample, *kept_scores;
+  int32_t *indices, *sample_index, *kept;
+  int64_t used[UNIT], broken[UNIT];
+  bool in_order[UNIT];
+  Softmax all[UNIT], forced[UNIT];
+
+  int64_t row(int64_t t) const { return (b * a.groups + g) * a.time + t; }
+
+  void put(int64_t t, int64_t position, float score) {
+    const int64_t i = t - from, at = i * a.slots + used[i]++;
+    kept[at] = int32_t(position);
+    kept_scores[at] = score;
+    if (at > i * a.slots && kept[at - 1] > position) in_order[i] = false;
+  }
+
+  void take_forced(const Zone& zone) {
+    for (int64_t t = from; t < to; t++) {
+      const int64_t at = b * a.time + t, skipped = zone.count[at] - zone.keep[at];
+      for (int64_t i = skipped; i < zone.count[at]; i++) put(t, zone.start[at] + i * zone.step, NAN);
+    }
+  }
+
+  // Queries whose progressions share a remainder of position / step find their keys side by side.
+  void by_remainder(const Zone& zone) {
+    const int64_t* start = zone.start + b * a.time;
+    scorer.stride = zone.stride;
+    keys = zone.keys + b * scorer.batch_stride * zone.stride + g * scorer.group_stride * zone.stride;
+    int64_t order[UNIT];
+    for (int64_t i = 0; i < to - from; i++) order[i] = from + i;
+    auto remainder = [&](int64_t t) { return (start[t] % zone.step + zone.step) % zone.step; };
+    if (zone.step > 1)
+      std::stable_sort(order, order + (to - from), [&](int64_t x, int64_t y) { return remainder(x) < remainder(y); });
+    for (int64_t i = 0; i < to - from;) {
+      int64_t end = i;
+      while (end < to - from && end < i + TEAM && remainder(order[end]) == remainder(order[i])) end++;
+      Query team[TEAM];
+      int64_t n = 0;
+      for (; i < end; i++) {
+        const int64_t t = order[i], at = b * a.time + t;
+        if (zone.count[at] == 0) continue;
+        const int64_t x0 = remainder(t) * zone.segment + start[t] / zone.step;
+        team[n] = Query{t, x0, x0 + zone.count[at], zone.keep[at], -INF,
+                        {values + n * (a.capacity + W), indices + n * (a.capacity + W)}};
+        n++;
+      }
+      if (n == 0) continue;
+      const int64_t r = remainder(team[0].t);
+      const Place place{zone.step, r - r * zone.segment * zone.step};
+      if (zone.forced) {
+        pass<true>(team, n, place, &zone);
+      } else {
+        choose(zone, team, n, place);
+      }
+    }
+  }
+
+  void choose(const Zone& zone, Query* team, int64_t n, Place place) {
+    const bool guessed = guess(team, n, place);
+    if (a.scores) pass<true>(team, n, place, &zone);
+    else pass<false>(team, n, place, &zone);
+    if (guessed) {
+      Query again[TEAM];
+      int64_t failed[TEAM], m = 0;
+      for (int64_t i = 0; i < n; i++) {
+        if (team[i].found.n >= team[i].keep) continue;
+        failed[m] = i;
+        again[m] = team[i];
+        again[m].bound = -INF;
+        again[m].found.n = again[m].found.broken = 0;
+        m++;
+      }
+      if (m) pass<false>(again, m, place, &zone);
+      for (int64_t i = 0; i < m; i++) team[failed[i]] = again[i];
+    }
+    for (int64_t i = 0; i < n; i++) {
+      Query& q = team[i];
+      q.found.keep(q.keep);
+      broken[q.t - from] += q.found.broken;
+      for (int64_t j = 0; j < q.found.n; j++) {
+        const int64_t unit = q.found.index[j] * place.step + place.origin;
+        for (int64_t token = 0; token < zone.unit; token++) put(q.t, unit * zone.unit + token, q.found.value[j]);
+      }
+    }
+  }
+
+  // A bound that a little more than `keep` keys of each query should reach, judged by a sample of what all can see.
+  bool guess(Query* team, int64_t n, Place place) {
+    int64_t x0 = 0, x1 = std::numeric_limits<int64_t>::max(), keep = 0;
+    for (int64_t i = 0; i < n; i++) {
+      x0 = std::max(x0, team[i].x0);
+      x1 = std::min(x1, team[i].x1);
+      keep = std::max(keep, team[i].keep);
+    }
+    const int64_t seen = x1 - x0;
+    if (a.pool > 1 || seen < 4 * SAMPLE || seen < 4 * keep) return false;
+    const int64_t runs = SAMPLE / RUN;
+    for (int64_t i = 0; i < n; i += QUERIES) {
+      for (int64_t r = 0; r < runs; r++) {
+        const int64_t x = (x0 + (seen - RUN) * r / (runs - 1)) / W * W;
+        evaluate(team, n, i, place, std::max(x, round_up(x0, W)), RUN, sample + i * (SAMPLE + W) + r * RUN, SAMPLE + W);
+      }
+    }
+    for (int64_t i = 0; i < n; i++) {
+      Candidates trial{sample + i * (SAMPLE + W), sample_index, SAMPLE};
+      const double expected = double(team[i].keep) * SAMPLE / double(team[i].x1 - team[i].x0);
+      trial.keep(std::min(SAMPLE - 1, int64_t(expected + 3 * std::sqrt(expected)) + 3));
+      float bound = INF;
+      for (int64_t j = 0; j < trial.n; j++) bound = std::min(bound, trial.value[j]);
+      team[i].bound = trial.n ? bound : -INF;
+    }
+    return true;
+  }
+
+  // Scores of the team's queries i ... i + QUERIES - 1 (the last one again past its end).
+  void evaluate(Query* team, int64_t n, int64_t i, Place place, int64_t x, int64_t count, float* out, int64_t pitch) {
+    int64_t rows[QUERIES], positions[QUERIES];
+    for (int j = 0; j < QUERIES; j++) {
+      const int64_t t = team[std::min(i + j, n - 1)].t;
+      rows[j] = row(t);
+      positions[j] = a.offset + t;
+    }
+    score(scorer, rows, positions, keys, place, x, count, out, pitch);
+  }
+
+  // Every query of the team over its keys: candidates are collected, or with STATISTICS also the softmax of the row.
+  template <bool STATISTICS>
+  void pass(Query* team, int64_t n, Place place, const Zone* zone) {
+    const int64_t chunk = chunk_of(a.pool), pitch = chunk * a.pool;
+    int64_t begin = team[0].x0, end = team[0].x1;
+    for (int64_t i = 1; i < n; i++) {
+      begin = std::min(begin, team[i].x0);
+      end = std::max(end, team[i].x1);
+    }
+    for (int64_t x = begin / W * W; x < end; x += chunk) {
+      const int64_t units = std::min(chunk, end - x);
+      for (int64_t i = 0; i < n; i += QUERIES) {
+        evaluate(team, n, i, place, x * a.pool, round_up(units * a.pool, RUN), buffer, pitch);
+        for (int64_t j = 0; j < QUERIES && i + j < n; j++) {
+          Query& q = team[i + j];
+          float* score = buffer + j * pitch;
+          if (a.pool > 1) best_token(score, units);
+          const int64_t first = std::max<int64_t>(q.x0 - x, 0), last = std::min(q.x1 - x, units);
+          if (first >= last) continue;
+          if (STATISTICS) {
+            all[q.t - from].add(score + first, last - first);
+            if (zone->forced) {
+              const int64_t skipped = std::max(first, q.x1 - q.keep - x);
+              if (skipped < last) forced[q.t - from].add(score + skipped, last - skipped);
+              continue;
+            }
+          }
+          collect(q, score, x, first, last);
+        }
+      }
+    }
+  }
+
+  void best_token(float* score, int64_t units) const {
+    for (int64_t u = 0; u < units; u++) {
+      float best = score[u * a.pool];
+      for (int64_t i = 1; i < a.pool; i++) {
+        const float s = score[u * a.pool + i];
+        best = s > best || s != s ? s : best;
+      }
+      score[u] = best;
+    }
+  }
+
+  void collect(Query& q, const float* score, int64_t x, int64_t first, int64_t last) const {
+    if (q.found.n + (last - first) > a.capacity) q.bound = std::max(q.bound, q.found.keep(q.keep));
+    float* value = q.found.value + q.found.n;
+    int32_t* index = q.found.index + q.found.n;
+    vi place = int32_t(x) + lanes();
+    const float bound = q.bound;
+    for (int64_t j = first / W * W; j < last; j += W) {
+      uint32_t bits = not_below(load(score + j), bound);
+      if (j < first) bits &= ~0u << (first - j);
+      if (last - j < W) bits &= (1u << (last - j)) - 1;
+      const int more = compress(value, index, load(score + j), place + int32_t(j), bits);
+      value += more;
+      index += more;
+    }
+    q.found.n = value - q.found.value;
+  }
+
+  void finish(int64_t t) {
+    const int64_t i = t - from, n = used[i];
+    int32_t* position = kept + i * a.slots;
+    float* score = kept_scores + i * a.slots;
+    if (!in_order[i]) sort_pairs(position, score, n);
+    int32_t* out = a.positions + row(t) * a.slots;
+    memcpy(out, position, n * sizeof(int32_t));
+    std::fill(out + n, out + a.slots, -1);
+    a.broken[row(t)] = int32_t(broken[i]);
+    if (!a.scores) return;
+    memcpy(a.scores + row(t) * a.slots, score, n * sizeof(float));
+    std::fill(a.scores + row(t) * a.slots + n, a.scores + (row(t) + 1) * a.slots, -INF);
+    a.logsumexp[row(t)] = all[i].logsumexp();
+    a.entropy[row(t)] = all[i].entropy();
+    a.forced_logsumexp[row(t)] = forced[i].logsumexp();
+  }
+
+  static void sort_pairs(int32_t* position, float* score, int64_t n) {
+    auto* pairs = new std::pair<int32_t, float>[n];
+    for (int64_t i = 0; i < n; i++) pairs[i] = {position[i], score[i]};
+    std::sort(pairs, pairs + n, [](auto& x, auto& y) { return x.first < y.first; });
+    for (int64_t i = 0; i < n; i++) {
+      position[i] = pairs[i].first;
+      score[i] = pairs[i].second;
+    }
+    delete[] pairs;
+  }
+};
+
+}  // namespace
+
+extern "C" int64_t select_scratch(int64_t capacity, int64_t pool, int64_t slots) {
+  return round_up(Worker::scratch_size(capacity, pool, slots), 16);
+}
+
+extern "C" int64_t select_chunk(int64_t pool) { return chunk_of(pool); }
+
+// Returns how many scores are NaN.
+extern "C" int64_t select_keys(const Select* args) {
+  const Select& a = *args;
+  const int64_t units = (a.time + UNIT - 1) / UNIT;
+  parallel(int(a.threads), a.batch * a.groups * units, [&](int64_t unit, int thread) {
+    const int64_t from = (units - 1 - unit % units) * UNIT, row = unit / units;  // the longest rows first
+    Worker(a, row / a.groups, row % a.groups, from, std::min(from + UNIT, a.time),
+           a.scratch + thread * a.scratch_per_thread)
+        .run();
+  });
+  int64_t broken = 0;
+  for (int64_t i = 0; i < a.batch * a.groups * a.time; i++) broken += a.broken[i];
+  return broken;
+}
+
+// Keys [batch, keygroup, entry, dim] (strides in floats, dim dense) to [batch, keygroup, dim, stride]: those of one
+// remainder of entry / step side by side, zeros after them.
+extern "C" void pack_keys(const float* keys, int64_t batch_stride, int64_t group_stride, int64_t entry_stride,
+                          int64_t batch, int64_t groups, int64_t entries, int64_t dim, int64_t step, int64_t segment,
+                          int64_t stride, float* to, int64_t threads) {
+  const int64_t chunk = 1024, chunks = (segment + chunk - 1) / chunk;
+  parallel(int(threads), batch * groups * chunks, [&](int64_t unit, int) {
+    const int64_t begin = unit % chunks * chunk, end = std::min(begin + chunk, segment), row = unit / chunks;
+    const float* from = keys + row / groups * batch_stride + row % groups * group_stride;
+    float* out = to + row * dim * stride;
+    for (int64_t r = 0; r < step; r++)
+      for (int64_t i = begin; i < end; i += 16)
+        for (int64_t d = 0; d < dim; d++)
+          for (int64_t j = i; j < std::min(i + 16, end); j++) {
+            const int64_t entry = r + j * step;
+            out[d * stride + r * segment + j] = entry < entries ? from[entry * entry_stride + d] : 0.f;
+          }
+    if (end == segment)
+      for (int64_t d = 0; d < dim; d++)
+        for (int64_t x = step * segment; x < stride; x++) out[d * stride + x] = 0.f;
+  });
+}

@@ -1,0 +1,444 @@
+"""The fused CPU backend: C++ kernels (kernels/*.cpp), compiled on first use, that touch only what was selected.
+
+Definitions are those of `dsa.ops.reference`; arithmetic is float32 whatever the inputs' dtype.
+"""
+
+import ctypes
+import functools
+import math
+import os
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dsa.ops.compiler import NoCompiler, library
+from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection, TrueAttention
+from dsa.ops.reference import Trim, token_level
+from dsa.ops.scores import MASK32, _mix_int, block_of, groups_of
+from dsa.ops.zones import Span, Zones, spans
+
+i64, pointer = ctypes.c_int64, ctypes.c_void_p
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why these kernels cannot run on this machine, and how to change that; None if they can."""
+    try:
+        library("select.cpp", SCORER=3)
+    except NoCompiler as error:
+        return str(error)
+    return None
+
+
+def supports(given: Scorer | Tensor) -> bool:
+    """Whether these kernels cover a scorer or a tensor: on the CPU, float32 or narrower, accumulated in float32."""
+    if isinstance(given, Tensor):
+        return given.device.type == "cpu" and given.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if isinstance(given, IndexFeatures):
+        return given.accumulate == torch.float32 and supports(given.queries) and supports(given.keys)
+    if isinstance(given, TrueAttention):
+        return supports(given.queries) and supports(given.keys)
+    return True
+
+
+# --- what the kernels are told ---------------------------------------------------------------------------------------
+
+
+class Heads(ctypes.Structure):
+    _fields_ = [("data", pointer), ("batch", i64), ("head", i64), ("time", i64)]
+
+
+def structure(name: str, fields: str, **types: Any) -> type[ctypes.Structure]:
+    """A C structure with these fields in order: int64 unless named in `types`; `*x` is a pointer."""
+    parts = [(f.lstrip("*"), pointer if f.startswith("*") else types.get(f, i64)) for f in fields.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": parts})
+
+
+ZoneArgs = structure("ZoneArgs", "*start *count *keep step forced unit *keys stride segment")
+ScorerArgs = structure(
+    "ScorerArgs", "*queries *weights *keys stride group_stride batch_stride seed", seed=ctypes.c_uint32
+)
+SelectArgs = structure(
+    "SelectArgs",
+    "*zones zone_count scorer batch groups time offset slots pool capacity *positions *broken *scores *logsumexp "
+    "*entropy *forced_logsumexp threads *scratch scratch_per_thread",
+    scorer=ScorerArgs,
+)
+AttendArgs = structure(
+    "AttendArgs",
+    "q k v out *logsumexp *sink *positions *counts *bounds batch heads groups time keys slots tile parts threads "
+    "*scratch scratch_per_thread grad_out grad_q grad_k grad_v part_stride *grad_sink",
+    **dict.fromkeys("q k v out grad_out grad_q grad_k grad_v".split(), Heads),
+)
+LossArgs = structure(
+    "LossArgs",
+    "q *keys *logsumexp *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts batch heads "
+    "groups key_groups target_groups selection_groups time length slots *loss *valid *grad_queries *grad_weights "
+    "*grad_keys parts rows threads *scratch scratch_per_thread",
+    q=Heads,
+)
+
+
+def heads(x: Tensor) -> Any:
+    return Heads(x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+
+
+def address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def single(x: Tensor) -> Tensor:
+    """In float32 with the last dimension dense: what the kernels read without a copy."""
+    x = x.detach().float()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def call(function: Any, *args: Any, result: Any = i64) -> Any:
+    function.restype = result
+    return function(*args)
+
+
+def scratch(function: Any, threads: int, *sizes: int) -> tuple[Tensor, int]:
+    """Working memory for every thread, as a tensor so that it is counted."""
+    size = call(function, *map(i64, sizes))
+    return torch.empty(threads * size), size
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """Half the second-level cache: what a thread may keep at hand."""
+    try:
+        return max(os.sysconf("SC_LEVEL2_CACHE_SIZE"), 1 << 19) // 2
+    except (ValueError, OSError):
+        return 1 << 19
+
+
+def units(rows: int, threads: int, limit: int) -> int:
+    """Into how many parts each of `rows` equal pieces of work is cut so that the threads end together."""
+    if rows % threads == 0 or rows >= 4 * threads:
+        return 1
+    return max(1, min(-(-2 * threads // rows), limit))
+
+
+# --- select ----------------------------------------------------------------------------------------------------------
+
+
+def select(
+    scorer: Scorer,
+    zones: Zones,
+    limit: Int[Tensor, "batch time"],
+    trim: Trim | None = None,
+    offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
+) -> Selection:
+    """As `reference.select`.
+
+    Raises:
+        FloatingPointError: a key that competes has a score that is not a number.
+    """
+    with torch.no_grad():
+        batch, time = limit.shape
+        groups, block = groups_of(scorer), block_of(scorer)
+        pool = block if isinstance(scorer, IndexFeatures) and scorer.pool == "max" else 1
+        every = spans(zones, limit, offset, first, block)
+        table = torch.stack([torch.stack([s.start, s.count, s.keep * s.unit]) for s in every])
+        counts = table[:, 2].sum(0)
+        slots = max(int(counts.max()), 1)
+        scored = [s for s in every if not s.forced]
+        most = max((int(s.keep.max()) for s in scored), default=0)
+        table[:, 2] //= torch.tensor([s.unit for s in every])[:, None, None]
+
+        library, features, packed = prepare(scorer, every, offset + time, trim is not None)
+        threads = torch.get_num_threads()
+        capacity = max(2 * most, most + 1024) + call(library.select_chunk, i64(pool))
+        memory, size = scratch(library.select_scratch, threads, capacity, pool, slots)
+        shape = (batch, groups, time)
+        positions = torch.empty(*shape, slots, dtype=torch.int32)
+        broken = torch.empty(shape, dtype=torch.int32)
+        rows = None
+        if trim is not None:
+            rows = [torch.empty(*shape, slots), torch.empty(shape), torch.empty(shape), torch.empty(shape)]
+        zone_args = (ZoneArgs * len(every))(
+            *(
+                ZoneArgs(*(address(x) for x in table[i]), s.step, s.forced, s.unit, *packed[s.step])
+                for i, s in enumerate(every)
+            )
+        )
+        args = SelectArgs(
+            ctypes.addressof(zone_args), len(every), features[0], batch, groups, time, offset, slots, pool, capacity,
+            address(positions), address(broken), *(map(address, rows) if rows else [None] * 4),
+            threads, address(memory), size,
+        )  # fmt: skip
+        if call(library.select_keys, ctypes.byref(args)):
+            report_broken(broken)
+        selection = Selection(positions, counts.int()[:, None].expand(shape).contiguous())
+        return selection if trim is None or rows is None else trimmed(trim, selection, *rows)
+
+
+def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tuple[ctypes.CDLL, tuple, dict]:
+    """The kernels for a scorer, what they read of it, and its keys packed for every step that is scored.
+
+    The tuple begins with the ScorerArgs; the rest are the tensors that must outlive the call.
+    """
+    steps = {s.step: (None, 0, 0) for s in every}
+    scored = {s.step for s in every if all_zones or not s.forced}
+    if isinstance(scorer, Hash | Recency):
+        for step in steps:
+            steps[step] = (None, 0, -(-keys // step))
+        seed = hash_state(scorer) if isinstance(scorer, Hash) else 0
+        kind = 2 if isinstance(scorer, Hash) else 3
+        return library("select.cpp", SCORER=kind), (ScorerArgs(None, None, None, 0, 0, 0, seed),), steps
+
+    if isinstance(scorer, IndexFeatures):
+        queries, source = single(scorer.queries).contiguous(), single(scorer.keys)
+        weights = None if scorer.weights is None else single(scorer.weights).contiguous()
+        _, _, _, count, dim = queries.shape
+        constants = {"SCORER": 0, "HEADS": count, "DIM": dim, "RELU": int(scorer.activation == "relu")}
+        per_key = dim
+        key_groups = source.shape[1]
+    else:
+        scaled = single(scorer.queries) * scorer.queries.shape[-1] ** -0.5
+        groups = scorer.groups
+        queries = scaled.unflatten(1, (groups, -1)).transpose(2, 3).contiguous()
+        weights = single(scorer.logsumexp).unflatten(1, (groups, -1)).transpose(2, 3).contiguous()
+        source = single(scorer.keys)
+        count, dim = queries.shape[3:]
+        constants = {"SCORER": 1, "HEADS": count, "DIM": dim}
+        per_key = count * dim
+        key_groups = groups
+    batch, rows, entries, _ = source.shape
+    kernels = library("select.cpp", **constants)
+    keep: list[Tensor | None] = [queries, weights, source]
+    for step in scored:
+        segment = -(-entries // step)
+        stride = -(-step * segment // 16) * 16 + 80
+        to = torch.empty(batch * rows * dim * stride)
+        kernels.pack_keys(
+            pointer(address(source)), i64(source.stride(0)), i64(source.stride(1)), i64(source.stride(2)),
+            i64(batch), i64(rows), i64(entries), i64(dim), i64(step), i64(segment), i64(stride),
+            pointer(address(to)), i64(torch.get_num_threads()),
+        )  # fmt: skip
+        keep.append(to)
+        steps[step] = (address(to), stride, segment)
+    group_stride = 0 if key_groups == 1 else per_key
+    args = ScorerArgs(address(queries), address(weights), None, 0, group_stride, key_groups * per_key, 0)
+    return kernels, (args, *keep), steps
+
+
+def hash_state(hash: Hash) -> int:
+    state = 0x9E3779B9
+    for part in (hash.seed, hash.seed >> 32, hash.layer, hash.step):
+        state = _mix_int(state ^ (part & MASK32))
+    return state
+
+
+def report_broken(broken: Int[Tensor, "batch group time"]) -> None:
+    query = int(broken.flatten(0, 1).any(0).nonzero()[0])
+    raise FloatingPointError(
+        f"index scores: {int(broken.sum())} are NaN, the first for query {query} of this call. "
+        "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."
+    )
+
+
+def trimmed(
+    trim: Trim, selection: Selection, scores: Tensor, logsumexp: Tensor, entropy: Tensor, forced_logsumexp: Tensor
+) -> Selection:
+    """Keep as many of the kept keys as `trim` says, dropping the lowest scored ones; forced keys have score NaN."""
+    used = selection.positions >= 0
+    is_forced = scores.isnan() & used
+    forced = is_forced.sum(-1)
+    smallest = torch.finfo(scores.dtype).min
+    competing = torch.where(used & ~is_forced, scores.clamp(min=smallest), -math.inf)
+    ranked = competing.sort(dim=-1, descending=True, stable=True)
+    slots = max(int((selection.counts - forced).max()), 1)
+    rows = ScoredRows(ranked.values[..., :slots], forced, forced_logsumexp, logsumexp, entropy)
+    keep = (trim(rows) - forced).clamp(min=0)[..., None]
+    place = torch.arange(scores.shape[-1]) < keep
+    stays = (torch.zeros_like(used).scatter(-1, ranked.indices, place) & used) | is_forced
+    positions = torch.where(stays, selection.positions, torch.iinfo(torch.int32).max).sort(dim=-1).values
+    counts = stays.sum(-1)
+    positions = torch.where(torch.arange(scores.shape[-1]) < counts[..., None], positions, -1)
+    return Selection(positions[..., : max(int(counts.max()), 1)].contiguous(), counts.int())
+
+
+# --- attend ----------------------------------------------------------------------------------------------------------
+
+
+def attend(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    sink: Float[Tensor, "head"] | None = None,
+) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
+    """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
+    positions, counts = (x.int().contiguous() for x in selection)
+    return Attend.apply(q, k, v, sink, positions, counts)  # type: ignore[no-any-return]
+
+
+class Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor) -> Any:
+        batch, heads, time, dim = q.shape
+        out = torch.empty(batch, time, heads, dim).transpose(1, 2)
+        logsumexp = torch.empty(batch, heads, time)
+        run_attend(q, k, v, sink, positions, counts, out, logsumexp)
+        ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
+        ctx.mark_non_differentiable(logsumexp)
+        ctx.set_materialize_grads(False)
+        return out.to(q.dtype), logsumexp
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor | None, _: None) -> Any:
+        if grad_out is None:
+            return (None,) * 6
+        q, k, v, sink, positions, counts, out, logsumexp = ctx.saved_tensors
+        grads = run_attend(q, k, v, sink, positions, counts, out, logsumexp, grad_out)
+        assert grads is not None
+        return (*(g if g is None else g.to(x.dtype) for g, x in zip(grads, (q, k, v, sink), strict=True)), None, None)
+
+
+def run_attend(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
+    logsumexp: Tensor, grad_out: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None] | None:  # fmt: skip
+    """Fill `out` and `logsumexp`; with `grad_out`, read them and return the gradients of q, k, v and the sink."""
+    backward = grad_out is not None
+    q, k, v = single(q), single(k), single(v)
+    sink = None if sink is None else single(sink)
+    batch, heads_, time, dim = q.shape
+    keys, threads = k.shape[2], torch.get_num_threads()
+    kernels = library("attend.cpp", HEAD_DIM=dim)
+    row_bytes = 4 * (-(-dim // 16) * 16)
+    tile = min(keys, max(256, cache_bytes() // row_bytes // (4 if backward else 2)))
+    parts = units(batch * heads_, threads, keys // 64 if backward else time // 64)
+    if backward and parts > 1:
+        tile = min(tile, -(-keys // parts))
+        parts = min(parts, -(-keys // tile))
+    tiles = max(-(-keys // tile), 1)
+    bounds = torch.empty(batch, positions.shape[1], tiles + 1, time, dtype=torch.int32)
+    which = kernels.backward_scratch if backward else kernels.forward_scratch
+    memory, size = scratch(which, threads, tile, time, positions.shape[-1])
+    args = AttendArgs(
+        heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
+        address(counts), address(bounds), batch, heads_, positions.shape[1], time, keys, positions.shape[-1], tile,
+        parts, threads, address(memory), size,
+    )  # fmt: skip
+    grads = None
+    if grad_out is not None:
+        grad_out, grad_k, grad_v = single(grad_out), torch.empty_like(k), torch.empty_like(v)
+        like = torch.empty_like(q)
+        grad_q = torch.empty_strided((parts, *q.shape), (q.numel(), *like.stride()))
+        grad_sink = torch.empty(batch, heads_, parts)
+        args.grad_out, args.grad_q, args.grad_k, args.grad_v = map(heads, (grad_out, grad_q[0], grad_k, grad_v))
+        args.part_stride, args.grad_sink = q.numel(), address(grad_sink)
+        grads = (grad_q, grad_k, grad_v, grad_sink)
+    run = kernels.attend_forward if grads is None else kernels.attend_backward
+    if not call(run, ctypes.byref(args), result=ctypes.c_bool):
+        raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
+    if grads is None:
+        return None
+    grad_q, grad_k, grad_v, grad_sink = grads
+    return grad_q[0] if parts == 1 else grad_q.sum(0), grad_k, grad_v, None if sink is None else grad_sink.sum((0, 2))
+
+
+# --- the indexer loss ------------------------------------------------------------------------------------------------
+
+
+def indexer_loss(
+    features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
+) -> Float[Tensor, ""]:
+    """As `reference.indexer_loss`. Where a gradient is wanted it is computed together with the loss."""
+    token_level(features)
+    if selection is None:
+        raise NotImplementedError
+    positions, counts = (x.int().contiguous() for x in selection)
+    relu = features.activation == "relu"
+    return IndexerLoss.apply(  # type: ignore[no-any-return]
+        features.queries, features.keys, features.weights, relu, target, positions, counts
+    )
+
+
+class IndexerLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
+        positions: Tensor, counts: Tensor,
+    ) -> Tensor:  # fmt: skip
+        wanted = any(ctx.needs_input_grad)
+        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
+        if wanted:
+            ctx.save_for_backward(*grads)
+            ctx.dtypes = [None if x is None else x.dtype for x in (queries, keys, weights)]
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        grads = [None if x is None else (x * grad).to(t) for x, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        return (*grads, None, None, None, None)
+
+
+def run_loss(
+    queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
+    positions: Tensor, counts: Tensor, wanted: bool,
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+    """The loss, and the gradients of queries, keys and weights if they are wanted."""
+    queries, keys = single(queries).contiguous(), single(keys)
+    weights = None if weights is None else single(weights).contiguous()
+    batch, groups, time, index_heads, index_dim = queries.shape
+    key_groups, length, slots = keys.shape[1], keys.shape[2], positions.shape[-1]
+    threads = torch.get_num_threads()
+    attention = target if isinstance(target, TrueAttention) else None
+    dim = 16 if attention is None else attention.queries.shape[-1]
+    kernels = library("loss.cpp", HEAD_DIM=dim, HEADS=index_heads, DIM=index_dim, RELU=int(relu))
+    args = LossArgs()
+    if attention is None:
+        explicit = target.detach().float()
+        args.p, args.p_batch, args.p_group = address(explicit), explicit.stride(0), explicit.stride(1)
+        args.p_time, args.p_key, args.heads, args.target_groups = *explicit.stride()[2:], 1, explicit.shape[1]
+    else:
+        q, k, logsumexp = single(attention.queries), single(attention.keys), single(attention.logsumexp).contiguous()
+        packed = pack_rows(kernels, k, 0)
+        args.q, args.keys, args.logsumexp = heads(q), address(packed), address(logsumexp)
+        args.heads, args.target_groups = q.shape[1], attention.groups
+    packed_index = pack_rows(kernels, keys, 1)
+    args.queries, args.index_keys, args.weights = address(queries), address(packed_index), address(weights)
+    args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
+    args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
+    args.length, args.slots, args.threads = length, slots, threads
+    loss, valid = torch.empty(batch, groups, time), torch.empty(batch, groups, time, dtype=torch.int32)
+    args.loss, args.valid = address(loss), address(valid)
+    args.parts = units(batch, threads, min(16, -(-time // 64)))
+    args.rows = min(2048, max(16, (1 << 19) // slots), -(-time // args.parts))
+    grads: tuple[Tensor | None, ...] = ()
+    if wanted:
+        grad_queries = torch.empty_like(queries)
+        grad_weights = None if weights is None else torch.empty_like(weights)
+        grad_keys = torch.zeros(args.parts, *packed_index.shape)
+        args.grad_queries, args.grad_weights = address(grad_queries), address(grad_weights)
+        args.grad_keys = address(grad_keys)
+    memory, args.scratch_per_thread = scratch(kernels.loss_scratch, threads, args.rows, slots)
+    args.scratch = address(memory)
+    if not call(kernels.indexer_loss, ctypes.byref(args), result=ctypes.c_bool):
+        raise IndexError(f"indexer_loss: the selection holds positions outside the {length} keys.")
+    rows = valid.sum().clamp(min=1)
+    if wanted:
+        total = grad_keys[0] if args.parts == 1 else grad_keys.sum(0)
+        grads = (grad_queries / rows, total[..., :index_dim] / rows, None if weights is None else grad_weights / rows)
+    return loss.sum() / rows, grads
+
+
+def pack_rows(kernels: ctypes.CDLL, x: Tensor, index: int) -> Tensor:
+    """Rows of [batch, head, time, dim] side by side, padded to whole vectors."""
+    pitch = call(kernels.loss_index_pitch if index else kernels.loss_pitch)
+    to = torch.empty(*x.shape[:3], pitch)
+    kernels.pack_rows(
+        ctypes.byref(heads(x)), i64(x.shape[0]), i64(x.shape[1]), i64(x.shape[2]), i64(index), pointer(address(to)),
+        i64(torch.get_num_threads()),
+    )  # fmt: skip
+    return to
