@@ -133,3 +133,12 @@ def test_bad_settings_name_themselves():
         HubCorpus(None)
     with pytest.raises(ValueError, match=r"data.max_bytes = 0: .* Give a whole number from 1"):
         HubCorpus("owner/name", max_bytes=0)
+
+
+def test_a_name_that_is_looked_up_forever_is_not_waited_for(silent, monkeypatch):
+    monkeypatch.setattr("dsa.data.hub.PATIENCE", 0.2)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: time.sleep(5))
+    start = time.perf_counter()
+    with pytest.raises(ConnectionError, match="no connection"):
+        require_hub("owner/name", streaming=True)
+    assert time.perf_counter() - start < 2
