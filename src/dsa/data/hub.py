@@ -115,8 +115,8 @@ def require_hub(name: str, streaming: bool) -> None:
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     if not _answers(endpoint):
         raise ConnectionError(
-            f"data.name = {name}: no connection to {endpoint} (waited up to {PATIENCE:.0f} s). A copy downloaded before can be "
-            f"read with data.streaming=false and HF_HUB_OFFLINE=1 in the environment. {LOCAL}"
+            f"data.name = {name}: no connection to {endpoint} (waited up to {PATIENCE:.0f} s). A copy downloaded "
+            f"before can be read with data.streaming=false and HF_HUB_OFFLINE=1 in the environment. {LOCAL}"
         )
 
 
