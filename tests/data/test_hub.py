@@ -137,8 +137,15 @@ def test_bad_settings_name_themselves():
 
 def test_a_name_that_is_looked_up_forever_is_not_waited_for(silent, monkeypatch):
     monkeypatch.setattr("dsa.data.hub.PATIENCE", 0.2)
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: time.sleep(5))
+    woken = threading.Event()
+
+    def look_up(*_, **__):
+        woken.wait(5)
+        raise OSError("no such name")
+
+    monkeypatch.setattr("urllib.request.urlopen", look_up)
     start = time.perf_counter()
     with pytest.raises(ConnectionError, match="no connection"):
         require_hub("owner/name", streaming=True)
     assert time.perf_counter() - start < 2
+    woken.set()
