@@ -77,7 +77,7 @@ class SparseAttention(nn.Module):
         backend: str,
     ) -> None:
         super().__init__()
-        self.heads, self.layer, self.backend = heads, layer, backend
+        self.heads, self.layer, self.backend = heads, layer, ops.checked_backend(backend)
         self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision

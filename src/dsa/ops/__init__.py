@@ -1,7 +1,7 @@
 """Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
 
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection, TrueAttention
-from dsa.ops.dispatch import attend, dense_logsumexp, indexer_loss, keeps_everything, select
+from dsa.ops.dispatch import attend, checked_backend, dense_logsumexp, indexer_loss, keeps_everything, select
 from dsa.ops.rotary import Rotation
 from dsa.ops.zones import Zone, Zones, visible
 
@@ -17,6 +17,7 @@ __all__ = [
     "Zone",
     "Zones",
     "attend",
+    "checked_backend",
     "dense_logsumexp",
     "indexer_loss",
     "keeps_everything",

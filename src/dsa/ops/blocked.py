@@ -12,7 +12,7 @@ from dsa.ops.reference import Trim, causal, from_mask, members, token_level, tri
 from dsa.ops.scores import block_of, check_scores, groups_of, score
 from dsa.ops.zones import Span, Zones, spans
 
-TILE = 1 << 22  # elements of the largest temporary
+TILE = 1 << 20  # elements of the largest temporary: larger ones leave the cache
 
 
 def blocks(length: int, per_query: int) -> Iterator[slice]:

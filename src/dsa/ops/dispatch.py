@@ -31,6 +31,21 @@ def backend_named(name: str) -> ModuleType:
     return BACKENDS[name]
 
 
+def checked_backend(name: str) -> str:
+    """The name, if a backend has it.
+
+    Raises:
+        ValueError: none has.
+    """
+    backend_named(name)
+    return name
+
+
+def computes_selected_only(name: str, device: torch.device) -> bool:
+    """Whether a backend computes nothing but the selected pairs on this device; else its times say nothing of speed."""
+    return False
+
+
 def select(
     scorer: Scorer,
     zones: Zones | tuple[Zones, ...],

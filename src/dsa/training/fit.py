@@ -43,6 +43,7 @@ def make_trainer(cfg: DictConfig, dtype: str, **arguments: object) -> pl.Trainer
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
+        "inference_mode": False,  # its tensors, once made, could not serve in training
         "use_distributed_sampler": False,
     }
     return pl.Trainer(**defaults | arguments)  # type: ignore[arg-type]

@@ -1,0 +1,36 @@
+"""What tests share: the options of a group, small configurations, runs in a folder of their own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsa.config import config_dir
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+SMALL = [
+    "model.d_model=32",
+    "model.layers=2",
+    "model.heads=2",
+    "model.ff=64",
+    "data=mqar",
+    "data.batch_size=4",
+    "data.eval_batch_size=4",
+    "data.eval_batches=2",
+    "seq_len=64",
+]
+QUIET = ["logger=csv", "callbacks=quiet"]
+
+
+def options(group: str) -> list[str]:
+    """Names of a group's options: a new yaml is a new test."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for runs, with a cache of its own and no account anywhere."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    return tmp_path / "outputs"

@@ -1,0 +1,54 @@
+"""Cost formulas against PyTorch's own counter on the reference, and against measured reasoning."""
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dsa.ops import Zone, cost, reference
+from dsa.ops.contracts import Hash
+
+
+def counted(call):
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def test_dense_attention_costs_what_the_counter_counts_on_all_pairs():
+    q, k, v = (torch.randn(1, 8, 64, 32, requires_grad=True) for _ in range(3))
+    selection = reference.select(Hash(0), (Zone(first=None),), torch.full((1, 64), 64))
+    assert counted(lambda: reference.attend(q, k, v, selection)) == cost.attention_flops(8, 32, 64 * 64)
+    out, _ = reference.attend(q, k, v, selection)
+    assert counted(lambda: out.sum().backward()) == cost.attention_flops(8, 32, 64 * 64, backward=True)
+
+
+def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
+    from dsa import compose
+    from dsa.build import instantiate
+    from dsa.ops import Rotation
+    from dsa.ops.scores import score
+
+    indexer = instantiate(compose(["model=seed", "indexer=h2d32"]).indexer)
+    x = torch.randn(1, 64, 256)
+    features = indexer(x, Rotation(64, 1e4))
+    projections = counted(lambda: indexer(x, Rotation(64, 1e4)))
+    products = counted(lambda: score(features, slice(0, 64), slice(0, 64)))
+    pairs = cost.causal_pairs(64)
+    expected = cost.indexer_flops(2, 32, 64, 256)
+    assert expected == projections + products * pairs / 64**2 + 3 * 2 * pairs
+
+
+def test_kept_pairs_are_counted_one_by_one():
+    for length, k in ((1, 1), (10, 3), (10, 10), (10, 99)):
+        assert cost.kept_pairs(length, k) == sum(min(k, t + 1) for t in range(length))
+    assert cost.causal_pairs(10) == cost.kept_pairs(10, 10)
+
+
+def test_break_even_is_where_the_operations_are_equal():
+    heads, dim, k = 8, 32, 256
+    for index_heads, index_dim in ((2, 32), (1, 8)):
+        length = round(cost.break_even(index_heads * index_dim, heads * dim, k))
+        sparse = cost.attention_flops(heads, dim, cost.kept_pairs(length, k))
+        dense = cost.attention_flops(heads, dim, cost.causal_pairs(length))
+        index = 2 * index_heads * index_dim * cost.causal_pairs(length)
+        assert abs((sparse + index) / dense - 1) < 0.01
+    assert cost.break_even(512, 256, k) == float("inf")

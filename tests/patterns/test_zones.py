@@ -1,0 +1,105 @@
+"""What each pattern shows a query, spelled out key by key."""
+
+import pytest
+import torch
+from conftest import options
+
+from dsa import compose
+from dsa.build import instantiate
+from dsa.ops import Recency, select
+from dsa.ops.zones import spans
+
+
+def keys_of(zone, t):
+    start, count = zone.span(torch.tensor([t]))
+    return [int(start) + i * zone.step for i in range(int(count))]
+
+
+def pattern_of(*overrides):
+    return instantiate(compose(list(overrides)).pattern)
+
+
+@pytest.mark.parametrize("name", options("pattern"))
+def test_zones_of_every_pattern_are_disjoint_causal_and_counted_right(name):
+    pattern = pattern_of(f"pattern={name}")
+    for t in [*range(70), 200, 333]:
+        seen = [key for zone in pattern.zones() for key in keys_of(zone, t)]
+        assert len(seen) == len(set(seen))
+        assert all(0 <= key <= t for key in seen)
+        assert int(pattern.visible(torch.tensor([t]))) == len(seen)
+        assert 1 <= int(pattern.own_budget(torch.tensor([t]))) <= len(seen)
+
+
+@pytest.mark.parametrize("t", [0, 31, 32, 47, 48, 63, 64, 200])
+def test_sliding_window_shows_the_earliest_window_that_contains_the_query(t):
+    (zone,) = pattern_of("pattern=sliding_window_32_16").zones()
+    begin = min(b for b in range(0, t + 1, 16) if b <= t < b + 32)
+    assert keys_of(zone, t) == list(range(begin, t + 1))
+    assert int(zone.kept(torch.tensor(t + 1 - begin))) == -(-(t + 1 - begin) // 2)
+
+
+def test_local_global_keeps_the_window_and_shows_everything_before():
+    recent, distant = pattern_of("pattern=local_global_16_32").zones()
+    assert keys_of(recent, 100) == list(range(85, 101))
+    assert keys_of(distant, 100) == list(range(85))
+    assert recent.forced and not distant.forced
+    assert int(pattern_of("pattern=local_global_16_32").own_budget(torch.tensor([100]))) == 48
+
+
+def test_hierarchical_has_three_distances():
+    near, medium, far = pattern_of("pattern=hierarchical_8_32_16").zones()
+    assert keys_of(near, 100) == list(range(93, 101))
+    assert keys_of(medium, 100) == list(range(61, 93))
+    assert keys_of(far, 100) == list(range(61))
+    assert [int(z.kept(torch.tensor(len(keys_of(z, 100))))) for z in (near, medium, far)] == [8, 13, 16]
+
+
+def test_strided_counts_back_from_the_query_and_always_keeps_it():
+    own, others = pattern_of("pattern=strided_4").zones()
+    assert keys_of(own, 10) == [10]
+    assert keys_of(others, 10) == [2, 6]
+    assert own.forced
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("local_global", "local_global_32_64"),
+        ("sliding_window", "sliding_window_64_32"),
+        ("hierarchical", "hierarchical_16_64_32"),
+        ("strided", "strided_4"),
+    ],
+)
+def test_short_names_mean_the_middle_variant(name, variant):
+    assert compose([f"pattern={name}"]).pattern == compose([f"pattern={variant}"]).pattern
+
+
+def shares(pattern, limit, t):
+    """Kept keys per zone, in the order forced, scored."""
+    every = spans(pattern.zones(), torch.tensor([[limit]]), offset=t)
+    return [int(span.keep) for span in every]
+
+
+def test_a_budget_fills_forced_zones_first_then_shares_in_proportion_surplus_to_the_last():
+    pattern = pattern_of("pattern=hierarchical_8_32_16")  # at 200: local 8, medium 13 of 32, far 16 of 161
+    assert shares(pattern, 37, 200) == [8, 13, 16]
+    assert shares(pattern, 5, 200) == [5, 0, 0]
+    assert shares(pattern, 8 + 10, 200) == [8, 5, 5]  # ceil(10 * 13 / 29) = 5, the rest to the last
+    assert shares(pattern, 8 + 100, 200) == [8, 32, 68]  # ceil(100 * 13 / 29) = 45 is more than medium has
+    assert shares(pattern, 1000, 200) == [8, 32, 161]
+
+
+@pytest.mark.parametrize("name", options("pattern"))
+@pytest.mark.parametrize("limit", [1, 7, 50, 1000])
+def test_a_selection_is_sorted_unique_inside_the_zones_and_exactly_the_budget(name, limit):
+    pattern = pattern_of(f"pattern={name}")
+    length = 90
+    selection = select(Recency(), pattern.zones(), torch.full((1, length), limit))
+    for t in range(length):
+        keys = selection.positions[0, 0, t]
+        chosen = keys[keys >= 0].tolist()
+        seen = [key for zone in pattern.zones() for key in keys_of(zone, t)]
+        assert chosen == sorted(set(chosen))
+        assert set(chosen) <= set(seen)
+        assert len(chosen) == int(selection.counts[0, 0, t]) == min(limit, len(seen))
+        assert (keys[len(chosen) :] == -1).all()

@@ -1,0 +1,88 @@
+"""Every option of every group composes, builds and takes a step; a new yaml is tested by being there."""
+
+import pytest
+import torch
+from conftest import QUIET, SMALL, options
+
+from dsa import build_model, compose, train
+from dsa.build import build_data, instantiate
+from dsa.config import config_dir, resolved
+from dsa.model import Pass
+from dsa.training.objective import language_model_loss
+
+NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
+NEEDS_A_PATH = {"text", "text_bpe"}
+NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
+LARGE = {"small", "medium", "large"}
+PARTS = [(group, name) for group in ("indexer", "pattern", "selector", "precision") for name in options(group)]
+GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
+    assert options(group)
+    for name in options(group):
+        text = (config_dir() / group / f"{name}.yaml").read_text()
+        first = text.splitlines()[1 if text.startswith("# @package") else 0]
+        assert first.startswith("# ") and len(first) > 15, name
+        cfg = compose([f"{group}={name}"])
+        assert resolved(cfg)
+        assert cfg.choices.get(group) == name
+
+
+@pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
+def test_every_indexer_pattern_selector_and_precision_trains_a_step(group, name):
+    take_a_step(compose([*SMALL, f"{group}={name}", *(["selector.k=8"] if group == "precision" else [])]))
+
+
+@pytest.mark.parametrize("name", [n for n in options("data") if n not in NEEDS_NETWORK | NEEDS_A_PATH])
+def test_every_local_data_set_trains_a_step(name, outputs):
+    small = [override for override in SMALL if override != "data=mqar"]
+    take_a_step(compose([*small, f"data={name}", f"cache_dir={outputs / 'cache'}"]))
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in options("model")]
+)
+def test_every_model_trains_a_step(name):
+    batch = ["data=mqar", "data.batch_size=1", "data.eval_batches=1", "seq_len=64"]
+    take_a_step(compose([f"model={name}", *batch]))
+
+
+def take_a_step(cfg):
+    """One optimiser step on both losses; the weights that should move do."""
+    data = build_data(cfg)
+    model = build_model(cfg, data.vocab_size)
+    optimizer = instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 1e-2}])
+    batch = data.batch("sparse", 0)
+    logits, indexer_loss = model.run(batch.tokens, Pass(teach=True, progress=0.5, step=1))
+    (language_model_loss(logits, batch.targets) + indexer_loss).backward()
+    watched = [model.to_logits.weight, *model.indexer_parameters()[:1]]
+    before = [parameter.detach().clone() for parameter in watched]
+    optimizer.step()
+    for parameter, old in zip(watched, before, strict=True):
+        assert parameter.isfinite().all()
+        assert not torch.equal(parameter, old)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        (group, name)
+        for group in ("recipe", "objective", "optimizer", "logger", "callbacks", "trainer", "experiment")
+        for name in options(group)
+        if name not in NEEDS_DEVICES
+    ],
+    ids=lambda value: value,
+)
+def test_every_way_to_train_and_record_makes_a_whole_run(group, name, outputs):
+    small = [o for o in SMALL if o != "data=mqar" or group != "experiment"]
+    result = train(compose([*QUIET, *small, "steps=6", f"output_dir={outputs}", f"{group}={name}"]))
+    assert result.status == "finished"
+    assert result.val_loss is not None
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS_DEVICES))
+def test_trainers_for_several_devices_are_told_apart_only_here(name):
+    assert compose([f"trainer={name}"]).trainer.devices >= 1

@@ -1,0 +1,314 @@
+"""Whole runs: deterministic, continued after a kill, honest about what they did."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import QUIET, SMALL
+
+from dsa import compose, load_run, load_study, train
+from dsa.build import build_data
+from dsa.training import RunFailed
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = ["recipe.dense.steps=12", "recipe.warmup.steps=8", "recipe.sparse.steps=10"]
+OFTEN = ["callbacks.checkpoint_every=2", "callbacks.val_every=5"]
+RUN = [*SMALL, *QUIET, *STEPS, *OFTEN, "pattern=causal", "selector.k=8"]
+
+
+def weights(result):
+    return load_run(result.folder).state_dict()
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """One finished run that the tests compare with."""
+    return train(compose([*RUN, f"output_dir={tmp_path_factory.mktemp('whole')}"]))
+
+
+def test_the_same_configuration_and_seed_give_the_same_weights(uninterrupted, outputs):
+    again = train(compose([*RUN, f"output_dir={outputs}"]))
+    assert same(weights(uninterrupted), weights(again))
+    assert again.val_loss == uninterrupted.val_loss
+    other = train(compose([*RUN, "seed=1", f"output_dir={outputs}"]))
+    assert not same(weights(uninterrupted), weights(other))
+
+
+def test_the_loaded_model_gives_the_logits_of_the_end_of_training(uninterrupted):
+    result = uninterrupted
+    model = load_run(result.folder)
+    data = build_data(compose(RUN))
+    losses = []
+    with torch.no_grad():
+        for batch in data.eval_loader():
+            logits = model(batch.tokens).float().mT
+            losses.append(torch.nn.functional.cross_entropy(logits, batch.targets, reduction="none").sum(1))
+            asked = (batch.targets != -100).sum(1)
+    loss = torch.cat(losses).sum() / (len(losses) * asked.sum())
+    assert abs(float(loss) - result.val_loss) < (2e-2 if result.dtype == "bf16" else 1e-5)
+    saved = torch.load(
+        next(Path(result.folder).glob("checkpoints/sparse/*.ckpt")), weights_only=True, map_location="cpu"
+    )["state_dict"]
+    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in model.state_dict().items())
+
+
+def test_the_result_holds_every_promised_field(uninterrupted):
+    values = json.loads((Path(uninterrupted.folder) / "result.json").read_text())
+    promised = """run_id schema status study base_run_id condition model data recipe seq_len seed val_loss
+        val_perplexity val_accuracy recall_slice_loss chance_loss unigram_loss dense_val_loss delta_loss base_val_loss
+        swap_val_loss params density mean_k selection flops time memory stability speed_is_real warnings""".split()
+    assert set(promised) <= set(values)
+    assert set(values["condition"]) == {"indexer", "pattern", "selector", "precision"}
+    assert {"total", "indexer", "indexer_share"} <= set(values["params"])
+    assert {"mass", "oracle_mass", "recall", "kl"} <= set(values["selection"]["mean"])
+    assert len(values["selection"]["layers"]) == 2
+    assert {"dense_attention", "indexer", "select", "sparse_attention"} <= set(values["flops"])
+    assert {"step_ms", "tokens_per_s", "infer_ms", "indexer_ms", "select_ms", "attend_ms", "contended"} <= set(
+        values["time"]
+    )
+    assert {"peak_mb", "indexer_mb"} <= set(values["memory"])
+    assert {"loss_std", "spikes", "grad_norm_p99"} <= set(values["stability"])
+    assert 0 < values["selection"]["mean"]["mass"] <= values["selection"]["mean"]["oracle_mass"] + 1e-6 <= 1.001
+    assert values["delta_loss"] == values["val_loss"] - values["dense_val_loss"]
+    assert values["density"] == pytest.approx((8 * 64 - 28) / (64 * 65 / 2))
+    assert values["base_run_id"].startswith("dense-")
+    frame = load_study(Path(uninterrupted.folder).parent)
+    assert frame.loc[0, "selection.mean.mass"] == values["selection"]["mean"]["mass"]
+
+
+def test_a_finished_run_is_not_repeated_unless_asked(uninterrupted):
+    result = Path(uninterrupted.folder) / "result.json"
+    before = result.stat().st_mtime_ns
+    overrides = [*RUN, f"output_dir={Path(uninterrupted.folder).parents[1]}"]
+    train(compose(overrides))
+    assert result.stat().st_mtime_ns == before
+    again = train(compose([*overrides, "rerun=true"]))
+    assert result.stat().st_mtime_ns > before
+    assert again.val_loss == uninterrupted.val_loss
+
+
+def test_conditions_share_one_dense_base_and_one_control(uninterrupted):
+    folder = Path(uninterrupted.folder).parents[1]
+    other = train(compose([*RUN, "indexer=h1d8", "precision=int8", f"output_dir={folder}"]))
+    assert other.base_run_id == uninterrupted.base_run_id
+    assert other.control_run_id == uninterrupted.control_run_id
+    assert len(list((folder / "dense").glob("*/result.json"))) == 2
+    assert other.run_id != uninterrupted.run_id
+
+
+def test_controls_have_no_indexer_and_dense_is_its_own_ceiling(uninterrupted):
+    folder = Path(uninterrupted.folder).parents[1]
+    window = train(compose([*RUN, "selector=window", "selector.k=8", f"output_dir={folder}"]))
+    assert window.params["indexer"] == 0
+    assert window.swap_val_loss == pytest.approx(window.swap_window_loss)
+    dense = train(compose([*RUN, "selector=dense", "~selector.k", f"output_dir={folder}"]))
+    assert dense.delta_loss == 0
+    assert dense.config_hash == uninterrupted.control_run_id.rsplit("-", 1)[1]
+
+
+def test_names_and_devices_do_not_change_the_hash_and_numbers_do():
+    from dsa.training.plan import Plan
+
+    def hashed(*overrides):
+        cfg = compose([*RUN, *overrides])
+        return Plan(cfg, build_data(cfg)).config_hash
+
+    plain = hashed()
+    for same in (
+        "logger=wandb",
+        "callbacks=default",
+        "trainer=cpu",
+        "output_dir=elsewhere",
+        "study=other",
+        "ops=blocked",
+    ):
+        assert hashed(same) == plain, same
+    assert hashed("pattern=local_global") == hashed("pattern=local_global_32_64")
+    changes = ("seed=1", "indexer.dim=8", "data.batch_size=8", "recipe.sparse.lr=1e-4", "dtype=fp32", "seq_len=32")
+    assert len({hashed(change) for change in changes} | {plain}) == len(changes) + 1
+
+
+def start(overrides):
+    environment = os.environ | {"WANDB_MODE": "offline"}
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def kill_when(process, seen):
+    """kill -9 as soon as `seen()` holds; fails if the process ends before."""
+    limit = time.monotonic() + 120
+    while not seen():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def rows(folder: Path):
+    text = next(folder.glob("*/metrics.csv")).read_text()
+    return list(csv.DictReader(text.splitlines()))
+
+
+MOMENTS = {
+    "dense": lambda runs, dense: any(dense.glob("*/checkpoints/dense.partial/last.ckpt")),
+    "between base and warmup": lambda runs, dense: any(dense.glob("*/result.json")),
+    "warmup": lambda runs, dense: any(runs.glob("*/checkpoints/warmup.partial/last.ckpt")),
+    "between warmup and sparse": lambda runs, dense: any(runs.glob("*/checkpoints/warmup/*.ckpt")),
+    "sparse": lambda runs, dense: any(runs.glob("*/checkpoints/sparse.partial/last.ckpt")),
+    "before the result": lambda runs, dense: any(runs.glob("*/checkpoints/sparse/*.ckpt")),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_in_the_same_weights_and_a_gapless_record(moment, uninterrupted, outputs):
+    overrides = [*RUN, f"output_dir={outputs}"]
+    kill_when(start(overrides), lambda: MOMENTS[moment](outputs / "runs", outputs / "dense"))
+    assert not any((outputs / "runs").glob("*/result.json"))
+    result = train(compose(overrides))
+    assert same(weights(result), weights(uninterrupted))
+    assert result.val_loss == uninterrupted.val_loss
+    for study in ("runs", "dense"):
+        whole, resumed = (rows(Path(r.folder).parents[1] / study) for r in (uninterrupted, result))
+        kept = [name for name in whole[0] if not name.startswith("speed/")]
+        strip = lambda table: sorted(tuple(row.get(name) for name in kept) for row in table)
+        assert strip(resumed) == strip(whole)
+    steps = [int(row["step"]) for row in rows(outputs / "runs") if row["kind"] == "train"]
+    assert steps == list(range(13, 31))
+
+
+def test_resume_false_starts_over(outputs):
+    overrides = [*RUN, f"output_dir={outputs}"]
+    kill_when(start(overrides), lambda: MOMENTS["sparse"](outputs / "runs", outputs / "dense"))
+    (next((outputs / "runs").glob("*")) / "checkpoints" / "warmup" / "mark").touch()
+    result = train(compose([*overrides, "resume=false"]))
+    assert result.status == "finished"
+    assert not any(Path(result.folder).rglob("mark"))
+
+
+def test_noise_ends_with_the_warning_that_the_loss_says_nothing(outputs):
+    small = [o for o in SMALL if not o.startswith("data=")]
+    result = train(compose([*small, *QUIET, *STEPS, "data=noise", f"output_dir={outputs}"]))
+    assert any("carries no information" in warning for warning in result.warnings)
+
+
+def test_a_budget_that_reaches_the_length_runs_and_says_that_it_is_dense(outputs):
+    result = train(compose([*SMALL, *QUIET, "steps=6", "selector.k=64", f"output_dir={outputs}"]))
+    assert result.density == 1.0
+    assert not result.speed_is_real
+    assert any("this attention is dense" in warning for warning in result.warnings)
+
+
+def test_scratch_has_no_base_and_its_control_is_dense_from_scratch(outputs):
+    result = train(compose([*SMALL, *QUIET, "steps=6", "recipe=scratch", f"output_dir={outputs}"]))
+    assert result.base_run_id is None
+    assert result.swap_val_loss is None
+    assert result.dense_val_loss is not None
+
+
+def test_without_a_control_the_difference_is_null_and_said(outputs):
+    result = train(compose([*SMALL, *QUIET, "steps=6", "dense_control=false", f"output_dir={outputs}"]))
+    assert result.delta_loss is None
+    assert any("no dense control was found" in warning for warning in result.warnings)
+
+
+def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
+    with pytest.raises(RunFailed, match=r"recipe\.dense\.lr"):
+        train(compose([*RUN, "recipe.dense.lr=1e30", "recipe.clip=1e30", "optimizer=adam", f"output_dir={outputs}"]))
+    values = json.loads(next((outputs / "dense").glob("*/result.json")).read_text())
+    assert values["status"] == "failed"
+    assert values["error"]["category"] == "nan"
+    assert not list(outputs.glob("*/*/checkpoints/*/weights.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words", "kind"),
+    [
+        (["selector.k=0"], "selector.k = 0: a query must keep at least one key", "config"),
+        (["indexer.dim=7"], "indexer.dim = 7", "config"),
+        (["data=stdlib", "data.source.cache_dir=null", "seq_len=100000000"], "seq_len = 100000000", "config"),
+        (["data=text", "data.path=nowhere.txt"], "nowhere.txt", "data"),
+        (["dtype=fp12"], "dtype = fp12", "config"),
+        (["stale=never"], "stale = never", "config"),
+        (["trainer.accumulate=0"], "trainer.accumulate = 0", "config"),
+        (["data.batch_size=0"], "data.batch_size = 0", "config"),
+        (["steps=2"], "steps = 2", "config"),
+        (["indexer._target_=os.system"], "allow_targets", "config"),
+        (["indexer._target_=dsa.config.json.dumps"], "allow_targets", "config"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):
+    done = start([*RUN, *overrides, f"output_dir={outputs}"])
+    text = done.communicate()[0].decode()
+    assert done.returncode == 1, text
+    assert words in text
+    assert "Traceback" not in text
+    failed = [json.loads(path.read_text()) for path in outputs.glob("*/*/result.json")]
+    if words.split()[0] not in ("allow_targets", "dtype", "steps"):  # those leave no hash to name a folder by
+        assert [f["status"] for f in failed if f["study"] == "runs"] == ["failed"]
+        assert failed[0]["error"]["category"] == kind
+
+
+def test_an_unknown_option_is_answered_with_those_there_are():
+    done = start(["indexer=h9d99"])
+    text = done.communicate()[0].decode()
+    assert done.returncode != 0
+    assert "h2d32" in text and "Traceback" not in text
+
+
+def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    done = start([*RUN, f"output_dir={blocked}/outputs"])
+    text = done.communicate()[0].decode()
+    assert done.returncode == 1
+    assert "output_dir" in text and "Traceback" not in text
+
+
+def test_plain_multirun_still_works(outputs):
+    done = start(["-m", "indexer=h1d8,h2d16", *SMALL, *QUIET, "steps=6", f"output_dir={outputs}"])
+    text = done.communicate()[0].decode()
+    assert done.returncode == 0, text
+    assert len(list((outputs / "runs").glob("*/result.json"))) == 2
+
+
+def test_two_processes_that_start_together_share_one_base(outputs):
+    both = [start([*RUN, f"indexer={name}", f"output_dir={outputs}"]) for name in ("h1d8", "h2d16")]
+    for process in both:
+        text = process.communicate()[0].decode()
+        assert process.returncode == 0, text
+    assert len(list((outputs / "dense").glob("*"))) == 2
+    assert len(list((outputs / "runs").glob("*/result.json"))) == 2
+
+
+def test_ones_own_package_is_admitted_by_name(outputs, tmp_path, monkeypatch):
+    package = tmp_path / "mylab"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from dsa.patterns import LocalGlobal\nclass Mine(LocalGlobal):\n    '''Like local_global.'''\n"
+    )
+    config = tmp_path / "conf" / "pattern"
+    config.mkdir(parents=True)
+    (config / "mine.yaml").write_text("# Mine.\n_target_: mylab.Mine\nwindow: 4\nbudget: 8\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    arguments = ["--config-dir", str(tmp_path / "conf"), "pattern=mine", *SMALL, *QUIET, "steps=6"]
+    refused = start([*arguments, f"output_dir={outputs}"])
+    text = refused.communicate()[0].decode()
+    assert refused.returncode == 1
+    assert "allow_targets=[mylab]" in text
+    admitted = start([*arguments, "allow_targets=[mylab]", f"output_dir={outputs}"])
+    assert admitted.wait() == 0, admitted.stdout.read().decode()
+    assert list((outputs / "runs").glob("h2d32-mine-*/result.json"))

@@ -1,0 +1,158 @@
+"""What Weights & Biases is told, read back from the offline file, against docs/wandb.md."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+
+from dsa import compose, train
+from dsa.training.mirrors import WandbMirror, wandb_id
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def records(folder: Path):
+    """Every record of a run's offline file."""
+    from wandb.proto import wandb_internal_pb2
+    from wandb.sdk.internal.datastore import DataStore
+
+    store = DataStore()
+    store.open_for_scan(str(next(folder.glob("wandb/offline-run-*/run-*.wandb"))))
+    found = []
+    while (data := store.scan_data()) is not None:
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        found.append(record)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wandb")
+    result = train(
+        compose([*SMALL, "logger=wandb", "logger.mode=offline", "callbacks.progress_bar=false", "callbacks.val_every=2",
+                 "callbacks.maps_every=2", "steps=12", "indexer.dim=8", "pattern=causal", "selector.k=8",
+                 f"output_dir={folder}"])
+    )  # fmt: skip
+    return result, records(Path(result.folder))
+
+
+def test_identity_and_flat_configuration(run):
+    result, found = run
+    (start,) = [r.run for r in found if r.WhichOneof("record_type") == "run"]
+    assert start.run_id == wandb_id(f"runs-{result.run_id}")
+    assert start.display_name == result.run_id
+    assert (start.run_group, start.job_type) == ("runs", "run")
+    assert {"L64", "seed0", "indexer:h2d32~", "pattern:causal"} <= set(start.tags)
+    config = {update.key: json.loads(update.value_json) for update in start.config.update}
+    assert config["indexer"] == "h2d32~"  # a value inside was overridden
+    assert config["precision"] == "fp32"
+    assert config["seq_len"] == 64
+    assert config["seed"] == 0
+    assert config["run_id"] == result.run_id
+    assert config["base_run_id"] == result.base_run_id
+    assert "git" in config
+
+
+def test_every_documented_metric_is_there_and_every_metric_is_documented(run):
+    _, found = run
+    logged = {
+        "/".join(item.nested_key) or item.key
+        for r in found
+        if r.WhichOneof("record_type") == "history"
+        for item in r.history.item
+    }
+    final = {
+        "/".join(item.nested_key) or item.key
+        for r in found
+        if r.WhichOneof("record_type") == "summary"
+        for item in r.summary.update
+    }
+    generic = {re.sub(r"layer_\d+", "layer_00", name) for name in logged | final if not name.startswith("_")}
+    documented = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "wandb.md").read_text(), re.MULTILINE))
+    assert generic - documented == set()
+    assert documented - generic - {"val/recall_slice_loss", "reason"} == set()
+
+
+def test_each_stage_has_its_own_axis(run):
+    _, found = run
+    axes = {
+        r.metric.glob_name or r.metric.name: r.metric.step_metric
+        for r in found
+        if r.WhichOneof("record_type") == "metric"
+    }
+    assert axes["warmup/*"] == "warmup/step"
+    assert axes["sparse/*"] == "sparse/step"
+    assert axes["val/*"] == "step"
+    steps = [
+        json.loads(item.value_json)
+        for r in found
+        if r.WhichOneof("record_type") == "history"
+        for item in r.history.item
+        if "/".join(item.nested_key) == "sparse/step" or item.key == "sparse/step"
+    ]
+    assert steps == sorted(steps)
+
+
+def test_the_run_is_finished_and_its_selection_pictured(run):
+    result, found = run
+    (end,) = [r.exit for r in found if r.WhichOneof("record_type") == "exit"]
+    assert end.exit_code == 0
+    assert list(Path(result.folder).glob("maps/selection_*.png"))
+
+
+def test_an_outage_never_stops_a_run(tmp_path, monkeypatch, caplog):
+    import wandb
+
+    def refuse(**_):
+        raise wandb.errors.CommError("no route to host")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    mirror = WandbMirror("dsa", None, "online")
+    identity = {"id": "x", "name": "x", "group": "g", "job_type": "run", "tags": [], "stages": []}
+    mirror.start(tmp_path, identity, {})
+    mirror.log("sparse", 1, 1, {"train/loss": 1.0})
+    mirror.finish(failed=False)
+    assert "no route to host" in caplog.text
+    assert mirror.farewell() == []
+
+
+def test_an_unreachable_server_is_replaced_by_offline_files(tmp_path, monkeypatch):
+    import wandb
+
+    asked = []
+
+    def only_offline(**arguments):
+        asked.append((arguments["mode"], arguments["settings"].init_timeout))
+        if arguments["mode"] == "online":
+            raise wandb.errors.CommError("timed out")
+        raise RuntimeError("stop here")
+
+    monkeypatch.setattr(wandb, "init", only_offline)
+    mirror = WandbMirror("dsa", None, "online")
+    identity = {"id": "x", "name": "x", "group": "g", "job_type": "run", "tags": ["t" * 99], "stages": []}
+    mirror.start(tmp_path, identity, {})
+    assert asked == [("online", 15), ("offline", 15)]
+
+
+def test_a_crash_finishes_the_run_as_failed(tmp_path):
+    from dsa.training import RunFailed
+
+    with pytest.raises(RunFailed):
+        train(
+            compose([*SMALL, "logger=wandb", "logger.mode=offline", "callbacks=quiet", "steps=12", "recipe=dense",
+                     "recipe.dense.lr=1e30", "recipe.clip=1e30", "optimizer=adam", f"output_dir={tmp_path}"])
+        )  # fmt: skip
+    found = records(next((tmp_path / "runs").iterdir()))
+    (end,) = [r.exit for r in found if r.WhichOneof("record_type") == "exit"]
+    assert end.exit_code == 1
+    alerts = [r.alert for r in found if r.WhichOneof("record_type") == "alert"]
+    assert alerts and "diverged" in alerts[0].text
+
+
+def test_ids_hold_only_characters_that_are_allowed():
+    assert wandb_id("a/b:c#d?e%f~g") == "a-b-c-d-e-f-g"
+    assert len(wandb_id("x" * 300)) == 128
