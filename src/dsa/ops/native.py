@@ -18,7 +18,7 @@ from dsa.ops.compiler import NoCompiler, library
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection, TrueAttention
 from dsa.ops.reference import Trim, token_level
 from dsa.ops.scores import MASK32, _mix_int, block_of, groups_of
-from dsa.ops.zones import Span, Zones, spans
+from dsa.ops.zones import Span, Zone, Zones, spans
 
 i64, pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -75,8 +75,8 @@ AttendArgs = structure(
 )
 LossArgs = structure(
     "LossArgs",
-    "q *keys *logsumexp *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts batch heads "
-    "groups key_groups target_groups selection_groups time length slots *loss *valid *grad_queries *grad_weights "
+    "q *keys *logsumexp *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts position_stride "
+    "batch heads groups key_groups target_groups selection_groups time length slots *loss *valid *grad_queries *grad_weights "
     "*grad_keys parts rows threads *scratch scratch_per_thread",
     q=Heads,
 )
@@ -140,42 +140,43 @@ def select(
         FloatingPointError: a key that competes has a score that is not a number.
     """
     with torch.no_grad():
-        batch, time = limit.shape
-        groups, block = groups_of(scorer), block_of(scorer)
-        pool = block if isinstance(scorer, IndexFeatures) and scorer.pool == "max" else 1
-        every = spans(zones, limit, offset, first, block)
-        table = torch.stack([torch.stack([s.start, s.count, s.keep * s.unit]) for s in every])
-        counts = table[:, 2].sum(0)
-        slots = max(int(counts.max()), 1)
-        scored = [s for s in every if not s.forced]
-        most = max((int(s.keep.max()) for s in scored), default=0)
-        table[:, 2] //= torch.tensor([s.unit for s in every])[:, None, None]
+        selection, rows = scan(scorer, zones, limit, offset, first, statistics=trim is not None)
+        return selection if trim is None else trimmed(trim, selection, *rows)
 
-        library, features, packed = prepare(scorer, every, offset + time, trim is not None)
-        threads = torch.get_num_threads()
-        capacity = max(2 * most, most + 1024) + call(library.select_chunk, i64(pool))
-        memory, size = scratch(library.select_scratch, threads, capacity, pool, slots)
-        shape = (batch, groups, time)
-        positions = torch.empty(*shape, slots, dtype=torch.int32)
-        broken = torch.empty(shape, dtype=torch.int32)
-        rows = None
-        if trim is not None:
-            rows = [torch.empty(*shape, slots), torch.empty(shape), torch.empty(shape), torch.empty(shape)]
-        zone_args = (ZoneArgs * len(every))(
-            *(
-                ZoneArgs(*(address(x) for x in table[i]), s.step, s.forced, s.unit, *packed[s.step])
-                for i, s in enumerate(every)
-            )
-        )
-        args = SelectArgs(
-            ctypes.addressof(zone_args), len(every), features[0], batch, groups, time, offset, slots, pool, capacity,
-            address(positions), address(broken), *(map(address, rows) if rows else [None] * 4),
-            threads, address(memory), size,
-        )  # fmt: skip
-        if call(library.select_keys, ctypes.byref(args)):
-            report_broken(broken)
-        selection = Selection(positions, counts.int()[:, None].expand(shape).contiguous())
-        return selection if trim is None or rows is None else trimmed(trim, selection, *rows)
+
+def scan(
+    scorer: Scorer, zones: Zones, limit: Tensor, offset: int = 0, first: Tensor | None = None, *, statistics: bool
+) -> tuple[Selection, list[Tensor]]:
+    """What is selected; with `statistics` also the kept keys' scores (NaN where forced) and the rows' log-sum-exp,
+    entropy and log-sum-exp over the forced keys."""
+    batch, time = limit.shape
+    groups, block = groups_of(scorer), block_of(scorer)
+    pool = block if isinstance(scorer, IndexFeatures) and scorer.pool == "max" else 1
+    every = spans(zones, limit, offset, first, block)
+    table = torch.stack([torch.stack([s.start, s.count, s.keep]) for s in every])
+    counts = sum((s.keep * s.unit for s in every), torch.zeros_like(every[0].keep))
+    slots = max(int(counts.max()), 1)
+    most = max((int(s.keep.max()) for s in every if not s.forced), default=0)
+
+    library, features, packed = prepare(scorer, every, offset + time, statistics)
+    threads = torch.get_num_threads()
+    capacity = max(2 * most, most + 1024) + call(library.select_chunk, i64(pool))
+    memory, size = scratch(library.select_scratch, threads, capacity, pool, slots)
+    shape = (batch, groups, time)
+    positions = torch.empty(*shape, slots, dtype=torch.int32)
+    broken = torch.empty(shape, dtype=torch.int32)
+    rows = [torch.empty(*shape, slots), *(torch.empty(shape) for _ in range(3))] if statistics else []
+    zone_args = (ZoneArgs * len(every))(
+        *(ZoneArgs(*map(address, table[i]), s.step, s.forced, s.unit, *packed[s.step]) for i, s in enumerate(every))
+    )
+    args = SelectArgs(
+        ctypes.addressof(zone_args), len(every), features[0], batch, groups, time, offset, slots, pool, capacity,
+        address(positions), address(broken), *(map(address, rows) if rows else [None] * 4),
+        threads, address(memory), size,
+    )  # fmt: skip
+    if call(library.select_keys, ctypes.byref(args)):
+        report_broken(broken)
+    return Selection(positions, counts.int()[:, None].expand(shape).contiguous()), rows
 
 
 def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tuple[ctypes.CDLL, tuple, dict]:
@@ -346,6 +347,18 @@ def run_attend(
     return grad_q[0] if parts == 1 else grad_q.sum(0), grad_k, grad_v, None if sink is None else grad_sink.sum((0, 2))
 
 
+def dense_logsumexp(
+    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
+) -> Float[Tensor, "batch head time"]:
+    """As `reference.dense_logsumexp`: what `select` learns of a row's scores, for logits as scores, a group per head."""
+    batch, _, time, dim = q.shape
+    everything = (Zone(first=None, keep="all"),)
+    logits = IndexFeatures(q.detach().float()[:, :, :, None] * dim**-0.5, k.detach(), activation="none")
+    nothing = torch.zeros(batch, time, dtype=torch.long)
+    _, rows = scan(logits, everything, nothing, k.shape[2] - time, statistics=True)
+    return rows[1]
+
+
 # --- the indexer loss ------------------------------------------------------------------------------------------------
 
 
@@ -354,9 +367,14 @@ def indexer_loss(
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`. Where a gradient is wanted it is computed together with the loss."""
     token_level(features)
-    if selection is None:
-        raise NotImplementedError
-    positions, counts = (x.int().contiguous() for x in selection)
+    batch, _, time = features.queries.shape[:3]
+    keys = features.keys.shape[2]
+    if selection is None:  # one list of all keys; each query reads as much of it as it sees
+        positions = torch.arange(keys, dtype=torch.int32).expand(batch, 1, time, keys)
+        counts = (torch.arange(1, time + 1, dtype=torch.int32) + keys - time).clamp(min=0)
+        counts = counts.expand(batch, 1, time).contiguous()
+    else:
+        positions, counts = (x.int().contiguous() for x in selection)
     relu = features.activation == "relu"
     return IndexerLoss.apply(  # type: ignore[no-any-return]
         features.queries, features.keys, features.weights, relu, target, positions, counts
@@ -409,6 +427,7 @@ def run_loss(
     packed_index = pack_rows(kernels, keys, 1)
     args.queries, args.index_keys, args.weights = address(queries), address(packed_index), address(weights)
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
+    args.position_stride = positions.stride(2)
     args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
     args.length, args.slots, args.threads = length, slots, threads
     loss, valid = torch.empty(batch, groups, time), torch.empty(batch, groups, time, dtype=torch.int32)

@@ -27,7 +27,11 @@ namespace {
 
 constexpr int D = HEAD_DIM;
 using R = Row<D>;
-constexpr int64_t P = PITCH<D>;
+constexpr int64_t P = PADDED<D>;
+// One record per key: what a query needs of it lies in one page, and no two of these rows have equal low address bits.
+constexpr int64_t FORWARD = 2 * P;   // k, v
+constexpr int64_t BACKWARD = 4 * P;  // k, v, dk, dv
+constexpr int64_t BATCH = 16;        // keys whose probabilities are computed before they are used
 
 struct Slots {
   const int32_t *positions, *bounds;
@@ -72,19 +76,19 @@ inline void add_rows(R& to, const float* rows, const int32_t* index, const float
   for (; i + 4 <= n; i += 4)
 #pragma GCC unroll 4
     for (int j = 0; j < 4; j++)
-      for (int x = 0; x < R::N; x++) part[j].x[x] += weight[i + j] * load(rows + index[i + j] * P + x * W);
+      for (int x = 0; x < R::N; x++) part[j].x[x] += weight[i + j] * load(rows + index[i + j] * FORWARD + x * W);
   for (; i < n; i++)
-    for (int x = 0; x < R::N; x++) part[0].x[x] += weight[i] * load(rows + index[i] * P + x * W);
+    for (int x = 0; x < R::N; x++) part[0].x[x] += weight[i] * load(rows + index[i] * FORWARD + x * W);
   for (int x = 0; x < R::N; x++) to.x[x] += (part[0].x[x] + part[1].x[x]) + (part[2].x[x] + part[3].x[x]);
 }
 
 }  // namespace
 
 extern "C" int64_t forward_scratch(int64_t tile, int64_t time, int64_t slots) {
-  return round_up(2 * tile * P + 2 * time + slots + W, 16);
+  return round_up(tile * FORWARD + 2 * time + slots + W, 16);
 }
 
-extern "C" int64_t backward_scratch(int64_t tile, int64_t time, int64_t) { return round_up(4 * tile * P + time, 16); }
+extern "C" int64_t backward_scratch(int64_t tile, int64_t time, int64_t) { return round_up(tile * BACKWARD + time, 16); }
 
 // Softmax over the keys of a query tile by tile: the output so far is rescaled when a larger logit comes.
 // Returns whether all positions were keys.
@@ -98,15 +102,14 @@ extern "C" bool attend_forward(const Attend* args) {
     const int64_t from = part * a.time / a.parts, to = (part + 1) * a.time / a.parts;
     const Slots slots(a, b, h);
     float* logsumexp = a.logsumexp + (b * a.heads + h) * a.time;
-    float* const packed_k = a.scratch + thread * a.scratch_per_thread;
-    float* const packed_v = packed_k + a.tile * P;
-    float *peak = packed_v + a.tile * P, *total = peak + a.time, *logits = total + a.time;
+    float* const records = a.scratch + thread * a.scratch_per_thread;
+    float *peak = records + a.tile * FORWARD, *total = peak + a.time, *logits = total + a.time;
 
     for (int64_t tile = 0; tile < tiles; tile++) {
       const int64_t begin = tile * a.tile, end = std::min(begin + a.tile, a.keys);
-      pack<D>(a.k, b, h, begin, end, packed_k);
-      pack<D>(a.v, b, h, begin, end, packed_v);
-      const float *k = packed_k - begin * P, *v = packed_v - begin * P;
+      pack<D>(a.k, b, h, begin, end, records, FORWARD);
+      pack<D>(a.v, b, h, begin, end, records + P, FORWARD);
+      const float *k = records - begin * FORWARD, *v = k + P;
       for (int64_t t = from; t < to; t++) {
         const int64_t s0 = slots.begin(tile, t), n = slots.end(tile, t) - s0;
         const bool first = tile == 0, last = tile == tiles - 1;
@@ -119,7 +122,7 @@ extern "C" bool attend_forward(const Attend* args) {
         for (vf& x : q.x) x *= scale;
         vf highest = splat(-INF);
         for (int64_t i = 0; i < n; i += W) {
-          vf logit = dots<D>(q, k, index + i, n - i);
+          vf logit = dots<D, FORWARD>(q, k, index + i, n - i);
           if (n - i < W) logit = lanes() < int32_t(n - i) ? logit : splat(-INF);
           store(logits + i, logit);
           highest = larger(logit, highest);
@@ -133,8 +136,8 @@ extern "C" bool attend_forward(const Attend* args) {
           store(logits + i, e);
           exponentials += e;
         }
-        const float shrink = std::exp(before - base);
-        const float z = (first ? (a.sink ? 1.f : 0.f) : total[t]) * shrink + sum(exponentials);
+        const float shrink = first ? 1.f : exponential(splat(before - base))[0];
+        const float z = (!first ? total[t] * shrink : a.sink ? std::exp(a.sink[h] - base) : 0.f) + sum(exponentials);
         R out = {};
         if (!first) {
           out = R::read(a.out.at(b, h, t));
@@ -144,14 +147,13 @@ extern "C" bool attend_forward(const Attend* args) {
         if (last) {
           const float share = z > 0 ? 1.f / z : z == z ? 0.f : z;
           for (vf& x : out.x) x *= share;
-          logsumexp[t] = base + std::log(z);
-        } else {
-          peak[t] = now;
-          total[t] = z;
         }
+        peak[t] = base;
+        total[t] = z;
         out.write(a.out.at(b, h, t));
       }
     }
+    for (int64_t t = from; t < to; t++) logsumexp[t] = peak[t] + std::log(total[t]);
   });
   return true;
 }
@@ -167,11 +169,8 @@ extern "C" bool attend_backward(const Attend* args) {
     const int64_t part = unit % a.parts, h = unit / a.parts % a.heads, b = unit / a.parts / a.heads;
     const Slots slots(a, b, h);
     const float* logsumexp = a.logsumexp + (b * a.heads + h) * a.time;
-    float* const packed_k = a.scratch + thread * a.scratch_per_thread;
-    float* const packed_v = packed_k + a.tile * P;
-    float* const packed_dk = packed_v + a.tile * P;
-    float* const packed_dv = packed_dk + a.tile * P;
-    float* const delta = packed_dv + a.tile * P;
+    float* const records = a.scratch + thread * a.scratch_per_thread;
+    float* const delta = records + a.tile * BACKWARD;
     const int64_t first_tile = part * tiles / a.parts, last_tile = (part + 1) * tiles / a.parts;
     Heads grad_q = a.grad_q;
     grad_q.data += part * a.part_stride;
@@ -189,12 +188,10 @@ extern "C" bool attend_backward(const Attend* args) {
 
     for (int64_t tile = first_tile; tile < last_tile; tile++) {
       const int64_t begin = tile * a.tile, end = std::min(begin + a.tile, a.keys);
-      pack<D>(a.k, b, h, begin, end, packed_k);
-      pack<D>(a.v, b, h, begin, end, packed_v);
-      memset(packed_dk, 0, (end - begin) * P * sizeof(float));
-      memset(packed_dv, 0, (end - begin) * P * sizeof(float));
-      const float *k = packed_k - begin * P, *v = packed_v - begin * P;
-      float *dk = packed_dk - begin * P, *dv = packed_dv - begin * P;
+      pack<D>(a.k, b, h, begin, end, records, BACKWARD);
+      pack<D>(a.v, b, h, begin, end, records + P, BACKWARD);
+      for (int64_t i = 0; i < end - begin; i++) memset(records + i * BACKWARD + 2 * P, 0, 2 * P * sizeof(float));
+      const float *k = records - begin * BACKWARD, *v = k + P;
       for (int64_t t = 0; t < a.time; t++) {
         const int64_t s0 = slots.begin(tile, t), n = slots.end(tile, t) - s0;
         if (n == 0) continue;
@@ -207,18 +204,22 @@ extern "C" bool attend_backward(const Attend* args) {
         for (vf& x : q.x) x *= scale;
         const R grad = R::read(a.grad_out.at(b, h, t));
         R dq = {};
-        for (int64_t i = 0; i < n; i += W) {
-          float p[W], ds[W];
-          const vf probability = exponential(dots<D>(q, k, index + i, n - i) - logsumexp[t]);
-          store(p, probability);
-          store(ds, probability * (dots<D>(grad, v, index + i, n - i) - delta[t]));
-          const int m = int(std::min<int64_t>(n - i, W));
-          for (int j = 0; j < m; j++) {
-            const int64_t row = index[i + j] * P;
+        for (int64_t i = 0; i < n; i += BATCH) {
+          const int64_t m = std::min(n - i, BATCH);
+          const int32_t* some = index + i;
+          float p[BATCH], ds[BATCH];
+          for (int64_t j = 0; j < m; j += W) {
+            const vf probability = exponential(dots<D, BACKWARD>(q, k, some + j, m - j) - logsumexp[t]);
+            store(p + j, probability);
+            store(ds + j, probability * (dots<D, BACKWARD>(grad, v, some + j, m - j) - delta[t]));
+          }
+          for (int64_t j = 0; j < m; j++) {
+            float* const record = records - begin * BACKWARD + some[j] * BACKWARD;
             for (int x = 0; x < R::N; x++) {
-              store(dv + row + x * W, load(dv + row + x * W) + p[j] * grad.x[x]);
-              store(dk + row + x * W, load(dk + row + x * W) + ds[j] * q.x[x]);
-              dq.x[x] += ds[j] * load(k + row + x * W);
+              float *dk = record + 2 * P + x * W, *dv = record + 3 * P + x * W;
+              dq.x[x] += ds[j] * load(record + x * W);
+              store(dk, load(dk) + ds[j] * q.x[x]);
+              store(dv, load(dv) + p[j] * grad.x[x]);
             }
           }
         }
@@ -230,10 +231,11 @@ extern "C" bool attend_backward(const Attend* args) {
         dq.write(grad_q.at(b, h, t));
       }
       for (int64_t s = begin; s < end; s++) {
+        const float* record = records + (s - begin) * BACKWARD;
         R row;
-        for (int x = 0; x < R::N; x++) row.x[x] = load(dk + s * P + x * W);
+        for (int x = 0; x < R::N; x++) row.x[x] = load(record + 2 * P + x * W);
         row.write(a.grad_k.at(b, h, s));
-        for (int x = 0; x < R::N; x++) row.x[x] = load(dv + s * P + x * W);
+        for (int x = 0; x < R::N; x++) row.x[x] = load(record + 3 * P + x * W);
         row.write(a.grad_v.at(b, h, s));
       }
     }

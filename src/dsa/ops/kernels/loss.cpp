@@ -7,19 +7,20 @@
 
 struct Loss {
   Heads q;                  // attention's, [batch, head, time, dim]; data is null if p is given
-  const float* keys;        // packed, [batch, head, key, PITCH]
+  const float* keys;        // packed, [batch, head, key, PADDED]
   const float* logsumexp;   // [batch, head, time]
   const float* p;           // null, or the target [batch, target group, time, key]
   int64_t p_batch, p_group, p_time, p_key;  // its strides
   const float *queries;     // [batch, group, time, HEADS, DIM]
-  const float *index_keys;  // packed, [batch, keygroup, key, PITCH]
+  const float *index_keys;  // packed, [batch, keygroup, key, PADDED]
   const float *weights;     // [batch, group, time, HEADS], or null
   const int32_t *positions, *counts;  // [batch, selection group, time, ...]
+  int64_t position_stride;  // from one query's positions to the next; 0: all queries share one list
   int64_t batch, heads, groups, key_groups, target_groups, selection_groups, time, length, slots;
   float* loss;              // [batch, group, time]; of rows without probability 0
   int32_t* valid;           // [batch, group, time]
   float *grad_queries, *grad_weights;  // as the features, or null: no gradient wanted; times the number of valid rows
-  float* grad_keys;         // [parts, batch, keygroup, key, PITCH], zeros
+  float* grad_keys;         // [parts, batch, keygroup, key, PADDED], zeros
   int64_t parts;            // the queries of a row of the batch are split into so many units
   int64_t rows;             // queries taken together
   int64_t threads;
@@ -31,7 +32,7 @@ namespace {
 
 using Head = Row<HEAD_DIM>;
 using Index = Row<DIM>;
-constexpr int64_t P = PITCH<HEAD_DIM>, IP = PITCH<DIM>;
+constexpr int64_t P = PADDED<HEAD_DIM>, IP = PADDED<DIM>;
 
 // Adds to sums[t][slot] the probabilities of the queries [from, to) for one head's packed keys.
 void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, int64_t selection, int64_t from,
@@ -40,7 +41,7 @@ void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, i
   for (int64_t t = from; t < to; t++) {
     fetch(a.q.at(b, h, std::min(t + 4, to - 1)), HEAD_DIM);
     const int64_t n = a.counts[selection * a.time + t];
-    const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
+    const int32_t* index = a.positions + (selection * a.time + t) * a.position_stride;
     const float logsumexp = a.logsumexp[(b * a.heads + h) * a.time + t];
     Head q = Head::read(a.q.at(b, h, t));
     for (vf& x : q.x) x *= scale;
@@ -149,7 +150,7 @@ extern "C" bool indexer_loss(const Loss* args) {
   const Loss& a = *args;
   for (int64_t row = 0; row < a.batch * a.selection_groups * a.time; row++) {
     const int64_t n = a.counts[row];
-    const int32_t* index = a.positions + row * a.slots;
+    const int32_t* index = a.positions + row * a.position_stride;
     if (n > a.slots || (n > 0 && (index[0] < 0 || index[n - 1] >= a.length))) return false;
   }
   const int64_t pitch = round_up(a.slots, W);
@@ -171,7 +172,7 @@ extern "C" bool indexer_loss(const Loss* args) {
                               h == target * heads, sums);
         for (int64_t t = from; t < to; t++) {
           const int64_t n = a.counts[selection * a.time + t];
-          const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
+          const int32_t* index = a.positions + (selection * a.time + t) * a.position_stride;
           float* p = sums + (t - from) * pitch;
           if (a.p)
             for (int64_t i = 0; i < n; i++)

@@ -41,22 +41,31 @@ inline vi lanes() {
   return x;
 }
 
-template <class F>
-inline float fold(vf x, F f) {
-  float lane[W];
-  store(lane, x);
-  for (int width = W / 2; width; width /= 2)
-    for (int i = 0; i < width; i++) lane[i] = f(lane[i], lane[i + width]);
-  return lane[0];
-}
-inline float sum(vf x) { return fold(x, [](float a, float b) { return a + b; }); }
-inline float largest(vf x) { return fold(x, [](float a, float b) { return std::max(a, b); }); }
-
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
 #endif
+
+template <class F>
+inline float fold(vf x, F f) {
+#if defined(__AVX512F__)
+  __m256 y = f(_mm512_castps512_ps256((__m512)x), (__m256)_mm512_extractf64x4_pd((__m512d)x, 1));
+#elif defined(__AVX__)
+  __m256 y = (__m256)x;
+#endif
+#if defined(__AVX__)
+  __m128 z = f(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
+  z = f(z, _mm_movehl_ps(z, z));
+  return _mm_cvtss_f32(f(z, _mm_shuffle_ps(z, z, 1)));
+#else
+  const vf y = f(x, SHUFFLE(x, x, 2, 3, 0, 1));
+  return f(y, SHUFFLE(y, y, 1, 0, 3, 2))[0];
+#endif
+}
+inline float sum(vf x) { return fold(x, [](auto a, auto b) { return a + b; }); }
+inline float largest(vf x) { return fold(x, [](auto a, auto b) { return a > b ? a : b; }); }
+
 
 // The sums of W vectors as the lanes of one: halves of two vectors are added at each level, as in a transpose.
 inline vf sums(vf* a) {
