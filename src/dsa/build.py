@@ -52,4 +52,5 @@ def build_model(cfg: DictConfig, vocab_size: int | None = None) -> SparseTransfo
 def needs_indexer(cfg: DictConfig) -> bool:
     """Whether some stage ranks keys by an indexer: not in dense training, and not under a control."""
     sparse = cfg.recipe.warmup.steps > 0 or cfg.recipe.sparse.steps > 0
-    return sparse and hydra.utils.get_class(cfg.selector._target_).uses_indexer
+    selector: Any = hydra.utils.get_class(cfg.selector._target_)
+    return sparse and selector.uses_indexer

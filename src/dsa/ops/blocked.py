@@ -248,8 +248,8 @@ class _IndexerLoss(torch.autograd.Function):
 
 def features_from(features: IndexFeatures, tensors: list[Tensor]) -> IndexFeatures:
     """The features with other tensors in place of queries, keys and (if there are any) weights."""
-    names = ("queries", "keys", "weights")[: len(tensors)]
-    return features._replace(**dict(zip(names, tensors, strict=True)))
+    queries, keys, *weights = tensors
+    return features._replace(queries=queries, keys=keys, weights=weights[0] if weights else None)
 
 
 def scope_of(

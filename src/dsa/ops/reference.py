@@ -126,7 +126,7 @@ def dense_logsumexp(
     The mass of a selection is exp(attend's log-sum-exp - this), per head and query.
     """
     logits = q @ k.mT * q.shape[-1] ** -0.5
-    return logits.masked_fill(~causal(*logits.shape[-2:], device=q.device), -math.inf).logsumexp(-1)
+    return logits.masked_fill(~causal(q.shape[-2], k.shape[-2], q.device), -math.inf).logsumexp(-1)
 
 
 def indexer_loss(

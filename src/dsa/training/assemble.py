@@ -133,7 +133,8 @@ def cost(plan: Plan, data: DataModule, model: SparseTransformer, log: RunLog, re
         }
         result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, sparse), device)
     result.time["contended"] = others.busy
-    entries = sum(a.indexer.dim for a in model.attentions() if a.indexer is not None)
+    indexers: list[Any] = [a.indexer for a in model.attentions() if a.indexer is not None]
+    entries = sum(indexer.dim for indexer in indexers)
     held = sum(p.numel() for p in model.indexer_parameters()) + plan.cfg.seq_len * entries
     result.memory["indexer_mb"] = held * 4 / 2**20
     result.speed_is_real = (

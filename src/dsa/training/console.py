@@ -43,13 +43,9 @@ def short(value: Any) -> str:
 
 
 def show_start(plan: Plan) -> None:
-    """Two lines before training: which run, how long, on what data."""
+    """One line before training: which run, in which dtype, how long."""
     stages = ", ".join(f"{stage.name} {stage.steps}" for stage in plan.stages)
-    data = plan.data
-    assert data is not None
-    counts = ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in data.counts.items())
-    console.print(f"[bold]{plan.run_id}[/]  {plan.dtype}; steps: {stages}")
-    console.print(f"[dim]{data.description}: {counts}, fingerprint {data.fingerprint}[/]")
+    console.print(f"[bold]{plan.run_id}[/]  {plan.dtype}; steps: {stages}", soft_wrap=True)
 
 
 def show_result(result: RunResult, farewell: list[str]) -> None:

@@ -72,7 +72,8 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
     with quiet_profile(memory=True) as record:
         call()
     now = peak = 0
-    for event in record.profiler.kineto_results.events():
+    events: Any = record.profiler
+    for event in events.kineto_results.events():
         if event.name() == "[memory]":
             now += event.nbytes()
             peak = max(peak, now)

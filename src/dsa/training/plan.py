@@ -93,23 +93,21 @@ def control_of(cfg: DictConfig) -> DictConfig | None:
     """The same training with dense attention; None if the run has no sparse stage or is that control."""
     if cfg.recipe.sparse.steps == 0:
         return None
-    control = with_stages(cfg, ("dense", "sparse"), cfg.choices.get("recipe", "custom"))
-    with open_dict(control):
-        control.pattern = {"_target_": "dsa.patterns.Causal", "budget": 64}
-        control.selector = {"_target_": "dsa.selectors.Dense"}
-        control.choices.pattern, control.choices.selector = "causal", "dense"
-    return control
+    return with_stages(cfg, ("dense", "sparse"), cfg.choices.get("recipe", "custom"))
 
 
 def with_stages(cfg: DictConfig, names: tuple[str, ...], recipe: str) -> DictConfig:
-    """A copy that runs only these stages, each as long as in the original, in the folder of shared runs."""
+    """A copy with dense attention and only these stages, each as long as before, in the folder of shared runs."""
     out = deepcopy(cfg)
     counts = scaled({name: cfg.recipe[name].steps for name in ("dense", "warmup", "sparse")}, cfg.steps)
     with open_dict(out):
         for name, count in counts.items():
             out.recipe[name].steps = count if name in names else 0
         out.steps, out.study = None, SHARED
-        out.choices.recipe = recipe
+        out.pattern = {"_target_": "dsa.patterns.Causal", "budget": 64}
+        out.selector = {"_target_": "dsa.selectors.Dense"}
+        out.precision = {"_target_": "dsa.precision.Exact"}
+        out.choices.update(recipe=recipe, pattern="causal", selector="dense", precision="fp32")
         out.overridden = [group for group in cfg.overridden if group in ("model", "data", "optimizer")]
     return out
 

@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from dsa.build import build_data, build_model, instantiate
+from dsa.checks import at_least, positive
 from dsa.config import check_targets
 from dsa.data import DataModule
+from dsa.model import Pass
 from dsa.training.assemble import assemble, blank
 from dsa.training.console import show_config, show_result, show_start
 from dsa.training.dashboard import final_values, flat_config, identity
@@ -22,7 +25,7 @@ from dsa.training.fit import WEIGHTS, load_weights, remove_stages, train_stage
 from dsa.training.judge import judged, judged_untouched, recorded
 from dsa.training.log import RunLog
 from dsa.training.mirrors import Mirror, NoMirror
-from dsa.training.plan import SHARED, Plan, base_of, control_of
+from dsa.training.plan import SHARED, Plan, base_of, control_of, sparse_run
 from dsa.training.provenance import code_fingerprint
 from dsa.training.result import FILE, RunResult, read_result
 from dsa.training.world import first_process, wait_for_all
@@ -63,6 +66,8 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
         if done is not None:
             return done, []
         assert plan.data is not None
+        if kind == "run":
+            rehearse(plan, plan.data)
         base_cfg, control_cfg = base_of(plan.cfg), control_of(plan.cfg)
         base = run(Plan(base_cfg, plan.data), "base")[0] if base_cfg is not None else None
         control = dense_control(plan, Plan(control_cfg, plan.data)) if control_cfg is not None else None
@@ -79,6 +84,21 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
             raise
         mirror.finish(failed=False)
         return result, mirror.farewell()
+
+
+def rehearse(plan: Plan, data: DataModule) -> None:
+    """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour."""
+    cfg = plan.cfg
+    for name in ("val_every", "checkpoint_every"):
+        positive(cfg.callbacks[name], f"callbacks.{name}")
+    at_least(cfg.callbacks.maps_every, 0, "callbacks.maps_every")
+    positive(cfg.trainer.accumulate, "trainer.accumulate")
+    instantiate(cfg.objective), instantiate(cfg.logger)
+    model = build_model(cfg, data.vocab_size)
+    instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 0.0}])
+    if sparse_run(cfg):
+        with torch.no_grad():
+            model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))
 
 
 def finished(plan: Plan) -> RunResult | None:
