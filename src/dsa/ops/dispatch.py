@@ -66,6 +66,11 @@ def select(
         if len(zones) != groups_of(scorer):
             raise ValueError(f"select: zones for {len(zones)} groups, the scorer has {groups_of(scorer)}.")
         parts = [ops.select(group_of(scorer, g), zones[g], limit, trim, offset, first) for g in range(len(zones))]
+    return side_by_side(parts)
+
+
+def side_by_side(parts: list[Selection]) -> Selection:
+    """Selections of single groups as one."""
     slots = max(part.positions.shape[-1] for part in parts)
     positions = [F.pad(part.positions, (0, slots - part.positions.shape[-1]), value=-1) for part in parts]
     return Selection(torch.cat(positions, 1), torch.cat([part.counts for part in parts], 1))

@@ -9,6 +9,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.model import Observation, Pass, SparseTransformer
 from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
+from dsa.ops.dispatch import group_of, side_by_side
 from dsa.ops.scores import score
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -63,9 +64,9 @@ def measure(seen: Observation) -> LayerSelection:
         groups = seen.selection.positions.shape[1]
         counts = seen.selection.counts
         attention = TrueAttention(q, k, dense, groups)
-        limits = tuple(counts[:, g].long() for g in range(groups))
-        oracles = [ops.select(one_group(attention, g), EVERYTHING, limits[g]) for g in range(groups)]
-        oracle = concatenated(oracles)
+        oracle = side_by_side(
+            [ops.select(group_of(attention, g), EVERYTHING, counts[:, g].long()) for g in range(groups)]
+        )
         mass, best = (captured(q, k, selection, dense) for selection in (seen.selection, oracle))
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
@@ -107,20 +108,6 @@ def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -
     true, rounded = true[legal], rounded[legal]
     error = (rounded - true).norm() / true.norm().clamp(min=1e-30)
     return error.item(), (rounded == 0).float().mean().item()
-
-
-def one_group(attention: TrueAttention, group: int) -> TrueAttention:
-    """The heads of one group."""
-    size = attention.queries.shape[1] // attention.groups
-    heads = slice(group * size, (group + 1) * size)
-    return TrueAttention(attention.queries[:, heads], attention.keys[:, heads], attention.logsumexp[:, heads])
-
-
-def concatenated(parts: list[Selection]) -> Selection:
-    """Selections of single groups, side by side."""
-    slots = max(part.positions.shape[-1] for part in parts)
-    wide = [torch.nn.functional.pad(p.positions, (0, slots - p.positions.shape[-1]), value=-1) for p in parts]
-    return Selection(torch.cat(wide, 1), torch.cat([part.counts for part in parts], 1))
 
 
 def averaged(layers: list[LayerSelection]) -> dict[str, float | None]:
