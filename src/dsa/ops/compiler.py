@@ -121,7 +121,9 @@ def cache_folder() -> Path:
     except OSError as error:
         scratch = tempfile.TemporaryDirectory(prefix="dsa-kernels-")
         _kept.append(scratch)
-        logger.warning("kernels: %s cannot be written (%s); they are built for this process alone.", folder, error.strerror)
+        logger.warning(
+            "kernels: %s cannot be written (%s); they are built for this process alone.", folder, error.strerror
+        )
         return Path(scratch.name)
 
 

@@ -116,11 +116,16 @@ def cache_bytes() -> int:
         return 1 << 19
 
 
-def units(rows: int, threads: int, limit: int) -> int:
+def tile_keys(keys: int, dim: int, rows: int) -> int:
+    """How many keys stay in the cache, with `rows` rows of `dim` floats each."""
+    return min(keys, max(256, cache_bytes() // (rows * 4 * (-(-dim // 16) * 16))))
+
+
+def units(rows: int, threads: int, most: int) -> int:
     """Into how many parts each of `rows` equal pieces of work is cut so that the threads end together."""
     if rows % threads == 0 or rows >= 4 * threads:
         return 1
-    return max(1, min(-(-2 * threads // rows), limit))
+    return max(1, min(-(-2 * threads // rows), most))
 
 
 # --- select ----------------------------------------------------------------------------------------------------------
@@ -282,7 +287,9 @@ def attend(
 
 class Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor) -> Any:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor
+    ) -> Any:
         batch, heads, time, dim = q.shape
         out = torch.empty(batch, time, heads, dim).transpose(1, 2)
         logsumexp = torch.empty(batch, heads, time)
@@ -314,11 +321,11 @@ def run_attend(
     batch, heads_, time, dim = q.shape
     keys, threads = k.shape[2], torch.get_num_threads()
     kernels = library("attend.cpp", HEAD_DIM=dim)
-    row_bytes = 4 * (-(-dim // 16) * 16)
-    tile = min(keys, max(256, cache_bytes() // row_bytes // (4 if backward else 2)))
+    tile = tile_keys(keys, dim, 4 if backward else 2)
     parts = units(batch * heads_, threads, keys // 64 if backward else time // 64)
     if backward and parts > 1:
         tile = min(tile, -(-keys // parts))
+    if backward:
         parts = min(parts, -(-keys // tile))
     tiles = max(-(-keys // tile), 1)
     bounds = torch.empty(batch, positions.shape[1], tiles + 1, time, dtype=torch.int32)
