@@ -132,7 +132,7 @@ def test_names_and_devices_do_not_change_the_hash_and_numbers_do():
         "callbacks=default",
         "trainer=cpu",
         "output_dir=elsewhere",
-        "study=other",
+        "name=other",
         "ops=blocked",
     ):
         assert hashed(same) == plain, same

@@ -1,49 +1,66 @@
 """One entry for every op: the backend is chosen by device and shape, or named by the caller."""
 
+import functools
+import logging
 from types import ModuleType
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsa.ops import blocked, reference
+from dsa.ops import blocked, native, reference
 from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
 from dsa.ops.reference import Trim
 from dsa.ops.scores import block_of, groups_of
 from dsa.ops.zones import Zone, Zones
 
-Backend = Literal["auto", "reference", "blocked"]
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "blocked": blocked}
-
-
-def backend_named(name: str) -> ModuleType:
-    """The module that serves under this name.
-
-    Raises:
-        ValueError: no backend has that name.
-    """
-    if name == "auto":
-        return blocked
-    if name not in BACKENDS:
-        raise ValueError(f"ops = {name}: no such backend. Give auto, {' or '.join(BACKENDS)}.")
-    return BACKENDS[name]
+logger = logging.getLogger(__name__)
+BACKENDS: dict[str, ModuleType] = {"reference": reference, "blocked": blocked, "cpu": native}
 
 
 def checked_backend(name: str) -> str:
-    """The name, if a backend has it.
+    """The name, if a backend has it and it can run here.
 
     Raises:
-        ValueError: none has.
+        ValueError: none has, or it cannot.
     """
-    backend_named(name)
+    if name not in ("auto", *BACKENDS):
+        raise ValueError(f"ops = {name}: no such backend. Give auto, {', '.join(BACKENDS)}.")
+    if name == "cpu" and native.unavailable() is not None:
+        raise ValueError(f"ops = cpu: {native.unavailable()} Or give ops=auto.")
     return name
 
 
-def computes_selected_only(name: str, device: torch.device) -> bool:
-    """Whether a backend computes nothing but the selected pairs on this device; else its times say nothing of speed."""
-    return False
+@functools.cache
+def native_runs() -> bool:
+    """Whether the fused kernels can be built here; says once what is lost if not."""
+    reason = native.unavailable()
+    if reason is not None:
+        logger.warning("attention runs on the slower blocked backend, in PyTorch alone: %s", reason)
+    return reason is None
+
+
+def serving(name: str, *given: Scorer | Tensor) -> ModuleType:
+    """The backend that a call gets: the one that is named, or the fused kernels wherever they cover the call.
+
+    Raises:
+        ValueError: the fused kernels were asked for by name and do not cover the call.
+    """
+    if name not in ("auto", "cpu"):
+        return BACKENDS[name]
+    covered = all(native.supports(part) for part in given)
+    if name == "cpu" and not covered:
+        raise ValueError(
+            "ops = cpu: the fused kernels take CPU tensors of at most 32 bits and accumulate index scores in float32. "
+            "Give ops=auto, which takes the blocked backend for the rest."
+        )
+    return native if covered and native_runs() else blocked
+
+
+def computes_selected_only(name: str, *given: Scorer | Tensor) -> bool:
+    """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
+    return serving(name, *given) is native
 
 
 def select(
@@ -59,7 +76,7 @@ def select(
     """The keys each query keeps: see `dsa.ops.reference.select`. `zones` may differ by group."""
     if trim is not None and block_of(scorer) > 1:
         raise ValueError("select: a trim rule sees token scores; it cannot be combined with blocks of tokens.")
-    ops = backend_named(backend)
+    ops = serving(backend, scorer, torch.empty(0, device=limit.device))
     with torch.no_grad():
         if isinstance(zones[0], Zone):
             return ops.select(scorer, zones, limit, trim, offset, first)
@@ -103,7 +120,7 @@ def attend(
     if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out, dense_logsumexp(q.detach(), k.detach(), backend=backend)
-    return backend_named(backend).attend(q, k, v, selection, sink)
+    return serving(backend, q, k, v).attend(q, k, v, selection, sink)
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
@@ -118,7 +135,7 @@ def dense_logsumexp(
 ) -> Float[Tensor, "batch head time"]:
     """Log-sum-exp of causal attention logits: see `dsa.ops.reference.dense_logsumexp`. Carries no gradient."""
     with torch.no_grad():
-        return backend_named(backend).dense_logsumexp(q, k)
+        return serving(backend, q, k).dense_logsumexp(q, k)
 
 
 def indexer_loss(
@@ -129,4 +146,4 @@ def indexer_loss(
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
-    return backend_named(backend).indexer_loss(features, target, selection)
+    return serving(backend, features, target).indexer_loss(features, target, selection)

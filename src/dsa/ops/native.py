@@ -75,9 +75,9 @@ AttendArgs = structure(
 )
 LossArgs = structure(
     "LossArgs",
-    "q *keys *logsumexp *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts position_stride "
-    "batch heads groups key_groups target_groups selection_groups time length slots *loss *valid *grad_queries *grad_weights "
-    "*grad_keys parts rows threads *scratch scratch_per_thread",
+    "q *keys *logsumexp *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts "
+    "position_stride batch heads groups key_groups target_groups selection_groups time length slots *loss *valid "
+    "*grad_queries *grad_weights *grad_keys parts rows threads *scratch scratch_per_thread",
     q=Heads,
 )
 
@@ -189,7 +189,7 @@ def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tu
 
     The tuple begins with the ScorerArgs; the rest are the tensors that must outlive the call.
     """
-    steps = {s.step: (None, 0, 0) for s in every}
+    steps: dict[int, tuple[int | None, int, int]] = {s.step: (None, 0, 0) for s in every}
     scored = {s.step for s in every if all_zones or not s.forced}
     if isinstance(scorer, Hash | Recency):
         for step in steps:
@@ -282,7 +282,7 @@ def attend(
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
     positions, counts = (x.int().contiguous() for x in selection)
-    return Attend.apply(q, k, v, sink, positions, counts)  # type: ignore[no-any-return]
+    return Attend.apply(q, k, v, sink, positions, counts)
 
 
 class Attend(torch.autograd.Function):
@@ -357,7 +357,7 @@ def run_attend(
 def dense_logsumexp(
     q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
 ) -> Float[Tensor, "batch head time"]:
-    """As `reference.dense_logsumexp`: what `select` learns of a row's scores, for logits as scores, a group per head."""
+    """As `reference.dense_logsumexp`: what `select` can learn of rows of scores, a group per head, scores the logits."""
     batch, _, time, dim = q.shape
     everything = (Zone(first=None, keep="all"),)
     logits = IndexFeatures(q.detach().float()[:, :, :, None] * dim**-0.5, k.detach(), activation="none")
@@ -383,9 +383,7 @@ def indexer_loss(
     else:
         positions, counts = (x.int().contiguous() for x in selection)
     relu = features.activation == "relu"
-    return IndexerLoss.apply(  # type: ignore[no-any-return]
-        features.queries, features.keys, features.weights, relu, target, positions, counts
-    )
+    return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
 
 
 class IndexerLoss(torch.autograd.Function):
@@ -418,19 +416,18 @@ def run_loss(
     batch, groups, time, index_heads, index_dim = queries.shape
     key_groups, length, slots = keys.shape[1], keys.shape[2], positions.shape[-1]
     threads = torch.get_num_threads()
-    attention = target if isinstance(target, TrueAttention) else None
-    dim = 16 if attention is None else attention.queries.shape[-1]
+    dim = target.queries.shape[-1] if isinstance(target, TrueAttention) else 16
     kernels = library("loss.cpp", HEAD_DIM=dim, HEADS=index_heads, DIM=index_dim, RELU=int(relu))
     args = LossArgs()
-    if attention is None:
+    if not isinstance(target, TrueAttention):
         explicit = target.detach().float()
-        args.p, args.p_batch, args.p_group = address(explicit), explicit.stride(0), explicit.stride(1)
-        args.p_time, args.p_key, args.heads, args.target_groups = *explicit.stride()[2:], 1, explicit.shape[1]
+        args.p, args.heads, args.target_groups = address(explicit), 1, explicit.shape[1]
+        args.p_batch, args.p_group, args.p_time, args.p_key = explicit.stride()
     else:
-        q, k, logsumexp = single(attention.queries), single(attention.keys), single(attention.logsumexp).contiguous()
+        q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
         packed = pack_rows(kernels, k, 0)
         args.q, args.keys, args.logsumexp = heads(q), address(packed), address(logsumexp)
-        args.heads, args.target_groups = q.shape[1], attention.groups
+        args.heads, args.target_groups = q.shape[1], target.groups
     packed_index = pack_rows(kernels, keys, 1)
     args.queries, args.index_keys, args.weights = address(queries), address(packed_index), address(weights)
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
@@ -455,7 +452,11 @@ def run_loss(
     rows = valid.sum().clamp(min=1)
     if wanted:
         total = grad_keys[0] if args.parts == 1 else grad_keys.sum(0)
-        grads = (grad_queries / rows, total[..., :index_dim] / rows, None if weights is None else grad_weights / rows)
+        grads = (
+            grad_queries / rows,
+            total[..., :index_dim] / rows,
+            None if grad_weights is None else grad_weights / rows,
+        )
     return loss.sum() / rows, grads
 
 

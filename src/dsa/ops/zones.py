@@ -72,7 +72,7 @@ class Span(NamedTuple):
     """
 
     start: Int[Tensor, "batch time"]
-    count: Int[Tensor, "batch time"]
+    count: Int[Tensor, "batch time"]  # type: ignore[assignment]  # tuple.count is never wanted here
     keep: Int[Tensor, "batch time"]
     step: int
     forced: bool

@@ -140,7 +140,7 @@ def cost(plan: Plan, data: DataModule, model: SparseTransformer, log: RunLog, re
     result.speed_is_real = (
         sparse
         and not is_dense(plan)
-        and computes_selected_only(plan.cfg.ops, device)
+        and computes_selected_only(plan.cfg.ops, torch.empty(0, device=device))
         and not instantiate(plan.cfg.precision).simulated
         and needs_indexer(plan.cfg)
         and (result.density or 1.0) < 1.0

@@ -197,7 +197,7 @@ def alone(plan: Plan, wait: bool) -> Iterator[None]:
         except Timeout:
             if not wait:
                 raise ValueError(
-                    f"{plan.folder}: another process is training this run. Wait for it, or give another study=NAME."
+                    f"{plan.folder}: another process is training this run. Wait for it, or give another name=NAME."
                 ) from None
             logger.info("waiting for another process to finish %s", plan.run_id)
             lock.acquire()
