@@ -1,0 +1,1 @@
+"""Measured speed and memory, against dense attention and against peers: `python -m dsa.bench`."""

@@ -1,0 +1,48 @@
+"""python -m dsa.bench attention | train: see --help of each."""
+
+import argparse
+import re
+from pathlib import Path
+
+from dsa.bench import attention, report, train
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m dsa.bench", description=__doc__)
+    what = parser.add_subparsers(dest="what", required=True)
+    alone = what.add_parser("attention", help="select, attend and the indexer loss against dense attention")
+    alone.add_argument("--heads", type=int, default=8)
+    alone.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
+    alone.add_argument("--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers")
+    step = what.add_parser("train", help="whole training steps of a model")
+    step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
+    for each, lengths, k in ((alone, "2048,4096,8192,16384", 256), (step, "256,1024,4096", 64)):
+        each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
+        each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
+        each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
+        each.add_argument("--batch", type=int, default=1)
+        each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
+        each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
+        each.add_argument("--json", type=Path, help="write the rows here, and a plot beside it")
+    given = parser.parse_args(arguments)
+    shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
+    if shape is None:
+        parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
+    options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
+    if given.what == "attention":
+        index = (int(shape[1]), int(shape[2]))
+        rows = attention.measure(index=index, heads=given.heads, dim=given.dim, peers=given.peers, **options)
+    else:
+        rows = train.measure(indexer=given.indexer, model=given.model, **options)
+    title = f"{given.what}: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
+    report.show(rows, title)
+    if given.json is not None:
+        report.write(rows, given.json, title)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""One layer's sparse attention against dense attention: select, attend and the indexer loss, forward and training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsa import ops
+from dsa.bench import peers as others
+from dsa.bench.measure import Work, machine, peak_memory, take_turns
+from dsa.ops import IndexFeatures, TrueAttention, Zone
+from dsa.ops.cost import attention_flops, causal_pairs, indexer_flops, kept_pairs
+
+Rows = list[dict[str, Any]]
+
+
+def measure(
+    lengths: list[int], k: int, index: tuple[int, int], heads: int, dim: int, batch: int, backend: str, rounds: int,
+    peers: bool,
+) -> Rows:  # fmt: skip
+    """A row per (length, component, direction).
+
+    `ratio` is against dense attention in float32, `ratio_fastest` against dense attention in whichever dtype is
+    fastest here; that of a component compares it with all of dense attention. `peak_mb` counts neither inputs nor
+    outputs.
+
+    Args:
+        index: heads and dims of the indexer.
+    """
+    rows: Rows = []
+    for length in lengths:
+        works = sparse_works(length, k, index, heads, dim, batch, backend)
+        dense = dense_works(length, heads, dim, batch)
+        peer = others.works(length, k, index, heads, dim, batch) if peers else {}
+        times = take_turns({**works, **dense, **peer}, rounds)
+        flops = costs(length, k, index, heads, dim, batch)
+        for name in [*works, *peer]:
+            component, direction = name.split("/")
+            reference = f"float32/{direction}"
+            fastest = min((n for n in dense if n.endswith(direction)), key=lambda n: times[n])
+            row = {
+                "length": length,
+                "component": component,
+                "direction": direction,
+                "ms": times[name],
+                "dense_ms": times[reference],
+                "ratio": times[reference] / times[name],
+                "fastest_dtype": fastest.split("/")[0],
+                "ratio_fastest": times[fastest] / times[name],
+                "peak_mb": peak_memory({**works, **peer}[name]) / 1e6,
+                "dense_peak_mb": peak_memory(dense[reference]) / 1e6,
+                "flops": flops.get(name),
+                "gflops_per_s": flops[name] / times[name] / 1e6 if name in flops else None,
+                "machine": machine(),
+            }
+            rows.append(row)
+    return rows
+
+
+def sparse_works(
+    length: int, k: int, index: tuple[int, int], heads: int, dim: int, batch: int, backend: str
+) -> dict[str, Work]:
+    """What is timed, under "component/direction"."""
+    q, k_, v, grad = projections(length, heads, dim, batch)
+    features = random_features(length, index, batch)
+    index_inputs = [x for x in features[:3] if isinstance(x, Tensor)]
+    limit, zones = torch.full((batch, length), k), (Zone(first=None),)
+
+    def select() -> Any:
+        return ops.select(features, zones, limit, backend=backend)
+
+    selection = select()
+    logsumexp = ops.attend(q, k_, v, selection, backend=backend)[1].detach()
+    target = TrueAttention(q.detach(), k_.detach(), logsumexp)
+
+    def attend() -> Any:
+        with torch.no_grad():
+            return ops.attend(q, k_, v, selection, backend=backend)
+
+    def both() -> Any:
+        with torch.no_grad():
+            chosen = select()
+            return [*ops.attend(q, k_, v, chosen, backend=backend), *chosen]
+
+    def loss() -> Any:
+        with torch.no_grad():
+            return [ops.indexer_loss(features, target, selection, backend=backend)]
+
+    def attend_train() -> Any:
+        out, lse = ops.attend(q, k_, v, selection, backend=backend)
+        return [out, lse, *torch.autograd.grad(out, (q, k_, v), grad)]
+
+    def loss_train() -> Any:
+        value = ops.indexer_loss(features, target, selection, backend=backend)
+        return [value, *torch.autograd.grad(value, index_inputs)]
+
+    def step() -> Any:
+        chosen = select()
+        out, lse = ops.attend(q, k_, v, chosen, backend=backend)
+        value = ops.indexer_loss(features, TrueAttention(q.detach(), k_.detach(), lse), chosen, backend=backend)
+        grads = torch.autograd.grad((out, value), (q, k_, v, *index_inputs), (grad, torch.ones_like(value)))
+        return [out, lse, value, *grads, *chosen]
+
+    return {
+        "select/forward": select,
+        "attend/forward": attend,
+        "loss/forward": loss,
+        "total/forward": both,
+        "select/train": select,
+        "attend/train": attend_train,
+        "loss/train": loss_train,
+        "total/train": step,
+    }
+
+
+def dense_works(length: int, heads: int, dim: int, batch: int) -> dict[str, Work]:
+    """Causal scaled_dot_product_attention under "dtype/direction"."""
+
+    def works(dtype: torch.dtype) -> tuple[Work, Work]:
+        q, k, v, grad = (x.detach().to(dtype).requires_grad_() for x in projections(length, heads, dim, batch))
+
+        def forward() -> Any:
+            with torch.no_grad():
+                return [F.scaled_dot_product_attention(q, k, v, is_causal=True)]
+
+        def train() -> Any:
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return [out, *torch.autograd.grad(out, (q, k, v), grad.detach())]
+
+        return forward, train
+
+    named: dict[str, Work] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        named[f"{name}/forward"], named[f"{name}/train"] = works(dtype)
+    return named
+
+
+def projections(length: int, heads: int, dim: int, batch: int) -> list[Tensor]:
+    """q, k, v and a gradient of the output, laid out as linear layers give them."""
+    torch.manual_seed(0)
+    make: Callable[[], Tensor] = lambda: torch.randn(batch, length, heads * dim).unflatten(2, (heads, dim))
+    return [make().transpose(1, 2).requires_grad_() for _ in range(3)] + [make().transpose(1, 2)]
+
+
+def random_features(length: int, index: tuple[int, int], batch: int) -> IndexFeatures:
+    """Independent normal features: neighbouring queries share few keys, which is the hardest case for a cache."""
+    torch.manual_seed(1)
+    heads, dim = index
+    shapes = (batch, 1, length, heads, dim), (batch, 1, length, dim), (batch, 1, length, heads)
+    queries, keys, weights = (torch.randn(shape) for shape in shapes)
+    return IndexFeatures(queries.requires_grad_(), keys.requires_grad_(), weights.abs().requires_grad_())
+
+
+def costs(length: int, k: int, index: tuple[int, int], heads: int, dim: int, batch: int) -> dict[str, float]:
+    """Floating-point operations of each component; the loss repeats the logits and index scores of the kept pairs."""
+    pairs = kept_pairs(length, k)
+    select = batch * indexer_flops(*index, length, 0)
+    attend = batch * attention_flops(heads, dim, pairs)
+    backward = batch * attention_flops(heads, dim, pairs, backward=True)
+    scores = batch * indexer_flops(*index, length, 0) * pairs / causal_pairs(length)
+    loss = attend / 2 + scores
+    return {
+        "select/forward": select,
+        "attend/forward": attend,
+        "loss/forward": loss,
+        "total/forward": select + attend,
+        "select/train": select,
+        "attend/train": attend + backward,
+        "loss/train": loss + 2 * scores,
+        "total/train": select + attend + backward + loss + 2 * scores,
+    }

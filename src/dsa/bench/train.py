@@ -1,0 +1,87 @@
+"""Whole training steps of a model: dense against sparse, and where the time of a sparse step goes."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
+
+from dsa import build_model, compose
+from dsa.bench.measure import Work, machine, peak_memory, take_turns
+from dsa.model import Pass, SparseTransformer
+
+PARTS = ("indexer", "select", "attend", "indexer_loss")
+
+
+def measure(
+    lengths: list[int], k: int, indexer: str, model: str, batch: int, backend: str, rounds: int
+) -> list[dict[str, Any]]:
+    """A row per (length, component); components are those of a sparse step, "rest" and "total".
+
+    The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it.
+    """
+    rows = []
+    for length in lengths:
+        choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
+        net = build_model(compose([*choices, "selector=topk", f"selector.k={k}"])).train()
+        works = {"sparse": step(net, length, batch, sparse=True), "dense": step(net, length, batch, sparse=False)}
+        times = take_turns(works, rounds)
+        peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
+        for component, share in shares(works["sparse"]).items():
+            rows.append(
+                {
+                    "length": length,
+                    "component": component,
+                    "direction": "train",
+                    "ms": share * times["sparse"],
+                    "dense_ms": times["dense"],
+                    "ratio": times["dense"] / (share * times["sparse"]),
+                    "peak_mb": peaks["sparse"],
+                    "dense_peak_mb": peaks["dense"],
+                    "flops": None,
+                    "gflops_per_s": None,
+                    "machine": machine(),
+                }
+            )
+    return rows
+
+
+def step(net: SparseTransformer, length: int, batch: int, sparse: bool) -> Work:
+    """Forward, backward and update; a dense step trains no indexer."""
+    parameters = list(net.parameters()) if sparse else net.backbone_parameters()
+    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
+    tokens = torch.randint(net.vocab_size, (batch, length + 1), generator=torch.Generator().manual_seed(0))
+
+    def work() -> Any:
+        logits, indexer_loss = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()) + indexer_loss
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        return []
+
+    return work
+
+
+def shares(work: Work) -> dict[str, float]:
+    """Share of each part in the time of a step; a part's backward is found by the sequence numbers of its forward."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        work()
+    events = [event for event in seen.events() if event.name != "[memory]"]
+    end = max(event.time_range.end for event in events)
+    begin = min(event.time_range.start for event in events)
+    found = {name: 0.0 for name in PARTS}
+    backward: dict[int, str] = {}
+    for name in PARTS:
+        for span in (event for event in events if event.name == f"dsa/{name}"):
+            found[name] += span.time_range.elapsed_us()
+            for event in events:
+                inside = span.time_range.start <= event.time_range.start <= span.time_range.end
+                if inside and event.sequence_nr >= 0 and event.thread == span.thread:
+                    backward[event.sequence_nr] = name
+    for event in events:
+        if event.name.startswith("autograd::engine::evaluate_function") and event.sequence_nr in backward:
+            found[backward[event.sequence_nr]] += event.time_range.elapsed_us()
+    total = end - begin
+    named = {name: time / total for name, time in found.items()}
+    return {**named, "rest": max(1 - sum(named.values()), 0.0), "total": 1.0}
