@@ -17,11 +17,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 train: install
 	$(BIN)/python train.py indexer=h2d32 pattern=local_global
 
+# One thread a process, a process a core: tests are small, and threads that share a core wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: install
 	$(BIN)/ruff format --check .
