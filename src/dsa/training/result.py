@@ -30,6 +30,7 @@ class RunResult:
     schema: int = SCHEMA
     base_run_id: str | None = None
     control_run_id: str | None = None
+    reused_from: str | None = None
     error: dict[str, str] | None = None
     val_loss: float | None = None
     val_perplexity: float | None = None

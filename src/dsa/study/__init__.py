@@ -1,0 +1,1 @@
+"""Studies: planned as a whole, launched through Hydra, kept as run folders."""

@@ -1,0 +1,73 @@
+"""Whether a condition means anything at a length, and if not, why not."""
+
+import math
+
+import psutil
+import torch
+from omegaconf import DictConfig
+
+from dsa.build import instantiate
+from dsa.selectors import Dense, Selector, SelectorContext
+
+
+def obstacle(cfg: DictConfig) -> str | None:
+    """Why this configuration cannot say anything at its length; None if it can.
+
+    Raises:
+        ValueError: its pattern or selector is impossible in itself.
+    """
+    return too_wide(cfg) or too_large(cfg)
+
+
+def too_wide(cfg: DictConfig) -> str | None:
+    """The reason if every query keeps all its keys, or the pattern forces all that a query may keep."""
+    pattern, selector = instantiate(cfg.pattern), instantiate(cfg.selector)
+    if isinstance(selector, Dense):
+        return None
+    last = torch.tensor([[cfg.seq_len - 1]])
+    visible = pattern.visible(last)
+    keeps = int(least(selector, SelectorContext(last, visible, pattern.own_budget(last))))
+    forced = sum(int(zone.span(last)[1].sum()) for zone in pattern.zones() if zone.forced)
+    if keeps >= cfg.seq_len:
+        return f"window and budget reach the length: {keeps} keys of {cfg.seq_len}, so attention is dense"
+    if keeps <= forced and int(visible) > forced:
+        return f"the pattern's {forced} forced keys use up the budget of {keeps}: nothing is left to choose"
+    return None
+
+
+def least(selector: Selector, context: SelectorContext) -> int | torch.Tensor:
+    """Keys that the last query keeps; for a rule that sees scores or is calibrated, its lower bound."""
+    if selector.trims or selector.calibrates:
+        return min(int(getattr(selector, "min_k", 1)), int(context.visible))
+    return selector.limit(context)
+
+
+def too_large(cfg: DictConfig) -> str | None:
+    """The reason if training needs more memory than this machine has."""
+    need, have = memory_needed(cfg), memory_here(cfg)
+    if need <= have:
+        return None
+    return f"training needs about {need / 2**30:.0f} GB, this machine has {have / 2**30:.0f}"
+
+
+def parameters(cfg: DictConfig, vocab: int = 256) -> int:
+    """Parameters of the backbone, about."""
+    model = cfg.model
+    return model.layers * (4 * model.d_model**2 + 2 * model.d_model * model.ff) + vocab * model.d_model
+
+
+def memory_needed(cfg: DictConfig) -> float:
+    """Memory of training, about [bytes]: weights, gradients and two moments; activations; a layer's attention."""
+    model, rows = cfg.model, math.ceil(cfg.data.batch_size / cfg.trainer.accumulate)
+    width = model.d_model * 14 + model.ff * 4
+    kept = model.layers if not model.checkpointing else 1
+    activations = 4 * rows * cfg.seq_len * (width * kept + model.d_model * model.layers)
+    attention = 4 * rows * model.heads * cfg.seq_len * min(cfg.seq_len, 1024) * 4
+    return 16 * parameters(cfg) + activations + attention
+
+
+def memory_here(cfg: DictConfig) -> float:
+    """Memory of the device that this machine would train on [bytes]."""
+    if torch.cuda.is_available() and cfg.trainer.accelerator in ("auto", "gpu", "cuda"):
+        return torch.cuda.get_device_properties(0).total_memory
+    return psutil.virtual_memory().total

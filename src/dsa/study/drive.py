@@ -1,0 +1,206 @@
+"""A planned study carried through: what is left is launched, in order, until nothing is missing."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dsa.study.claim import write
+from dsa.study.job import STOP, write_job
+from dsa.study.options import Options
+from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
+from dsa.study.progress import Watch
+from dsa.study.store import Finished, forget_failure, link, sound, state
+from dsa.training.plan import Plan
+from dsa.training.run import keep_failure
+
+Dispatch = Callable[[list[PlannedRun], list[Path]], list[str | None]]
+"""Trains runs, given their files; answers with the reason of each that failed. It may raise, or leave runs undone."""
+
+STUDY = "study.json"
+POLL = 1.0  # seconds between looks at runs that somebody else trains
+
+
+@dataclass
+class Outcome:
+    """What became of a study's runs.
+
+    Args:
+        failed: with category and reason.
+        linked: taken from another study.
+        launcher_error: what a launcher said when it gave up on a batch.
+    """
+
+    done: list[PlannedRun] = field(default_factory=list)
+    failed: list[tuple[PlannedRun, str, str]] = field(default_factory=list)
+    missing: list[PlannedRun] = field(default_factory=list)
+    linked: int = 0
+    launcher_error: str | None = None
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 if every run that applies is done, else 1."""
+        return 0 if not self.failed and not self.missing else 1
+
+
+class Drive:
+    """One pass over one or several studies.
+
+    Args:
+        outputs: folder of all studies.
+        dispatch: trains runs; a launcher of Hydra's, or anything else that does.
+    """
+
+    def __init__(self, plans: list[StudyPlan], outputs: Path, options: Options, dispatch: Dispatch) -> None:
+        self.plans, self.outputs, self.options, self.dispatch = plans, outputs, options, dispatch
+        self.runs = [run for plan in plans for run in plan.applicable]
+        self.first: dict[str, PlannedRun] = {}
+        for run in self.runs:
+            self.first.setdefault(run.config_hash, run)
+        self.stale = self.runs[0].cfg.stale
+        self.unwritten: dict[str, str] = {}  # hash -> reason, where the run folder could not take it
+        self.launcher_error: str | None = None
+        self.linked = 0
+
+    @property
+    def unique(self) -> list[PlannedRun]:
+        """Every run once, in the order in which they are trained."""
+        return sorted(self.first.values(), key=lambda run: IN_ORDER.index(run.kind))
+
+    def state(self, run: PlannedRun) -> str:
+        return state(run.folder, self.stale)
+
+    def __call__(self) -> Outcome:
+        """Train what is left, then say what became of everything.
+
+        Raises:
+            OSError: the output folder cannot be written.
+        """
+        self.write_plans()
+        self.link_finished()
+        for run in self.unique:
+            if self.options.retry_failed and self.state(run) == "failed":
+                forget_failure(run.folder)
+        left = [run for run in self.unique if self.state(run) not in ("done", "failed")]
+        metrics = {plan.study.name: plan.study.metric for plan in self.plans}
+        with Watch(left, metrics, len(self.first) - len(left)):
+            for kind in IN_ORDER:
+                self.carry_through([run for run in left if run.kind == kind])
+        self.link_shared()
+        return self.outcome()
+
+    def write_plans(self) -> None:
+        """study.json beside the runs: question, conditions, and which run is which."""
+        for plan in self.plans:
+            folder = self.outputs / plan.study.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / STOP).unlink(missing_ok=True)
+            write(folder / STUDY, record(plan))
+
+    def link_finished(self) -> None:
+        """Take runs over that any other study has finished."""
+        known = Finished(self.outputs)
+        for run in self.unique:
+            if run.kind == "run" and self.state(run) not in ("done", "running"):
+                source = known.elsewhere(run, self.stale)
+                if source is not None:
+                    link(source, run.folder, run.study)
+                    self.linked += 1
+
+    def link_shared(self) -> None:
+        """Every study's folder holds all its runs: those trained for another part of this sweep, and dense controls."""
+        for plan in self.plans:
+            for run in plan.applicable:
+                source = self.first[run.config_hash].folder
+                target = self.outputs / plan.study.name / run.run_id
+                done = [state(folder, self.stale) == "done" for folder in (source, target)]
+                if run.kind != "base" and source != target and done == [True, False]:
+                    link(source, target, plan.study.name)
+
+    def carry_through(self, runs: list[PlannedRun]) -> None:
+        """Launch runs of one kind; then once more what is missing, since a dying worker can take a whole batch along.
+
+        What was under way when a worker died is launched alone, so that only the guilty one dies again.
+        """
+        runs = [run for run in runs if not self.base_failed(run)]
+        self.launch(self.open(runs))
+        self.await_others(runs)
+        suspects = [run for run in self.open(runs) if self.state(run) == "interrupted"]
+        self.launch([run for run in self.open(runs) if run not in suspects])
+        self.await_others(runs)
+        for run in self.open(runs):
+            self.launch([run])
+        self.await_others(runs)
+        for run in self.open(runs):
+            if not self.stopped(run) and run.config_hash not in self.unwritten:
+                self.fail(run, "killed", "its process died twice without a word: killed from outside, or it crashed.")
+
+    def open(self, runs: list[PlannedRun]) -> list[PlannedRun]:
+        """Those that nobody has finished, failed at, or works on."""
+        return [run for run in runs if self.state(run) in ("missing", "interrupted", "stale")]
+
+    def launch(self, runs: list[PlannedRun]) -> None:
+        """Hand runs to the launcher; whatever it says, the run folders are what counts."""
+        runs = [run for run in runs if not self.stopped(run) and run.config_hash not in self.unwritten]
+        ready, files = [], []
+        for run in runs:
+            try:
+                files.append(write_job(run, self.options.timeout_minutes, self.marker(run)))
+                ready.append(run)
+            except OSError as error:
+                self.unwritten[run.config_hash] = f"cannot write {run.folder} ({error})"
+        if not ready:
+            return
+        try:
+            reasons = self.dispatch(ready, files)
+        except Exception as error:  # a launcher gives up on its whole batch when one worker dies
+            reasons = [None] * len(ready)
+            self.launcher_error = f"{type(error).__name__}: {error}"
+        for run, reason in zip(ready, reasons, strict=True):
+            result = sound(run.folder)
+            if reason is not None and (result is None or result.status != "failed"):
+                self.unwritten[run.config_hash] = reason
+
+    def await_others(self, runs: list[PlannedRun]) -> None:
+        """Wait for runs that another sweep trains, until they are done or given up."""
+        while any(self.state(run) in ("running", "queued") for run in runs):
+            time.sleep(POLL)
+
+    def base_failed(self, run: PlannedRun) -> bool:
+        """Whether a dense run that this one stands on failed; the run then fails with it."""
+        for needed in (self.first.get(h) for h in run.needs):
+            if needed is not None and self.state(needed) == "failed":
+                result = sound(needed.folder)
+                why = (result.error or {}).get("reason", "") if result else ""
+                self.fail(run, "dense base", f"{needed.run_id}, on which it stands, failed: {why}")
+                return True
+        return False
+
+    def fail(self, run: PlannedRun, category: str, reason: str) -> None:
+        """Record a failure that the run could not record itself."""
+        plan = Plan(run.cfg, None)
+        plan.run_id, plan.config_hash, plan.folder = run.run_id, run.config_hash, run.folder  # as its data gave them
+        if keep_failure(run.cfg, plan, category, reason, "") is None:
+            self.unwritten[run.config_hash] = reason
+
+    def marker(self, run: PlannedRun) -> Path | None:
+        return self.outputs / self.plans[0].study.name / STOP if self.options.on_error == "stop" else None
+
+    def stopped(self, run: PlannedRun) -> bool:
+        marker = self.marker(run)
+        return marker is not None and marker.exists()
+
+    def outcome(self) -> Outcome:
+        out = Outcome(linked=self.linked, launcher_error=self.launcher_error)
+        for run in self.unique:
+            result = sound(run.folder)
+            if self.state(run) == "done":
+                out.done.append(run)
+            elif run.config_hash in self.unwritten:
+                out.failed.append((run, "data", self.unwritten[run.config_hash]))
+            elif result is not None and result.status == "failed":
+                error = result.error or {}
+                out.failed.append((run, error.get("category", "error"), error.get("reason", "")))
+            else:
+                out.missing.append(run)
+        return out

@@ -1,0 +1,264 @@
+"""Every run of a study, before any of them starts: deduplicated, in order, with what cannot apply set apart."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from dsa.build import build_data
+from dsa.config import GROUPS, digest, resolved
+from dsa.data import DataModule
+from dsa.study.applicable import obstacle
+from dsa.study.composer import Composer, Layer, stacked
+from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
+from dsa.study.spec import Study
+from dsa.training.plan import Plan, base_of, control_of
+
+IN_ORDER = ("base", "control", "run")  # what stands on what
+
+
+@dataclass
+class PlannedRun:
+    """One run: which condition it is, what it is called, and its whole configuration.
+
+    Args:
+        kind: base and control are the shared dense runs, run is anything else.
+        label: of its condition or control.
+        role: base, control or condition.
+        needs: hashes of the dense runs that it stands on.
+        steps: optimiser steps of its own, its dense base's not counted.
+        reason: why it cannot apply; None if it can. Only runs that can have a name and a folder.
+    """
+
+    label: str
+    role: str
+    kind: str
+    seq_len: int
+    seed: int
+    cfg: DictConfig = field(repr=False)
+    study: str = ""
+    run_id: str = ""
+    config_hash: str = ""
+    folder: Path = Path()
+    needs: tuple[str, ...] = ()
+    reason: str | None = None
+    steps: int = 0
+
+
+@dataclass
+class StudyPlan:
+    """A study with its runs, each (label, length, seed) once; runs of equal configuration have equal hashes."""
+
+    study: Study
+    runs: list[PlannedRun]
+
+    @property
+    def applicable(self) -> list[PlannedRun]:
+        return [run for run in self.runs if run.reason is None]
+
+    @property
+    def comparisons(self) -> int:
+        """Comparisons with the baseline at one length: what a correction counts."""
+        return max(1, len(self.study.conditions) - 1)
+
+
+def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan:
+    """Plan every run of a study.
+
+    Raises:
+        ValueError: a setting is impossible, no run applies, or the seeds could never show anything.
+    """
+    check_seeds(study)
+    runs: list[PlannedRun] = []
+    shared: dict[str, tuple[str, ...]] = {}
+    for seq_len in study.seq_len:
+        for seed in study.seed:
+            dense: list[PlannedRun] = []
+            for label, role, layer in points(study, composer.groups):
+                cfg = composer.config({**layer, "seq_len": seq_len, "seed": seed})
+                with open_dict(cfg):
+                    cfg.name = study.name
+                runs.append(planned(PlannedRun(label, role, "run", seq_len, seed, cfg), data))
+                if runs[-1].reason is None:
+                    dense += stands_on(runs[-1], data, shared, study, context_of(layer, study, composer.groups))
+            runs += dense
+    out = StudyPlan(study, sorted(runs, key=lambda run: IN_ORDER.index(run.kind)))
+    if not any(run.role == "condition" and run.reason is None for run in runs):
+        reasons = sorted({run.reason for run in runs if run.reason})
+        raise ValueError(f"study {study.name}: no condition applies at any length. {' '.join(reasons[:3])}")
+    return out
+
+
+def points(study: Study, groups: set[str]) -> Iterator[tuple[str, str, Layer]]:
+    """Label, role and overrides of every condition, then of the controls: one set for each setting that is varied."""
+    contexts: dict[str, Layer] = {}
+    for label, layer in study.conditions.items():
+        whole = stacked(study.common, layer, groups=groups)
+        yield label, "condition", whole
+        contexts.setdefault(context_of(whole, study, groups), whole)
+    for name, whole in contexts.items():
+        around = {key: value for key, value in whole.items() if root(key) not in GROUPS}
+        for control in study.controls:
+            if control != "dense":
+                label = f"{control}-{name}" if len(contexts) > 1 else control
+                yield label, "control", around | pattern_of_controls(study) | selector_of_control(study, control)
+
+
+def pattern_of_controls(study: Study) -> Layer:
+    """The pattern that all conditions share; causal where they differ in it."""
+    common = {key: value for key, value in study.common.items() if root(key) == "pattern"}
+    varied = any(root(key) == "pattern" for layer in study.conditions.values() for key in layer)
+    return common or ({"pattern": "causal"} if varied else {})
+
+
+def selector_of_control(study: Study, control: str) -> Layer:
+    """A control at the study's budget; without one, at the pattern's own."""
+    budget = study.common.get("selector.k") if study.budget is None else study.budget
+    return {"selector": control} | ({} if budget is None else {"selector.k": budget})
+
+
+def root(key: str) -> str:
+    """The group that a key belongs to."""
+    return key.split(".")[0]
+
+
+def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
+    """What a condition changes besides what is compared: its dense runs and controls are its own."""
+    own = {k: v for k, v in layer.items() if root(k) not in (*GROUPS, "objective") and study.common.get(k) != v}
+    return "-".join(str(v) for k, v in own.items() if k in groups or "." in k)
+
+
+def planned(run: PlannedRun, data: "DataStore") -> PlannedRun:
+    """The run with its name, hash and folder, or with the reason why it cannot apply."""
+    try:
+        module = data.of(run.cfg)
+        run.reason = obstacle(run.cfg)
+    except ValueError as error:
+        run.reason = str(error)
+    if run.reason is None:
+        named(run, Plan(run.cfg, module))
+    return run
+
+
+def named(run: PlannedRun, plan: Plan) -> PlannedRun:
+    run.run_id, run.config_hash, run.folder, run.study = plan.run_id, plan.config_hash, plan.folder, plan.study
+    own = [stage for stage in plan.stages if run.kind == "base" or not has_base(plan.cfg) or stage.name != "dense"]
+    run.steps = sum(stage.steps for stage in own)
+    return run
+
+
+def has_base(cfg: DictConfig) -> bool:
+    return bool(cfg.recipe.dense.steps and (cfg.recipe.warmup.steps or cfg.recipe.sparse.steps))
+
+
+def stands_on(
+    run: PlannedRun, data: "DataStore", shared: dict[str, tuple[str, ...]], study: Study, context: str
+) -> list[PlannedRun]:
+    """The dense runs that a run needs and that no earlier one brought; notes their hashes in the run."""
+    plain = resolved(run.cfg)
+    content = {k: v for k, v in plain.items() if k not in (*GROUPS, "objective", "choices", "overridden", "label")}
+    key = digest([content, run.cfg.choices.get("recipe")])
+    new: list[PlannedRun] = []
+    if key not in shared:
+        hashes: list[str] = []
+        for kind, cfg in (("base", base_of(run.cfg)), ("control", control_of(run.cfg))):
+            if cfg is None:
+                continue
+            role = "control" if kind == "control" and "dense" in study.controls else "base"
+            label = "dense" + (f"-{context}" if context and role == "control" else "")
+            dense = PlannedRun(label, role, kind, run.seq_len, run.seed, cfg)
+            named(dense, Plan(cfg, data.of(run.cfg)))
+            dense.needs = tuple(hashes)
+            hashes.append(dense.config_hash)
+            new.append(dense)
+        shared[key] = tuple(hashes)
+    run.needs = tuple(h for h in shared[key] if h != run.config_hash)
+    return new
+
+
+class DataStore:
+    """Data modules of planned configurations, each prepared once: what a seed draws from is the same for all."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, DataModule | ValueError] = {}
+
+    def of(self, cfg: DictConfig) -> DataModule:
+        """The data of a configuration, good for its fingerprint alone.
+
+        Raises:
+            ValueError: the data cannot give rows of this length.
+        """
+        key = digest({**resolved(cfg)["data"], "seed": 0})
+        if key not in self.known:
+            try:
+                self.known[key] = build_data(cfg)
+            except ValueError as error:
+                self.known[key] = error
+        found = self.known[key]
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+
+def check_seeds(study: Study) -> None:
+    """Refuse a number of seeds that no result could make significant.
+
+    Raises:
+        ValueError: unless the study says that it is exploratory.
+    """
+    comparisons = max(1, len(study.conditions) - 1)
+    if study.exploratory or smallest_p(len(study.seed)) * comparisons <= ALPHA:
+        return
+    least = smallest_p(len(study.seed))
+    raise ValueError(
+        f"seed: with {len(study.seed)} seeds and {comparisons} comparisons no result could be significant: "
+        f"the smallest p is {least:.4f}, corrected {least * comparisons:.3f}. "
+        f"Give {seeds_needed(comparisons)} seeds, or exploratory=true to look without a claim."
+    )
+
+
+def outlook(plan: StudyPlan) -> str:
+    """What effect the study's seeds can see."""
+    seeds = len(plan.study.seed)
+    if seeds < 2:
+        return "1 seed: differences cannot be told from chance"
+    effect = visible_effect(seeds, plan.comparisons)
+    claim = ", exploratory: no claim" if plan.study.exploratory else ""
+    return (
+        f"{seeds} seeds, {plan.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
+        f"of the paired difference is seen with 80 % power after correction{claim}"
+    )
+
+
+def record(plan: StudyPlan) -> dict[str, Any]:
+    """The plan as plain data, for study.json."""
+    study = plan.study
+    return {
+        "name": study.name,
+        "question": study.question,
+        "hypothesis": study.hypothesis,
+        "metric": study.metric,
+        "baseline": study.baseline,
+        "margin": study.margin,
+        "controls": list(study.controls),
+        "exploratory": study.exploratory,
+        "seq_len": study.seq_len,
+        "seed": study.seed,
+        "conditions": study.conditions,
+        "common": study.common,
+        "runs": [
+            {
+                "label": run.label,
+                "role": run.role,
+                "seq_len": run.seq_len,
+                "seed": run.seed,
+                "run_id": run.run_id or None,
+                "config_hash": run.config_hash or None,
+                "study": run.study or None,
+                "not_applicable": run.reason,
+            }
+            for run in plan.runs
+        ],
+    }

@@ -1,0 +1,34 @@
+"""Budgets as a share of the length: ${share:1/16,8} is seq_len / 16, at least 8."""
+
+from fractions import Fraction
+from typing import Any
+
+from omegaconf import OmegaConf
+
+
+def share(of: Any, at_least: int = 1, *, _root_: Any) -> int:
+    """A share of seq_len, rounded [tokens].
+
+    Args:
+        of: the share, as 1/16 or 0.0625.
+
+    Raises:
+        ValueError: it is no number, or not above 0.
+    """
+    try:
+        portion = Fraction(str(of).replace(" ", ""))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"${{share:{of}}}: give a share of seq_len as 1/16 or 0.0625.") from None
+    if portion <= 0:
+        raise ValueError(f"${{share:{of}}}: a share of seq_len is above 0.")
+    return max(int(at_least), round(portion * _root_.seq_len))
+
+
+OmegaConf.register_new_resolver("share", share, replace=True)
+
+
+def at_length(value: Any, seq_len: int) -> Any:
+    """The value with its shares worked out; other values as they are."""
+    if not (isinstance(value, str) and "${share:" in value):
+        return value
+    return OmegaConf.to_container(OmegaConf.create({"seq_len": seq_len, "value": value}), resolve=True)["value"]  # type: ignore[index,call-overload]

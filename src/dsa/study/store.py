@@ -1,0 +1,79 @@
+"""What is known about runs, read from their folders: there is no other state."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from dsa.study.claim import given_up, working
+from dsa.study.plan import PlannedRun
+from dsa.study.queue import queued
+from dsa.training.provenance import code_fingerprint
+from dsa.training.result import FILE, RunResult, read_result
+
+State = Literal["done", "failed", "running", "queued", "stale", "interrupted", "missing"]
+
+
+def state(folder: Path, stale: str = "rerun") -> State:
+    """How far a run is.
+
+    stale: its result was made by other code of this package. interrupted: it began and nobody works on it now.
+
+    Args:
+        stale: keep counts such a result as done.
+    """
+    result = sound(folder)
+    if working(folder):
+        return "running"
+    if result is not None and result.status == "finished":
+        same = result.provenance.get("code") == code_fingerprint()
+        return "done" if same or stale == "keep" else "stale"
+    if queued(folder):
+        return "queued"
+    if result is not None:
+        return "failed"
+    begun = given_up(folder) or (folder / "checkpoints").exists()
+    return "interrupted" if begun else "missing"
+
+
+def sound(folder: Path) -> RunResult | None:
+    """The result in a folder; None if there is none or it is damaged."""
+    try:
+        return read_result(folder)
+    except (ValueError, TypeError, OSError):
+        return None
+
+
+class Finished:
+    """Finished runs below an output folder, by the hash of their configuration."""
+
+    def __init__(self, outputs: Path) -> None:
+        self.folders: dict[str, list[Path]] = {}
+        for folder in sorted(outputs.glob("*/*-*")):
+            self.folders.setdefault(folder.name.rsplit("-", 1)[-1], []).append(folder)
+
+    def elsewhere(self, run: PlannedRun, stale: str) -> Path | None:
+        """Another folder that holds this very run, finished."""
+        for folder in self.folders.get(run.config_hash, []):
+            if folder.resolve() == run.folder.resolve() or state(folder, stale) != "done":
+                continue
+            result = sound(folder)
+            if result and result.config_hash == run.config_hash and not result.reused_from:
+                return folder
+        return None
+
+
+def link(source: Path, folder: Path, study: str) -> RunResult:
+    """Take another study's run into this one: its result and configuration, with `reused_from`; weights stay there."""
+    result = read_result(source)
+    assert result is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / "config.yaml", folder / "config.yaml")
+    linked = replace(result, run_id=folder.name, study=study, folder=str(folder), reused_from=str(source.resolve()))
+    linked.write(folder)
+    return linked
+
+
+def forget_failure(folder: Path) -> None:
+    """Let a failed run be tried again."""
+    (folder / FILE).unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""From a command line to studies carried through; the sweeper plugin is a thin shell around this."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from dsa.study.composer import Composer, Load
+from dsa.study.drive import Dispatch, Drive
+from dsa.study.lists import values_of
+from dsa.study.options import Options, options_of, private_keys
+from dsa.study.plan import DataStore, StudyPlan, plan_study
+from dsa.study.spec import Study, read
+from dsa.study.tell import show_outcome, show_plan
+
+OWN = ("study", "name")
+
+
+def sweep(cfg: DictConfig, arguments: list[str], load: Load, dispatch: Dispatch, workers: int = 1) -> int:
+    """Plan and carry through what a command line asks; the exit status.
+
+    Args:
+        cfg: sweep.yaml as composed with the command line.
+        arguments: the command line's overrides, without Hydra's own.
+        load: Hydra's composition of sweep.yaml.
+        dispatch: trains runs.
+        workers: runs that it trains at once.
+
+    Raises:
+        ValueError: a setting is impossible.
+        OSError: the output folder cannot be written.
+    """
+    options = options_of(cfg)
+    plans = plan_all(cfg, arguments, load, options)
+    show_plan(plans, workers)
+    if options.dry_run:
+        return 0
+    outputs = Path(cfg.output_dir)
+    outcome = Drive(plans, outputs, options, dispatch)()
+    folders = [outputs / plan.study.name for plan in plans]
+    show_outcome(outcome, folders, ["python", "sweep.py", *without(arguments, "retry_failed")])
+    return outcome.status
+
+
+def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options) -> list[StudyPlan]:
+    """The plans of all studies asked for: one, or the parts of a union."""
+    given, extra = given_values(arguments)
+    composer = Composer(load, extra, private_keys())
+    lists = {key: values for key, values in given.items() if key not in (*OWN, *private_keys())}
+    listed = composer.whole(())
+    kept = {key: [values] for key, values in lists.items() if is_list_setting(listed, key) and len(values) > 1}
+    data = DataStore()
+    return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, load, options, composer.groups)]
+
+
+def studies(
+    cfg: DictConfig, given: dict[str, list[Any]], load: Load, options: Options, groups: set[str]
+) -> list[Study]:
+    """The studies that the command line names, a union's parts each by itself."""
+    plan: dict[str, Any] = OmegaConf.to_container(cfg.plan, resolve=False)  # type: ignore[assignment]
+    chosen = cfg.hydra.runtime.choices.get("study")
+    name = cfg.name or (chosen or "").split("/")[-1]
+    if not name:
+        raise ValueError("study: give study=quick (the yamls are in conf/study), or name=NAME and lists of options.")
+    if options.exploratory is not None:
+        plan["exploratory"] = options.exploratory
+    if "union" not in plan:
+        return [read(name, plan if chosen else without_key(plan, "exploratory"), given, groups)]
+    parts: list[Study] = []
+    for part in plan["union"]:
+        inner = load([f"study={part}"])
+        inner.plan = OmegaConf.merge(inner.plan, {"exploratory": plan["exploratory"]} if "exploratory" in plan else {})
+        inner.name = f"{cfg.name}-{part}" if cfg.name else None
+        parts += studies(inner, given, load, options, groups)
+    return parts
+
+
+def without_key(plan: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in plan.items() if k != key}
+
+
+def given_values(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
+    """Values by key on a command line, and the overrides that only Hydra understands (+key=value, ~key)."""
+    given: dict[str, list[Any]] = {}
+    extra: list[str] = []
+    for override in OverridesParser.create().parse_overrides(list(arguments)):
+        if override.is_add() or override.is_force_add() or override.is_delete() or override.package is not None:
+            extra.append(str(override.input_line))
+        else:
+            given[override.key_or_group] = values_of(override)
+    return given, extra
+
+
+def is_list_setting(cfg: DictConfig, key: str) -> bool:
+    """Whether a setting is a list by nature, so that a list for it is one value."""
+    try:
+        return OmegaConf.is_list(OmegaConf.select(cfg, key))
+    except Exception:  # not there, or an interpolation that means nothing yet
+        return False
+
+
+def without(arguments: list[str], key: str) -> list[str]:
+    return [argument for argument in arguments if not argument.startswith(f"{key}=")]
+
+
+def in_process(work: Callable[[Path], str | None]) -> Dispatch:
+    """A dispatch that trains here, one run after the other."""
+    return lambda runs, files: [work(file) for file in files]
