@@ -22,6 +22,9 @@ from dsa.ops.zones import Span, Zone, Zones, spans
 
 i64, pointer = ctypes.c_int64, ctypes.c_void_p
 
+KEPT_LOGITS = 17_000_000
+"""Bytes of logits that `attend` leaves for the indexer loss at most: reading more costs what computing them does."""
+
 
 @functools.cache
 def unavailable() -> str | None:
@@ -70,12 +73,12 @@ SelectArgs = structure(
 AttendArgs = structure(
     "AttendArgs",
     "q k v out *logsumexp *sink *positions *counts *bounds batch heads groups time keys slots tile parts threads "
-    "*scratch scratch_per_thread grad_out grad_q grad_k grad_v part_stride *grad_sink",
+    "*scratch scratch_per_thread grad_out grad_q grad_k grad_v part_stride *grad_sink *logits",
     **dict.fromkeys("q k v out grad_out grad_q grad_k grad_v".split(), Heads),
 )
 LossArgs = structure(
     "LossArgs",
-    "q *keys *logsumexp *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts "
+    "q *keys *logsumexp *logits *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts "
     "position_stride batch heads groups key_groups target_groups selection_groups time length slots *loss *valid "
     "*grad_queries *grad_weights *grad_keys parts rows threads *scratch scratch_per_thread",
     q=Heads,
@@ -282,18 +285,42 @@ def attend(
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
     positions, counts = (x.int().contiguous() for x in selection)
-    return Attend.apply(q, k, v, sink, positions, counts)
+    keep = KEPT_LOGITS >= 4 * q.shape[0] * q.shape[1] * positions[0, 0].numel() and torch.is_grad_enabled()
+    logits = torch.empty(q.shape[0] * q.shape[1] * positions[0, 0].numel() + 64) if keep else None
+    out, logsumexp = Attend.apply(q, k, v, sink, positions, counts, logits)
+    if logits is not None:
+        remember(logsumexp, logits, q, k, selection.positions)
+    return out, logsumexp
+
+
+def remember(logsumexp: Tensor, logits: Tensor, q: Tensor, k: Tensor, positions: Tensor) -> None:
+    """Leave the logits where the indexer loss finds them: with the log-sum-exp that belongs to them."""
+    logsumexp.kept_logits = (logits, q.data_ptr(), k.data_ptr(), positions)  # type: ignore[attr-defined]
+
+
+def recalled(target: TrueAttention, positions: Tensor | None) -> Tensor | None:
+    """The logits of this attention over these positions, if the forward pass kept them."""
+    logits, q, k, of = getattr(target.logsumexp, "kept_logits", (None, 0, 0, None))
+    same = q == target.queries.data_ptr() and k == target.keys.data_ptr() and of is positions is not None
+    return logits if same and of.shape[1] in (1, target.groups) else None
 
 
 class Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        sink: Tensor | None,
+        positions: Tensor,
+        counts: Tensor,
+        logits: Tensor | None,
     ) -> Any:
         batch, heads, time, dim = q.shape
         out = torch.empty(batch, time, heads, dim).transpose(1, 2)
         logsumexp = torch.empty(batch, heads, time)
-        run_attend(q, k, v, sink, positions, counts, out, logsumexp)
+        run_attend(q, k, v, sink, positions, counts, out, logsumexp, logits)
         ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
         ctx.set_materialize_grads(False)
@@ -303,16 +330,16 @@ class Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, _: None) -> Any:
         if grad_out is None:
-            return (None,) * 6
+            return (None,) * 7
         q, k, v, sink, positions, counts, out, logsumexp = ctx.saved_tensors
-        grads = run_attend(q, k, v, sink, positions, counts, out, logsumexp, grad_out)
+        grads = run_attend(q, k, v, sink, positions, counts, out, logsumexp, None, grad_out)
         assert grads is not None
-        return (*(g if g is None else g.to(x.dtype) for g, x in zip(grads, (q, k, v, sink), strict=True)), None, None)
+        return (*(g if g is None else g.to(x.dtype) for g, x in zip(grads, (q, k, v, sink), strict=True)), *(None,) * 3)
 
 
 def run_attend(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
-    logsumexp: Tensor, grad_out: Tensor | None = None,
+    logsumexp: Tensor, logits: Tensor | None, grad_out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None] | None:  # fmt: skip
     """Fill `out` and `logsumexp`; with `grad_out`, read them and return the gradients of q, k, v and the sink."""
     backward = grad_out is not None
@@ -336,6 +363,7 @@ def run_attend(
         address(counts), address(bounds), batch, heads_, positions.shape[1], time, keys, positions.shape[-1], tile,
         parts, threads, address(memory), size,
     )  # fmt: skip
+    args.logits = address(logits)
     grads = None
     if grad_out is not None:
         grad_out, grad_k, grad_v = single(grad_out), torch.empty_like(k), torch.empty_like(v)
@@ -383,17 +411,20 @@ def indexer_loss(
     else:
         positions, counts = (x.int().contiguous() for x in selection)
     relu = features.activation == "relu"
-    return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
+    selected = None if selection is None else selection.positions
+    return IndexerLoss.apply(
+        features.queries, features.keys, features.weights, relu, target, positions, counts, selected
+    )
 
 
 class IndexerLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
-        positions: Tensor, counts: Tensor,
+        positions: Tensor, counts: Tensor, selected: Tensor | None,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad)
-        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
+        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, selected, wanted)
         if wanted:
             ctx.save_for_backward(*grads)
             ctx.dtypes = [None if x is None else x.dtype for x in (queries, keys, weights)]
@@ -403,12 +434,12 @@ class IndexerLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         grads = [None if x is None else (x * grad).to(t) for x, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
-        return (*grads, None, None, None, None)
+        return (*grads, *(None,) * 5)
 
 
 def run_loss(
     queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
-    positions: Tensor, counts: Tensor, wanted: bool,
+    positions: Tensor, counts: Tensor, selected: Tensor | None, wanted: bool,
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
     """The loss, and the gradients of queries, keys and weights if they are wanted."""
     queries, keys = single(queries).contiguous(), single(keys)
@@ -425,8 +456,10 @@ def run_loss(
         args.p_batch, args.p_group, args.p_time, args.p_key = explicit.stride()
     else:
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
-        packed = pack_rows(kernels, k, 0)
-        args.q, args.keys, args.logsumexp = heads(q), address(packed), address(logsumexp)
+        args.logsumexp, args.logits = address(logsumexp), address(recalled(target, selected))
+        if not args.logits:
+            packed = pack_rows(kernels, k, 0)
+            args.q, args.keys = heads(q), address(packed)
         args.heads, args.target_groups = q.shape[1], target.groups
     packed_index = pack_rows(kernels, keys, 1)
     args.queries, args.index_keys, args.weights = address(queries), address(packed_index), address(weights)

@@ -21,6 +21,7 @@ struct Attend {
   Heads grad_out, grad_q, grad_k, grad_v;  // grad_q.data: `parts` tensors, part_stride apart
   int64_t part_stride;
   float* grad_sink;          // [batch, head, parts]
+  float* logits;             // null, or [batch, head, time, slot]: kept for the indexer loss
 };
 
 namespace {
@@ -120,11 +121,13 @@ extern "C" bool attend_forward(const Attend* args) {
         const int32_t* index = slots.at(t, s0);
         R q = R::read(a.q.at(b, h, t));
         for (vf& x : q.x) x *= scale;
+        float* kept = a.logits ? a.logits + ((b * a.heads + h) * a.time + t) * a.slots + s0 : nullptr;
         vf highest = splat(-INF);
         for (int64_t i = 0; i < n; i += W) {
           vf logit = dots<D, FORWARD>(q, k, index + i, n - i);
           if (n - i < W) logit = lanes() < int32_t(n - i) ? logit : splat(-INF);
           store(logits + i, logit);
+          if (kept) memcpy(kept + i, logits + i, std::min<int64_t>(n - i, W) * sizeof(float));
           highest = larger(logit, highest);
         }
         const float before = !first ? peak[t] : a.sink ? a.sink[h] : -INF;
