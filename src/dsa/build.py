@@ -12,9 +12,9 @@ from dsa.model import SparseTransformer
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Hydra's instantiate, with the object's own error instead of Hydra's around it."""
+    """Hydra's instantiate with plain lists and dictionaries, and with the object's own error instead of Hydra's."""
     try:
-        return hydra.utils.instantiate(node, **arguments)
+        return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
         cause = error.__cause__
         while isinstance(cause, InstantiationException):
@@ -38,7 +38,6 @@ def build_model(cfg: DictConfig, vocab_size: int | None = None) -> SparseTransfo
     vocab = build_data(cfg).vocab_size if vocab_size is None else vocab_size
     return instantiate(
         cfg.model,
-        _convert_="all",
         vocab_size=vocab,
         pattern=instantiate(cfg.pattern),
         precision=instantiate(cfg.precision),

@@ -159,8 +159,7 @@ def kill_when(process, seen):
 
 
 def rows(folder: Path):
-    text = next(folder.glob("*/metrics.csv")).read_text()
-    return list(csv.DictReader(text.splitlines()))
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
 def timeless(table, names):
@@ -185,11 +184,11 @@ def test_a_killed_run_ends_in_the_same_weights_and_a_gapless_record(moment, unin
     result = train(compose(overrides))
     assert same(weights(result), weights(uninterrupted))
     assert result.val_loss == uninterrupted.val_loss
-    for study in ("runs", "dense"):
-        whole, resumed = (rows(Path(r.folder).parents[1] / study) for r in (uninterrupted, result))
+    for folder in (f"runs/{result.run_id}", f"dense/{result.base_run_id}", f"dense/{result.control_run_id}"):
+        whole, resumed = (rows(Path(r.folder).parents[1] / folder) for r in (uninterrupted, result))
         kept = [name for name in whole[0] if not name.startswith("speed/")]
         assert timeless(resumed, kept) == timeless(whole, kept)
-    steps = [int(row["step"]) for row in rows(outputs / "runs") if row["kind"] == "train"]
+    steps = [int(row["step"]) for row in rows(Path(result.folder)) if row["kind"] == "train"]
     assert steps == list(range(13, 31))
 
 
