@@ -27,6 +27,7 @@ class Composer:
         self.load, self.extra, self.private = load, extra, private
         self.composed: dict[tuple[str, ...], DictConfig] = {}
         self.choices: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.raw: dict[tuple[str, ...], dict[str, Any]] = {}
         self.groups = set(self.options(()))
 
     def options(self, overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -43,6 +44,7 @@ class Composer:
                 for key in ("hydra", *self.private):
                     cfg.pop(key, None)
             self.composed[overrides], self.choices[overrides] = cfg, choices
+            self.raw[overrides] = OmegaConf.to_container(cfg, resolve=False)  # type: ignore[assignment]
         return self.composed[overrides]
 
     def config(self, layers: Layer) -> DictConfig:
@@ -78,10 +80,11 @@ class Composer:
 
     def reaches_out(self, group: str, option: str) -> bool:
         """Whether an option changes more than its own group, as an experiment does; Hydra then composes it whole."""
-        base, one = self.whole(()), self.whole((f"{group}={option}",))
-        if set(base) != set(one):
-            return True
-        return any(base._get_node(key) != one._get_node(key) for key in base if key != group)
+        one = (f"{group}={option}",)
+        self.whole(())
+        self.whole(one)
+        base, changed = ({k: v for k, v in self.raw[key].items() if k != group} for key in ((), one))
+        return base != changed
 
 
 def stacked(*layers: Layer, groups: set[str]) -> Layer:

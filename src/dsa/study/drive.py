@@ -57,7 +57,7 @@ class Drive:
         self.first: dict[str, PlannedRun] = {}
         for run in self.runs:
             self.first.setdefault(run.config_hash, run)
-        self.stale = self.runs[0].cfg.stale
+        self.stale = self.runs[0].template.stale
         self.unwritten: dict[str, str] = {}  # hash -> reason, where the run folder could not take it
         self.launcher_error: str | None = None
         self.linked = 0
@@ -178,9 +178,10 @@ class Drive:
 
     def fail(self, run: PlannedRun, category: str, reason: str) -> None:
         """Record a failure that the run could not record itself."""
-        plan = Plan(run.cfg, None)
+        cfg = run.cfg
+        plan = Plan(cfg, None)
         plan.run_id, plan.config_hash, plan.folder = run.run_id, run.config_hash, run.folder  # as its data gave them
-        if keep_failure(run.cfg, plan, category, reason, "") is None:
+        if keep_failure(cfg, plan, category, reason, "") is None:
             self.unwritten[run.config_hash] = reason
 
     def marker(self, run: PlannedRun) -> Path | None:

@@ -14,10 +14,10 @@ OVERHEAD = 0.012  # seconds per layer and step that small matrices cost beside t
 
 def predicted(run: PlannedRun) -> float:
     """Seconds of a run on two CPU cores, about."""
-    model, rows = run.cfg.model, run.cfg.data.batch_size
+    model, rows = run.template.model, run.template.data.batch_size
     tokens = rows * run.seq_len
     attention = 12 * model.layers * model.d_model * rows * run.seq_len**2 / 2
-    per_step = (6 * parameters(run.cfg) * tokens + attention) / RATE + OVERHEAD * model.layers
+    per_step = (6 * parameters(run.template) * tokens + attention) / RATE + OVERHEAD * model.layers
     return 5.0 + run.steps * per_step
 
 

@@ -1,7 +1,8 @@
 """Every run of a study, before any of them starts: deduplicated, in order, with what cannot apply set apart."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class PlannedRun:
         kind: base and control are the shared dense runs, run is anything else.
         label: of its condition or control.
         role: base, control or condition.
+        template: its configuration, which the seeds share.
         needs: hashes of the dense runs that it stands on.
         steps: optimiser steps of its own, its dense base's not counted.
         reason: why it cannot apply; None if it can. Only runs that can have a name and a folder.
@@ -37,7 +39,7 @@ class PlannedRun:
     kind: str
     seq_len: int
     seed: int
-    cfg: DictConfig = field(repr=False)
+    template: DictConfig = field(repr=False)
     study: str = ""
     run_id: str = ""
     config_hash: str = ""
@@ -45,6 +47,13 @@ class PlannedRun:
     needs: tuple[str, ...] = ()
     reason: str | None = None
     steps: int = 0
+
+    @property
+    def cfg(self) -> DictConfig:
+        """Its whole configuration."""
+        cfg = deepcopy(self.template)
+        cfg.seed = self.seed
+        return cfg
 
 
 @dataclass
@@ -74,16 +83,12 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     runs: list[PlannedRun] = []
     shared: dict[str, tuple[str, ...]] = {}
     for seq_len in study.seq_len:
-        for seed in study.seed:
-            dense: list[PlannedRun] = []
-            for label, role, layer in points(study, composer.groups):
-                cfg = composer.config({**layer, "seq_len": seq_len, "seed": seed})
-                with open_dict(cfg):
-                    cfg.name = study.name
-                runs.append(planned(PlannedRun(label, role, "run", seq_len, seed, cfg), data))
-                if runs[-1].reason is None:
-                    dense += stands_on(runs[-1], data, shared, study, context_of(layer, study, composer.groups))
-            runs += dense
+        for label, role, layer in points(study, composer.groups):
+            cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
+            with open_dict(cfg):
+                cfg.name = study.name
+            context = context_of(layer, study, composer.groups)
+            runs += seeds_of(PlannedRun(label, role, "run", seq_len, study.seed[0], cfg), study, context, data, shared)
     out = StudyPlan(study, sorted(runs, key=lambda run: IN_ORDER.index(run.kind)))
     if not any(run.role == "condition" and run.reason is None for run in runs):
         reasons = sorted({run.reason for run in runs if run.reason})
@@ -130,16 +135,36 @@ def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
     return "-".join(str(v) for k, v in own.items() if k in groups or "." in k)
 
 
-def planned(run: PlannedRun, data: "DataStore") -> PlannedRun:
-    """The run with its name, hash and folder, or with the reason why it cannot apply."""
+def seeds_of(
+    one: PlannedRun, study: Study, context: str, data: "DataStore", shared: dict[str, tuple[str, ...]]
+) -> list[PlannedRun]:
+    """A condition at one length under every seed, with the dense runs that no earlier condition brought.
+
+    A run has a name, a hash and a folder, or the reason why it cannot apply.
+    """
     try:
-        module = data.of(run.cfg)
-        run.reason = obstacle(run.cfg)
+        module = data.of(one.template)
+        reason = obstacle(one.template)
     except ValueError as error:
-        run.reason = str(error)
-    if run.reason is None:
-        named(run, Plan(run.cfg, module))
-    return run
+        module, reason = None, str(error)
+    if module is None or reason is not None:
+        return [replace(one, seed=seed, reason=reason) for seed in study.seed]
+    out: list[PlannedRun] = []
+    content = resolved(one.template)
+    around = {k: v for k, v in content.items() if k not in (*GROUPS, "objective", "choices", "overridden", "seed")}
+    around["data"] = {**content["data"], "seed": None}
+    key = digest([around, one.template.choices.get("recipe")])
+    for seed in study.seed:
+        one.template.seed = seed
+        run = replace(one, seed=seed)
+        named(run, Plan(one.template, module))
+        out.append(run)
+        if f"{key}-{seed}" not in shared:
+            dense = stands_on(run, module, study, context)
+            shared[f"{key}-{seed}"] = tuple(needed.config_hash for needed in dense)
+            out += dense
+        run.needs = tuple(h for h in shared[f"{key}-{seed}"] if h != run.config_hash)
+    return out
 
 
 def named(run: PlannedRun, plan: Plan) -> PlannedRun:
@@ -153,29 +178,18 @@ def has_base(cfg: DictConfig) -> bool:
     return bool(cfg.recipe.dense.steps and (cfg.recipe.warmup.steps or cfg.recipe.sparse.steps))
 
 
-def stands_on(
-    run: PlannedRun, data: "DataStore", shared: dict[str, tuple[str, ...]], study: Study, context: str
-) -> list[PlannedRun]:
-    """The dense runs that a run needs and that no earlier one brought; notes their hashes in the run."""
-    plain = resolved(run.cfg)
-    content = {k: v for k, v in plain.items() if k not in (*GROUPS, "objective", "choices", "overridden", "label")}
-    key = digest([content, run.cfg.choices.get("recipe")])
-    new: list[PlannedRun] = []
-    if key not in shared:
-        hashes: list[str] = []
-        for kind, cfg in (("base", base_of(run.cfg)), ("control", control_of(run.cfg))):
-            if cfg is None:
-                continue
-            role = "control" if kind == "control" and "dense" in study.controls else "base"
-            label = "dense" + (f"-{context}" if context and role == "control" else "")
-            dense = PlannedRun(label, role, kind, run.seq_len, run.seed, cfg)
-            named(dense, Plan(cfg, data.of(run.cfg)))
-            dense.needs = tuple(hashes)
-            hashes.append(dense.config_hash)
-            new.append(dense)
-        shared[key] = tuple(hashes)
-    run.needs = tuple(h for h in shared[key] if h != run.config_hash)
-    return new
+def stands_on(run: PlannedRun, module: DataModule, study: Study, context: str) -> list[PlannedRun]:
+    """The dense base and the dense control of a run."""
+    out: list[PlannedRun] = []
+    for kind, cfg in (("base", base_of(run.template)), ("control", control_of(run.template))):
+        if cfg is None:
+            continue
+        role = "control" if kind == "control" and "dense" in study.controls else "base"
+        label = f"dense-{context}" if context and role == "control" else "dense"
+        dense = PlannedRun(label, role, kind, run.seq_len, run.seed, cfg)
+        dense.needs = tuple(before.config_hash for before in out)
+        out.append(named(dense, Plan(cfg, module)))
+    return out
 
 
 class DataStore:
