@@ -27,7 +27,8 @@ def show(rows: Rows, title: str) -> None:
             f"{row['ratio']:.2f}", "" if fastest is None else f"{fastest:.2f} ({row['fastest_dtype']})",
             f"{row['peak_mb']:.0f}", f"{row['dense_peak_mb']:.0f}", "" if speed is None else f"{speed:.0f}",
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    Console(width=max(console.width, 120)).print(table)
 
 
 def about(rows: Rows) -> str:

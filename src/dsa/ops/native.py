@@ -285,8 +285,8 @@ def attend(
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
     positions, counts = (x.int().contiguous() for x in selection)
-    keep = KEPT_LOGITS >= 4 * q.shape[0] * q.shape[1] * positions[0, 0].numel() and torch.is_grad_enabled()
-    logits = torch.empty(q.shape[0] * q.shape[1] * positions[0, 0].numel() + 64) if keep else None
+    many = q.shape[0] * q.shape[1] * positions[0, 0].numel()
+    logits = torch.empty(many + 64) if 4 * many <= KEPT_LOGITS and torch.is_grad_enabled() else None
     out, logsumexp = Attend.apply(q, k, v, sink, positions, counts, logits)
     if logits is not None:
         remember(logsumexp, logits, q, k, selection.positions)
@@ -301,8 +301,9 @@ def remember(logsumexp: Tensor, logits: Tensor, q: Tensor, k: Tensor, positions:
 def recalled(target: TrueAttention, positions: Tensor | None) -> Tensor | None:
     """The logits of this attention over these positions, if the forward pass kept them."""
     logits, q, k, of = getattr(target.logsumexp, "kept_logits", (None, 0, 0, None))
-    same = q == target.queries.data_ptr() and k == target.keys.data_ptr() and of is positions is not None
-    return logits if same and of.shape[1] in (1, target.groups) else None
+    if positions is None or of is not positions or positions.shape[1] not in (1, target.groups):
+        return None
+    return logits if (q, k) == (target.queries.data_ptr(), target.keys.data_ptr()) else None
 
 
 class Attend(torch.autograd.Function):
@@ -385,7 +386,7 @@ def run_attend(
 def dense_logsumexp(
     q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
 ) -> Float[Tensor, "batch head time"]:
-    """As `reference.dense_logsumexp`: what `select` can learn of rows of scores, a group per head, scores the logits."""
+    """As `reference.dense_logsumexp`: what `select` can learn of rows of scores, a group per head."""
     batch, _, time, dim = q.shape
     everything = (Zone(first=None, keep="all"),)
     logits = IndexFeatures(q.detach().float()[:, :, :, None] * dim**-0.5, k.detach(), activation="none")

@@ -32,7 +32,7 @@ constexpr int64_t P = PADDED<D>;
 // One record per key: what a query needs of it lies in one page, and no two of these rows have equal low address bits.
 constexpr int64_t FORWARD = 2 * P;   // k, v
 constexpr int64_t BACKWARD = 4 * P;  // k, v, dk, dv
-constexpr int64_t BATCH = 16;        // keys whose probabilities are computed before they are used
+constexpr int64_t BATCH = W;         // keys whose probabilities are computed before they are used: more leave the cache
 
 struct Slots {
   const int32_t *positions, *bounds;
@@ -163,6 +163,7 @@ extern "C" bool attend_forward(const Attend* args) {
 
 // dv = P^T do, ds = P (do v^T - delta), dq = ds k, dk = ds^T q, with P made anew from the log-sum-exp.
 // Only this unit adds to the gradients of its keys, in the order of the queries: the same bits on every run.
+// (Gathering from the transposed selection instead, without scattering, was measured 1.3 to 2 times slower.)
 extern "C" bool attend_backward(const Attend* args) {
   const Attend& a = *args;
   if (!find_bounds(a)) return false;

@@ -1,0 +1,74 @@
+"""The bench command: rows, table, plot; figures that can be checked by hand."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from dsa.bench import attention, measure, peers, report
+from dsa.bench.__main__ import main
+from dsa.ops.cost import attention_flops, kept_pairs
+
+COLUMNS = {"length", "component", "direction", "ms", "dense_ms", "ratio", "peak_mb", "dense_peak_mb", "flops",
+           "gflops_per_s", "machine"}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["blocked"])
+def test_attention_prints_a_table_and_writes_rows_and_a_plot(tmp_path, capsys, backend):
+    path = tmp_path / "speed.json"
+    main(f"attention --lengths 64,128 --k 16 --heads 2 --dim 8 --backend {backend} --rounds 1 --json {path}".split())
+    rows = json.loads(path.read_text())
+    kinds = {(row["length"], row["component"], row["direction"]) for row in rows}
+    parts = ("select", "attend", "loss", "total")
+    assert kinds == {(n, part, way) for n in (64, 128) for part in parts for way in ("forward", "train")}
+    assert all(set(row) >= COLUMNS for row in rows)
+    assert all(row["ratio"] == row["dense_ms"] / row["ms"] for row in rows)
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
+    assert "x dense" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
+    path = tmp_path / "train.json"
+    main(f"train --lengths 64 --k 16 --rounds 1 --json {path}".split())
+    rows = {row["component"]: row["ms"] for row in json.loads(path.read_text())}
+    assert set(rows) == {"indexer", "select", "attend", "indexer_loss", "rest", "total"}
+    assert min(rows.values()) > 0
+    assert sum(rows.values()) == pytest.approx(2 * rows["total"], rel=0.05)
+
+
+def test_peak_memory_counts_what_is_allocated_beyond_the_results():
+    def work():
+        first = torch.empty(1_000_000)
+        second = torch.empty(500_000)
+        del first
+        return [second]
+
+    assert measure.peak_memory(work) == pytest.approx(4e6, rel=0.01)
+
+
+def test_works_take_turns_and_the_median_counts():
+    calls = []
+    times = measure.take_turns({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=2)
+    assert calls == ["a", "b"] * 3  # the first round warms up
+    assert set(times) == {"a", "b"}
+
+
+def test_the_break_even_is_where_the_ratio_crosses_one():
+    assert report.break_even([1024, 4096], [0.5, 1.5]) == pytest.approx(2048)
+    assert report.break_even([1024, 4096], [0.5, 0.9]) is None
+    assert report.break_even([1024, 4096], [2.0, 4.0]) is None
+
+
+def test_operations_are_counted_by_the_cost_formulas():
+    costs = attention.costs(length=100, k=10, index=(1, 8), heads=2, dim=4, batch=3)
+    assert costs["attend/forward"] == 3 * attention_flops(2, 4, kept_pairs(100, 10))
+    assert costs["attend/train"] == 3 * costs["attend/forward"]
+    assert costs["select/forward"] == 3 * (2 * 8 + 3) * 5050
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is not None, reason="transformers is installed")
+def test_without_transformers_the_peers_say_how_to_get_it():
+    with pytest.raises(SystemExit, match="pip install 'transformers"):
+        peers.works(32, 4, (1, 8), 2, 8, 1)
