@@ -14,7 +14,7 @@ from dsa.ops.zones import Zone
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 CAUSAL = (Zone(None),)
-examples = settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck), derandomize=True)
+examples = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
 @pytest.fixture(autouse=True)
