@@ -301,7 +301,9 @@ def remember(logsumexp: Tensor, logits: Tensor, q: Tensor, k: Tensor, positions:
 def recalled(target: TrueAttention, positions: Tensor | None) -> Tensor | None:
     """The logits of this attention over these positions, if the forward pass kept them."""
     logits, q, k, of = getattr(target.logsumexp, "kept_logits", (None, 0, 0, None))
-    if of is None or of is not positions or of.shape[1] not in (1, target.groups):
+    if positions is None or positions is not of:
+        return None
+    if positions.shape[1] not in (1, target.groups):  # another group's keys
         return None
     return logits if (q, k) == (target.queries.data_ptr(), target.keys.data_ptr()) else None
 
