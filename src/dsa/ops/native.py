@@ -300,7 +300,8 @@ def remember(logsumexp: Tensor, logits: Tensor, q: Tensor, k: Tensor, positions:
 
 def recalled(target: TrueAttention, positions: Tensor | None) -> Tensor | None:
     """The logits of this attention over these positions, if the forward pass kept them."""
-    logits, q, k, of = getattr(target.logsumexp, "kept_logits", (None, 0, 0, None))
+    kept: tuple[Any, int, int, Any] = getattr(target.logsumexp, "kept_logits", (None, 0, 0, None))
+    logits, q, k, of = kept
     if positions is None or positions is not of:
         return None
     if positions.shape[1] not in (1, target.groups):  # another group's keys
