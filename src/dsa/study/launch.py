@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from dsa.study.composer import Load
 from dsa.study.drive import Dispatch
 from dsa.study.plan import PlannedRun
+from dsa.study.queue import Queue
 from dsa.study.sweep import sweep
 
 
@@ -42,8 +43,10 @@ def through(launcher: Any) -> Dispatch:
     """Train runs by Hydra's launch(): each is given the file with its planned configuration."""
 
     def dispatch(runs: list[PlannedRun], files: list[Path]) -> list[str | None]:
-        returns = launcher.launch([[f"planned={quoted(file)}"] for file in files], initial_job_idx=0)
-        return [reason(answer) for answer in returns]
+        jobs = [[f"planned={quoted(file)}"] for file in files]
+        if hasattr(launcher, "_EXECUTOR"):
+            return Queue(launcher).train(jobs, [run.folder for run in runs])
+        return [reason(answer) for answer in launcher.launch(jobs, initial_job_idx=0)]
 
     return dispatch
 

@@ -132,7 +132,7 @@ def root(key: str) -> str:
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
     """What a condition changes besides what is compared: its dense runs and controls are its own."""
     own = {k: v for k, v in layer.items() if root(k) not in (*GROUPS, "objective") and study.common.get(k) != v}
-    return "-".join(str(v) for k, v in own.items() if k in groups or "." in k)
+    return "-".join(str(v) if k in groups else f"{k.split('.')[-1]}{v}" for k, v in own.items())
 
 
 def seeds_of(
