@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
-from dsa.study.claim import write
+from dsa.study.claim import read, write
 from dsa.study.job import STOP, write_job
 from dsa.study.options import Options
 from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
@@ -16,6 +17,9 @@ from dsa.training.run import keep_failure
 
 Dispatch = Callable[[list[PlannedRun], list[Path]], list[str | None]]
 """Trains runs, given their files; answers with the reason of each that failed. It may raise, or leave runs undone."""
+
+Submit = Callable[[list[PlannedRun], list[Path], list[str]], list[str]]
+"""Hands runs to a scheduler, to begin after some jobs have ended; answers with their jobs' ids."""
 
 STUDY = "study.json"
 POLL = 1.0  # seconds between looks at runs that somebody else trains
@@ -61,6 +65,7 @@ class Drive:
         self.unwritten: dict[str, str] = {}  # hash -> reason, where the run folder could not take it
         self.launcher_error: str | None = None
         self.linked = 0
+        self.groups: dict[str, str] = {}  # of each study on a dashboard: its name and the day it began
 
     @property
     def unique(self) -> list[PlannedRun]:
@@ -89,13 +94,29 @@ class Drive:
         self.link_shared()
         return self.outcome()
 
+    def submit(self, submit: Submit) -> list[str]:
+        """Hand what is left to a scheduler and return: dense bases first, then what stands on them; the jobs' ids."""
+        self.write_plans()
+        self.link_finished()
+        before: list[str] = []
+        every: list[str] = []
+        for kind in IN_ORDER:
+            runs = self.open([run for run in self.unique if run.kind == kind])
+            files = [self.file(run) for run in runs]
+            if runs:
+                before = submit(runs, files, before)
+                every += before
+        return every
+
     def write_plans(self) -> None:
         """study.json beside the runs: question, conditions, and which run is which."""
         for plan in self.plans:
             folder = self.outputs / plan.study.name
             folder.mkdir(parents=True, exist_ok=True)
             (folder / STOP).unlink(missing_ok=True)
-            write(folder / STUDY, record(plan))
+            created = read(folder / STUDY).get("created", f"{date.today()}")
+            self.groups[plan.study.name] = f"{plan.study.name} {created}"
+            write(folder / STUDY, record(plan) | {"created": created})
 
     def link_finished(self) -> None:
         """Take runs over that any other study has finished."""
@@ -145,7 +166,7 @@ class Drive:
         ready, files = [], []
         for run in runs:
             try:
-                files.append(write_job(run, self.options.timeout_minutes, self.marker(run)))
+                files.append(self.file(run))
                 ready.append(run)
             except OSError as error:
                 self.unwritten[run.config_hash] = f"cannot write {run.folder} ({error})"
@@ -160,6 +181,11 @@ class Drive:
             result = sound(run.folder)
             if reason is not None and (result is None or result.status != "failed"):
                 self.unwritten[run.config_hash] = reason
+
+    def file(self, run: PlannedRun) -> Path:
+        """The file from which a worker trains a run."""
+        group = self.groups.get(run.study, run.study)
+        return write_job(run, self.options.timeout_minutes, self.marker(run), group)
 
     def await_others(self, runs: list[PlannedRun]) -> None:
         """Wait for runs that another sweep trains, until they are done or given up."""

@@ -27,11 +27,12 @@ class TimedOut(Exception):
     """A run took longer than the study allows."""
 
 
-def write_job(planned: PlannedRun, timeout_minutes: float | None, stop: Path | None) -> Path:
+def write_job(planned: PlannedRun, timeout_minutes: float | None, stop: Path | None, group: str) -> Path:
     """Put the planned run into its folder; returns the file a worker reads.
 
     Args:
         stop: a marker that a failed run leaves to keep the others from starting; None lets them start.
+        group: of the run on a dashboard.
     """
     planned.folder.mkdir(parents=True, exist_ok=True)
     path = planned.folder / PLANNED
@@ -39,7 +40,7 @@ def write_job(planned: PlannedRun, timeout_minutes: float | None, stop: Path | N
         "kind": planned.kind,
         "timeout_minutes": timeout_minutes,
         "stop": None if stop is None else str(stop.resolve()),
-        "config": resolved(planned.cfg),
+        "config": resolved(planned.cfg) | {"label": planned.label, "group": group},
     }
     temporary = path.with_suffix(".writing")
     OmegaConf.save(OmegaConf.create(content), temporary)

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from dsa.study.composer import Load
-from dsa.study.drive import Dispatch
+from dsa.study.drive import Dispatch, Submit
 from dsa.study.plan import PlannedRun
 from dsa.study.queue import Queue
 from dsa.study.sweep import sweep
@@ -23,7 +23,16 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
     """
     again = "stopped: the same command goes on where this one was"
     try:
-        status = sweep(cfg, arguments, load, through(launcher), workers(cfg))
+        scheduler = getattr(launcher, "_EXECUTOR", None)
+        status = sweep(
+            cfg,
+            arguments,
+            load,
+            through(launcher),
+            workers(cfg),
+            submit=by_scheduler(launcher) if scheduler == "slurm" else None,
+            one_process=scheduler is None,
+        )
     except (ValueError, OSError, HydraException) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
@@ -49,6 +58,16 @@ def through(launcher: Any) -> Dispatch:
         return [reason(answer) for answer in launcher.launch(jobs, initial_job_idx=0)]
 
     return dispatch
+
+
+def by_scheduler(launcher: Any) -> Submit:
+    """Hand runs to SLURM and return; the last job, without runs, looks after the study's folder."""
+
+    def submit(runs: list[PlannedRun], files: list[Path], after: list[str]) -> list[str]:
+        jobs = [[f"planned={quoted(file)}"] for file in files]
+        return [job.job_id for job in Queue(launcher).submit(jobs, [run.folder for run in runs], after)]
+
+    return submit
 
 
 def quoted(path: Path) -> str:

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from omegaconf import OmegaConf
+
 from dsa.study.claim import given_up, working
 from dsa.study.plan import PlannedRun
 from dsa.study.queue import queued
@@ -26,14 +28,23 @@ def state(folder: Path, stale: str = "rerun") -> State:
     if working(folder):
         return "running"
     if result is not None and result.status == "finished":
-        same = result.provenance.get("code") == code_fingerprint()
-        return "done" if same or stale == "keep" else "stale"
+        return "done" if stale == "keep" or same_code(folder, result) else "stale"
     if queued(folder):
         return "queued"
     if result is not None:
         return "failed"
     begun = given_up(folder) or (folder / "checkpoints").exists()
     return "interrupted" if begun else "missing"
+
+
+def same_code(folder: Path, result: RunResult) -> bool:
+    """Whether this very code made a result; the user's own packages count where the run names them."""
+    made_by = result.provenance.get("code")
+    if made_by == code_fingerprint():
+        return True
+    config = folder / "config.yaml"
+    packages = OmegaConf.select(OmegaConf.load(config), "allow_targets", default=[]) if config.exists() else []
+    return bool(packages) and made_by == code_fingerprint(tuple(packages))
 
 
 def sound(folder: Path) -> RunResult | None:

@@ -8,17 +8,26 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from dsa.study.composer import Composer, Load
-from dsa.study.drive import Dispatch, Drive
+from dsa.study.drive import Dispatch, Drive, Submit
 from dsa.study.lists import values_of
 from dsa.study.options import Options, options_of, private_keys
 from dsa.study.plan import DataStore, StudyPlan, plan_study
 from dsa.study.spec import Study, read
-from dsa.study.tell import show_outcome, show_plan
+from dsa.study.tell import show_outcome, show_plan, show_submitted
+from dsa.study.timing import time_study
 
 OWN = ("study", "name")
 
 
-def sweep(cfg: DictConfig, arguments: list[str], load: Load, dispatch: Dispatch, workers: int = 1) -> int:
+def sweep(
+    cfg: DictConfig,
+    arguments: list[str],
+    load: Load,
+    dispatch: Dispatch,
+    workers: int = 1,
+    submit: Submit | None = None,
+    one_process: bool = True,
+) -> int:
     """Plan and carry through what a command line asks; the exit status.
 
     Args:
@@ -27,6 +36,8 @@ def sweep(cfg: DictConfig, arguments: list[str], load: Load, dispatch: Dispatch,
         load: Hydra's composition of sweep.yaml.
         dispatch: trains runs.
         workers: runs that it trains at once.
+        submit: hands runs to a scheduler without waiting; None if the launcher has none.
+        one_process: whether a run gets one process, so that it cannot use several devices.
 
     Raises:
         ValueError: a setting is impossible.
@@ -34,12 +45,23 @@ def sweep(cfg: DictConfig, arguments: list[str], load: Load, dispatch: Dispatch,
     """
     options = options_of(cfg)
     plans = plan_all(cfg, arguments, load, options)
+    if one_process:
+        check_devices(plans)
     show_plan(plans, workers)
     if options.dry_run:
         return 0
     outputs = Path(cfg.output_dir)
-    outcome = Drive(plans, outputs, options, dispatch)()
+    drive = Drive(plans, outputs, options, dispatch)
+    if not options.wait:
+        if submit is None:
+            raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
+        show_submitted(drive.submit(submit), [outputs / plan.study.name for plan in plans])
+        return 0
+    outcome = drive()
     folders = [outputs / plan.study.name for plan in plans]
+    if options.timing and outcome.status == 0:
+        for plan, folder in zip(plans, folders, strict=True):
+            time_study(plan, folder)
     show_outcome(outcome, folders, ["python", "sweep.py", *without(arguments, "retry_failed")])
     return outcome.status
 
@@ -50,7 +72,7 @@ def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options
     composer = Composer(load, extra, private_keys())
     lists = {key: values for key, values in given.items() if key not in (*OWN, *private_keys())}
     listed = composer.whole(())
-    kept = {key: [values] for key, values in lists.items() if is_list_setting(listed, key) and len(values) > 1}
+    kept = {key: [values] for key, values in lists.items() if is_list_setting(listed, key)}
     data = DataStore()
     return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, load, options, composer.groups)]
 
@@ -103,6 +125,24 @@ def is_list_setting(cfg: DictConfig, key: str) -> bool:
 
 def without(arguments: list[str], key: str) -> list[str]:
     return [argument for argument in arguments if not argument.startswith(f"{key}=")]
+
+
+def check_devices(plans: list[StudyPlan]) -> None:
+    """Refuse runs that want several devices where each gets one process.
+
+    Raises:
+        ValueError: naming the launcher to use.
+    """
+    for plan in plans:
+        for run in plan.applicable:
+            trainer = run.template.trainer
+            many = trainer.num_nodes > 1 or (isinstance(trainer.devices, int) and trainer.devices > 1)
+            if many or (OmegaConf.is_list(trainer.devices) and len(trainer.devices) > 1):
+                raise ValueError(
+                    f"trainer.devices = {trainer.devices}, trainer.num_nodes = {trainer.num_nodes}: this launcher "
+                    "gives a run one process. Give hydra/launcher=submitit_slurm with hydra.launcher.tasks_per_node "
+                    "and gpus_per_node equal to the devices (docs/studies.md), or trainer.devices=1."
+                )
 
 
 def in_process(work: Callable[[Path], str | None]) -> Dispatch:

@@ -51,6 +51,14 @@ def not_applicable(plan: StudyPlan) -> dict[str, int]:
     return dict(Counter(f"{run.label} at {run.seq_len}: {run.reason}" for run in plan.runs if run.reason))
 
 
+def show_submitted(jobs: list[str], folders: list[Path]) -> None:
+    """What was handed to a scheduler, and how to follow it."""
+    out = console()
+    out.print(f"{len(jobs)} jobs submitted" + (f": {jobs[0]} to {jobs[-1]}" if jobs else ""))
+    for folder in folders:
+        out.print(f"python -m dsa.study status {folder}")
+
+
 def show_outcome(outcome: Outcome, folders: list[Path], command: list[str]) -> None:
     """What failed and the command that repeats just that; where everything lies."""
     out = console()

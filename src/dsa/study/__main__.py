@@ -1,0 +1,95 @@
+"""Look after a study: python -m dsa.study status|sync|browse outputs/<study>"""
+
+import argparse
+import subprocess
+import sys
+import webbrowser
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dsa.study.claim import CLAIM, read
+from dsa.study.queue import QUEUED
+from dsa.study.store import state
+
+SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dsa.study", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("status", "how many runs are done, running, queued, failed, stale"),
+        ("sync", "upload the study to W&B, each run rebuilt from its files"),
+        ("browse", "open the study's report, or its runs with `wandb leet`"),
+    ):
+        commands.add_parser(name, help=text).add_argument("folder", type=Path, help="outputs/<study>")
+    given = parser.parse_args(arguments)
+    if not (given.folder / "study.json").exists():
+        print(
+            f"error: {given.folder}: no study.json there. Give the folder of a study, outputs/<study>.", file=sys.stderr
+        )
+        return 2
+    return {"status": status, "sync": upload, "browse": browse}[given.command](given.folder)
+
+
+def status(folder: Path) -> int:
+    """Runs of each condition by state; where those under way are."""
+    rows: dict[str, Counter[str]] = {}
+    active: list[str] = []
+    seen: set[tuple[str, str]] = set()
+    for run in read(folder / "study.json")["runs"]:
+        counts = rows.setdefault("dense base" if run["role"] == "base" else run["label"], Counter())
+        if run["run_id"] is None:
+            counts["not applicable"] += 1
+            continue
+        place = folder.parent / run["study"] / run["run_id"]
+        now = state(place)
+        counts[now] += 1
+        if (run["study"], run["run_id"]) not in seen and now in ("running", "queued"):
+            claim, note = read(place / CLAIM), read(place / QUEUED)
+            who = f"{claim['host']} process {claim['pid']}" if claim else f"{note['cluster']} job {note['job_id']}"
+            active.append(f"{now}: {run['run_id']} ({who})")
+        seen.add((run["study"], run["run_id"]))
+    columns = [name for name in (*SHOWN, "not applicable") if any(counts[name] for counts in rows.values())]
+    table = Table("condition", *columns)
+    for label, counts in rows.items():
+        table.add_row(label, *(str(counts[name] or "") for name in columns))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    for line in active:
+        console.print(line)
+    return 0
+
+
+def upload(folder: Path) -> int:
+    """Send the study to W&B."""
+    from dsa.study.sync import sync
+    from dsa.training.mirrors import has_key
+
+    sent, unchanged = sync(folder)
+    print(f"{sent} runs rebuilt, {unchanged} had nothing new")
+    if not has_key():
+        print(f"no API key: upload them with  wandb sync {folder}/*/wandb-rebuilt/wandb/offline-run-*")
+    return 0
+
+
+def browse(folder: Path) -> int:
+    """Open the report if there is one, else W&B's terminal viewer on the study's runs."""
+    report = folder / "report.html"
+    if report.exists():
+        print(report)
+        webbrowser.open(report.resolve().as_uri())
+        return 0
+    runs = sorted(folder.glob("*/wandb*/**/offline-run-*"))
+    if not runs:
+        print(f"{folder}: neither report.html nor runs that W&B kept; run the study to its end first.", file=sys.stderr)
+        return 1
+    return subprocess.run(["wandb", "leet", str(runs[-1].parent)]).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Studies small enough to plan at once and to train in seconds."""
+
+import functools
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+from conftest import SMALL
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from dsa.config import config_dir
+from dsa.study.drive import Drive, Outcome
+from dsa.study.job import work
+from dsa.study.options import Options
+from dsa.study.plan import StudyPlan
+from dsa.study.sweep import in_process, plan_all
+
+ROOT = Path(__file__).parents[2]
+TINY = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "steps=8", "timing=false", "stale=keep"]
+
+
+def load(overrides: list[str]) -> DictConfig:
+    """sweep.yaml as Hydra composes it, once for all tests."""
+    return deepcopy(composed(tuple(overrides)))
+
+
+@functools.cache
+def composed(overrides: tuple[str, ...]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("sweep", list(overrides), return_hydra_config=True)
+
+
+def plans_of(*arguments: str, **options: object) -> list[StudyPlan]:
+    """The plans of a command line."""
+    single = [a for a in arguments if "," not in a and "range(" not in a]
+    return plan_all(load(single), list(arguments), load, Options(**options))  # type: ignore[arg-type]
+
+
+def drive(plans: list[StudyPlan], outputs: Path, dispatch: object = None, **options: object) -> Outcome:
+    """Carry a study through in this process."""
+    return Drive(plans, outputs, Options(**options), dispatch or in_process(work))()  # type: ignore[arg-type]
+
+
+def command(outputs: Path, *arguments: str) -> list[str]:
+    """sweep.py on a tiny study."""
+    given = ["name=tiny", "indexer=h1d8,h2d8", *TINY, f"output_dir={outputs}", *arguments]
+    return [sys.executable, str(ROOT / "sweep.py"), *given]
+
+
+def start(outputs: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """sweep.py in a process of its own."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HOME": str(outputs.parent)} | environment
+    return subprocess.Popen(
+        command(outputs, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT
+    )

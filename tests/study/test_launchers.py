@@ -1,0 +1,58 @@
+"""Hydra's launchers for real, on a study that takes seconds."""
+
+import json
+
+import pytest
+
+from study.studies import start
+
+CRASH = """
+import os, signal
+from dsa.indexers import LightningIndexer
+
+class Crash(LightningIndexer):
+    def __init__(self, **settings):
+        os.kill(os.getpid(), signal.SIGSEGV)
+"""
+
+
+def statuses(outputs):
+    return [json.loads(file.read_text())["status"] for file in outputs.glob("tiny/*/result.json")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("package", "settings"),
+    [
+        ("hydra_plugins.hydra_joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        ("hydra_plugins.hydra_submitit_launcher", ["hydra/launcher=submitit_local"]),
+        ("hydra_plugins.hydra_ray_launcher", ["hydra/launcher=ray"]),
+    ],
+)
+def test_a_study_runs_on_this_launcher(package, settings, outputs):
+    pytest.importorskip(package)
+    process = start(outputs, *settings)
+    text, _ = process.communicate(timeout=180)
+    assert process.returncode == 0, text
+    assert statuses(outputs) == ["finished"] * 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_run_that_crashes_its_worker_fails_alone(launcher, outputs):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    code = outputs.parent / "code"
+    code.mkdir(parents=True)
+    (code / "crash.py").write_text(CRASH)
+    process = start(
+        outputs,
+        "indexer=h1d8",
+        "indexer._target_=dsa.indexers.LightningIndexer,crash.Crash",
+        "allow_targets=[crash]",
+        f"hydra/launcher={launcher}",
+        PYTHONPATH=str(code),
+    )
+    text, _ = process.communicate(timeout=180)
+    assert process.returncode == 1, text
+    assert sorted(statuses(outputs)) == ["failed"] + ["finished"] * 5, text
+    assert "killed" in text

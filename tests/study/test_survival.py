@@ -1,0 +1,195 @@
+"""Studies that lose a run, a worker, the process or the disk."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from dsa import load_study
+from dsa.study import job
+from dsa.study.claim import CLAIM, claimed, given_up, working
+from dsa.study.drive import Drive
+from dsa.study.job import work
+from dsa.study.options import Options
+from dsa.study.store import state
+from dsa.study.sweep import check_devices
+from dsa.training.result import RunResult
+from dsa.training.run import failures_kept
+from study.studies import drive, start
+
+
+def results(outputs: Path) -> dict[str, str]:
+    return {file.parent.name: json.loads(file.read_text())["status"] for file in outputs.glob("*/*/result.json")}
+
+
+def test_a_claim_keeps_others_away_until_it_ends(tmp_path):
+    with claimed(tmp_path) as mine, claimed(tmp_path) as other:
+        assert (mine, other) == (True, False)
+        assert working(tmp_path)
+    assert not working(tmp_path)
+    assert not given_up(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [{"host": "elsewhere", "pid": 1}, {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0}],
+)
+def test_a_claim_is_stale_without_a_heartbeat_or_without_its_process(tmp_path, claim):
+    (tmp_path / CLAIM).write_text(json.dumps(claim | {"token": "x"}))
+    if claim["host"] == "elsewhere":
+        assert working(tmp_path), "a fresh heartbeat of another host counts"
+        os.utime(tmp_path / CLAIM, (time.time() - 120,) * 2)
+    assert given_up(tmp_path)
+    with claimed(tmp_path) as mine:
+        assert mine
+
+
+def test_runs_on_several_devices_are_refused_where_a_run_has_one_process(tiny):
+    with pytest.raises(ValueError, match="submitit_slurm"):
+        check_devices(tiny("trainer.devices=2"))
+
+
+@pytest.mark.slow
+def test_finished_runs_are_not_repeated_and_other_studies_take_them_over(tiny, outputs):
+    assert drive(tiny(), outputs).status == 0
+    before = {file: file.stat().st_mtime_ns for file in outputs.glob("*/*/result.json")}
+    assert drive(tiny(), outputs).status == 0
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    outcome = drive(tiny("name=other"), outputs, dispatch=lambda runs, files: pytest.fail("nothing is left to train"))
+    assert (outcome.status, outcome.linked) == (0, 5)
+    frame = load_study(outputs / "other")
+    assert frame["reused_from"].notna().all()
+    assert set(frame["study"]) == {"other"}
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tiny, outputs, monkeypatch):
+    whole = job.run
+
+    def fragile(plan, kind):
+        if plan.cfg.get("label") == "h1d8":
+            with failures_kept(plan.cfg, plan):
+                raise FloatingPointError("loss is nan")
+        return whole(plan, kind)
+
+    monkeypatch.setattr(job, "run", fragile)
+    outcome = drive(tiny(), outputs)
+    assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "nan")]
+    assert len(outcome.done) == 6
+    assert drive(tiny(), outputs).status == 1, "a failed run waits for retry_failed=true"
+    monkeypatch.undo()
+    assert drive(tiny(), outputs, retry_failed=True).status == 0
+
+
+@pytest.mark.slow
+def test_a_failed_base_fails_what_stands_on_it(tiny, outputs, monkeypatch):
+    def broken(plan, kind):
+        with failures_kept(plan.cfg, plan):
+            raise MemoryError("not enough memory")
+
+    monkeypatch.setattr(job, "run", broken)
+    outcome = drive(tiny(), outputs)
+    assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] + ["dense base"] * 6
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_too_long_is_stopped(tiny, outputs):
+    outcome = drive(tiny("steps=4000"), outputs, timeout_minutes=0.02)
+    assert "timeout" in {category for _, category, _ in outcome.failed}
+
+
+@pytest.mark.slow
+def test_after_a_failure_on_error_stop_starts_nothing_more(tiny, outputs, monkeypatch):
+    def broken(plan, kind):
+        with failures_kept(plan.cfg, plan):
+            raise ValueError("impossible")
+
+    monkeypatch.setattr(job, "run", broken)
+    outcome = drive(tiny("seed=0,1"), outputs, on_error="stop")
+    assert len([1 for _, category, _ in outcome.failed if category == "config"]) == 1
+    assert outcome.missing
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_the_run_and_corrupts_nothing(tiny, outputs, monkeypatch):
+    def full(self, folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RunResult, "write", full)
+    outcome = drive(tiny(), outputs)
+    assert outcome.status == 1
+    assert any("No space left" in reason for _, _, reason in outcome.failed)
+    monkeypatch.undo()
+    assert drive(tiny(), outputs).status == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_takes_only_its_own_run_along(tiny, outputs):
+    (plan,) = plans = tiny()
+    guilty = next(run for run in plan.runs if run.label == "h1d8").folder.name
+
+    def dying(runs, files):
+        for run, file in zip(runs, files, strict=True):
+            if run.folder.name == guilty:
+                claim = {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0, "token": "x"}
+                (run.folder / CLAIM).write_text(json.dumps(claim))
+                raise RuntimeError("a worker process was terminated")
+            work(file)
+        return [None] * len(runs)
+
+    outcome = Drive(plans, outputs, Options(), dying)()
+    assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "killed")]
+    assert len(outcome.done) == 6
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_numbers(tiny, outputs):
+    first = start(outputs, "steps=60", "callbacks.checkpoint_every=5")
+    wait_for(lambda: list(outputs.glob("tiny/h1d8*/checkpoints/*.partial/last.ckpt")), first)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    done = {f: f.stat().st_mtime_ns for f in outputs.glob("*/*/result.json")}
+    for half in outputs.glob("tiny/h1d8*"):
+        (half / ".result.json.1").write_text('{"half')  # as if killed while it wrote
+    second = start(outputs, "steps=60", "callbacks.checkpoint_every=5")
+    text, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, text
+    assert {f: f.stat().st_mtime_ns for f in done} == done
+    whole = outputs.parent / "whole"
+    drive(tiny("steps=60", f"output_dir={whole}"), whole)
+    values = [load_study(where / "tiny").set_index("run_id")["val_loss"].sort_index() for where in (outputs, whole)]
+    assert values[0].equals(values[1])
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(outputs):
+    both = [start(outputs), start(outputs)]
+    texts = [process.communicate(timeout=150)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert set(results(outputs).values()) == {"finished"}
+    claims = [json.loads(file.read_text())["pid"] for file in outputs.glob("*/*/job.json")]
+    assert len(claims) == 7
+    for folder in outputs.glob("*/*-*"):
+        assert state(folder, "keep") == "done"
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_written_is_said_at_once(outputs):
+    outputs.parent.mkdir(exist_ok=True)
+    outputs.write_text("a file where the folder should be")
+    process = start(outputs)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert text.count("Traceback") == 0
+    assert str(outputs) in text
+
+
+def wait_for(there, process, seconds=90):
+    end = time.monotonic() + seconds
+    while not there():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < end
+        time.sleep(0.05)
