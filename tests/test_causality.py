@@ -48,3 +48,9 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_selector(patt
 @pytest.mark.parametrize("precision", options("precision"))
 def test_changing_the_future_leaves_the_past_untouched_under_every_precision(indexer, precision):
     assert_causal(["pattern=causal", "selector.k=8", f"indexer={indexer}", f"precision={precision}"])
+
+
+@pytest.mark.parametrize("ops", ["reference", "blocked", "cpu"])
+@pytest.mark.parametrize("pattern", ["causal", "hierarchical_8_32_16"])
+def test_changing_the_future_leaves_the_past_untouched_in_every_backend(ops, pattern):
+    assert_causal([f"pattern={pattern}", "selector.k=8", f"ops={ops}"])

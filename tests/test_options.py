@@ -41,6 +41,16 @@ def test_every_local_data_set_trains_a_step(name, outputs):
     take_a_step(compose([*small, f"data={name}", f"cache_dir={outputs / 'cache'}"]))
 
 
+@pytest.mark.parametrize("name", sorted(NEEDS_A_PATH))
+def test_ones_own_text_trains_a_step(name, tmp_path):
+    (tmp_path / "book.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
+    small = [override for override in SMALL if override != "data=mqar"]
+    own = [f"data={name}", f"data.path={tmp_path / 'book.txt'}", f"cache_dir={tmp_path / 'cache'}", "seq_len=16"]
+    if name == "text_bpe":
+        own.append("data.source.tokenizer.vocab_size=260")
+    take_a_step(compose([*small, *own]))
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in options("model")]
 )

@@ -42,10 +42,17 @@ def with_choices(cfg: DictConfig, choices: Mapping[str, str], overrides: list[st
     """The configuration with the option chosen in each group, and the groups in which a value was changed."""
     named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
     keys = [override.lstrip("+~").split("=")[0] for override in overrides]
-    changed = sorted({key.split(".")[0] for key in keys if "." in key and key.split(".")[0] in named})
+    touched = {key.split(".")[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
+    changed = sorted(touched & set(named))
     with open_dict(cfg):
         cfg.choices, cfg.overridden = named, changed
     return cfg
+
+
+def experiment_groups(name: str | None) -> set[str]:
+    """Groups in which a shipped experiment changes values."""
+    path = config_dir() / "experiment" / f"{name}.yaml"
+    return {str(key) for key in OmegaConf.load(path)} if name is not None and path.exists() else set()
 
 
 def choice(cfg: DictConfig, group: str) -> str:
@@ -76,7 +83,7 @@ def check_targets(cfg: DictConfig) -> None:
     def inside(name: str) -> bool:
         return any(name == package or name.startswith(f"{package}.") for package in allowed)
 
-    for where, target in targets(OmegaConf.to_container(cfg, resolve=False)):
+    for where, target in targets(resolved(cfg)):  # resolved, or an interpolation could smuggle one in
         home = f"{getattr(get_object(target), '__module__', '')}." if inside(target) else ""
         if not inside(target) or not inside(home.rstrip(".")):
             raise ValueError(

@@ -18,7 +18,7 @@ def build(*overrides):
     return build_model(compose([*SMALL, *overrides]), 64)
 
 
-@pytest.mark.parametrize("ops", ["reference", "blocked"])
+@pytest.mark.parametrize("ops", ["reference", "blocked", "cpu"])
 @pytest.mark.parametrize("indexer", ["h2d16", "ultra_light"])
 def test_a_budget_of_the_whole_length_equals_dense_attention(tokens, ops, indexer):
     model = build("pattern=causal", "selector.k=64", f"indexer={indexer}", f"ops={ops}")
@@ -90,6 +90,28 @@ def test_two_forwards_before_one_backward_give_the_sum_of_their_gradients(tokens
         loss(half).backward()
     for a, b in zip(together, model.parameters(), strict=True):
         torch.testing.assert_close(a, b.grad)
+
+
+def test_autocast_changes_nothing_inside_the_ops():
+    from dsa import ops
+    from dsa.ops import IndexFeatures, TrueAttention, Zone
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 64, 16) for _ in range(3))
+    features = IndexFeatures(torch.randn(1, 1, 64, 2, 8), torch.randn(1, 1, 64, 8), torch.randn(1, 1, 64, 2))
+
+    def everything(backend):
+        selection = ops.select(features, (Zone(first=None),), torch.full((1, 64), 8), backend=backend)
+        out, lse = ops.attend(q, k, v, selection, backend=backend)
+        loss = ops.indexer_loss(features, TrueAttention(q, k, lse), selection, backend=backend)
+        return selection.positions, out, lse, loss, ops.dense_logsumexp(q, k, backend=backend)
+
+    for backend in ("reference", "blocked", "cpu"):
+        plain = everything(backend)
+        with torch.autocast("cpu", torch.bfloat16):
+            under = everything(backend)
+        for a, b in zip(plain, under, strict=True):
+            assert torch.equal(a, b), backend
 
 
 def test_autocast_leaves_index_scores_in_float32(tokens):

@@ -127,7 +127,7 @@ def test_an_outage_never_stops_a_run(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(wandb, "init", refuse)
     mirror = WandbMirror("dsa", None, "online")
-    identity = {"id": "x", "name": "x", "group": "g", "job_type": "run", "tags": [], "stages": []}
+    identity = {"id": "x", "name": "x", "group": "g", "job_type": "run", "tags": [], "stages": [], "resumed": False}
     mirror.start(tmp_path, identity, {})
     mirror.log("sparse", 1, 1, {"train/loss": 1.0})
     mirror.finish(failed=False)
@@ -148,7 +148,15 @@ def test_an_unreachable_server_is_replaced_by_offline_files(tmp_path, monkeypatc
 
     monkeypatch.setattr(wandb, "init", only_offline)
     mirror = WandbMirror("dsa", None, "online")
-    identity = {"id": "x", "name": "x", "group": "g", "job_type": "run", "tags": ["t" * 99], "stages": []}
+    identity = {
+        "id": "x",
+        "name": "x",
+        "group": "g",
+        "job_type": "run",
+        "tags": ["t" * 99],
+        "stages": [],
+        "resumed": False,
+    }
     mirror.start(tmp_path, identity, {})
     assert asked == [("online", 15), ("offline", 15)]
 
@@ -161,7 +169,7 @@ def test_a_crash_finishes_the_run_as_failed(tmp_path):
             compose([*SMALL, "logger=wandb", "logger.mode=offline", "callbacks=quiet", "steps=12", "recipe=dense",
                      "recipe.dense.lr=1e30", "recipe.clip=1e30", "optimizer=adam", f"output_dir={tmp_path}"])
         )  # fmt: skip
-    found = records(next((tmp_path / "runs").iterdir()))
+    found = records(next((tmp_path / "dense").iterdir()))
     (end,) = [r.exit for r in found if r.WhichOneof("record_type") == "exit"]
     assert end.exit_code == 1
     alerts = [r.alert for r in found if r.WhichOneof("record_type") == "alert"]

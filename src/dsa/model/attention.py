@@ -151,7 +151,7 @@ class SparseAttention(nn.Module):
         """The selection, or None if every query keeps every earlier key."""
         limit = self.selector.limit(context)
         trim = self.selector.trim if self.selector.trims else None
-        if trim is None and bool((limit > context.time).all()):
+        if trim is None and bool((torch.minimum(limit, context.visible) > context.time).all()):
             return None
 
         def attention() -> TrueAttention:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dsa.checks import even, positive
+from dsa.checks import at_least, even, positive
 from dsa.indexers import Indexer
 from dsa.model.attention import Pass, SparseAttention
 from dsa.ops import Rotation
@@ -93,6 +93,9 @@ class SparseTransformer(nn.Module):
             positive(value, f"model.{name}")
         if d_model % heads:
             raise ValueError(f"model.heads = {heads}: must divide model.d_model = {d_model}.")
+        at_least(conv, 0, "model.conv")
+        if rope_base <= 1:
+            raise ValueError(f"model.rope_base = {rope_base}: give a number above 1.")
         even(d_model // heads, "model.d_model / model.heads", "the rotary embedding turns pairs of dimensions")
         self.vocab_size, self.rope_base, self.checkpointing = vocab_size, rope_base, checkpointing
         self.embedding = nn.Embedding(vocab_size, d_model)
@@ -150,13 +153,12 @@ class SparseTransformer(nn.Module):
 
         The recall tasks do not train from 0.02 everywhere. Each weight is drawn from (seed, name) alone.
         """
+        norms = {id(p) for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()}
         for name, parameter in self.named_parameters():
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            if name.endswith("norm.weight"):
-                parameter.fill_(1.0)
-            elif name.endswith("norm.bias"):
-                parameter.zero_()
+            if id(parameter) in norms:
+                parameter.fill_(float(name.endswith("weight")))
             else:
                 small = ".indexer." in name or name.startswith("embedding")
                 std = 0.02 if small else (3 * parameter[0].numel()) ** -0.5

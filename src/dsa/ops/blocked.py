@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
 from dsa.ops.reference import Trim, causal, from_mask, members, token_level, trimmed
-from dsa.ops.scores import block_of, check_scores, groups_of, score
+from dsa.ops.scores import block_of, check_scores, groups_of, score, wide
 from dsa.ops.zones import Span, Zones, spans
 
 TILE = 1 << 20  # elements of the largest temporary: larger ones leave the cache
@@ -165,11 +165,6 @@ class _Attend(torch.autograd.Function):
         if sink is not None:
             dsink = -((sink.to(logsumexp.dtype)[:, None] - logsumexp).exp() * delta[..., 0]).sum((0, 2)).to(sink.dtype)
         return dq, dk.to(k.dtype), dv.to(v.dtype), dsink, None
-
-
-def wide(x: Tensor) -> Tensor:
-    """Half formats are computed in float32."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def probabilities(logits: Tensor, logsumexp: Tensor) -> Tensor:

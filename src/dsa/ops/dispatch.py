@@ -58,6 +58,11 @@ def serving(name: str, *given: Scorer | Tensor) -> ModuleType:
     return native if covered and native_runs() else blocked
 
 
+def own_dtypes(x: Tensor) -> torch.autocast:
+    """No autocast: ops compute in float32 whatever surrounds them, or the precision group would mean nothing."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def computes_selected_only(name: str, *given: Scorer | Tensor) -> bool:
     """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
     return serving(name, *given) is native
@@ -77,7 +82,7 @@ def select(
     if trim is not None and block_of(scorer) > 1:
         raise ValueError("select: a trim rule sees token scores; it cannot be combined with blocks of tokens.")
     ops = serving(backend, scorer, torch.empty(0, device=limit.device))
-    with torch.no_grad():
+    with torch.no_grad(), own_dtypes(limit):
         if isinstance(zones[0], Zone):
             return ops.select(scorer, zones, limit, trim, offset, first)
         if len(zones) != groups_of(scorer):
@@ -120,7 +125,8 @@ def attend(
     if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out, dense_logsumexp(q.detach(), k.detach(), backend=backend)
-    return serving(backend, q, k, v).attend(q, k, v, selection, sink)
+    with own_dtypes(q):
+        return serving(backend, q, k, v).attend(q, k, v, selection, sink)
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
@@ -134,7 +140,7 @@ def dense_logsumexp(
     q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"], *, backend: str = "auto"
 ) -> Float[Tensor, "batch head time"]:
     """Log-sum-exp of causal attention logits: see `dsa.ops.reference.dense_logsumexp`. Carries no gradient."""
-    with torch.no_grad():
+    with torch.no_grad(), own_dtypes(q):
         return serving(backend, q, k).dense_logsumexp(q, k)
 
 
@@ -146,4 +152,5 @@ def indexer_loss(
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
-    return serving(backend, features, target).indexer_loss(features, target, selection)
+    with own_dtypes(features.queries):
+        return serving(backend, features, target).indexer_loss(features, target, selection)

@@ -65,10 +65,15 @@ def _feature_scores(features: IndexFeatures, rows: slice, columns: slice) -> Flo
 
 
 def _attention_scores(attention: TrueAttention, rows: slice, columns: slice) -> Float[Tensor, "b g t s"]:
-    queries, keys = attention.queries[:, :, rows], attention.keys[:, :, columns]
+    queries, keys = wide(attention.queries[:, :, rows]), wide(attention.keys[:, :, columns])
     logits = queries @ keys.mT * queries.shape[-1] ** -0.5
     probability = (logits - attention.logsumexp[:, :, rows, None]).exp()
     return rearrange(probability, "b (g h) t s -> b g h t s", g=attention.groups).sum(2)
+
+
+def wide(x: Tensor) -> Tensor:
+    """Half formats are computed in float32."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def hash32(hash: Hash, query: Int[Tensor, "..."], key: Int[Tensor, "..."]) -> Int[Tensor, "..."]:

@@ -1,6 +1,7 @@
 """Budgets that differ from query to query, brought to a common mean so that they can be compared with topk."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from dsa.ops import ScoredRows, Selection
 from dsa.selectors.base import Selector, SelectorContext
 
 RATE = 0.2  # share of the remaining (log) distance to the target that one training step closes
+LIMIT = 8.0  # of the log gain, so that a target out of reach does not wind it up
 
 
 class Adaptive(Selector):
@@ -24,6 +26,7 @@ class Adaptive(Selector):
     """
 
     log_gain: Tensor
+    seen: Tensor  # keys kept since the last calibration, and keys that the target asks for
 
     def __init__(self, min_k: int, max_k: int, target_mean: float | Literal["pattern"] | None) -> None:
         super().__init__()
@@ -38,6 +41,7 @@ class Adaptive(Selector):
             raise ValueError(f"selector.target_mean = {target_mean}: give a number of keys, pattern or null.")
         self.target_mean = target_mean
         self.register_buffer("log_gain", torch.zeros(()))
+        self.seen = torch.zeros(2, dtype=torch.float64)  # no buffer: each process of a distributed run has its own
 
     @property
     def calibrates(self) -> bool:
@@ -50,12 +54,22 @@ class Adaptive(Selector):
         """A real-valued budget as a number of keys within the bounds."""
         return k.clamp(self.min_k, self.max_k).round().long()
 
+    def target(self, own: Int[Tensor, "..."]) -> float | None:
+        """The mean budget to meet, where the pattern's own budgets are `own` [tokens]."""
+        return own.float().mean().item() if self.target_mean == "pattern" else self.target_mean
+
     def observe(self, selection: Selection, context: SelectorContext) -> None:
-        if self.target_mean is None:
-            return
-        target = context.own.float().mean() if self.target_mean == "pattern" else torch.tensor(float(self.target_mean))
-        error = target.to(self.log_gain).log() - selection.counts.float().mean().clamp(min=1).log()
-        self.log_gain += RATE * error
+        """Remember what was kept; a part seen twice, as under activation checkpointing, leaves the mean as it is."""
+        target = self.target(context.own)
+        if target is not None:
+            self.seen += torch.tensor([selection.counts.sum().item(), target * selection.counts.numel()])
+
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> None:
+        kept, wanted = total(self.seen.clone()).clamp(min=1e-9)
+        if kept > 1e-6:
+            self.log_gain += RATE * (wanted.log() - kept.log())
+            self.log_gain.clamp_(-LIMIT, LIMIT)
+        self.seen.zero_()
 
 
 class AdaptiveEntropy(Adaptive):

@@ -40,7 +40,7 @@ class Selector(nn.Module, ABC):
 
     @property
     def calibrates(self) -> bool:
-        """Whether `observe` moves a constant towards a target mean budget."""
+        """Whether `calibrate` moves a constant towards a target mean budget."""
         return False
 
     @property
@@ -58,3 +58,6 @@ class Selector(nn.Module, ABC):
 
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         """Called with each training selection; only calibrating selectors use it."""
+
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Called after each optimiser step; `total` sums a tensor over the processes of a distributed run."""

@@ -7,28 +7,30 @@ from typing import Any
 import torch
 
 from dsa.build import instantiate, needs_indexer
-from dsa.config import GROUPS, choice
+from dsa.config import choice
 from dsa.data import DataModule
 from dsa.model import SparseTransformer
 from dsa.ops.dispatch import computes_selected_only
 from dsa.selectors import Dense
+from dsa.selectors.adaptive import Adaptive
 from dsa.training.fit import make_trainer
 from dsa.training.log import RunLog
-from dsa.training.measure import Contention, flops, inference, peak_megabytes
-from dsa.training.plan import Plan, sparse_run
+from dsa.training.measure import flops, index_features, inference, peak_megabytes
+from dsa.training.plan import Plan, condition, sparse_run
 from dsa.training.provenance import provenance
 from dsa.training.result import RunResult
+
+CONTENDED = 0.1  # share of the cores that others may use before a run's times count as contended
 
 
 def blank(plan: Plan) -> RunResult:
     """A result that holds only what the configuration says."""
     cfg = plan.cfg
-    condition = {group: choice(cfg, group) for group in GROUPS}
     return RunResult(
         run_id=plan.run_id,
         status="failed",
         study=plan.study,
-        condition=condition if sparse_run(cfg) else dict.fromkeys(GROUPS, "dense"),
+        condition=condition(cfg),
         model=choice(cfg, "model"),
         data=choice(cfg, "data"),
         recipe=choice(cfg, "recipe"),
@@ -37,7 +39,7 @@ def blank(plan: Plan) -> RunResult:
         folder=str(plan.folder),
         dtype=plan.dtype,
         config_hash=plan.config_hash,
-        provenance=provenance(),
+        provenance=provenance(plan.code),
     )
 
 
@@ -63,14 +65,15 @@ def assemble(
     result.chance_loss, result.unigram_loss, result.corpus = data.chance_loss, data.unigram_loss, data.fingerprint
     for name, value in final["val"].items():
         setattr(result, name if name.startswith("recall") else f"val_{name}", value)
-    compare(result, swap, base, control, is_dense(plan))
+    compare(result, swap, base, control, is_dense(plan), any(stage.sparse for stage in plan.stages))
     result.params = parameters(model)
     result.selection = final.get("selection", {})
     mean = result.selection.get("mean", {})
     result.density, result.mean_k = mean.get("density", 1.0), mean.get("mean_k", (plan.cfg.seq_len + 1) / 2)
     cost(plan, data, model, log, result)
-    if control is not None:
+    if control is not None and any(stage.sparse for stage in plan.stages):
         result.time["dense_step_ms"] = control.time.get("step_ms")
+        result.time["contended"] = bool(result.time["contended"] or control.time.get("contended"))
     result.stability = stability(log, plan.stages[-1].name)
     result.warnings = warnings_of(plan, result)
     return result
@@ -82,6 +85,7 @@ def compare(
     base: RunResult | None,
     control: RunResult | None,
     dense: bool,
+    trained_sparse: bool,
 ) -> None:
     """Fill in what the run is compared with."""
     if base is not None:
@@ -92,6 +96,8 @@ def compare(
         result.swap_selection = swap["selection"]
         result.swap_window_loss = swap["window"]["loss"]
         result.swap_window_accuracy = swap["window"]["accuracy"]
+    if not trained_sparse:
+        control = base  # the backbone was never touched: its own dense loss is the ceiling
     if dense:  # the run is the dense control itself
         result.dense_val_loss, result.delta_loss = result.val_loss, 0.0
         result.dense_val_perplexity, result.dense_val_accuracy = result.val_perplexity, result.val_accuracy
@@ -125,16 +131,17 @@ def cost(plan: Plan, data: DataModule, model: SparseTransformer, log: RunLog, re
     result.flops = flops(model, plan.cfg.seq_len, result.density or 1.0)
     steps = log.column(plan.stages[-1].name, "speed/step_ms")
     rates = log.column(plan.stages[-1].name, "speed/tokens_per_s")
-    with Contention() as others, torch.autocast(device.type, torch.bfloat16, enabled=plan.dtype == "bf16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=plan.dtype == "bf16"):
         result.time = {
             "step_ms": statistics.median(steps) if steps else None,
             "tokens_per_s": statistics.median(rates) if rates else None,
             **inference(model, tokens, sparse),
         }
         result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, sparse), device)
-    result.time["contended"] = others.busy
-    indexers: list[Any] = [a.indexer for a in model.attentions() if a.indexer is not None]
-    entries = sum(indexer.dim for indexer in indexers)
+    others = log.column(plan.stages[-1].name, "speed/others")
+    result.time["contended"] = bool(others) and others[-1] > CONTENDED
+    width = model.embedding.embedding_dim
+    entries = sum(index_features(a.indexer, width).keys.shape[-1] for a in model.attentions() if a.indexer is not None)
     held = sum(p.numel() for p in model.indexer_parameters()) + plan.cfg.seq_len * entries
     result.memory["indexer_mb"] = held * 4 / 2**20
     result.speed_is_real = (
@@ -190,10 +197,20 @@ def warnings_of(plan: Plan, result: RunResult) -> list[str]:
         )
     if not sparse_run(cfg):
         return out
-    if result.density is not None and result.density >= 1.0 and not is_dense(plan):
+    everything = isinstance(instantiate(cfg.selector), Dense)
+    if result.density is not None and result.density >= 1.0 and not everything:
         out.append(
             f"window or budget reaches seq_len = {cfg.seq_len}: every query keeps every key, this attention is dense."
         )
+    selector = instantiate(cfg.selector)
+    if isinstance(selector, Adaptive) and result.mean_k is not None:
+        target = selector.target(instantiate(cfg.pattern).own_budget(torch.arange(cfg.seq_len)))
+        if target is not None and abs(result.mean_k / target - 1) > 0.05:
+            out.append(
+                f"selector {choice(cfg, 'selector')} keeps {result.mean_k:.1f} keys a query, "
+                f"its target is {target:.1f}: not at equal density with topk. Move "
+                f"selector.min_k = {selector.min_k} or selector.max_k = {selector.max_k}, or train for longer."
+            )
     if result.dense_val_loss is None and cfg.recipe.sparse.steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
     uses = instantiate(cfg.selector).uses_indexer
@@ -207,5 +224,7 @@ def warnings_of(plan: Plan, result: RunResult) -> list[str]:
     if uses and not cfg.recipe.warmup.steps and not cfg.recipe.sparse.steps:
         out.append("no stage trained the indexers.")
     if result.time.get("contended"):
-        out.append("other processes used the processor while this run was timed: its times are not comparable.")
+        out.append(
+            "other processes used the processor while this run or its control trained: their times are not comparable."
+        )
     return out

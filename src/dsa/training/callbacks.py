@@ -14,6 +14,16 @@ from dsa.training.module import StageModule
 from dsa.training.world import first_process
 
 
+class EndOfStep(pl.Callback):
+    """Ends each step of a stage; Lightning calls callbacks before the module, and checkpoints after other callbacks."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, StageModule)
+        pl_module.end_step(batch_idx)
+
+
 class AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints appear whole or not at all: a killed process leaves the one before."""
 
@@ -58,7 +68,7 @@ class SelectionMaps(pl.Callback):
     """Every so often a picture of which keys each layer selects, in the run folder and on the dashboard."""
 
     def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+        self.folder, self.every = folder, every  # [optimiser steps]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -50,7 +50,7 @@ def show_start(plan: Plan) -> None:
 
 def show_result(result: RunResult, farewell: list[str]) -> None:
     """The end of a run: the numbers that matter, warnings, and where everything lies."""
-    condition = " · ".join(result.condition.values())
+    condition = " · ".join(name for name in result.condition.values() if name != "none")
     table = Table(title=f"{condition}   {result.data} · L {result.seq_len} · seed {result.seed}", title_justify="left")
     table.add_column("")
     table.add_column("this run", justify="right")

@@ -3,17 +3,16 @@
 from dataclasses import asdict
 from typing import Any
 
-from dsa.config import GROUPS, choice, resolved
-from dsa.training.plan import Plan, sparse_run
+from dsa.config import choice, resolved
+from dsa.training.plan import Plan, condition
 from dsa.training.provenance import git_commit
 from dsa.training.result import RunResult
 
 
-def identity(plan: Plan, kind: str) -> dict[str, Any]:
+def identity(plan: Plan, kind: str, resumed: bool) -> dict[str, Any]:
     """Id, name, group, job type and tags; the id is the study's and the run's, so that no two runs merge."""
     cfg = plan.cfg
-    groups = GROUPS if sparse_run(cfg) else ()
-    tags = [f"L{cfg.seq_len}", f"seed{cfg.seed}", *(f"{group}:{choice(cfg, group)}" for group in groups)]
+    tags = [f"L{cfg.seq_len}", f"seed{cfg.seed}", *(f"{group}:{name}" for group, name in condition(cfg).items())]
     return {
         "id": f"{plan.study}-{plan.run_id}",
         "name": plan.run_id,
@@ -21,13 +20,14 @@ def identity(plan: Plan, kind: str) -> dict[str, Any]:
         "job_type": kind,
         "tags": tags,
         "stages": [stage.name for stage in plan.stages],
+        "resumed": resumed,
     }
 
 
 def flat_config(plan: Plan, base: RunResult | None) -> dict[str, Any]:
     """The choices' names first, then every setting under its dotted name."""
     cfg = plan.cfg
-    names = {group: choice(cfg, group) for group in cfg.choices}
+    names = {group: choice(cfg, group) for group in cfg.choices} | condition(cfg)
     settings = flat(resolved(cfg), skip=("choices", "overridden"))
     return (
         settings

@@ -1,5 +1,7 @@
 """Failures of a run, sorted by what a user can do about them."""
 
+from pathlib import Path
+
 import torch
 
 
@@ -19,5 +21,9 @@ def category(error: BaseException) -> str:
 
 
 def expected(error: BaseException) -> bool:
-    """Whether the message alone tells the user what to do; the traceback then goes to the log only."""
-    return category(error) != "error"
+    """Whether this package raised the error itself, with words for the user; else the log is worth a look."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    own = str(Path(__file__).resolve().parents[1])
+    return last is not None and last.tb_frame.f_code.co_filename.startswith(own)

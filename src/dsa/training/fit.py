@@ -14,7 +14,7 @@ from dsa.build import build_model, instantiate
 from dsa.checks import positive
 from dsa.data import DataModule
 from dsa.model import SparseTransformer
-from dsa.training.callbacks import AtomicCheckpoints, SelectionMaps, StageBar, last_checkpoint
+from dsa.training.callbacks import AtomicCheckpoints, EndOfStep, SelectionMaps, StageBar, last_checkpoint
 from dsa.training.log import RunLog
 from dsa.training.module import Evaluation, StageModule
 from dsa.training.plan import Plan
@@ -73,7 +73,8 @@ def fit(plan: Plan, data: DataModule, model: SparseTransformer, stage: Stage, lo
     accumulate = positive(cfg.trainer.accumulate, "trainer.accumulate")
     val_every = positive(cfg.callbacks.val_every, "callbacks.val_every")
     callbacks: list[pl.Callback] = [
-        last_checkpoint(folder, positive(cfg.callbacks.checkpoint_every, "callbacks.checkpoint_every"))
+        EndOfStep(),
+        last_checkpoint(folder, positive(cfg.callbacks.checkpoint_every, "callbacks.checkpoint_every")),
     ]
     if cfg.callbacks.progress_bar:
         callbacks.append(StageBar(leave=True))

@@ -20,18 +20,24 @@ from dsa.training.plan import Plan
 from dsa.training.probe import averaged, probe
 from dsa.training.world import first_process, wait_for_all
 
-PROBE_ROWS = 4  # held-out rows on which a selection is measured
+PROBE_ROWS = 8  # held-out rows on which a selection is measured, spread evenly over the evaluation rows
 
 
 def judged(plan: Plan, data: DataModule, model: SparseTransformer, sparse: bool) -> dict[str, Any]:
     """Validation metrics, and of sparse attention what each layer selected."""
     out: dict[str, Any] = {"val": evaluate(plan, data, model, sparse)}
     if sparse:
-        tokens = next(iter(data.eval_loader())).tokens[:PROBE_ROWS]
+        tokens = probe_rows(data)
         device = make_trainer(plan.cfg, plan.dtype).strategy.root_device
         layers = probe(model.to(device), tokens.to(device))
         out["selection"] = {"mean": averaged(layers), "layers": [layer._asdict() for layer in layers]}
     return out
+
+
+def probe_rows(data: DataModule) -> Int[Tensor, "row time"]:
+    """A few evaluation rows from all over the held-out part."""
+    rows = torch.cat([batch.tokens for batch in data.eval_loader()])
+    return rows[torch.linspace(0, len(rows) - 1, min(PROBE_ROWS, len(rows))).long()]
 
 
 def judged_untouched(plan: Plan, data: DataModule, model: SparseTransformer) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Trained models from run folders."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import OmegaConf
@@ -12,8 +14,11 @@ from dsa.training.result import read_result
 from dsa.training.run import final_weights
 
 
-def load_run(path: str | Path) -> SparseTransformer:
+def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> SparseTransformer:
     """The model of a finished run with its trained weights, in evaluation mode.
+
+    Args:
+        allow_targets: packages of your own whose classes the run's configuration may name.
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
@@ -25,6 +30,8 @@ def load_run(path: str | Path) -> SparseTransformer:
         raise FileNotFoundError(f"{folder}: {state}; load_run reads finished runs.")
     weights = final_weights(folder)
     shapes = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-    model = build_model(OmegaConf.load(folder / "config.yaml"), shapes["model.embedding.weight"].shape[0])  # type: ignore[arg-type]
+    cfg: Any = OmegaConf.load(folder / "config.yaml")
+    cfg.allow_targets = list(allow_targets)
+    model = build_model(cfg, shapes["model.embedding.weight"].shape[0])
     load_weights(model, weights)
     return model.eval()

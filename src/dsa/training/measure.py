@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from dsa.indexers import Indexer
 from dsa.model import Pass, SparseTransformer
-from dsa.ops import cost
+from dsa.ops import IndexFeatures, Rotation, cost
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
@@ -80,18 +81,26 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
     return peak / 2**20
 
 
+@torch.no_grad()
+def index_features(indexer: Indexer, width: int) -> IndexFeatures:
+    """An indexer's features of one blank token: their shapes tell its heads and dims, whoever wrote it."""
+    device = next(indexer.parameters()).device
+    return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device))
+
+
 def flops(model: SparseTransformer, length: int, density: float) -> dict[str, float]:
     """Operations of the attention of all layers, forward, for one sequence (formulas in ops.cost)."""
     attention = model.attentions()[0]
-    heads, dim = attention.heads, attention.to_out.in_features // attention.heads
+    width = attention.to_out.in_features
+    heads, dim = attention.heads, width // attention.heads
     layers, pairs = len(model.attentions()), cost.causal_pairs(length)
     dense = layers * cost.attention_flops(heads, dim, pairs)
     indexer = 0.0
     for layer in model.attentions():
         if layer.indexer is not None:
-            shape: Any = layer.indexer
-            weighted = hasattr(shape, "to_weight")
-            indexer += cost.indexer_flops(shape.heads, shape.dim, length, layer.to_out.in_features, weighted)
+            index = index_features(layer.indexer, width)
+            index_heads, index_dim = index.queries.shape[3:]
+            indexer += cost.indexer_flops(index_heads, index_dim, length, width, index.weights is not None)
     return {
         "dense_attention": dense,
         "indexer": indexer,
@@ -101,17 +110,15 @@ def flops(model: SparseTransformer, length: int, density: float) -> dict[str, fl
 
 
 class Contention:
-    """Whether other processes used more than a tenth of the processors while a block of code ran."""
+    """How much of the processors other processes have used since this was made."""
 
-    busy = False
-
-    def __enter__(self) -> "Contention":
+    def __init__(self) -> None:
         self.begin = self.reading()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        everyone, mine, wall = (b - a for a, b in zip(self.begin, self.reading(), strict=True))
-        self.busy = everyone - mine > 0.1 * wall * (psutil.cpu_count() or 1)
+    def others(self) -> float:
+        """Cores that others kept busy, as a share of all cores."""
+        everyone, mine, wall = (now - then for then, now in zip(self.begin, self.reading(), strict=True))
+        return max(0.0, everyone - mine) / max(wall * (psutil.cpu_count() or 1), 1e-9)
 
     @staticmethod
     def reading() -> tuple[float, float, float]:

@@ -24,7 +24,7 @@ class Mirror(ABC):
 
     @abstractmethod
     def start(self, folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
-        """Begin: identity holds run_id, name, group, job_type, tags, stages; config is flat."""
+        """Begin: identity holds id, name, group, job_type, tags, stages, resumed; config is flat."""
 
     @abstractmethod
     def log(self, stage: str, stage_step: int, step: int, values: dict[str, float]) -> None:
@@ -140,7 +140,7 @@ class WandbMirror(Mirror):
             job_type=identity["job_type"],
             tags=[tag[:64] for tag in identity["tags"]],
             config=config,
-            resume="allow",
+            resume="allow" if identity["resumed"] else None,  # None: a run made anew replaces its old self
             reinit="finish_previous",
         )
         try:
@@ -175,7 +175,7 @@ class WandbMirror(Mirror):
     def finish(self, failed: bool) -> None:
         if self.run is not None:
             self.offline = self.run.settings.mode == "offline"
-            self.directory = Path(self.run.dir).parent
+            self.folder = Path(self.run.dir).parents[1]
             self.url = None if self.offline else self.run.url
             self.run.finish(exit_code=int(failed))
 
@@ -184,7 +184,9 @@ class WandbMirror(Mirror):
             return []
         if not self.offline:
             return [f"look: {self.url}"]
-        return [f"look:   wandb leet {self.directory}", f"upload: wandb sync {self.directory}"]
+        parts = sorted(self.folder.glob("offline-run-*"))  # one more for each time the run was resumed
+        all_parts = parts[0] if len(parts) == 1 else self.folder / "offline-run-*"
+        return [f"look:   wandb leet {parts[-1]}", f"upload: wandb sync {all_parts}"]
 
 
 def quiet() -> Any:
@@ -204,7 +206,7 @@ def has_key() -> bool:
 
 def wandb_id(name: str) -> str:
     """The name with characters that W&B refuses in ids replaced."""
-    return "".join("-" if c in "/\\#?%:~ " else c for c in name)[:128]
+    return "".join("-" if c in "/\\#?%:~ " else c for c in name)[-128:]
 
 
 def stage_metric(stage: str, name: str) -> str:

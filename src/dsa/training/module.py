@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +18,7 @@ from dsa.config import digest
 from dsa.data import IGNORE, Batch, DataModule
 from dsa.model import Pass, SparseTransformer
 from dsa.training.log import RunLog
+from dsa.training.measure import Contention
 from dsa.training.objective import IndexerObjective, language_model_loss
 from dsa.training.stages import Stage
 
@@ -84,6 +85,7 @@ class StageModule(Evaluation):
                 parameter.requires_grad_(learn)
         self.row: dict[str, float] = {}
         self.started = 0.0
+        self.contention = Contention()
 
     def train_dataloader(self) -> Iterable[Batch]:
         return self.data.train_loader(
@@ -112,37 +114,65 @@ class StageModule(Evaluation):
         if stage.train_indexers:
             self.collect("indexer_loss", indexer_loss)
             loss = loss + self.objective.weight * indexer_loss
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"loss = {loss.item()} at step {self.global_step + 1} of stage {stage.name}: training diverged. "
-                f"Give a smaller recipe.{stage.name}.lr (got {stage.lr}) or "
-                f"recipe.{stage.name}.indexer_lr (got {stage.indexer_lr})."
-            )
+        self.check_finite(loss, "loss")
         return loss
+
+    def check_finite(self, value: Tensor, name: str) -> None:
+        """Stop a run that diverged, in all its processes at once.
+
+        Raises:
+            FloatingPointError: the value is not a finite number.
+        """
+        bad = self.total((~value.detach().isfinite()).double())
+        if bad > 0:
+            stage = self.stage
+            rates = [("lr", stage.lr)] * stage.train_backbone + [
+                ("indexer_lr", stage.indexer_lr)
+            ] * stage.train_indexers
+            smaller = " or ".join(f"recipe.{stage.name}.{rate} (got {got})" for rate, got in rates)
+            raise FloatingPointError(
+                f"{name} = {value.item()} at step {self.global_step + 1} of stage {stage.name}: training diverged. "
+                f"Give a smaller {smaller}."
+            )
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes of a distributed run."""
+        if self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")
 
     def collect(self, name: str, value: Tensor) -> None:
         """Add a micro-batch's part to this step's row of the log."""
         self.row[name] = self.row.get(name, 0.0) + value.item() / self.accumulate
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+    def end_step(self, batch_idx: int) -> None:
+        """After each optimiser step: calibrate the selectors and write the step's row; before any checkpoint."""
         if (batch_idx + 1) % self.accumulate:
             return
         seconds = time.perf_counter() - self.started
+        for attention in self.model.attentions():
+            attention.selector.calibrate(self.total)
         tokens = self.data.batch_size * self.data.seq_len
-        row = {f"train/{name}": value for name, value in self.row.items()}
+        names = list(self.row)
+        mean = self.total(torch.tensor([self.row[name] for name in names])) / self.trainer.world_size
+        row = {f"train/{name}": value for name, value in zip(names, mean.tolist(), strict=True)}
         self.row = {}
-        for group in cast(Optimizer, self.optimizers()).param_groups:
-            row[f"train/lr_{group['name']}"] = group["lr"]
-        row |= {"speed/step_ms": seconds * 1e3, "speed/tokens_per_s": tokens / seconds}
+        row |= {
+            "speed/step_ms": seconds * 1e3,
+            "speed/tokens_per_s": tokens / seconds,
+            "speed/others": self.contention.others(),
+        }
         self.run_log.add(self.stage, self.global_step, "train", row)
-        shown = row.get("train/loss", row.get("train/indexer_loss", 0.0))
-        self.log_dict({"loss": shown, "tokens/s": tokens / seconds}, prog_bar=True, logger=False, sync_dist=False)
+        loss = row.get("train/loss", row.get("train/indexer_loss", 0.0))
+        self.log_dict({"loss": loss, "tokens/s": tokens / seconds}, prog_bar=True, logger=False)
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clip backbone and indexers apart: a shared norm would let one scale the other."""
         for group in optimizer.param_groups:
             norm = nn.utils.clip_grad_norm_(group["params"], self.clip)
+            self.check_finite(norm, f"gradient norm of the {group['name']}")
             self.row[f"grad_norm_{group['name']}"] = norm.item()
+            self.row[f"lr_{group['name']}"] = group["lr"]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         stage, groups = self.stage, []
@@ -172,7 +202,11 @@ class StageModule(Evaluation):
 
 
 class EvalMetrics(nn.Module):
-    """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice."""
+    """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice.
+
+    Raises:
+        FloatingPointError: a loss is not a number; torchmetrics would leave it out.
+    """
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -185,6 +219,10 @@ class EvalMetrics(nn.Module):
         logits = logits.float()
         asked = batch.targets != IGNORE
         losses = nn.functional.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
+        if not losses.isfinite().all():
+            raise FloatingPointError(
+                "validation loss is not a number: the weights diverged. Give smaller rates (recipe)."
+            )
         self.loss.update(losses[asked])
         self.perplexity.update(logits, batch.targets)
         self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, open_dict
 from dsa.build import needs_indexer
 from dsa.config import GROUPS, choice, digest, resolved
 from dsa.data import DataModule
+from dsa.training.provenance import code_fingerprint
 from dsa.training.stages import scaled, stages_of
 
 logger = logging.getLogger(__name__)
@@ -43,19 +44,19 @@ def scientific(cfg: DictConfig, data: DataModule | None, dtype: str) -> dict[str
     """
     plain = resolved(cfg)
     stages = [vars(stage) for stage in stages_of(cfg)]
-    sparse = any(stage["sparse"] or stage["train_indexers"] for stage in stages)
-    used = {"pattern", "selector"} if sparse else set()
+    used = {"pattern", "selector"} if sparse_run(cfg) else set()
     if needs_indexer(cfg):
         used |= {"indexer", "precision", "objective"}
     settings = plain["data"]
     content = settings if data is None else data.fingerprint
+    rows = ("_target_", "seed", "seq_len", "batch_size", "eval_batch_size", "eval_batches")
     return {
         **{group: plain[group] for group in sorted(used)},
-        "model": plain["model"],
+        "model": {name: value for name, value in plain["model"].items() if name != "checkpointing"},
         "optimizer": plain["optimizer"],
         "recipe": {name: plain["recipe"][name] for name in ("lr_warmup", "lr_final", "clip")},
         "stages": stages,
-        "data": [content, settings["batch_size"], settings["eval_batch_size"], settings["eval_batches"]],
+        "data": [content, *(settings[name] for name in rows)],
         "seq_len": plain["seq_len"],
         "seed": plain["seed"],
         "dtype": dtype,
@@ -64,12 +65,10 @@ def scientific(cfg: DictConfig, data: DataModule | None, dtype: str) -> dict[str
 
 def run_id(cfg: DictConfig, config_hash: str) -> str:
     """Readable name that ends in the hash; options that are the default go unsaid."""
+    names = condition(cfg)
+    order = GROUPS if needs_indexer(cfg) else ("selector", "pattern") if sparse_run(cfg) else ("selector",)
     unsaid = {"selector": "topk", "precision": "fp32", "model": "tiny", "data": "stdlib", "recipe": "continue"}
-    parts = [choice(cfg, group) for group in GROUPS] if sparse_run(cfg) else ["dense"]
-    groups = [*GROUPS] if sparse_run(cfg) else [""]
-    if sparse_run(cfg) and not needs_indexer(cfg):
-        parts, groups = [choice(cfg, "selector"), choice(cfg, "pattern")], ["", "pattern"]
-    said = [part for part, group in zip(parts, groups, strict=True) if unsaid.get(group) != part]
+    said = [names[group] for group in order if unsaid.get(group) != names[group]]
     for group in ("model", "data", "recipe"):
         name = choice(cfg, group)
         if unsaid[group] != name and not (group == "recipe" and name == "dense"):
@@ -77,14 +76,22 @@ def run_id(cfg: DictConfig, config_hash: str) -> str:
     return "-".join([*said, f"L{cfg.seq_len}", f"s{cfg.seed}", config_hash]).replace("/", "_")
 
 
+def condition(cfg: DictConfig) -> dict[str, str]:
+    """The option of each of the four groups; none where a run uses none, and dense where nothing is selected."""
+    if not sparse_run(cfg):
+        return {"indexer": "none", "pattern": "causal", "selector": "dense", "precision": "none"}
+    names = {group: choice(cfg, group) for group in GROUPS}
+    return names if needs_indexer(cfg) else names | {"indexer": "none", "precision": "none"}
+
+
 def sparse_run(cfg: DictConfig) -> bool:
-    """Whether some stage runs on a selection or teaches an indexer."""
-    return any(stage.sparse or stage.train_indexers for stage in stages_of(cfg))
+    """Whether the run selects keys at all."""
+    return cfg.recipe.warmup.steps > 0 or cfg.recipe.sparse.steps > 0
 
 
 def base_of(cfg: DictConfig) -> DictConfig | None:
     """The dense run that a run starts from; None if it starts from scratch or is one itself."""
-    if cfg.recipe.dense.steps == 0 or not (cfg.recipe.warmup.steps or cfg.recipe.sparse.steps):
+    if cfg.recipe.dense.steps == 0 or not sparse_run(cfg):
         return None
     return with_stages(cfg, ("dense",), "dense")
 
@@ -103,7 +110,7 @@ def with_stages(cfg: DictConfig, names: tuple[str, ...], recipe: str) -> DictCon
     with open_dict(out):
         for name, count in counts.items():
             out.recipe[name].steps = count if name in names else 0
-        out.steps, out.study = None, SHARED
+        out.steps, out.study, out.rerun = None, SHARED, False
         out.pattern = {"_target_": "dsa.patterns.Causal", "budget": 64}
         out.selector = {"_target_": "dsa.selectors.Dense"}
         out.precision = {"_target_": "dsa.precision.Exact"}
@@ -124,6 +131,9 @@ class Plan:
         self.dtype = compute_dtype(cfg)
         self.stages = stages_of(cfg)
         self.config_hash = digest(scientific(cfg, data, self.dtype))
-        self.run_id = run_id(cfg, self.config_hash)
-        self.study = str(cfg.study)
-        self.folder = Path(cfg.output_dir) / self.study / self.run_id
+        self.study = str(cfg.study) if sparse_run(cfg) else SHARED
+        study = Path(cfg.output_dir) / self.study
+        same = sorted(path.name for path in study.glob(f"*-{self.config_hash}"))  # another spelling of this run
+        self.run_id = same[0] if same else run_id(cfg, self.config_hash)
+        self.folder = study / self.run_id
+        self.code = code_fingerprint(tuple(cfg.allow_targets))

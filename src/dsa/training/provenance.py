@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.util
 import platform
 import subprocess
 from importlib.metadata import version
@@ -10,14 +11,25 @@ from typing import Any
 
 import torch
 
+# What only shows or compares results.
+NO_NUMBERS = (
+    "bench/",
+    "analysis/",
+    "study/",
+    "frame.py",
+    "training/console.py",
+    "training/dashboard.py",
+    "training/maps.py",
+    "training/mirrors.py",
+)
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "wandb", "datasets", "numpy")
 
 
-def provenance() -> dict[str, Any]:
-    """Git commit, package versions and machine."""
+def provenance(code: str) -> dict[str, Any]:
+    """Git commit, package versions and machine, beside the fingerprint of the code."""
     return {
         "git": git_commit(),
-        "code": code_fingerprint(),
+        "code": code,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": {
@@ -42,14 +54,26 @@ def git_commit() -> str | None:
 
 
 @functools.cache
-def code_fingerprint() -> str:
-    """Hash of this package's source: results made by other code are stale."""
-    root = Path(__file__).resolve().parents[1]
+def code_fingerprint(packages: tuple[str, ...] = ()) -> str:
+    """Hash of the source that shapes a run's numbers, this package's and the user's: results of other code are stale.
+
+    Args:
+        packages: the user's own (allow_targets).
+    """
+    own = Path(__file__).resolve().parents[1]
     content = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
-        if path.suffix in (".py", ".cpp", ".h") and "bench" not in path.parts and "analysis" not in path.parts:
-            content.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    for root in [own, *(folder for name in packages for folder in source_folders(name))]:
+        for path in sorted(root.rglob("*")):
+            part = path.relative_to(root).as_posix()
+            if path.suffix in (".py", ".cpp", ".h") and not (root == own and part.startswith(NO_NUMBERS)):
+                content.update(part.encode() + b"\0" + path.read_bytes())
     return content.hexdigest()[:12]
+
+
+def source_folders(package: str) -> list[Path]:
+    """Where a package's source lies."""
+    found = importlib.util.find_spec(package)
+    return [Path(place) for place in (found.submodule_search_locations or [])] if found else []
 
 
 def processor() -> str:

@@ -1,6 +1,7 @@
 """What a run leaves behind: result.json, written last and in one rename."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -67,8 +68,17 @@ class RunResult:
     def write(self, folder: Path) -> None:
         """Write result.json in one rename."""
         temporary = folder / f".{FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        temporary.write_text(json.dumps(plain(asdict(self)), indent=2, allow_nan=False) + "\n")
         os.replace(temporary, folder / FILE)
+
+
+def plain(value: Any) -> Any:
+    """Numbers that JSON cannot hold (the infinite perplexity of a huge loss) become null."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_result(folder: Path) -> RunResult | None:

@@ -16,7 +16,7 @@ from dsa.build import build_data, build_model, instantiate
 from dsa.checks import at_least, positive
 from dsa.config import check_targets
 from dsa.data import DataModule
-from dsa.model import Pass
+from dsa.model import Pass, SparseTransformer
 from dsa.training.assemble import assemble, blank
 from dsa.training.console import show_config, show_result, show_start
 from dsa.training.dashboard import final_values, flat_config, identity
@@ -25,8 +25,7 @@ from dsa.training.fit import WEIGHTS, load_weights, remove_stages, train_stage
 from dsa.training.judge import judged, judged_untouched, recorded
 from dsa.training.log import RunLog
 from dsa.training.mirrors import Mirror, NoMirror
-from dsa.training.plan import SHARED, Plan, base_of, control_of, sparse_run
-from dsa.training.provenance import code_fingerprint
+from dsa.training.plan import Plan, base_of, control_of, sparse_run
 from dsa.training.result import FILE, RunResult, read_result
 from dsa.training.world import first_process, wait_for_all
 
@@ -34,7 +33,16 @@ logger = logging.getLogger(__name__)
 
 
 class RunFailed(Exception):
-    """A run ended without a result; one paragraph says why, and its folder says it too."""
+    """A run ended without a result; one paragraph says why, and its folder says it too.
+
+    Args:
+        kind: what sort of failure it was (errors.category).
+        where: name of the run that failed; None if it never had one.
+    """
+
+    def __init__(self, reason: str, kind: str = "error", where: str | None = None) -> None:
+        super().__init__(reason)
+        self.kind, self.where = kind, where
 
 
 def train(cfg: DictConfig) -> RunResult:
@@ -61,7 +69,7 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
     done = finished(plan)
     if done is not None:
         return done, []
-    with failures_kept(plan.cfg, plan), alone(plan, wait=kind != "run"), logged(plan):
+    with alone(plan, wait=kind != "run"), failures_kept(plan.cfg, plan), logged(plan):
         done = finished(plan)  # another process may have finished it while this one waited
         if done is not None:
             return done, []
@@ -71,15 +79,18 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
         base_cfg, control_cfg = base_of(plan.cfg), control_of(plan.cfg)
         base = run(Plan(base_cfg, plan.data), "base")[0] if base_cfg is not None else None
         control = dense_control(plan, Plan(control_cfg, plan.data)) if control_cfg is not None else None
-        begin(plan)
+        resumed = begin(plan)
         mirror: Mirror = instantiate(plan.cfg.logger) if first_process() else NoMirror()
-        mirror.start(plan.folder, identity(plan, kind), flat_config(plan, base))
+        mirror.start(plan.folder, identity(plan, kind, resumed), flat_config(plan, base))
         try:
             result = execute(plan, plan.data, mirror, base, control)
         except BaseException as error:
             if category(error) == "nan":
                 mirror.alert("Loss is not a number", str(error))
-            mirror.summary({"status": "failed", "reason": str(error)})
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into an exit
+            if stopped:
+                logger.warning("interrupted: the same command goes on from the last checkpoint.")
+            mirror.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
             mirror.finish(failed=True)
             raise
         mirror.finish(failed=False)
@@ -106,17 +117,12 @@ def finished(plan: Plan) -> RunResult | None:
     cfg, result = plan.cfg, read_result(plan.folder)
     if cfg.stale not in ("rerun", "keep"):
         raise ValueError(f"stale = {cfg.stale}: give rerun or keep.")
-    if result is None or result.status != "finished" or repeated(plan):
+    if result is None or result.status != "finished" or cfg.rerun:
         return None
-    if result.provenance.get("code") != code_fingerprint() and cfg.stale == "rerun":
+    if result.provenance.get("code") != plan.code and cfg.stale == "rerun":
         logger.info("%s was made by other code of this package: it is run again (stale=keep accepts it).", plan.run_id)
         return None
     return result
-
-
-def repeated(plan: Plan) -> bool:
-    """Whether the user wants this run again; the dense runs it stands on are kept."""
-    return plan.cfg.rerun and plan.study != SHARED
 
 
 def dense_control(plan: Plan, control: Plan) -> RunResult | None:
@@ -126,20 +132,26 @@ def dense_control(plan: Plan, control: Plan) -> RunResult | None:
     return run(control, "control")[0] if plan.cfg.dense_control else finished(control)
 
 
-def begin(plan: Plan) -> None:
-    """Make the run folder ready: forget what may not be continued, write down the configuration."""
+def begin(plan: Plan) -> bool:
+    """Make the run folder ready: forget what may not be continued, write down the configuration.
+
+    Returns: whether there is something to go on from.
+    """
+    resumed = False
     if first_process():
         marker = plan.folder / "code.txt"
-        other = marker.exists() and marker.read_text() != code_fingerprint()
-        if repeated(plan) or not plan.cfg.resume or other:
+        other = marker.exists() and marker.read_text() != plan.code
+        if plan.cfg.rerun or not plan.cfg.resume or other:
             for name in ("checkpoints", "maps", "wandb", "tensorboard"):
                 shutil.rmtree(plan.folder / name, ignore_errors=True)
             (plan.folder / "metrics.csv").unlink(missing_ok=True)
+        resumed = (plan.folder / "metrics.csv").exists()
         (plan.folder / FILE).unlink(missing_ok=True)
         (plan.folder / "checkpoints").mkdir(exist_ok=True)
-        marker.write_text(code_fingerprint())
+        marker.write_text(plan.code)
         OmegaConf.save(OmegaConf.create(OmegaConf.to_container(plan.cfg, resolve=True)), plan.folder / "config.yaml")
     wait_for_all()
+    return resumed
 
 
 def execute(
@@ -158,17 +170,27 @@ def execute(
         if stage.name == "sparse" and base is not None:
             swap = recorded(kept / "swap.json", partial(judged_untouched, plan, data, model))
         model = train_stage(plan, data, model, stage, log)
-    last = stages[-1]
-    final = recorded(kept / "final.json", lambda: judged(plan, data, model, last.sparse or last.train_indexers))
+    if base is not None and not any(stage.sparse for stage in stages):  # the backbone was never touched
+        final = swap = recorded(kept / "swap.json", partial(judged_untouched, plan, data, model))
+    else:
+        final = recorded(kept / "final.json", partial(judged, plan, data, model, sparse_run(plan.cfg)))
     if first_process():
         result = assemble(plan, data, model, log, final, swap, base, control)
         mirror.summary(final_values(result))
-        remove_stages(plan, but=last.name)
+        if not stages:
+            save_weights(model, kept / "untouched")
+        remove_stages(plan, but=stages[-1].name if stages else "untouched")
         result.write(plan.folder)
     wait_for_all()
     written = read_result(plan.folder)
     assert written is not None
     return written
+
+
+def save_weights(model: SparseTransformer, folder: Path) -> None:
+    """The weights of a run without a stage of its own, as a stage would leave them."""
+    folder.mkdir(exist_ok=True)
+    torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, folder / WEIGHTS)
 
 
 def final_weights(folder: Path) -> Path:
@@ -184,7 +206,7 @@ def alone(plan: Plan, wait: bool) -> Iterator[None]:
         wait: until another process has finished the run, instead of refusing.
 
     Raises:
-        ValueError: the run is under way elsewhere.
+        RunFailed: the run is under way elsewhere, or its folder cannot be written; nothing there is touched.
     """
     if not first_process():
         yield
@@ -196,13 +218,13 @@ def alone(plan: Plan, wait: bool) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise ValueError(
+                raise RunFailed(
                     f"{plan.folder}: another process is training this run. Wait for it, or give another name=NAME."
                 ) from None
             logger.info("waiting for another process to finish %s", plan.run_id)
             lock.acquire()
     except OSError as error:
-        raise OSError(f"output_dir = {plan.cfg.output_dir}: cannot write {plan.folder} ({error}).") from error
+        raise RunFailed(f"output_dir = {plan.cfg.output_dir}: cannot write {plan.folder} ({error}).") from error
     try:
         yield
     finally:
@@ -237,12 +259,18 @@ def failures_kept(cfg: DictConfig, plan: Plan | None) -> Iterator[None]:
     """
     try:
         yield
-    except (RunFailed, KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except RunFailed as error:
+        if plan is not None and error.where not in (None, plan.run_id):
+            reason = f"its dense run {error.where} failed: {error}"
+            keep_failure(cfg, plan, error.kind, reason, traceback.format_exc())
         raise
     except BaseException as error:
-        reason = str(error) or type(error).__name__
-        where = keep_failure(cfg, plan, category(error), reason, traceback.format_exc())
-        raise RunFailed(reason + ("" if expected(error) else f" (unexpected: see {where})")) from error
+        reason, kind = str(error) or type(error).__name__, category(error)
+        log = keep_failure(cfg, plan, kind, reason, traceback.format_exc())
+        told = reason if expected(error) else f"{reason} (details: {log})"
+        raise RunFailed(told, kind, None if plan is None else plan.run_id) from error
 
 
 def keep_failure(cfg: DictConfig, plan: Plan | None, kind: str, reason: str, trace: str) -> Path | None:
@@ -252,9 +280,11 @@ def keep_failure(cfg: DictConfig, plan: Plan | None, kind: str, reason: str, tra
     try:
         plan = plan or Plan(cfg, None)
         plan.folder.mkdir(parents=True, exist_ok=True)
-        result = blank(plan)
-        result.error = {"category": kind, "reason": reason}
-        result.write(plan.folder)
+        before = read_result(plan.folder)
+        if before is None or before.status != "finished":  # a failed attempt to repeat a run keeps its result
+            result = blank(plan)
+            result.error = {"category": kind, "reason": reason}
+            result.write(plan.folder)
         log = plan.folder / "run.log"
         with log.open("a") as file:
             file.write(trace)

@@ -34,6 +34,7 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
     Controls have no indexer, so no warm-up; its steps are not given to the others.
     """
     recipe = cfg.recipe
+    check_numbers(recipe)
     counts = scaled({name: recipe[name].steps for name in ("dense", "warmup", "sparse")}, cfg.steps)
     teach = needs_indexer(cfg)
     out: list[Stage] = []
@@ -47,10 +48,23 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
     if teach:
         add("warmup", 0.0, recipe.warmup.indexer_lr, sparse=False, backbone=False, indexers=True)
     learn = teach and cfg.objective.train_when_sparse
-    add("sparse", recipe.sparse.lr, recipe.sparse.indexer_lr, sparse=True, backbone=True, indexers=learn)
+    add("sparse", recipe.sparse.lr, recipe.sparse.indexer_lr * learn, sparse=True, backbone=True, indexers=learn)
     if not out:
         raise ValueError("recipe: every stage has 0 steps; give recipe.sparse.steps or recipe.dense.steps from 1.")
     return out
+
+
+def check_numbers(recipe: DictConfig) -> None:
+    """Refuse rates and bounds that would train silently wrong."""
+    rates = [("dense", "lr"), ("warmup", "indexer_lr"), ("sparse", "lr"), ("sparse", "indexer_lr")]
+    for stage, name in rates:
+        if not recipe[stage][name] >= 0:
+            raise ValueError(f"recipe.{stage}.{name} = {recipe[stage][name]}: a learning rate must be 0 or more.")
+    if not recipe.clip > 0:
+        raise ValueError(f"recipe.clip = {recipe.clip}: the largest gradient norm must be above 0.")
+    for name in ("lr_warmup", "lr_final"):
+        if not 0 <= recipe[name] <= 1:
+            raise ValueError(f"recipe.{name} = {recipe[name]}: give a share from 0 to 1.")
 
 
 def scaled(steps: dict[str, int], total: int | None) -> dict[str, int]:
