@@ -1,0 +1,1 @@
+"""From a study's runs to a verdict: statistics, guards, Pareto fronts, tables. Imports no torch."""

@@ -1,0 +1,352 @@
+"""Studies with a known truth, through the whole analysis."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import made_up, meta_of, result_of
+
+from dsa.analysis.analyse import Analysis, analyse
+from dsa.analysis.compare import compare
+from dsa.analysis.files import finite, record
+from dsa.analysis.prepare import Prepared, assemble
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
+
+
+def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
+    return {(c.label, c.seq_len): c.word for c in analysis.comparisons if c.metric == metric}
+
+
+def named(analysis: Analysis, guard: str) -> list[str]:
+    return [g.sentence for g in analysis.guards if g.name == guard]
+
+
+def test_planted_effects_are_found_and_told_apart():
+    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3, "d": 1.2}))
+    assert words(done) == {("b", 64): "better", ("c", 64): "worse", ("d", 64): "equivalent"}
+    assert done.answer == "supported"
+    assert "b against a at 64: better" in done.sentence
+
+
+def test_more_accuracy_is_better():
+    def each(run, result):
+        return result | {
+            "val_accuracy": 1.5 - result["val_loss"] / 2,
+            "dense_val_accuracy": 1.5 - result["dense_val_loss"] / 2,
+        }
+
+    changes = {"metric": "val_accuracy", "margin": {"val_accuracy": 0.01}}
+    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3}, each=each, **changes))
+    assert words(done, "val_accuracy") == {("b", 64): "better", ("c", 64): "worse"}
+    assert done.best[0].best == "b"
+    assert done.answer == "supported"
+
+
+def test_noise_wider_than_the_margin_is_inconclusive_and_says_what_could_be_seen():
+    done = analyse(made_up({"a": 1.2, "b": 1.2}, noise=0.05, seed=1))
+    (only,) = [c for c in done.comparisons if c.metric == "val_loss"]
+    assert only.word == "inconclusive"
+    assert only.difference.detectable > 0.05
+    assert "could have seen" in only.sentence
+    assert done.answer == "inconclusive"
+
+
+def test_a_significant_difference_inside_the_margin_is_equivalent():
+    done = analyse(made_up({"a": 1.2, "b": 1.203}, noise=0.0005))
+    (only,) = [c for c in done.comparisons if c.metric == "val_loss"]
+    assert only.p < 0.05
+    assert only.word == "equivalent"
+
+
+def test_without_a_margin_nothing_is_equivalent():
+    done = analyse(made_up({"a": 1.2, "b": 1.2}, margin={}, seed=1))
+    assert words(done) == {("b", 64): "inconclusive"}
+
+
+def test_identical_conditions_are_one_condition():
+    def each(run, result):
+        twin = {"b": "a"}.get(run["label"])
+        if twin is None:
+            kept[run["label"], run["seed"]] = result
+            return result
+        return kept[twin, run["seed"]]
+
+    kept: dict = {}
+    done = analyse(made_up({"a": 1.2, "b": 9.9, "c": 1.3}, each=each))
+    (sentence,) = named(done, "identical conditions")
+    assert "a, b are one condition" in sentence
+    assert words(done)["b", 64] == "equivalent"
+    assert {p.label for p in done.points} == {"a", "c"}
+
+
+@pytest.mark.parametrize("opponent", ["random", "window"])
+def test_a_study_whose_dense_does_not_beat_a_control_ranks_nothing(opponent):
+    controls = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0} | {opponent: 1.0}
+    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3}, controls=controls))
+    assert done.answer == "cannot discriminate"
+    assert opponent in done.sentence
+    assert done.best[0].best is None and done.best[0].recommended is None
+    assert done.points == []
+    assert all(h.recovered is None for h in done.headroom) or opponent == "random"
+
+
+def test_missing_controls_cannot_discriminate():
+    def each(run, result):
+        return None if run["label"] == "random" else result
+
+    assert analyse(made_up({"a": 1.2, "b": 1.1}, each=each)).answer == "cannot discriminate"
+
+
+def test_only_the_lengths_that_discriminate_are_ranked():
+    controls = {"dense": 1.0, "oracle": 1.0, "window": {64: 1.0, 128: 1.5}, "random": 2.0}
+    done = analyse(made_up({"a": 1.2, "b": 1.1}, lengths=(64, 128), controls=controls))
+    assert [b.best for b in done.best] == [None, "b"]
+    assert "64" in named(done, "cannot discriminate")[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_tokens_end_in_cannot_discriminate(seed):
+    """Every loss is the entropy of the tokens and a little noise, whatever attention does."""
+    controls = dict.fromkeys(["dense", "oracle", "window", "random"], 4.16)
+    done = analyse(
+        made_up(
+            {"a": 4.16, "b": 4.16, "c": 4.16},
+            controls=controls,
+            seed=seed,
+            seeds=10,
+            between=0.0,
+            each=lambda run, result: result | {"unigram_loss": 4.16},
+            hypothesis={"claim": "cannot_discriminate"},
+        )
+    )
+    assert done.answer == "cannot discriminate"
+    assert named(done, "uninformative loss") or "unigram" in done.sentence
+    assert all(b.best is None for b in done.best)
+
+
+def test_better_than_dense_is_a_leak_until_explained():
+    done = analyse(made_up({"a": 1.2, "b": 0.8}))
+    assert "leak" in named(done, "better than dense")[0]
+    assert done.best[0].best == "a"
+
+
+def test_a_loss_at_the_unigram_entropy_is_kept_out_of_the_ranking():
+    done = analyse(made_up({"a": 1.2, "b": 3.0}))
+    assert named(done, "uninformative loss")
+    assert {p.label for p in done.points} == {"a"}
+
+
+def test_too_few_seeds_claim_nothing():
+    done = analyse(made_up({"a": 1.2, "b": 1.0}, seeds=3))
+    assert words(done) == {("b", 64): "inconclusive"}
+    assert named(done, "too few seeds")
+    assert done.answer == "inconclusive"
+
+
+def test_an_exploratory_study_claims_nothing_however_many_its_seeds():
+    done = analyse(made_up({"a": 1.2, "b": 1.0}, exploratory=True))
+    assert done.answer == "inconclusive"
+    assert "points to: supported" in done.sentence
+
+
+def test_missing_and_failed_runs_are_listed_and_pairs_stay_pairs():
+    def each(run, result):
+        if run["label"] == "b" and run["seed"] == 1:
+            return None
+        if run["label"] == "a" and run["seed"] == 0:
+            return {"status": "failed", "error": {"category": "memory", "reason": "killed"}}
+        return result
+
+    whole = made_up({"a": 1.2, "b": 1.1}, seeds=9)
+    lacking = made_up({"a": 1.2, "b": 1.1}, seeds=9, each=each)
+    done = analyse(lacking)
+    assert [(g.label, g.seed, g.state) for g in lacking.gaps] == [("a", 0, "failed"), ("b", 1, "missing")]
+    assert "memory: killed" in named(done, "failed runs")[0]
+    assert "b at 64: 1 runs missing" in named(done, "missing runs")[0]
+    (only,) = [c for c in done.comparisons if c.metric == "val_loss"]
+    theirs = whole.runs.pivot(index="seed", columns="label", values="val_loss").loc[2:]
+    assert only.difference.seeds == 7
+    assert only.difference.mean == pytest.approx((theirs["b"] - theirs["a"]).mean())
+
+
+def test_an_unstarted_study_says_so():
+    done = analyse(made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: None))
+    assert done.answer == "cannot discriminate"
+    assert record(done)["finished"] == 0
+
+
+def test_the_order_of_rows_changes_nothing():
+    prepared = made_up({"a": 1.2, "b": 1.19, "c": 1.3}, lengths=(64, 128), noise=0.02)
+    order = np.random.default_rng(1).permutation(len(prepared.runs))
+    shuffled = Prepared(prepared.meta, prepared.runs.iloc[order].reset_index(drop=True))
+    assert record(analyse(shuffled)) == record(analyse(prepared))
+
+
+def test_the_recommendation_is_the_cheapest_of_the_tied():
+    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.1, "d": 1.3}))
+    (only,) = done.best
+    assert only.best in ("b", "c")
+    assert set(only.tied) == {"b", "c"} - {only.best}
+    assert only.recommended == "c"
+
+
+def test_a_headroom_is_recovered_in_the_share_that_was_planted():
+    done = analyse(made_up({"a": 1.1, "b": 1.4}))
+    found = {h.label: h for h in done.headroom if h.metric == "val_loss"}
+    assert found["a"].recovered == pytest.approx(0.8, abs=0.01)
+    assert found["b"].recovered == pytest.approx(0.2, abs=0.01)
+    assert found["random"].recovered == pytest.approx(-1.0, abs=0.02)
+    low, high = found["a"].recovered_interval
+    assert low < found["a"].recovered < high
+    assert found["a"].headroom_interval[0] < 0.5 < found["a"].headroom_interval[1]
+
+
+def test_both_scales_stand_side_by_side():
+    done = analyse(made_up({"a": 1.2, "b": 1.1}))
+    assert {q.metric for q in done.qualities} == {"val_loss", "swap_val_loss"}
+    dense = {q.metric: q.mean for q in done.qualities if q.label == "dense"}
+    assert dense["swap_val_loss"] == pytest.approx(dense["val_loss"] + 0.02)
+
+
+def test_dominance_respects_the_intervals():
+    done = analyse(made_up({"a": 1.2, "b": 1.2, "c": 1.25, "d": 1.1}, noise=0.002))
+    points = {p.label: p for p in done.points if p.cost == "flops"}
+    assert points["d"].on_front and points["d"].shown
+    assert set(points["a"].dominated_by) == {"b", "d"}
+    noisy = analyse(made_up({"a": 1.2, "b": 1.19}, noise=0.1, seed=1))
+    points = {p.label: p for p in noisy.points if p.cost == "flops"}
+    assert points["a"].on_front and not points["a"].shown
+    assert points["b"].on_front and points["b"].shown
+
+
+@pytest.mark.parametrize(
+    ("field", "reason"),
+    [({"speed_is_real": False}, "mask"), ({"time": {"step_ms": 5.0, "contended": True}}, "other work")],
+)
+def test_unreal_speed_is_not_ranked(field, reason):
+    done = analyse(made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: result | field))
+    assert reason in named(done, "no speed claim")[0]
+    assert not [p for p in done.points if p.cost == "step_ms"]
+    assert all(e.speed_up is None and e.efficiency is None for e in done.efficiency)
+
+
+def test_times_of_two_machines_are_not_ranked():
+    def each(run, result):
+        return result | {"provenance": {"machine": {"processor": str(run["seed"] % 2)}}}
+
+    done = analyse(made_up({"a": 1.2, "b": 1.1}, each=each))
+    assert "different machines" in named(done, "no speed claim")[0]
+
+
+def test_efficiency_follows_its_formula():
+    done = analyse(made_up({"a": 1.2, "b": 1.1}, noise=0.0))
+    row = {e.label: e for e in done.efficiency}["b"]
+    assert row.quality_kept == pytest.approx((3 - 1.1) / (3 - 1.2), abs=0.05)
+    assert row.speed_up == pytest.approx((10 + 68) / (10 + 67))
+    assert row.efficiency == pytest.approx(row.speed_up * row.quality_kept)
+    assert row.parameters == pytest.approx(0.75)
+
+
+def test_slopes_are_those_planted():
+    losses = {"a": 1.2, "b": {64: 1.2, 128: 1.23, 256: 1.26, 512: 1.29}}
+
+    def each(run, result):
+        n = run["seq_len"]
+        return result | {"flops": {"indexer": n**2, "select": 0, "sparse_attention": 0, "dense_attention": n**2}}
+
+    done = analyse(made_up(losses, lengths=(64, 128, 256, 512), each=each))
+    fits = {(f.label, f.what): f for f in done.scaling}
+    assert fits["b", "flops"].slope == pytest.approx(2.0)
+    assert fits["b", "val_loss"].slope == pytest.approx(0.03, abs=0.002)
+    low, high = fits["b", "val_loss"].interval
+    assert low < 0.03 < high
+
+
+LENGTHS = (64, 128)
+
+
+@pytest.mark.parametrize(
+    ("claim", "losses", "answer"),
+    [
+        ("some_condition_differs", {"a": 1.2, "b": 1.2}, "not supported"),
+        ("no_quality_loss", {"a": 1.2, "b": 1.2}, "supported"),
+        ("no_quality_loss", {"a": 1.2, "b": {64: 1.2, 128: 1.3}}, "not supported"),
+        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.3}}, "supported"),
+        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.0}}, "not supported"),
+        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.2}}, "inconclusive"),
+        ("on_pareto_front", {"a": 1.2, "b": 1.1}, "supported"),
+        ("on_pareto_front", {"a": 1.2, "b": 1.3, "c": 1.1}, "not supported"),
+        ("cannot_discriminate", {"a": 1.2, "b": 1.1}, "not supported"),
+        ("of_something_else", {"a": 1.2, "b": 1.1}, "inconclusive"),
+    ],
+)
+def test_each_claim_is_judged_by_its_own_rule(claim, losses, answer):
+    named_ = {"conditions": ["b"]} if "front" in claim or "quality" in claim else {}
+    done = analyse(made_up(losses, lengths=LENGTHS, hypothesis={"claim": claim, **named_}))
+    assert done.answer == answer, done.sentence
+    assert done.sentence
+
+
+def test_a_claim_of_no_loss_waits_for_every_length():
+    def each(run, result):
+        return None if run["label"] == "b" and run["seq_len"] == 128 else result
+
+    done = analyse(made_up({"a": 1.2, "b": 1.2}, lengths=LENGTHS, each=each, hypothesis={"claim": "no_quality_loss"}))
+    assert done.answer == "inconclusive"
+    assert "b at 128 has no result" in done.sentence
+
+
+def sizes(reverse: bool, seeds: int = 8) -> Prepared:
+    """Two indexers on three widths, each width with controls of its own."""
+    layers = {f"d{d}-{i}": {"indexer": i, "model.d_model": d} for d in (64, 128, 256) for i in ("big", "small")}
+    meta = meta_of(layers, seeds=seeds, hypothesis={"claim": "order_depends_on_size"}, baseline="d64-big")
+    controls = [f"{kind}-{d}" for d in (64, 128, 256) for kind in ("dense", "random", "window")]
+    runs = [run for run in meta.runs if run["label"] in layers]
+    runs += [
+        {"label": label, "role": "control", "seq_len": 64, "seed": s, "run_id": f"{label}-{s}"}
+        for label in controls
+        for s in range(seeds)
+    ]
+    draw, results = np.random.default_rng(0), []
+    for run in runs:
+        kind, _, rest = run["label"].partition("-")
+        width = int(rest if kind in ("dense", "random", "window") else kind[1:])
+        gain = -0.1 if reverse and width == 256 else 0.1
+        true = {"dense": 1.0, "random": 2.0, "window": 1.5}.get(kind, 1.2 + gain * (rest == "small"))
+        at = 1.0 + run["seed"] / 10
+        result = result_of(run, true * at + draw.normal(0, 0.002), at, 1.5 * at)
+        results.append(result | {"params": {"total": width**2 + 10, "indexer": 10}})
+    return assemble(replace(meta, runs=runs), results)
+
+
+@pytest.mark.parametrize(("reverse", "answer"), [(True, "supported"), (False, "not supported")])
+def test_conditions_on_several_models_are_compared_within_each(reverse, answer):
+    done = analyse(sizes(reverse))
+    assert done.answer == answer, done.sentence
+    found = {(c.label, c.reference) for c in done.comparisons if c.metric == "val_loss"}
+    assert found == {(f"d{d}-small", f"d{d}-big") for d in (64, 128, 256)}
+    assert {f.along for f in done.scaling} == {"model parameters"}
+
+
+def test_the_comparisons_of_a_length_are_corrected_together():
+    done = compare(made_up({"a": 1.2, "b": 1.21, "c": 1.2, "d": 1.22}, lengths=(64, 128), noise=0.02), "val_loss")
+    for length in (64, 128):
+        mine = [c for c in done if c.seq_len == length]
+        smallest = min(mine, key=lambda c: c.difference.p)
+        assert smallest.p == pytest.approx(min(1.0, 3 * smallest.difference.p))
+        assert {c.comparisons for c in mine} == {3}
+
+
+def test_what_is_undefined_becomes_null():
+    assert finite({"a": [float("nan"), 1.0], "b": (float("inf"),)}) == {"a": [None, 1.0], "b": [None]}
+
+
+def test_a_frame_keeps_every_finished_run():
+    prepared = made_up({"a": 1.2, "b": 1.1})
+    assert len(prepared.runs) == 8 * 6
+    assert isinstance(prepared.runs, pd.DataFrame)
