@@ -55,7 +55,7 @@ def result_of(run: dict[str, Any], loss: float, dense: float, window: float, **c
         "time": {"step_ms": 10.0 + sum(flops.values()) / 1000, "contended": False},
         "memory": {"peak_mb": 50.0},
         "speed_is_real": True,
-        "provenance": {"machine": {"processor": "one"}},
+        "provenance": {"machine": {"processor": "one", "cuda": None}},
         "warnings": [],
     } | changes
 

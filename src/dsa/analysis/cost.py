@@ -60,4 +60,5 @@ def always(rows: pd.DataFrame, column: str, value: bool) -> bool:
 def machines(prepared: Prepared) -> list[str]:
     """The machines on which a study's runs were timed."""
     columns = [name for name in prepared.runs if str(name).startswith("provenance.machine.")]
-    return sorted(set(prepared.runs[columns].astype(str).agg(" · ".join, axis=1))) if columns else []
+    rows = prepared.runs[columns].drop_duplicates().itertuples(index=False)
+    return sorted({" · ".join(str(value) for value in row if pd.notna(value)) for row in rows})

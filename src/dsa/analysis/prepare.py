@@ -1,5 +1,6 @@
 """A study's runs as one table that the statistics can ask, and the list of what it lacks."""
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,13 @@ class Prepared:
     runs: pd.DataFrame
     gaps: tuple[Gap, ...] = ()
 
-    @property
+    @functools.cached_property
+    def groups(self) -> dict[tuple, pd.DataFrame]:
+        """Runs by label and length, each by seed."""
+        grouped = self.runs.groupby(["label", "seq_len"], sort=False)
+        return {key: rows.set_index("seed").sort_index() for key, rows in grouped}
+
+    @functools.cached_property
     def lengths(self) -> list[int]:
         return sorted(int(length) for length in self.runs["seq_len"].unique())
 
@@ -59,8 +66,7 @@ class Prepared:
 
     def rows(self, label: str, seq_len: int) -> pd.DataFrame:
         """A condition's runs at a length, by seed."""
-        mine = self.runs[(self.runs["label"] == label) & (self.runs["seq_len"] == seq_len)]
-        return mine.set_index("seed").sort_index()
+        return self.groups.get((label, seq_len), self.runs.iloc[:0])
 
     def column(self, label: str, seq_len: int, name: str) -> pd.Series:
         """What a condition's runs measured, by seed; runs that did not measure it are left out."""
