@@ -38,9 +38,8 @@ def test_a_study_runs_on_this_launcher(package, settings, outputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_a_run_that_crashes_its_worker_fails_alone(launcher, outputs):
-    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+def test_a_run_that_crashes_its_worker_fails_alone(outputs):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     code = outputs.parent / "code"
     code.mkdir(parents=True)
     (code / "crash.py").write_text(CRASH)
@@ -49,7 +48,7 @@ def test_a_run_that_crashes_its_worker_fails_alone(launcher, outputs):
         "indexer=h1d8",
         "indexer._target_=dsa.indexers.LightningIndexer,crash.Crash",
         "allow_targets=[crash]",
-        f"hydra/launcher={launcher}",
+        "hydra/launcher=joblib",
         PYTHONPATH=str(code),
     )
     text, _ = process.communicate(timeout=180)
