@@ -125,7 +125,7 @@ def false_alarms(draws: int, conditions: int, seeds: int) -> float:
 def test_a_study_of_nulls_rarely_calls_any_condition_different(monkeypatch):
     """Through the words themselves, conditions sharing a baseline; fewer bootstrap draws, which decide nothing here."""
     monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
-    assert false_alarms(draws=150, conditions=3, seeds=8) <= 0.05 + 2.6 * (0.05 * 0.95 / 150) ** 0.5
+    assert false_alarms(draws=100, conditions=3, seeds=8) <= 0.05 + 2.6 * (0.05 * 0.95 / 100) ** 0.5
 
 
 @pytest.mark.slow
@@ -136,7 +136,7 @@ def test_the_family_wise_error_of_the_words_is_nominal(monkeypatch):
 
 def test_equivalence_is_not_claimed_from_noise():
     """Without a true difference but noise wider than the margin, and with one as large as the margin."""
-    d = np.random.default_rng(0).normal(0, 1, (2000, 5))
+    d = np.random.default_rng(0).normal(0, 1, (1000, 5))
     wide = np.mean([equivalence(row, 0.2) < 0.05 for row in d])
     assert wide < 0.01
     at_the_margin = np.mean([equivalence(row + 2, 2.0) < 0.05 for row in d])

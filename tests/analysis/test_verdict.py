@@ -109,7 +109,7 @@ def test_only_the_lengths_that_discriminate_are_ranked():
     assert "64" in named(done, "cannot discriminate")[0]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_tokens_end_in_cannot_discriminate(seed):
     """Every loss is the entropy of the tokens and a little noise, whatever attention does."""
     controls = dict.fromkeys(["dense", "oracle", "window", "random"], 4.16)
@@ -181,7 +181,7 @@ def test_an_unstarted_study_says_so():
 
 
 def test_the_order_of_rows_changes_nothing():
-    prepared = made_up({"a": 1.2, "b": 1.19, "c": 1.3}, lengths=(64, 128), noise=0.02)
+    prepared = made_up({"a": 1.2, "b": 1.19, "c": 1.3}, noise=0.02)
     order = np.random.default_rng(1).permutation(len(prepared.runs))
     shuffled = Prepared(prepared.meta, prepared.runs.iloc[order].reset_index(drop=True))
     assert record(analyse(shuffled)) == record(analyse(prepared))
@@ -278,6 +278,7 @@ LENGTHS = (64, 128)
         ("no_quality_loss", {"a": 1.2, "b": {64: 1.2, 128: 1.3}}, "not supported"),
         ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.3}}, "supported"),
         ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.0}}, "not supported"),
+        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.3, 128: 1.4}}, "not supported"),
         ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.2}}, "inconclusive"),
         ("on_pareto_front", {"a": 1.2, "b": 1.1}, "supported"),
         ("on_pareto_front", {"a": 1.2, "b": 1.3, "c": 1.1}, "not supported"),

@@ -16,8 +16,8 @@ def identity(plan: Plan, kind: str, resumed: bool) -> dict[str, Any]:
     return {
         "id": f"{plan.study}-{plan.run_id}",
         "name": plan.run_id,
-        "group": plan.study,
-        "job_type": kind,
+        "group": cfg.get("group") or plan.study,
+        "job_type": cfg.get("label") or kind,
         "tags": tags,
         "stages": [stage.name for stage in plan.stages],
         "resumed": resumed,

@@ -28,6 +28,7 @@ def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> SparseTrans
     if result is None or result.status != "finished":
         state = "no result" if result is None else f"status {result.status}"
         raise FileNotFoundError(f"{folder}: {state}; load_run reads finished runs.")
+    folder = Path(result.reused_from or folder)  # a run that another study finished lies there
     weights = final_weights(folder)
     shapes = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
     cfg: Any = OmegaConf.load(folder / "config.yaml")

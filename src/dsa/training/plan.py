@@ -133,7 +133,8 @@ class Plan:
         self.config_hash = digest(scientific(cfg, data, self.dtype))
         self.study = str(cfg.study) if sparse_run(cfg) else SHARED
         study = Path(cfg.output_dir) / self.study
-        same = sorted(path.name for path in study.glob(f"*-{self.config_hash}"))  # another spelling of this run
-        self.run_id = same[0] if same else run_id(cfg, self.config_hash)
+        self.run_id = run_id(cfg, self.config_hash)
+        if not (study / self.run_id).exists():  # another spelling of the same run may have made it
+            self.run_id = min((path.name for path in study.glob(f"*-{self.config_hash}")), default=self.run_id)
         self.folder = study / self.run_id
         self.code = code_fingerprint(tuple(cfg.allow_targets))
