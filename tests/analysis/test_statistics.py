@@ -1,3 +1,5 @@
+import gc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -18,6 +20,15 @@ from dsa.analysis.statistics import (
     t_test,
     visible,
 )
+
+
+@pytest.fixture(autouse=True)
+def _small_heap():
+    """multipletests collects garbage at every call: thousands of calls need a small heap."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
 
 DRAW = np.random.default_rng(3)
 A, B = DRAW.normal(1.0, 0.1, 9), DRAW.normal(1.05, 0.1, 9)

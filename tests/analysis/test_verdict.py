@@ -1,5 +1,6 @@
 """Studies with a known truth, through the whole analysis."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,12 @@ from dsa.analysis.prepare import Prepared, assemble
 
 
 @pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch):
+def _quick(monkeypatch):
+    """Few bootstrap draws; and a small heap, since multipletests collects garbage at every call."""
     monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
