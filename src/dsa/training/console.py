@@ -80,7 +80,7 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
     if result.time:
         real = "" if result.speed_is_real else " (no speed claim)"
         row(
-            "step [ms]",
+            "step, ms",
             number(result.time.get("step_ms"), 0),
             f"{pair('dense', result.time.get('dense_step_ms'), 0)}{real}",
         )
