@@ -35,7 +35,15 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_pattern(patte
     assert_causal([f"pattern={pattern}", "selector.k=8"])
 
 
-@pytest.mark.parametrize("pattern", ["causal", "local_global_16_32", "hierarchical_8_32_16", "sliding_window_32_16"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "causal",
+        "hierarchical_8_32_16",
+        pytest.param("local_global_16_32", marks=pytest.mark.slow),
+        pytest.param("sliding_window_32_16", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_changing_the_future_leaves_the_past_untouched_under_every_selector(pattern, selector):
     small = {"min_k": 2, "max_k": 16, "start_k": 2, "end_k": 8, "k": 8}

@@ -36,7 +36,14 @@ def test_every_indexer_pattern_selector_and_precision_trains_a_step(group, name)
     take_a_step(compose([*SMALL, f"{group}={name}", *(["selector.k=8"] if group == "precision" else [])]))
 
 
-@pytest.mark.parametrize("name", [n for n in options("data") if n not in NEEDS_NETWORK | NEEDS_A_PATH])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[pytest.mark.slow] if n == "stdlib_bpe" else [])
+        for n in options("data")
+        if n not in NEEDS_NETWORK | NEEDS_A_PATH
+    ],
+)
 def test_every_local_data_set_trains_a_step(name, outputs):
     small = [override for override in SMALL if override != "data=mqar"]
     take_a_step(compose([*small, f"data={name}", f"cache_dir={outputs / 'cache'}"]))

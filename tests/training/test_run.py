@@ -262,8 +262,8 @@ def test_an_indexer_of_ones_own_needs_no_more_than_score(outputs, tmp_path, monk
         load_run(result.folder)
 
 
-def test_an_interpolation_cannot_smuggle_in_a_target():
-    cfg = compose(RUN)
+def test_an_interpolation_cannot_smuggle_in_a_target(outputs):
+    cfg = compose([*RUN, f"output_dir={outputs}"])
     cfg.indexer = "${oc.create:{_target_: os.getcwd}}"
     with pytest.raises(RunFailed, match="allow_targets"):
         train(cfg)
