@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dsa.build import build_data, build_model, instantiate
 from dsa.checks import at_least, positive
-from dsa.config import check_targets
+from dsa.config import GROUPS, check_targets, choice, digest
 from dsa.data import DataModule
 from dsa.model import Pass, SparseTransformer
 from dsa.training.assemble import assemble, blank
@@ -273,19 +273,39 @@ def failures_kept(cfg: DictConfig, plan: Plan | None) -> Iterator[None]:
         raise RunFailed(told, kind, None if plan is None else plan.run_id) from error
 
 
+def refused(cfg: DictConfig) -> RunResult:
+    """The result of a configuration that describes no run: under its run's name if it can have one, else its own."""
+    try:
+        return blank(Plan(cfg, None))
+    except (ValueError, TypeError, AttributeError):
+        name = f"refused-{digest(OmegaConf.to_container(cfg))}"
+        return RunResult(
+            run_id=name,
+            status="failed",
+            study=cfg.study,
+            condition={group: choice(cfg, group) for group in GROUPS},
+            model=choice(cfg, "model"),
+            data=choice(cfg, "data"),
+            recipe=choice(cfg, "recipe"),
+            seq_len=cfg.seq_len,
+            seed=cfg.seed,
+            folder=str(Path(cfg.output_dir) / cfg.study / name),
+        )
+
+
 def keep_failure(cfg: DictConfig, plan: Plan | None, kind: str, reason: str, trace: str) -> Path | None:
     """Write status failed and the reason into the run folder, if there can be one; returns the log's path."""
     if not first_process():
         return None
     try:
-        plan = plan or Plan(cfg, None)
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        before = read_result(plan.folder)
+        result = refused(cfg) if plan is None else blank(plan)
+        folder = Path(result.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        before = read_result(folder)
         if before is None or before.status != "finished":  # a failed attempt to repeat a run keeps its result
-            result = blank(plan)
             result.error = {"category": kind, "reason": reason}
-            result.write(plan.folder)
-        log = plan.folder / "run.log"
+            result.write(folder)
+        log = folder / "run.log"
         with log.open("a") as file:
             file.write(trace)
         return log
