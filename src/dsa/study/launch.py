@@ -61,7 +61,7 @@ def through(launcher: Any) -> Dispatch:
 
 
 def by_scheduler(launcher: Any) -> Submit:
-    """Hand runs to SLURM and return; the last job, without runs, looks after the study's folder."""
+    """Hand runs to SLURM and return their job ids; nothing runs after them."""
 
     def submit(runs: list[PlannedRun], files: list[Path], after: list[str]) -> list[str]:
         jobs = [[f"planned={quoted(file)}"] for file in files]

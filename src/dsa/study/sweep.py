@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dsa.study.composer import Composer, Load
 from dsa.study.drive import Dispatch, Drive, Submit
@@ -119,7 +120,7 @@ def is_list_setting(cfg: DictConfig, key: str) -> bool:
     """Whether a setting is a list by nature, so that a list for it is one value."""
     try:
         return OmegaConf.is_list(OmegaConf.select(cfg, key))
-    except Exception:  # not there, or an interpolation that means nothing yet
+    except OmegaConfBaseException:  # not there, or an interpolation that means nothing yet
         return False
 
 
