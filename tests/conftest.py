@@ -1,5 +1,6 @@
 """What tests share: the options of a group, small configurations, runs in a folder of their own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from dsa.config import config_dir
 
-torch.set_num_threads(min(2, torch.get_num_threads()))
+THREADS = min(2, torch.get_num_threads())
+torch.set_num_threads(THREADS)
 
 SMALL = [
     "model.d_model=32",
@@ -26,6 +28,13 @@ QUIET = ["logger=csv", "callbacks=quiet"]
 def options(group: str) -> list[str]:
     """Names of a group's options: a new yaml is a new test."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def same_threads_after_each_test() -> Iterator[None]:
+    """A test may change how many threads torch uses; the next one starts with what the command gave."""
+    yield
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture

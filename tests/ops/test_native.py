@@ -17,13 +17,6 @@ CAUSAL = (Zone(None),)
 examples = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(
     params=[
         "native",
