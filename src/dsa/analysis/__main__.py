@@ -1,7 +1,12 @@
-"""python -m dsa.analysis outputs/<study>: the verdict on whatever has finished."""
+"""python -m dsa.analysis outputs/<study>: the verdict on whatever has finished.
+
+python -m dsa.analysis selection outputs/<study>/<run>: where a run's attention went.
+python -m dsa.analysis findings outputs/<study> ... --to docs/findings: what several studies say together.
+"""
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
@@ -10,10 +15,17 @@ from dsa.analysis.analyse import analyse_folder
 from dsa.analysis.files import write
 from dsa.analysis.tables import show
 
+COMMANDS = {"selection": "dsa.inspection.command", "findings": "dsa.analysis.findings.command"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a study's tables and write them beside its runs; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dsa.analysis", description=__doc__)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        return import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m dsa.analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path, help="folder of a study, as outputs/quick")
     folder = parser.parse_args(arguments).study
     try:
