@@ -1,0 +1,1 @@
+"""Where a finished run's attention went, and what its selections kept and missed of it."""

@@ -1,0 +1,58 @@
+"""What kind of thing a token is: letters, digits, ... in a text; keys, values and noise in a recall task."""
+
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.data import MQAR, Induction, Needle, TextSource
+
+
+class Kinds(NamedTuple):
+    """Names, and for each token of the vocabulary the index of its name."""
+
+    names: list[str]
+    of: Int[Tensor, "vocab"]
+
+
+TEXT = ["letters", "digits", "space", "newline", "punctuation", "other"]
+
+
+@singledispatch
+def kinds(source: object) -> Kinds:
+    """The kinds of a source's tokens; a source that nothing is known about has one."""
+    return Kinds(["tokens"], torch.zeros(source.vocab_size, dtype=torch.long))  # type: ignore[attr-defined]
+
+
+@kinds.register(MQAR)
+@kinds.register(Needle)
+def _(source: MQAR | Needle) -> Kinds:
+    sizes = torch.tensor([source.keys, source.values, source.noise])
+    return Kinds(["keys", "values", "noise"], torch.arange(3).repeat_interleave(sizes))
+
+
+@kinds.register
+def _(source: Induction) -> Kinds:
+    sizes = torch.tensor([source.prefixes, source.fillers])
+    return Kinds(["prefixes", "fillers"], torch.arange(2).repeat_interleave(sizes))
+
+
+@kinds.register
+def _(source: TextSource) -> Kinds:
+    texts = [source.tokenizer.decode([token]) for token in range(source.vocab_size)]
+    return Kinds(TEXT, torch.tensor([TEXT.index(kind_of(text)) for text in texts]))
+
+
+def kind_of(text: str) -> str:
+    """The kind of a token that stands for `text`: the first that fits; part of a character is other."""
+    if "\n" in text:
+        return "newline"
+    if not text or "�" in text or "\0" in text:
+        return "other"
+    if text.isspace():
+        return "space"
+    if any(character.isalpha() for character in text):
+        return "letters"
+    return "digits" if any(character.isdigit() for character in text) else "punctuation"

@@ -1,0 +1,53 @@
+"""Loss by position, the same weights attending to their selection and to every earlier key."""
+
+import itertools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from dsa.data import IGNORE, Batch, DataModule
+from dsa.model import Pass, SparseTransformer
+
+BINS = 16  # stretches of positions, equally long
+
+
+@torch.no_grad()
+def token_losses(model: SparseTransformer, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
+    """Cross-entropy at each position [nats], in float32; nan where nothing is asked."""
+    logits = model.eval().run(batch.tokens, Pass(sparse=sparse))[0].float()
+    loss = F.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
+    return loss.masked_fill(batch.targets == IGNORE, torch.nan)
+
+
+def loss_by_position(model: SparseTransformer, data: DataModule) -> dict[str, Any]:
+    """Mean losses over all evaluation rows, by stretch of positions and in all [nats].
+
+    The interval is a 95 % t interval of the difference over rows: it is about this run and these rows, not about
+    other seeds.
+    """
+    batches = list(data.eval_loader())
+    sparse, dense = (torch.cat([token_losses(model, b, how) for b in batches]).double() for how in (True, False))
+    difference = (sparse - dense).nanmean(1)
+    difference = difference[~difference.isnan()]
+    interval = stats.t.interval(0.95, len(difference) - 1, float(difference.mean()), stats.sem(difference.numpy()))
+    edges = torch.linspace(0, data.seq_len, min(BINS, data.seq_len) + 1).long().tolist()
+    stretches = []
+    for start, stop in itertools.pairwise(edges):
+        asked = int((~dense[:, start:stop].isnan()).sum())
+        mean = {
+            name: float(x[:, start:stop].nanmean()) if asked else None
+            for name, x in (("dense", dense), ("sparse", sparse))
+        }
+        stretches.append({"start": start, "stop": stop, "asked": asked, **mean})
+    return {
+        "rows": len(difference),
+        "dense": float(dense.nanmean()),
+        "sparse": float(sparse.nanmean()),
+        "difference": float(difference.mean()),
+        "difference_interval": [float(bound) for bound in interval] if len(difference) > 1 else None,
+        "positions": stretches,
+    }

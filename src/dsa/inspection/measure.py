@@ -1,0 +1,150 @@
+"""Everything that is measured about a finished run's selections."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from dsa import load_run
+from dsa.build import build_data
+from dsa.data import IGNORE, DataModule
+from dsa.inspection.answers import Answers, answers
+from dsa.inspection.kinds import Kinds, kinds
+from dsa.inspection.losses import loss_by_position
+from dsa.inspection.overlap import Overlap
+from dsa.inspection.pieces import Piece, observe, pieces
+from dsa.inspection.rank import effective_rank, logit_values, score_values
+from dsa.inspection.tally import Tally, distance_names, distances, ratio, tally
+from dsa.model import Observation, SparseTransformer
+from dsa.ops.scores import score
+from dsa.training.result import RunResult, read_result
+
+SCHEMA = 1
+ROWS = 16  # held-out rows that are looked into, spread evenly over the evaluation rows
+RANK_ROWS, RANK_QUERIES = 4, 1024  # of them, and of each the last queries, for the effective rank
+
+
+@dataclass
+class Layer:
+    """Sums over rows of one layer; groups averaged."""
+
+    mass: float = 0.0
+    oracle_mass: float = 0.0
+    queries: float = 0.0
+    distance: list[Tally] = field(default_factory=list)
+    kind: list[Tally] = field(default_factory=list)
+    answer: Answers = field(default_factory=Answers)
+    ranks: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, piece: Piece, tokens: Tensor, targets: Tensor, of: Kinds, bins: int) -> None:
+        """Count a piece."""
+        self.mass += float((piece.attention * piece.kept).sum(-1).mean(0).sum())
+        self.oracle_mass += float((piece.attention * piece.best).sum(-1).mean(0).sum())
+        self.queries += piece.attention.shape[1]
+        self.distance.append(tally(piece, distances(piece), bins))
+        kind = of.of[tokens] + 1
+        kind[0] = 0  # a row's first token is a kind of its own: attention often rests there
+        self.kind.append(tally(piece, kind.expand(piece.attention.shape[1:]), len(of.names) + 1))
+        self.answer += answers(piece, tokens, targets)
+
+
+def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Measure a finished run's selections on held-out rows, in float32; plain data for selection.json.
+
+    Args:
+        allow_targets: packages of your own whose classes the run's configuration may name.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run.
+        ValueError: the run's attention is dense.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder. Give the folder of a run, as outputs/quick/<run>.")
+    result = read_result(folder)
+    if result is None:
+        why = "it has no result.json" + (" yet: the run is not finished" if (folder / "config.yaml").exists() else "")
+        raise FileNotFoundError(f"{folder} is not the folder of a finished run: {why}.")
+    model = load_run(folder, allow_targets)
+    cfg: Any = OmegaConf.load(Path(result.reused_from or folder) / "config.yaml")
+    cfg.allow_targets = list(allow_targets)
+    return measure(model, build_data(cfg), result)
+
+
+def measure(model: SparseTransformer, data: DataModule, result: RunResult) -> dict[str, Any]:
+    """Measure a model's selections on its held-out rows.
+
+    Raises:
+        ValueError: its attention is dense.
+    """
+    batches = list(data.eval_loader())
+    tokens, targets = (torch.cat([getattr(b, name) for b in batches]) for name in ("tokens", "targets"))
+    chosen = torch.linspace(0, len(tokens) - 1, min(ROWS, len(tokens))).long()
+    of, names = kinds(data.source), distance_names(data.seq_len)
+    layers = [Layer() for _ in model.attentions()]
+    overlap = Overlap(len(layers))
+    for i, row in enumerate(chosen.tolist()):
+        seen = observe(model, tokens[row])
+        if all(layer.selection is None for layer in seen):
+            raise ValueError(f"{result.run_id}: its attention is dense, every query keeps every earlier key.")
+        for parts in zip(*(pieces(layer) for layer in seen), strict=True):
+            overlap.add(list(parts))
+            for layer, part in zip(layers, parts, strict=True):
+                layer.add(part, tokens[row], targets[row], of, len(names))
+        if i < RANK_ROWS:
+            for layer, observation in zip(layers, seen, strict=True):
+                layer.ranks.append(ranks(observation))
+    asks = bool((targets == IGNORE).any())
+    return {
+        "schema": SCHEMA,
+        "run_id": result.run_id,
+        "condition": result.condition,
+        "model": result.model,
+        "data": result.data,
+        "seq_len": data.seq_len,
+        "seed": result.seed,
+        "rows": len(chosen),
+        "rank_rows": min(RANK_ROWS, len(chosen)),
+        "layers": [summary(i, layer, names, of, asks) for i, layer in enumerate(layers)],
+        "overlap": overlap.matrices(),
+        "loss": loss_by_position(model, data),
+    }
+
+
+def ranks(seen: Observation) -> dict[str, Any]:
+    """Effective ranks of one layer in one row."""
+    queries, keys = seen.queries[0, :, -RANK_QUERIES:], seen.keys[0, :, -RANK_QUERIES:]
+    single, stacked = logit_values(queries, keys)
+    out: dict[str, Any] = {"heads": [effective_rank(values) for values in single], "stacked": effective_rank(stacked)}
+    out["head_dim"] = queries.shape[-1]
+    if seen.cast is not None:
+        length = seen.queries.shape[2]
+        rows = slice(max(0, length - RANK_QUERIES), length)
+        index = score(seen.cast, rows, slice(rows.start // seen.cast.block, rows.stop // seen.cast.block))[0, 0]
+        out["index"] = effective_rank(score_values(index))
+        out["indexer_heads"], out["indexer_dim"] = seen.cast.queries.shape[3:]
+    return out
+
+
+def summary(number: int, layer: Layer, names: list[str], of: Kinds, asks: bool) -> dict[str, Any]:
+    """One layer's shares."""
+    distance, kind = (sum(parts[1:], parts[0]) for parts in (layer.distance, layer.kind))
+    measured = layer.ranks[0]
+    heads = torch.tensor([one["heads"] for one in layer.ranks]).mean(0).tolist()
+    means = {name: sum(one[name] for one in layer.ranks) / len(layer.ranks) for name in ("stacked", "index")
+             if name in measured}  # fmt: skip
+    return {
+        "layer": number,
+        "mass": layer.mass / layer.queries,
+        "oracle_mass": layer.oracle_mass / layer.queries,
+        "contested": distance.queries / layer.queries,
+        "contested_mass": ratio(distance.captured.sum(), distance.queries),
+        "recall": ratio(distance.found.sum(), distance.best.sum()),
+        "distance": distance.rows(names),
+        "kinds": kind.rows(["first token", *of.names]),
+        "answer": layer.answer.row() if asks and layer.answer.queries else None,
+        "rank": {**measured, **means, "heads": heads},
+    }

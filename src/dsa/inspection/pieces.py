@@ -1,0 +1,81 @@
+"""One row of held-out data, a block of queries at a time: the dense attention, what was kept, what would be best."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dsa import ops
+from dsa.model import Observation, Pass, SparseTransformer
+from dsa.ops import Selection, TrueAttention
+from dsa.ops.reference import best, to_mask
+from dsa.ops.scores import score
+
+BLOCK = 256  # queries held at once: memory grows with BLOCK x length, not with the square of the length
+
+
+class Piece(NamedTuple):
+    """Some queries of one layer in one row, against every key.
+
+    Args:
+        first: position of the first query.
+        attention: dense probabilities, averaged over the heads of each group; 0 at later keys.
+        kept: the selection.
+        best: the keys of highest attention, as many per query as the selection kept.
+        contested: queries that could not keep every earlier key; only there is something chosen.
+    """
+
+    first: int
+    attention: Float[Tensor, "group query key"]
+    kept: Bool[Tensor, "group query key"]
+    best: Bool[Tensor, "group query key"]
+    contested: Bool[Tensor, "group query"]
+
+
+@torch.no_grad()
+def observe(model: SparseTransformer, row: Tensor) -> list[Observation]:
+    """What each layer did with one row [time], in float32."""
+    seen: list[Observation] = []
+    with torch.autocast(row.device.type, enabled=False):
+        model.eval().run(row[None], Pass(observe=seen.append))
+    return seen
+
+
+def pieces(seen: Observation) -> Iterator[Piece]:
+    """A layer's queries, block by block.
+
+    Raises:
+        ValueError: the layer attended to every earlier key.
+    """
+    if seen.selection is None:
+        raise ValueError("every query keeps every earlier key: nothing was selected.")
+    q, k = seen.queries, seen.keys
+    length, groups = q.shape[2], seen.selection.positions.shape[1]
+    dense = TrueAttention(q, k, ops.dense_logsumexp(q, k), groups)
+    for first in range(0, length, BLOCK):
+        rows = slice(first, min(first + BLOCK, length))
+        yield piece(dense, seen.selection, rows)
+
+
+def piece(dense: TrueAttention, selection: Selection, rows: slice) -> Piece:
+    """The queries in `rows` of the first row of a batch."""
+    length = dense.keys.shape[2]
+    position = torch.arange(rows.start, rows.stop, device=dense.keys.device)
+    earlier = torch.arange(length, device=position.device) <= position[:, None]
+    summed = score(dense, rows, slice(0, length))[0].masked_fill(~earlier, 0.0)
+    counts = selection.counts[0, :, rows].long()
+    return Piece(
+        first=rows.start,
+        attention=summed / (dense.queries.shape[1] // dense.groups),
+        kept=to_mask(Selection(selection.positions[:1, :, rows], selection.counts[:1, :, rows]), length)[0],
+        best=best(summed, earlier.expand_as(summed), counts),
+        contested=counts < position + 1,
+    )
+
+
+def by_head(x: Float[Tensor, "1 head time dim"]) -> Float[Tensor, "time headdim"]:
+    """Heads side by side."""
+    return rearrange(x[0], "h t d -> t (h d)")

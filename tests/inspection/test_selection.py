@@ -1,0 +1,183 @@
+"""What selections kept and missed: small cases whose truth is known, and the command on a trained run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUIET, SMALL
+
+from dsa import compose, ops, train
+from dsa.analysis.__main__ import main
+from dsa.data import MQAR, Induction
+from dsa.inspection.answers import Answers, answers
+from dsa.inspection.kinds import kind_of, kinds
+from dsa.inspection.overlap import Overlap
+from dsa.inspection.pieces import BLOCK, pieces
+from dsa.inspection.rank import effective_rank, logit_values
+from dsa.inspection.tally import Tally, distance_names, distances, tally
+from dsa.model import Observation
+from dsa.ops import Recency, Scorer, TrueAttention, Zone
+from dsa.training.judge import PROBE_ROWS
+from dsa.training.probe import measure as probed
+
+EVERYTHING = (Zone(first=None, last=0),)
+
+
+def observed(scorer: Scorer | None, length: int = 24, k: int = 5, seed: int = 0) -> Observation:
+    """A layer of two heads that kept what a scorer likes best; None: the keys of highest attention."""
+    draw = torch.Generator().manual_seed(seed)
+    q, key = (3 * torch.randn(1, 2, length, 4, generator=draw) for _ in range(2))
+    limit = torch.arange(1, length + 1).clamp(max=k)[None]
+    chosen = ops.select(scorer or TrueAttention(q, key, ops.dense_logsumexp(q, key)), EVERYTHING, limit)
+    return Observation(0, q, key, ops.dense_logsumexp(q, key), chosen, None, None, EVERYTHING)
+
+
+def by_distance(seen: Observation) -> Tally:
+    parts = list(pieces(seen))
+    bins = len(distance_names(seen.queries.shape[2]))
+    return sum((tally(part, distances(part), bins) for part in parts[1:]), tally(parts[0], distances(parts[0]), bins))
+
+
+def test_the_oracle_finds_every_best_key_and_its_mass_is_the_best_there_is():
+    seen = observed(None)
+    (part,) = pieces(seen)
+    assert torch.equal(part.kept, part.best)
+    total = by_distance(seen)
+    assert torch.equal(total.found, total.best)
+    assert total.queries == 24 - 5
+    assert float(total.attention.sum()) == pytest.approx(total.queries, rel=1e-5)
+    mass = float((part.attention * part.kept).sum() / 24)
+    assert mass == pytest.approx(probed(seen).oracle_mass, rel=1e-5)
+
+
+@pytest.mark.parametrize("length", [24, BLOCK + 40])
+def test_a_window_keeps_only_near_keys_and_the_numbers_are_the_probes(length):
+    seen, reference = observed(Recency(), length), probed(observed(Recency(), length))
+    kept = by_distance(seen).kept
+    assert kept[:4].tolist() == [length - 5, length - 5, 2 * (length - 5), length - 5]  # 0, 1, 2-3, 4
+    assert not kept[4:].any()
+    parts = list(pieces(seen))
+    mass = sum(float((part.attention * part.kept).sum()) for part in parts) / length
+    assert mass == pytest.approx(reference.mass, rel=1e-5)
+    total = by_distance(seen)
+    assert float(total.found.sum() / total.best.sum()) == pytest.approx(reference.recall, rel=1e-5)
+
+
+def test_blocks_of_queries_give_what_one_block_gives(monkeypatch):
+    whole = by_distance(observed(Recency(), 50))
+    monkeypatch.setattr("dsa.inspection.pieces.BLOCK", 7)
+    parts = by_distance(observed(Recency(), 50))
+    for name, value in vars(whole).items():
+        assert torch.allclose(torch.as_tensor(getattr(parts, name)), torch.as_tensor(value)), name
+
+
+def test_distances_fall_into_the_bins_that_their_names_say():
+    assert distance_names(12) == ["0", "1", "2–3", "4–7", "8–11"]
+    (part,) = pieces(observed(Recency(), 12))
+    assert distances(part)[11].tolist() == [4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 1, 0]
+
+
+def test_a_layer_overlaps_wholly_with_itself_and_not_with_its_opposite():
+    near, far = observed(Recency(), k=4), observed(Recency(), k=4)
+    mask = torch.arange(24)[:, None] >= torch.arange(24)
+    first = mask & (torch.arange(24) < 4)  # the four first keys
+    overlap = Overlap(3)
+    (a,), (b,) = pieces(near), pieces(far)
+    overlap.add([a, b, a._replace(kept=first[None])])
+    found = overlap.matrices()
+    assert found["selected"][0][1] == 1.0
+    common = [len({t - i for i in range(4)} & set(range(4))) / 4 for t in range(4, 24)]
+    assert found["selected"][0][2] == pytest.approx(sum(common) / len(common))
+    assert found["best"][0][2] == 1.0
+    chance = [4 / (t + 1) for t in range(4, 24)]
+    assert found["chance"][0][1] == pytest.approx(sum(chance) / len(chance))
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_a_matrix_of_equal_singular_values_has_its_rank_as_effective_rank(rank):
+    draw = torch.Generator().manual_seed(1)
+    left, right = (torch.linalg.qr(torch.randn(20, rank, generator=draw, dtype=torch.float64)).Q for _ in range(2))
+    assert effective_rank(torch.linalg.svdvals(left @ right.mT)) == pytest.approx(rank, rel=1e-6)
+    assert effective_rank(torch.zeros(3)) == 0.0
+
+
+def test_the_rank_of_logits_is_that_of_the_whole_centred_matrix():
+    draw = torch.Generator().manual_seed(2)
+    q, k = (torch.randn(3, 30, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    logits = q @ k.mT
+    logits -= logits.mean(-1, keepdim=True)
+    single, stacked = logit_values(q, k)
+    for head in range(3):
+        assert effective_rank(single[head]) == pytest.approx(effective_rank(torch.linalg.svdvals(logits[head])))
+    assert effective_rank(stacked) == pytest.approx(effective_rank(torch.linalg.svdvals(logits.flatten(0, 1))))
+    assert effective_rank(stacked) <= 12 + 1e-9
+
+
+def test_the_answer_of_an_asked_query_is_found_in_its_row():
+    source = MQAR(pairs=2, gap=3)
+    batch = source.sample(1, 24, np.random.default_rng(0))
+    (part,) = pieces(observed(Recency(), 24, k=3))
+    found = answers(part, batch.tokens[0], batch.targets[0])
+    assert found.queries == 2
+    assert found.kept == 0  # the gap hides the answer from a window
+    everything = part._replace(kept=torch.ones_like(part.kept).tril())
+    assert answers(everything, batch.tokens[0], batch.targets[0]).kept == 2
+    assert Answers().row()["kept"] is None
+
+
+def test_tokens_have_kinds():
+    assert [kind_of(t) for t in ("a", "é1", "7", " ", "\t", ");", "\n", "�", "\0", "")] == [
+        *["letters"] * 2, "digits", *["space"] * 2, "punctuation", "newline", *["other"] * 3,
+    ]  # fmt: skip
+    of = kinds(MQAR(keys=2, values=3, noise=1))
+    assert [of.names[i] for i in of.of] == ["keys", "keys", "values", "values", "values", "noise"]
+    assert kinds(Induction(vocab=8)).of.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+
+    class Own:
+        vocab_size = 4
+
+    assert kinds(Own()).of.tolist() == [0, 0, 0, 0]
+
+
+def test_attention_to_everything_is_refused():
+    seen = observed(Recency())._replace(selection=None)
+    with pytest.raises(ValueError, match="nothing was selected"):
+        next(pieces(seen))
+
+
+def test_the_command_names_what_is_wrong(tmp_path, capsys):
+    for folder, why in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "not the folder of a finished run")):
+        assert main(["selection", str(folder)]) == 1
+        assert why in capsys.readouterr().err
+    (tmp_path / "config.yaml").touch()
+    assert main(["selection", str(tmp_path)]) == 1
+    assert "the run is not finished" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_trained_run_end_to_end(outputs, capsys):
+    steps = ["recipe.dense.steps=12", "recipe.warmup.steps=8", "recipe.sparse.steps=4", "dtype=fp32"]
+    run = [*SMALL, *QUIET, *steps, "pattern=causal", f"output_dir={outputs}"]
+    result = train(compose([*run, "indexer=h2d8", "selector.k=8"]))
+    assert main(["selection", result.folder]) == 0
+    folder = outputs / "runs" / result.run_id / "selection"
+    found = json.loads((folder / "selection.json").read_text())
+    assert found["rows"] == PROBE_ROWS  # all there are: both looked at the same rows
+    for mine, theirs in zip(found["layers"], result.selection["layers"], strict=True):
+        assert mine["mass"] == pytest.approx(theirs["mass"], rel=1e-4)
+        assert mine["oracle_mass"] == pytest.approx(theirs["oracle_mass"], rel=1e-4)
+        assert mine["recall"] == pytest.approx(theirs["recall"], abs=1e-3)
+        for what in ("distance", "kinds"):
+            for name in ("attention", "missed", "kept"):
+                assert sum(row[name] for row in mine[what]) == pytest.approx(1.0)
+        assert (mine["rank"]["indexer_heads"], mine["rank"]["indexer_dim"]) == (2, 8)
+    assert found["loss"]["sparse"] == pytest.approx(result.val_loss, rel=1e-5)
+    text = (folder / "selection.md").read_text()
+    for name in ("distance", "kinds", "overlap", "rank", "loss"):
+        assert f"({name}.png)" in text
+        assert (folder / f"{name}.png").stat().st_size and (folder / f"{name}.svg").stat().st_size
+    dense = next((outputs / "dense").glob("dense-causal-*"))
+    capsys.readouterr()
+    assert main(["selection", str(dense)]) == 1
+    assert "its attention is dense" in capsys.readouterr().err
