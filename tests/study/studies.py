@@ -20,7 +20,20 @@ from dsa.study.plan import StudyPlan
 from dsa.study.sweep import in_process, plan_all
 
 ROOT = Path(__file__).parents[2]
-TINY = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "steps=8", "timing=false", "stale=keep"]
+TINY = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "steps=8", "timing=false", "stale=keep", "ops=blocked"]
+CRASH = """
+import os, signal
+from dsa.indexers import LightningIndexer
+
+class Crash(LightningIndexer):
+    def __init__(self, **settings):
+        os.kill(os.getpid(), signal.SIGSEGV)
+"""
+FEW = """# @package plan
+conditions: {indexer: [h1d8, h2d8]}
+controls: [dense]
+exploratory: true
+"""
 
 
 def load(overrides: list[str]) -> DictConfig:
@@ -47,14 +60,21 @@ def drive(plans: list[StudyPlan], outputs: Path, dispatch: object = None, **opti
 
 
 def command(outputs: Path, *arguments: str) -> list[str]:
-    """sweep.py on a tiny study."""
-    given = ["name=tiny", "indexer=h1d8,h2d8", *TINY, f"output_dir={outputs}", *arguments]
-    return [sys.executable, str(ROOT / "sweep.py"), *given]
+    """sweep.py on a study of two indexers with its dense base and control: four runs, tiny ones."""
+    yaml = outputs.parent / "conf" / "study" / "few.yaml"
+    if not yaml.exists():
+        yaml.parent.mkdir(parents=True)
+        yaml.write_text(FEW)
+    given = ["study=few", "name=tiny", "seq_len=64", *TINY, f"output_dir={outputs}", *arguments]
+    return [sys.executable, str(ROOT / "sweep.py"), "--config-dir", str(yaml.parents[1]), *given]
 
 
 def start(outputs: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
-    """sweep.py in a process of its own."""
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HOME": str(outputs.parent)} | environment
-    return subprocess.Popen(
-        command(outputs, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT
-    )
+    """sweep.py on that study, in a process of its own."""
+    return launched(command(outputs, *arguments), **environment)
+
+
+def launched(line: list[str], **environment: str) -> "subprocess.Popen[str]":
+    """A command in a process of its own."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT)

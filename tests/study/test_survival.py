@@ -18,7 +18,22 @@ from dsa.study.store import state
 from dsa.study.sweep import check_devices
 from dsa.training.result import RunResult
 from dsa.training.run import failures_kept
-from study.studies import drive, start
+from study.studies import CRASH, drive, start
+
+# The process writes half of a result and is killed.
+KILLED_IN_MID_WRITE = """
+import os, signal
+
+whole = os.replace
+
+def replace(source, target, **more):
+    if str(target).endswith("result.json") and "h2d8" in str(target):
+        os.truncate(source, 100)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return whole(source, target, **more)
+
+os.replace = replace
+"""
 
 
 def results(outputs: Path) -> dict[str, str]:
@@ -49,7 +64,10 @@ def test_a_claim_is_stale_without_a_heartbeat_or_without_its_process(tmp_path, c
 
 def test_runs_on_several_devices_are_refused_where_a_run_has_one_process(tiny):
     with pytest.raises(ValueError, match="submitit_slurm"):
-        check_devices(tiny("trainer.devices=2"))
+        check_devices(tiny("trainer.devices=2"), 1)
+    with pytest.raises(ValueError, match="4 processes a node"):
+        check_devices(tiny(), 4)
+    check_devices(tiny("trainer.devices=2"), 2)
 
 
 @pytest.mark.slow
@@ -146,48 +164,107 @@ def test_a_worker_that_dies_takes_only_its_own_run_along(tiny, outputs):
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_it_goes_on_and_ends_with_the_same_numbers(tiny, outputs):
-    first = start(outputs, "steps=60", "callbacks.checkpoint_every=5")
+def test_killed_in_mid_run_and_in_mid_write_it_goes_on_and_ends_with_the_same_numbers(tiny, outputs):
+    longer = ["steps=60", "callbacks.checkpoint_every=5"]
+    first = start(outputs, *longer)
     wait_for(lambda: list(outputs.glob("tiny/h1d8*/checkpoints/*.partial/last.ckpt")), first)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
     done = {f: f.stat().st_mtime_ns for f in outputs.glob("*/*/result.json")}
-    for half in outputs.glob("tiny/h1d8*"):
-        (half / ".result.json.1").write_text('{"half')  # as if killed while it wrote
-    second = start(outputs, "steps=60", "callbacks.checkpoint_every=5")
-    text, _ = second.communicate(timeout=120)
-    assert second.returncode == 0, text
+    assert len(done) == 2, "the base and the control"
+
+    code = outputs.parent / "code"
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(KILLED_IN_MID_WRITE)
+    second = start(outputs, *longer, PYTHONPATH=str(code))
+    second.communicate(timeout=250)
+    assert second.returncode == -signal.SIGKILL
+    assert list(outputs.glob("tiny/h2d8*/.result.json.*")), "half of it is there"
+
+    text, _ = (third := start(outputs, *longer)).communicate(timeout=250)
+    assert third.returncode == 0, text
     assert {f: f.stat().st_mtime_ns for f in done} == done
     whole = outputs.parent / "whole"
-    drive(tiny("steps=60", f"output_dir={whole}"), whole)
+    drive(tiny(*longer, f"output_dir={whole}"), whole)
     values = [load_study(where / "tiny").set_index("run_id")["val_loss"].sort_index() for where in (outputs, whole)]
-    assert values[0].equals(values[1])
+    assert len(values[0]) == 3
+    assert values[0].equals(values[1][values[0].index])
+
+
+@pytest.mark.slow
+def test_a_run_that_takes_the_sweep_along_twice_fails_and_the_rest_goes_on(outputs):
+    code = outputs.parent / "code"
+    code.mkdir(parents=True)
+    (code / "crash.py").write_text(CRASH)
+    classes = "indexer._target_=crash.Crash,dsa.indexers.LightningIndexer"
+    given = ["indexer=h1d8", classes, "allow_targets=[crash]"]
+    statuses = []
+    for _ in range(3):
+        process = start(outputs, *given, PYTHONPATH=str(code))
+        text, _ = process.communicate(timeout=250)
+        statuses.append(process.returncode)
+    assert statuses == [-signal.SIGSEGV, -signal.SIGSEGV, 1], text
+    assert sorted(results(outputs).values()) == ["failed"] + ["finished"] * 3, "base, control, the other condition"
+    assert "killed" in text and "died 2 times" in text
+
+
+def test_deaths_count_while_a_run_gets_no_further(tmp_path, monkeypatch):
+    dead = {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0, "token": "x", "job_id": "7"}
+
+    def deaths(before, **environment):
+        (tmp_path / CLAIM).write_text(json.dumps(dead | before))
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with claimed(tmp_path) as mine:
+            assert mine
+            return json.loads((tmp_path / CLAIM).read_text())["deaths"]
+
+    assert deaths({"deaths": 1, "started": time.time()}) == 2
+    (tmp_path / "checkpoints" / "sparse").mkdir(parents=True)
+    assert deaths({"deaths": 1, "started": time.time() - 9}) == 0, "a checkpoint was saved since"
+    assert deaths({"deaths": 1, "started": time.time() + 9}, SLURM_JOB_ID="7") == 1, "the same job, requeued"
+    elsewhere = {"host": "elsewhere", "started": time.time() + 9, "deaths": 0}
+    assert deaths(elsewhere, SLURM_JOB_ID="7") == 0, "though its heart beat a moment ago"
+
+
+@pytest.mark.slow
+def test_interrupted_it_says_how_to_go_on(outputs):
+    process = start(outputs, "steps=4000")
+    wait_for(lambda: list(outputs.glob("dense/*/metrics.csv")), process)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert "stopped; to go on: python " in text and "sweep.py --config-dir" in text
+    assert "Traceback" not in text
+    assert not list(outputs.glob("*/*/running.json"))
 
 
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(outputs):
     both = [start(outputs), start(outputs)]
-    texts = [process.communicate(timeout=150)[0] for process in both]
+    texts = [process.communicate(timeout=250)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
-    assert set(results(outputs).values()) == {"finished"}
+    assert sorted(results(outputs).values()) == ["finished"] * 4
     claims = [json.loads(file.read_text())["pid"] for file in outputs.glob("*/*/job.json")]
-    assert len(claims) == 7
-    for folder in outputs.glob("*/*-*"):
-        assert state(folder, "keep") == "done"
+    assert len(claims) == 4
+    assert {state(folder, "keep") for folder in outputs.glob("*/*-*")} == {"done"}
 
 
 @pytest.mark.slow
-def test_a_folder_that_cannot_be_written_is_said_at_once(outputs):
-    outputs.parent.mkdir(exist_ok=True)
-    outputs.write_text("a file where the folder should be")
-    process = start(outputs)
-    text, _ = process.communicate(timeout=60)
+@pytest.mark.parametrize("place", ["a file", "/proc/outputs"])
+def test_a_folder_that_cannot_be_written_is_said_at_once(outputs, place):
+    if place == "a file":
+        outputs.parent.mkdir(exist_ok=True)
+        outputs.write_text("a file where the folder should be")
+        place = str(outputs)
+    process = start(outputs, f"output_dir={place}")
+    text, _ = process.communicate(timeout=120)
     assert process.returncode == 2
     assert text.count("Traceback") == 0
-    assert str(outputs) in text
+    assert place in text
 
 
-def wait_for(there, process, seconds=90):
+def wait_for(there, process, seconds=200):
     end = time.monotonic() + seconds
     while not there():
         assert process.poll() is None, process.stdout.read()

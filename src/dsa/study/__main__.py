@@ -1,4 +1,4 @@
-"""Look after a study: python -m dsa.study status|sync|browse outputs/<study>"""
+"""Look after a study: python -m dsa.study status|time|conclude|sync|browse outputs/<study>"""
 
 import argparse
 import subprocess
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dsa.study.claim import CLAIM, read
 from dsa.study.queue import QUEUED
-from dsa.study.store import state
+from dsa.study.store import STUDY, state
 
 SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
 
@@ -23,17 +23,20 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("status", "how many runs are done, running, queued, failed, stale"),
+        ("time", "time its conditions alone and in turns, on this machine; trains nothing"),
+        ("conclude", "link the runs it shares, time its conditions, analyse whatever has finished"),
         ("sync", "upload the study to W&B, each run rebuilt from its files"),
         ("browse", "open the study's report, or its runs with `wandb leet`"),
     ):
         commands.add_parser(name, help=text).add_argument("folder", type=Path, help="outputs/<study>")
     given = parser.parse_args(arguments)
-    if not (given.folder / "study.json").exists():
+    if not (given.folder / STUDY).exists():
         print(
             f"error: {given.folder}: no study.json there. Give the folder of a study, outputs/<study>.", file=sys.stderr
         )
         return 2
-    return {"status": status, "sync": upload, "browse": browse}[given.command](given.folder)
+    commanded = {"status": status, "time": again, "conclude": end, "sync": upload, "browse": browse}
+    return commanded[given.command](given.folder)
 
 
 def status(folder: Path) -> int:
@@ -41,7 +44,7 @@ def status(folder: Path) -> int:
     rows: dict[str, Counter[str]] = {}
     active: list[str] = []
     seen: set[tuple[str, str]] = set()
-    for run in read(folder / "study.json")["runs"]:
+    for run in read(folder / STUDY)["runs"]:
         counts = rows.setdefault("dense base" if run["role"] == "base" else run["label"], Counter())
         if run["run_id"] is None:
             counts["not applicable"] += 1
@@ -63,6 +66,28 @@ def status(folder: Path) -> int:
     for line in active:
         console.print(line)
     return 0
+
+
+def again(folder: Path) -> int:
+    """Time the conditions anew."""
+    from dsa.study.timing import FILE, time_study
+
+    time_study(folder, again=True)
+    for length, timed in read(folder / FILE).items():
+        table = Table("condition", "step, ms", "forward, ms", title=f"length {length}", title_justify="left")
+        for label, times in timed["times"].items():
+            table.add_row(label, f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
+        Console(highlight=False, soft_wrap=True).print(table)
+        if timed["contended"]:
+            print(f"contended: others used {100 * timed['others']:.0f} % of the processors meanwhile")
+    return 0
+
+
+def end(folder: Path) -> int:
+    """What a sweep does when its runs are over."""
+    from dsa.study.conclude import conclude
+
+    return 0 if conclude(folder, timing=True) else 1
 
 
 def upload(folder: Path) -> int:

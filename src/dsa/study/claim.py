@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 CLAIM, JOB = "running.json", "job.json"
+DEATHS = 2  # processes that may die at a run without getting any further
 BEAT, STALE = 5.0, 60.0  # seconds between heartbeats, and without one until the work counts as given up
 
 
@@ -48,13 +49,11 @@ def take(folder: Path) -> dict[str, Any] | None:
     """Put our claim into the folder; None if a live one is there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CLAIM
-    me = {
+    me = this_process() | {
         "token": uuid.uuid4().hex,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_started": psutil.Process().create_time(),
         "job_id": os.environ.get("SLURM_JOB_ID"),
         "started": time.time(),
+        "deaths": 0,
     }
     for _ in range(2):
         try:
@@ -62,10 +61,29 @@ def take(folder: Path) -> dict[str, Any] | None:
                 json.dump(me, file)
             return me
         except FileExistsError:
-            if working(folder):
+            before = read(path)
+            requeued = me["job_id"] is not None and before.get("job_id") == me["job_id"]
+            if working(folder) and not requeued:
                 return None
+            me["deaths"] = deaths_after(before, folder, requeued)
             put_aside(path)
     return None
+
+
+def this_process() -> dict[str, Any]:
+    """What tells this process from any other, also from one that gets its number later."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process_started": psutil.Process().create_time(),
+    }
+
+
+def deaths_after(before: dict[str, Any], folder: Path, requeued: bool) -> int:
+    """How many processes in a row died at a run without leaving a checkpoint, those that a scheduler stopped apart."""
+    saved = [path.stat().st_mtime for path in (folder / "checkpoints").rglob("*")]
+    further = max(saved, default=0.0) > before.get("started", 0.0)
+    return 0 if further else before.get("deaths", 0) + (not requeued)
 
 
 def put_aside(path: Path) -> None:

@@ -6,22 +6,20 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from dsa.study.claim import read, write
+from dsa.study.claim import CLAIM, read, write
 from dsa.study.job import STOP, write_job
 from dsa.study.options import Options
 from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
 from dsa.study.progress import Watch
-from dsa.study.store import Finished, forget_failure, link, sound, state
+from dsa.study.queue import QUEUED, queued
+from dsa.study.store import STUDY, Finished, forget_failure, gather, link, sound, state
+from dsa.study.submitit_queue import SubmititQueue
 from dsa.training.plan import Plan
 from dsa.training.run import keep_failure
 
 Dispatch = Callable[[list[PlannedRun], list[Path]], list[str | None]]
 """Trains runs, given their files; answers with the reason of each that failed. It may raise, or leave runs undone."""
 
-Submit = Callable[[list[PlannedRun], list[Path], list[str]], list[str]]
-"""Hands runs to a scheduler, to begin after some jobs have ended; answers with their jobs' ids."""
-
-STUDY = "study.json"
 POLL = 1.0  # seconds between looks at runs that somebody else trains
 
 
@@ -83,30 +81,46 @@ class Drive:
         """
         self.write_plans()
         self.link_finished()
-        for run in self.unique:
-            if self.options.retry_failed and self.state(run) == "failed":
-                forget_failure(run.folder)
+        if self.options.retry_failed:
+            self.forget_failures()
         left = [run for run in self.unique if self.state(run) not in ("done", "failed")]
         metrics = {plan.study.name: plan.study.metric for plan in self.plans}
         with Watch(left, metrics, len(self.first) - len(left)):
             for kind in IN_ORDER:
                 self.carry_through([run for run in left if run.kind == kind])
-        self.link_shared()
+        for plan in self.plans:
+            gather(self.outputs / plan.study.name, self.stale)
         return self.outcome()
 
-    def submit(self, submit: Submit) -> list[str]:
-        """Hand what is left to a scheduler and return: dense bases first, then what stands on them; the jobs' ids."""
+    def submit(self, queue: SubmititQueue) -> list[str]:
+        """Hand what is left to a scheduler and return: dense bases first, then what stands on them; the jobs' ids.
+
+        A last job, which begins when all have ended, ends the studies; it too is submitted only once.
+        """
         self.write_plans()
         self.link_finished()
-        before: list[str] = []
-        every: list[str] = []
+        if self.options.retry_failed:
+            self.forget_failures()
+        from dsa.analysis.files import VERDICT  # late: a plan needs no statistics
+
+        before: list[str] = []  # jobs of this sweep and of others that still have some of these runs
+        handed: list[str] = []
         for kind in IN_ORDER:
-            runs = self.open([run for run in self.unique if run.kind == kind])
-            files = [self.file(run) for run in runs]
-            if runs:
-                before = submit(runs, files, before)
-                every += before
-        return every
+            runs = [run for run in self.unique if run.kind == kind]
+            left = self.open(runs)
+            if left:
+                handed += [str(job.job_id) for job in queue.submit([self.file(run) for run in left], before)]
+            before += [read(run.folder / QUEUED)["job_id"] for run in runs if self.state(run) == "queued"]
+        folders = [self.outputs / plan.study.name for plan in self.plans]
+        if handed or not all(queued(folder) or (folder / VERDICT).exists() for folder in folders):
+            handed.append(queue.submit_conclusion(folders, self.options.timing, self.stale, before))
+        return handed
+
+    def forget_failures(self) -> None:
+        """Let failed runs be tried again."""
+        for run in self.unique:
+            if self.state(run) == "failed":
+                forget_failure(run.folder)
 
     def write_plans(self) -> None:
         """study.json beside the runs: question, conditions, and which run is which."""
@@ -123,32 +137,21 @@ class Drive:
         known = Finished(self.outputs)
         for run in self.unique:
             if run.kind == "run" and self.state(run) not in ("done", "running"):
-                source = known.elsewhere(run, self.stale)
+                source = known.elsewhere(run.config_hash, run.folder, self.stale)
                 if source is not None:
                     link(source, run.folder, run.study)
                     self.linked += 1
 
-    def link_shared(self) -> None:
-        """Every study's folder holds all its runs: those trained for another part of this sweep, and dense controls."""
-        for plan in self.plans:
-            for run in plan.applicable:
-                source = self.first[run.config_hash].folder
-                target = self.outputs / plan.study.name / run.run_id
-                done = [state(folder, self.stale) == "done" for folder in (source, target)]
-                if run.kind != "base" and source != target and done == [True, False]:
-                    link(source, target, plan.study.name)
-
     def carry_through(self, runs: list[PlannedRun]) -> None:
         """Launch runs of one kind; then once more what is missing, since a dying worker can take a whole batch along.
 
-        What was under way when a worker died is launched alone, so that only the guilty one dies again.
+        What was under way when a worker died is launched alone and last, so that only the guilty one dies again, and
+        where it takes the whole sweep along, the others are done before.
         """
         runs = [run for run in runs if not self.base_failed(run)]
-        self.launch(self.open(runs))
-        self.await_others(runs)
-        suspects = [run for run in self.open(runs) if self.state(run) == "interrupted"]
-        self.launch([run for run in self.open(runs) if run not in suspects])
-        self.await_others(runs)
+        for _ in range(2):
+            self.launch([run for run in self.open(runs) if not self.died_at(run)])
+            self.await_others(runs)
         for run in self.open(runs):
             self.launch([run])
         self.await_others(runs)
@@ -159,6 +162,10 @@ class Drive:
     def open(self, runs: list[PlannedRun]) -> list[PlannedRun]:
         """Those that nobody has finished, failed at, or works on."""
         return [run for run in runs if self.state(run) in ("missing", "interrupted", "stale")]
+
+    def died_at(self, run: PlannedRun) -> bool:
+        """Whether a process died while it worked on this run."""
+        return (run.folder / CLAIM).exists()
 
     def launch(self, runs: list[PlannedRun]) -> None:
         """Hand runs to the launcher; whatever it says, the run folders are what counts."""

@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from dsa.build import build_data
 from dsa.config import digest, resolved
 from dsa.data import DataModule
-from dsa.study.claim import claimed
+from dsa.study.claim import CLAIM, DEATHS, claimed, read
 from dsa.study.plan import PlannedRun
 from dsa.study.store import sound, state
 from dsa.training.plan import Plan
 from dsa.training.run import RunFailed, keep_failure, run
+from dsa.training.world import first_process
 
 PLANNED, STOP, LOG = "planned.yaml", ".stopped", "run.log"
 
@@ -57,13 +58,25 @@ def work(path: Path) -> str | None:
     cfg, stop = job.config, None if job.stop is None else Path(job.stop)
     if stop is not None and stop.exists():
         return None
+    if not first_process():  # of a run on several devices: the first one holds the claim and writes
+        return attempt(cfg, job.kind, job.timeout_minutes)
     with claimed(path.parent) as mine:
         if not mine or state_before(path.parent, cfg.stale) == "done":
             return None
         with terminal_to(path.parent / LOG):
-            reason = attempt(cfg, job.kind, job.timeout_minutes)
+            reason = crashing(cfg, path.parent) or attempt(cfg, job.kind, job.timeout_minutes)
     if reason is not None and stop is not None:
         stop.touch()
+    return reason
+
+
+def crashing(cfg: DictConfig, folder: Path) -> str | None:
+    """The reason to leave a run alone, then in its folder: it took every process along that tried it."""
+    deaths = read(folder / CLAIM).get("deaths", 0)
+    if deaths < DEATHS:
+        return None
+    reason = f"its process died {deaths} times without getting any further: killed from outside, or it crashed."
+    keep_failure(cfg, Plan(cfg, data_of(cfg)), "killed", reason, "")
     return reason
 
 

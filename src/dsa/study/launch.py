@@ -7,12 +7,15 @@ from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from dsa.study.composer import Load
-from dsa.study.drive import Dispatch, Submit
+from dsa.study.drive import Dispatch
 from dsa.study.plan import PlannedRun
-from dsa.study.queue import Queue
+from dsa.study.ray_queue import RayQueue
+from dsa.study.submitit_queue import SubmititQueue
 from dsa.study.sweep import sweep
+from dsa.study.tell import command_line
 
 
 def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) -> None:
@@ -21,23 +24,22 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
     Raises:
         SystemExit: always; 0 all done, 1 something failed, 2 the study cannot be planned, 130 interrupted.
     """
-    again = "stopped: the same command goes on where this one was"
+    scheduler = getattr(launcher, "_EXECUTOR", None)
+    queue = None if scheduler is None else SubmititQueue(launcher)
     try:
-        scheduler = getattr(launcher, "_EXECUTOR", None)
         status = sweep(
             cfg,
             arguments,
             load,
-            through(launcher),
+            through(launcher, queue),
             workers(cfg),
-            submit=by_scheduler(launcher) if scheduler == "slurm" else None,
-            one_process=scheduler is None,
+            queue=queue if scheduler == "slurm" else None,
         )
-    except (ValueError, OSError, HydraException) as error:
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, SystemExit):
-        print(again, file=sys.stderr)
+        print(f"stopped; to go on: {command_line()}", file=sys.stderr)
         status = 130
     sys.exit(status)
 
@@ -48,26 +50,19 @@ def workers(cfg: DictConfig) -> int:
     return 1 if kind == "basic" else os.cpu_count() or 1
 
 
-def through(launcher: Any) -> Dispatch:
-    """Train runs by Hydra's launch(): each is given the file with its planned configuration."""
+def through(launcher: Any, queue: SubmititQueue | None) -> Dispatch:
+    """Train runs on a launcher: through its scheduler's jobs where it has one, else by Hydra's launch()."""
+    on_ray = RayQueue(launcher) if "cluster" not in getattr(launcher, "ray_cfg", {"cluster": None}) else None
 
     def dispatch(runs: list[PlannedRun], files: list[Path]) -> list[str | None]:
+        if queue is not None:
+            return queue.train(files)
+        if on_ray is not None:
+            return on_ray.train(files)
         jobs = [[f"planned={quoted(file)}"] for file in files]
-        if hasattr(launcher, "_EXECUTOR"):
-            return Queue(launcher).train(jobs, [run.folder for run in runs])
         return [reason(answer) for answer in launcher.launch(jobs, initial_job_idx=0)]
 
     return dispatch
-
-
-def by_scheduler(launcher: Any) -> Submit:
-    """Hand runs to SLURM and return their job ids; nothing runs after them."""
-
-    def submit(runs: list[PlannedRun], files: list[Path], after: list[str]) -> list[str]:
-        jobs = [[f"planned={quoted(file)}"] for file in files]
-        return [job.job_id for job in Queue(launcher).submit(jobs, [run.folder for run in runs], after)]
-
-    return submit
 
 
 def quoted(path: Path) -> str:

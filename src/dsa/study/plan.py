@@ -28,6 +28,7 @@ class PlannedRun:
         kind: base and control are the shared dense runs, run is anything else.
         label: of its condition or control.
         role: base, control or condition.
+        context: what its condition changes besides what is compared; empty where all conditions share it.
         template: its configuration, which the seeds share.
         needs: hashes of the dense runs that it stands on.
         steps: optimiser steps of its own, its dense base's not counted.
@@ -40,6 +41,7 @@ class PlannedRun:
     seq_len: int
     seed: int
     template: DictConfig = field(repr=False)
+    context: str = ""
     study: str = ""
     run_id: str = ""
     config_hash: str = ""
@@ -54,6 +56,11 @@ class PlannedRun:
         cfg = deepcopy(self.template)
         cfg.seed = self.seed
         return cfg
+
+    @property
+    def compared_as(self) -> str:
+        """What the analysis takes it for: base, condition, or the control's name."""
+        return self.label.split("-")[0] if self.role == "control" else self.role
 
 
 @dataclass
@@ -82,13 +89,15 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     check_seeds(study)
     runs: list[PlannedRun] = []
     shared: dict[str, tuple[str, ...]] = {}
+    several = len({context_of(layer, study, composer.groups) for _, _, layer in points(study, composer.groups)}) > 1
     for seq_len in study.seq_len:
         for label, role, layer in points(study, composer.groups):
             cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
             with open_dict(cfg):
                 cfg.name = study.name
-            context = context_of(layer, study, composer.groups)
-            runs += seeds_of(PlannedRun(label, role, "run", seq_len, study.seed[0], cfg), study, context, data, shared)
+            context = context_of(layer, study, composer.groups) if several else ""
+            run = PlannedRun(label, role, "run", seq_len, study.seed[0], cfg, context)
+            runs += seeds_of(run, study, data, shared)
     out = StudyPlan(study, sorted(runs, key=lambda run: IN_ORDER.index(run.kind)))
     if not any(run.role == "condition" and run.reason is None for run in runs):
         reasons = sorted({run.reason for run in runs if run.reason})
@@ -135,9 +144,7 @@ def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
     return "-".join(str(v) if k in groups else f"{k.split('.')[-1]}{v}" for k, v in own.items())
 
 
-def seeds_of(
-    one: PlannedRun, study: Study, context: str, data: "DataStore", shared: dict[str, tuple[str, ...]]
-) -> list[PlannedRun]:
+def seeds_of(one: PlannedRun, study: Study, data: "DataStore", shared: dict[str, tuple[str, ...]]) -> list[PlannedRun]:
     """A condition at one length under every seed, with the dense runs that no earlier condition brought.
 
     A run has a name, a hash and a folder, or the reason why it cannot apply.
@@ -160,7 +167,7 @@ def seeds_of(
         named(run, Plan(one.template, module))
         out.append(run)
         if f"{key}-{seed}" not in shared:
-            dense = stands_on(run, module, study, context)
+            dense = stands_on(run, module, study)
             shared[f"{key}-{seed}"] = tuple(needed.config_hash for needed in dense)
             out += dense
         run.needs = tuple(h for h in shared[f"{key}-{seed}"] if h != run.config_hash)
@@ -178,15 +185,15 @@ def has_base(cfg: DictConfig) -> bool:
     return bool(cfg.recipe.dense.steps and (cfg.recipe.warmup.steps or cfg.recipe.sparse.steps))
 
 
-def stands_on(run: PlannedRun, module: DataModule, study: Study, context: str) -> list[PlannedRun]:
+def stands_on(run: PlannedRun, module: DataModule, study: Study) -> list[PlannedRun]:
     """The dense base and the dense control of a run."""
     out: list[PlannedRun] = []
     for kind, cfg in (("base", base_of(run.template)), ("control", control_of(run.template))):
         if cfg is None:
             continue
         role = "control" if kind == "control" and "dense" in study.controls else "base"
-        label = f"dense-{context}" if context and role == "control" else "dense"
-        dense = PlannedRun(label, role, kind, run.seq_len, run.seed, cfg)
+        label = f"dense-{run.context}" if run.context and role == "control" else "dense"
+        dense = PlannedRun(label, role, kind, run.seq_len, run.seed, cfg, run.context)
         dense.needs = tuple(before.config_hash for before in out)
         out.append(named(dense, Plan(cfg, module)))
     return out
@@ -266,6 +273,8 @@ def record(plan: StudyPlan) -> dict[str, Any]:
             {
                 "label": run.label,
                 "role": run.role,
+                "kind": run.compared_as,
+                "context": run.context,
                 "seq_len": run.seq_len,
                 "seed": run.seed,
                 "run_id": run.run_id or None,

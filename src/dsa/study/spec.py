@@ -92,7 +92,7 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         seed=seed,
         margin=dict(plan.get("margin") or {"val_loss": 0.01}),
         controls=controls,
-        exploratory=bool(plan.get("exploratory", not plan)),
+        exploratory=bool(plan.get("exploratory", False)),
     )
 
 

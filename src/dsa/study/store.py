@@ -7,11 +7,12 @@ from typing import Literal
 
 from omegaconf import OmegaConf
 
-from dsa.study.claim import given_up, working
-from dsa.study.plan import PlannedRun
+from dsa.study.claim import given_up, read, working
 from dsa.study.queue import queued
 from dsa.training.provenance import code_fingerprint
 from dsa.training.result import FILE, RunResult, read_result
+
+STUDY = "study.json"
 
 State = Literal["done", "failed", "running", "queued", "stale", "interrupted", "missing"]
 
@@ -63,15 +64,29 @@ class Finished:
         for folder in sorted(outputs.glob("*/*-*")):
             self.folders.setdefault(folder.name.rsplit("-", 1)[-1], []).append(folder)
 
-    def elsewhere(self, run: PlannedRun, stale: str) -> Path | None:
+    def elsewhere(self, config_hash: str, here: Path, stale: str) -> Path | None:
         """Another folder that holds this very run, finished."""
-        for folder in self.folders.get(run.config_hash, []):
-            if folder.resolve() == run.folder.resolve() or state(folder, stale) != "done":
+        for folder in self.folders.get(config_hash, []):
+            if folder.resolve() == here.resolve() or state(folder, stale) != "done":
                 continue
             result = sound(folder)
-            if result and result.config_hash == run.config_hash and not result.reused_from:
+            if result and result.config_hash == config_hash and not result.reused_from:
                 return folder
         return None
+
+
+def gather(folder: Path, stale: str) -> None:
+    """Link what a study shares into its folder: runs that another study trained, and dense controls."""
+    known = Finished(folder.parent)
+    for run in read(folder / STUDY)["runs"]:
+        if run["run_id"] is None or run["role"] == "base":
+            continue
+        target = folder / run["run_id"]
+        if state(target, stale) in ("done", "running"):
+            continue
+        source = known.elsewhere(run["config_hash"], target, stale)
+        if source is not None:
+            link(source, target, folder.name)
 
 
 def link(source: Path, folder: Path, study: str) -> RunResult:

@@ -9,13 +9,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsa.study.composer import Composer, Load
-from dsa.study.drive import Dispatch, Drive, Submit
+from dsa.study.drive import Dispatch, Drive
 from dsa.study.lists import values_of
 from dsa.study.options import Options, options_of, private_keys
 from dsa.study.plan import DataStore, StudyPlan, plan_study
 from dsa.study.spec import Study, read
+from dsa.study.submitit_queue import SubmititQueue
 from dsa.study.tell import show_outcome, show_plan, show_submitted
-from dsa.study.timing import time_study
 
 OWN = ("study", "name")
 
@@ -26,8 +26,7 @@ def sweep(
     load: Load,
     dispatch: Dispatch,
     workers: int = 1,
-    submit: Submit | None = None,
-    one_process: bool = True,
+    queue: SubmititQueue | None = None,
 ) -> int:
     """Plan and carry through what a command line asks; the exit status.
 
@@ -37,8 +36,7 @@ def sweep(
         load: Hydra's composition of sweep.yaml.
         dispatch: trains runs.
         workers: runs that it trains at once.
-        submit: hands runs to a scheduler without waiting; None if the launcher has none.
-        one_process: whether a run gets one process, so that it cannot use several devices.
+        queue: SLURM's, which needs no waiting and gives a run as many processes as it has devices; None without it.
 
     Raises:
         ValueError: a setting is impossible.
@@ -46,25 +44,25 @@ def sweep(
     """
     options = options_of(cfg)
     plans = plan_all(cfg, arguments, load, options)
-    if one_process:
-        check_devices(plans)
+    check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
     show_plan(plans, workers)
     if options.dry_run:
         return 0
     outputs = Path(cfg.output_dir)
     drive = Drive(plans, outputs, options, dispatch)
     if not options.wait:
-        if submit is None:
+        if queue is None:
             raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
-        show_submitted(drive.submit(submit), [outputs / plan.study.name for plan in plans])
+        show_submitted(drive.submit(queue), [outputs / plan.study.name for plan in plans])
         return 0
     outcome = drive()
     folders = [outputs / plan.study.name for plan in plans]
-    if options.timing and outcome.status == 0:
-        for plan, folder in zip(plans, folders, strict=True):
-            time_study(plan, folder)
-    show_outcome(outcome, folders, ["python", "sweep.py", *without(arguments, "retry_failed")])
-    return outcome.status
+    show_outcome(outcome)
+    from dsa.study.conclude import conclude  # late: a plan needs no statistics
+
+    timing = options.timing and outcome.status == 0
+    concluded = [conclude(folder, timing, drive.stale) for folder in folders]
+    return outcome.status if all(concluded) else 1
 
 
 def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options) -> list[StudyPlan]:
@@ -90,7 +88,7 @@ def studies(
     if options.exploratory is not None:
         plan["exploratory"] = options.exploratory
     if "union" not in plan:
-        return [read(name, plan if chosen else without_key(plan, "exploratory"), given, groups)]
+        return [read(name, plan if chosen else {"exploratory": True} | plan, given, groups)]
     parts: list[Study] = []
     for part in plan["union"]:
         inner = load([f"study={part}"])
@@ -98,10 +96,6 @@ def studies(
         inner.name = f"{cfg.name}-{part}" if cfg.name else None
         parts += studies(inner, given, load, options, groups)
     return parts
-
-
-def without_key(plan: dict[str, Any], key: str) -> dict[str, Any]:
-    return {k: v for k, v in plan.items() if k != key}
 
 
 def given_values(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]:
@@ -124,12 +118,8 @@ def is_list_setting(cfg: DictConfig, key: str) -> bool:
         return False
 
 
-def without(arguments: list[str], key: str) -> list[str]:
-    return [argument for argument in arguments if not argument.startswith(f"{key}=")]
-
-
-def check_devices(plans: list[StudyPlan]) -> None:
-    """Refuse runs that want several devices where each gets one process.
+def check_devices(plans: list[StudyPlan], processes: int) -> None:
+    """Refuse runs that want more devices than a launcher gives processes.
 
     Raises:
         ValueError: naming the launcher to use.
@@ -137,12 +127,18 @@ def check_devices(plans: list[StudyPlan]) -> None:
     for plan in plans:
         for run in plan.applicable:
             trainer = run.template.trainer
-            many = trainer.num_nodes > 1 or (isinstance(trainer.devices, int) and trainer.devices > 1)
-            if many or (OmegaConf.is_list(trainer.devices) and len(trainer.devices) > 1):
+            devices = len(trainer.devices) if OmegaConf.is_list(trainer.devices) else trainer.devices
+            if isinstance(devices, int) and max(devices, 1) != processes:
+                given = "one process" if processes == 1 else f"{processes} processes a node"
                 raise ValueError(
-                    f"trainer.devices = {trainer.devices}, trainer.num_nodes = {trainer.num_nodes}: this launcher "
-                    "gives a run one process. Give hydra/launcher=submitit_slurm with hydra.launcher.tasks_per_node "
-                    "and gpus_per_node equal to the devices (docs/studies.md), or trainer.devices=1."
+                    f"trainer.devices = {trainer.devices}: this launcher gives a run {given}. Give "
+                    "hydra/launcher=submitit_slurm with hydra.launcher.tasks_per_node and gpus_per_node equal to the "
+                    "devices (docs/studies.md), or trainer.devices=1."
+                )
+            if trainer.num_nodes > 1 and processes == 1:
+                raise ValueError(
+                    f"trainer.num_nodes = {trainer.num_nodes}: this launcher gives a run one process. "
+                    "Give hydra/launcher=submitit_slurm (docs/studies.md), or trainer.num_nodes=1."
                 )
 
 

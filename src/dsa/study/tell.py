@@ -59,20 +59,25 @@ def show_submitted(jobs: list[str], folders: list[Path]) -> None:
         out.print(f"python -m dsa.study status {folder}")
 
 
-def show_outcome(outcome: Outcome, folders: list[Path], command: list[str]) -> None:
-    """What failed and the command that repeats just that; where everything lies."""
+def command_line(*more: str) -> str:
+    """The command that started this sweep, with more settings in the place of what it said of them."""
+    keys = tuple(f"{setting.split('=')[0]}=" for setting in more)
+    given = [part for part in sys.argv if part != "--multirun" and not (keys and part.startswith(keys))]
+    return shlex.join(["python", *given, *more])
+
+
+def show_outcome(outcome: Outcome) -> None:
+    """What failed, and the command that repeats just that."""
     out = console()
     if outcome.failed:
         table = Table("condition", "length", "seed", "category", "reason", title="failed", title_justify="left")
         for run, category, reason in outcome.failed:
             table.add_row(run.label, str(run.seq_len), str(run.seed), category, first_line(reason))
         out.print(table)
-        out.print(f"again, just these: {shlex.join([*command, 'retry_failed=true'])}")
+        out.print(f"again, just these: {command_line('retry_failed=true')}")
     if outcome.launcher_error:
         out.print(f"[yellow]the launcher gave up on a batch[/] {first_line(outcome.launcher_error)}")
     if outcome.missing:
-        out.print(f"{len(outcome.missing)} runs were not started: {shlex.join(command)} goes on")
+        out.print(f"{len(outcome.missing)} runs were not started: {command_line()} goes on")
     linked = f", {outcome.linked} of them taken from other studies" if outcome.linked else ""
     out.print(f"{len(outcome.done)} runs done{linked}; {len(outcome.failed)} failed")
-    for folder in folders:
-        out.print(f"[bold]{folder}[/]")

@@ -1,0 +1,47 @@
+"""The end of a study, from its folder alone: shared runs linked, conditions timed, everything analysed."""
+
+import sys
+import traceback
+from pathlib import Path
+
+from rich.markup import escape
+
+from dsa.analysis.analyse import Analysis, analyse_folder
+from dsa.analysis.files import write
+from dsa.study.store import gather
+from dsa.study.tell import console
+from dsa.study.timing import time_study
+
+LOG = "analysis.log"
+
+
+def conclude(folder: Path, timing: bool, stale: str = "rerun") -> bool:
+    """Time and analyse whatever has finished; False if that failed, which says nothing about the runs.
+
+    Args:
+        timing: whether to time the conditions before.
+        stale: keep counts results made by other code of this package as done.
+    """
+    try:
+        gather(folder, stale)
+        if timing:
+            time_study(folder)
+        analysis = analyse_folder(folder)
+        show_verdict(analysis, write(analysis, folder))
+    except Exception as error:  # the runs are finished and stay so, whatever is wrong here
+        told = f"error: the analysis of {folder} failed, its runs are not touched ({type(error).__name__}: {error})"
+        print(f"{told}; again: python -m dsa.analysis {folder}", file=sys.stderr)
+        (folder / LOG).write_text(traceback.format_exc())
+        return False
+    return True
+
+
+def show_verdict(analysis: Analysis, paths: list[Path]) -> None:
+    """What the study says, in a few sentences, and where the rest is."""
+    out = console()
+    out.print(f"[bold]{escape(analysis.prepared.meta.name)}: {analysis.answer}[/]. {escape(analysis.sentence)}")
+    for best in analysis.best:
+        out.print(f"  {escape(best.sentence)}")
+    reports = [path for path in paths if path.suffix == ".html"]
+    for path in reports or paths[:1]:
+        out.print(f"[bold]{path}[/]")

@@ -1,0 +1,103 @@
+"""Jobs of a scheduler, on a SLURM of one machine that really runs them (slurm.py)."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dsa.study.claim import JOB
+from dsa.study.job import PLANNED
+from dsa.study.queue import QUEUED, Squeue
+from study.studies import launched, start
+
+SCRIPT = Path(__file__).with_name("slurm.py")
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Its commands in front of all others; the folder in which it keeps its jobs."""
+    commands, folder = tmp_path / "bin", tmp_path / "slurm"
+    commands.mkdir()
+    folder.mkdir()
+    for name in ("sbatch", "srun", "squeue", "scancel", "scontrol"):
+        (commands / name).write_text(f'#!/bin/sh\nexec {sys.executable} {SCRIPT} {name} "$@"\n')
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(folder))
+    yield folder
+    for job in folder.glob("jobs/*"):
+        subprocess.run([sys.executable, str(SCRIPT), "scancel", job.name], check=True)
+
+
+def states(slurm):
+    return {file.parent.name: file.read_text() for file in slurm.glob("jobs/*/state")}
+
+
+def test_a_job_counts_as_waiting_where_nobody_can_be_asked(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert Squeue().has("1")
+
+
+def test_squeue_is_asked_once_for_many_runs(slurm, monkeypatch):
+    (slurm / "jobs" / "3_0").mkdir(parents=True)
+    (slurm / "jobs" / "3_0" / "state").write_text("PENDING")
+    one = Squeue()
+    assert [one.has(job) for job in ("3_0", "3_1", "4")] == [True, False, False]
+    assert (slurm / "asked").read_text() == "x"
+
+
+@pytest.mark.slow
+def test_submitted_without_waiting_runs_end_as_planned_and_the_last_job_analyses(slurm, outputs):
+    """Never submitted twice, planned is planned, preempted goes on, shared runs are linked, the study is concluded."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    given = ["hydra/launcher=submitit_slurm", "wait=false", "steps=80", "callbacks.checkpoint_every=5"]
+    (slurm / "hold").touch()
+    text, _ = (first := start(outputs, *given)).communicate(timeout=120)
+    assert first.returncode == 0, text
+    jobs = {json.loads(file.read_text())["job_id"] for file in outputs.glob(f"*/*/{QUEUED}")}
+    assert jobs == {"1", "2", "3_0", "3_1"}, "base, control, and an array of the conditions"
+    assert json.loads((outputs / "tiny" / QUEUED).read_text())["job_id"] == "4", "the end of the study"
+    assert set(states(slurm)) == {*jobs, "4"}
+    text, _ = launched([sys.executable, "-m", "dsa.study", "status", str(outputs / "tiny")]).communicate(timeout=60)
+    assert text.count("queued: ") == 4
+    assert "slurm job 3_1" in text
+
+    text, _ = (second := start(outputs, *given)).communicate(timeout=120)
+    assert second.returncode == 0
+    assert "0 jobs submitted" in text
+    assert len(states(slurm)) == 5
+
+    (outputs.parent / "conf" / "study" / "few.yaml").write_text("no yaml: [")
+    planned = {file: file.read_bytes() for file in outputs.glob(f"*/*/{PLANNED}")}
+    (slurm / "hold").unlink()
+    wait_for(lambda: list(outputs.glob("dense/*/checkpoints/dense.partial/last.ckpt")))
+    (base,) = outputs.glob("dense/dense-tiny*")
+    before = rows(base)
+    subprocess.run([sys.executable, "-c", "import slurm; slurm.preempt('1')"], cwd=SCRIPT.parent, check=True)
+    wait_for(lambda: set(states(slurm).values()) == {"COMPLETED"})
+    assert json.loads((base / JOB).read_text())["job_id"] == "1"
+    saved = [row for row in before if int(row.split(",")[0]) <= 5]
+    assert rows(base)[: len(saved)] == saved, "with the times they took: they were not trained again"
+
+    assert {file: file.read_bytes() for file in planned} == planned
+    results = {file.parent: json.loads(file.read_text()) for file in outputs.glob("*/*/result.json")}
+    assert {result["status"] for result in results.values()} == {"finished"}
+    linked = [folder.name for folder, result in results.items() if result["reused_from"]]
+    assert len(results) == 5
+    assert linked == [run.name for run in outputs.glob("tiny/dense-*")]
+    assert json.loads((outputs / "tiny" / "verdict.json").read_text())["finished"] == 3
+
+
+def rows(folder):
+    return (folder / "metrics.csv").read_text().splitlines()[1:]
+
+
+def wait_for(there, seconds=150):
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.1)
