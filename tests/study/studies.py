@@ -77,4 +77,5 @@ def start(outputs: Path, *arguments: str, **environment: str) -> "subprocess.Pop
 def launched(line: list[str], **environment: str) -> "subprocess.Popen[str]":
     """A command in a process of its own."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT)

@@ -1,7 +1,6 @@
 """Look after a study: python -m dsa.study status|time|conclude|sync|browse outputs/<study>"""
 
 import argparse
-import subprocess
 import sys
 import webbrowser
 from collections import Counter
@@ -95,25 +94,30 @@ def upload(folder: Path) -> int:
     from dsa.study.sync import sync
     from dsa.training.mirrors import has_key
 
-    sent, unchanged = sync(folder)
-    print(f"{sent} runs rebuilt, {unchanged} had nothing new")
-    if not has_key():
-        print(f"no API key: upload them with  wandb sync {folder}/*/wandb-rebuilt/wandb/offline-run-*")
-    return 0
+    done = sync(folder)
+    print(f"{len(done.sent)} runs rebuilt, {len(done.unchanged)} had nothing new")
+    if not has_key() and done.sent + done.unchanged:
+        places = sorted({run.parent for run in done.sent + done.unchanged}, reverse=True)
+        print("no API key: upload them with")
+        for place in places:
+            print(f"wandb sync {place}/*/wandb-rebuilt/wandb/offline-run-*")
+    for run in done.lost:
+        print(f"not sent: {run}", file=sys.stderr)
+    return 1 if done.lost else 0
 
 
 def browse(folder: Path) -> int:
-    """Open the report if there is one, else W&B's terminal viewer on the study's runs."""
-    report = folder / "report.html"
+    """Open the report in a browser; its path and how to see single runs are said in any case."""
+    report, runs = folder / "report.html", sorted(folder.glob("*/wandb*/**/offline-run-*"))
+    if runs:
+        print(f"one run: wandb leet {runs[-1]}")
     if report.exists():
-        print(report)
-        webbrowser.open(report.resolve().as_uri())
+        print(f"report:  {report.resolve()}")
+        if not webbrowser.open(report.resolve().as_uri()):
+            print("no browser here: open that file where there is one")
         return 0
-    runs = sorted(folder.glob("*/wandb*/**/offline-run-*"))
-    if not runs:
-        print(f"{folder}: neither report.html nor runs that W&B kept; run the study to its end first.", file=sys.stderr)
-        return 1
-    return subprocess.run(["wandb", "leet", str(runs[-1].parent)]).returncode
+    print(f"{folder}: no report.html; python -m dsa.study conclude {folder} writes what the runs say.", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

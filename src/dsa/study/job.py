@@ -41,7 +41,8 @@ def write_job(planned: PlannedRun, timeout_minutes: float | None, stop: Path | N
         "kind": planned.kind,
         "timeout_minutes": timeout_minutes,
         "stop": None if stop is None else str(stop.resolve()),
-        "config": resolved(planned.cfg) | {"label": planned.label, "group": group},
+        "config": resolved(planned.cfg)
+        | {"label": planned.label if planned.role != "base" else "base", "group": group},
     }
     temporary = path.with_suffix(".writing")
     OmegaConf.save(OmegaConf.create(content), temporary)
