@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -74,8 +73,3 @@ def piece(dense: TrueAttention, selection: Selection, rows: slice) -> Piece:
         best=best(summed, earlier.expand_as(summed), counts),
         contested=counts < position + 1,
     )
-
-
-def by_head(x: Float[Tensor, "1 head time dim"]) -> Float[Tensor, "time headdim"]:
-    """Heads side by side."""
-    return rearrange(x[0], "h t d -> t (h d)")
