@@ -46,9 +46,14 @@ def sbatch(script: str) -> None:
 
 def run(script: str, names: str, after: str, tasks: str) -> None:
     """Run the elements of a job, again where they were requeued."""
-    while (ROOT / "hold").exists() or any(
-        states()[name] not in OVER for name in states() if base(name) in after.split(",")
-    ):
+
+    def blocked() -> bool:
+        now = states()
+        if all(now[name] in OVER for name in names.split(",")):
+            sys.exit()
+        return (ROOT / "hold").exists() or any(now[n] not in OVER for n in now if base(n) in after.split(","))
+
+    while blocked():
         time.sleep(0.1)
     for place, name in enumerate(names.split(",")):
         number = base(name) if "_" not in name else f"{base(name)}{place:03}"  # each element has one, as in SLURM

@@ -26,7 +26,7 @@ import os, signal
 from dsa.indexers import LightningIndexer
 
 class Crash(LightningIndexer):
-    def __init__(self, **settings):
+    def forward(self, *inputs):
         os.kill(os.getpid(), signal.SIGSEGV)
 """
 FEW = """# @package plan

@@ -56,17 +56,17 @@ def test_submitted_without_waiting_runs_end_as_planned_and_the_last_job_analyses
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     given = ["hydra/launcher=submitit_slurm", "wait=false", "steps=80", "callbacks.checkpoint_every=5"]
     (slurm / "hold").touch()
-    text, _ = (first := start(outputs, *given)).communicate(timeout=120)
+    text, _ = (first := start(outputs, *given)).communicate(timeout=250)
     assert first.returncode == 0, text
     jobs = {json.loads(file.read_text())["job_id"] for file in outputs.glob(f"*/*/{QUEUED}")}
     assert jobs == {"1", "2", "3_0", "3_1"}, "base, control, and an array of the conditions"
     assert json.loads((outputs / "tiny" / QUEUED).read_text())["job_id"] == "4", "the end of the study"
     assert set(states(slurm)) == {*jobs, "4"}
-    text, _ = launched([sys.executable, "-m", "dsa.study", "status", str(outputs / "tiny")]).communicate(timeout=60)
+    text, _ = launched([sys.executable, "-m", "dsa.study", "status", str(outputs / "tiny")]).communicate(timeout=200)
     assert text.count("queued: ") == 4
     assert "slurm job 3_1" in text
 
-    text, _ = (second := start(outputs, *given)).communicate(timeout=120)
+    text, _ = (second := start(outputs, *given)).communicate(timeout=250)
     assert second.returncode == 0
     assert "0 jobs submitted" in text
     assert len(states(slurm)) == 5

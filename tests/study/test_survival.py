@@ -229,6 +229,7 @@ def test_deaths_count_while_a_run_gets_no_further(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on(outputs):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of who ignores it would too
     process = start(outputs, "steps=4000")
     wait_for(lambda: list(outputs.glob("dense/*/metrics.csv")), process)
     process.send_signal(signal.SIGINT)

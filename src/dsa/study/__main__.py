@@ -60,11 +60,16 @@ def status(folder: Path) -> int:
     table = Table("condition", *columns)
     for label, counts in rows.items():
         table.add_row(label, *(str(counts[name] or "") for name in columns))
-    console = Console(highlight=False, soft_wrap=True)
+    console = wide_console()
     console.print(table)
     for line in active:
         console.print(line)
     return 0
+
+
+def wide_console() -> Console:
+    """The terminal; where the output goes to a file, wide enough to cut nothing."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def again(folder: Path) -> int:
@@ -76,7 +81,7 @@ def again(folder: Path) -> int:
         table = Table("condition", "step, ms", "forward, ms", title=f"length {length}", title_justify="left")
         for label, times in timed["times"].items():
             table.add_row(label, f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
-        Console(highlight=False, soft_wrap=True).print(table)
+        wide_console().print(table)
         if timed["contended"]:
             print(f"contended: others used {100 * timed['others']:.0f} % of the processors meanwhile")
     return 0

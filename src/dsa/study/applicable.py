@@ -6,7 +6,8 @@ import psutil
 import torch
 from omegaconf import DictConfig
 
-from dsa.build import instantiate
+from dsa.build import instantiate, needs_indexer
+from dsa.config import check_targets, choice
 from dsa.selectors import Dense, Selector, SelectorContext
 
 
@@ -17,6 +18,22 @@ def obstacle(cfg: DictConfig) -> str | None:
         ValueError: its pattern or selector is impossible in itself.
     """
     return too_wide(cfg) or too_large(cfg)
+
+
+def check_indexer(cfg: DictConfig, label: str) -> None:
+    """Refuse a condition whose indexer cannot be made at all.
+
+    Raises:
+        ValueError: naming the condition and its option.
+    """
+    if not needs_indexer(cfg):
+        return
+    check_targets(cfg)
+    try:
+        instantiate(cfg.indexer)
+    except (TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(f"condition {label}, indexer={choice(cfg, 'indexer')}: {first}") from error
 
 
 def too_wide(cfg: DictConfig) -> str | None:

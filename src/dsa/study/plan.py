@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 from dsa.build import build_data
 from dsa.config import GROUPS, digest, resolved
 from dsa.data import DataModule
-from dsa.study.applicable import obstacle
+from dsa.study.applicable import check_indexer, obstacle
 from dsa.study.composer import Composer, Layer, stacked
 from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.spec import Study
@@ -89,6 +89,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     check_seeds(study)
     runs: list[PlannedRun] = []
     shared: dict[str, tuple[str, ...]] = {}
+    checked: set[str] = set()
     several = len({context_of(layer, study, composer.groups) for _, _, layer in points(study, composer.groups)}) > 1
     for seq_len in study.seq_len:
         for label, role, layer in points(study, composer.groups):
@@ -97,6 +98,9 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
                 cfg.name = study.name
             context = context_of(layer, study, composer.groups) if several else ""
             run = PlannedRun(label, role, "run", seq_len, study.seed[0], cfg, context)
+            if label not in checked:
+                check_indexer(cfg, label)
+                checked.add(label)
             runs += seeds_of(run, study, data, shared)
     out = StudyPlan(study, sorted(runs, key=lambda run: IN_ORDER.index(run.kind)))
     if not any(run.role == "condition" and run.reason is None for run in runs):

@@ -1,0 +1,67 @@
+"""What is typed wrong ends in one sentence that names the setting, without a traceback."""
+
+import sys
+
+import pytest
+
+from dsa.study.launch import run_sweep
+from study.studies import ROOT, launched, load
+
+
+def told(capsys, *arguments):
+    """Exit status and what a sweep with these arguments says on its error stream."""
+    single = [a for a in arguments if "," not in a and "range(" not in a]
+    with pytest.raises(SystemExit) as end:
+        run_sweep(load(single), list(arguments), load, object())
+    return end.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["study=quick", "seed=a,b"], "seed = ['a', 'b']: give whole numbers"),
+        (["study=quick", "seq_len=abc"], "seq_len = ['abc']: give whole numbers"),
+        (["study=quick", "seed=0,1,2", "exploratory=false"], "Give 7 seeds, or exploratory=true"),
+        (["study=quick", "indexer=h4d64,nope"], "Could not find 'indexer/nope' Available options in 'indexer': h1d1, "),
+        (["study=quick", "indexer.colour=1,2"], "indexer.colour = 1: no such setting"),
+        (["study=quick", "indexer.dim=8,seven"], "condition h4d64-seven, indexer=h4d64~: "),
+        (["name=x", "data=mqar", "model=mqar", "seq_len=64", "pattern=local_global_64_128"], "so attention is dense"),
+        (["study=quick", "on_error=pause"], "on_error = pause: give continue or stop"),
+        (["study=quick", "timeout_minutes=0"], "timeout_minutes = 0: give more than 0"),
+        (["study=quick", "wait=false"], "wait = false: only a scheduler goes on alone"),
+        (["study=quick", "trainer=ddp"], "trainer.devices = 2: this launcher gives a run one process"),
+        ([], "give study=quick"),
+    ],
+)
+def test_a_mistake_is_named(arguments, named, capsys, outputs):
+    status, text = told(capsys, *arguments, f"output_dir={outputs}")
+    assert status == 2
+    assert named in text
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["study=nope"], "Could not find 'study/nope'"),
+        (["study=quick", "seed=range(0,x)"], "Error parsing override 'seed=range(0,x)'"),
+        (["study=quick", "colour=red"], "Could not override 'colour'"),
+        (["study=quick", "hydra/launcher=nope"], "Could not find 'hydra/launcher/nope'"),
+    ],
+)
+def test_what_hydra_refuses_has_no_traceback(arguments, named):
+    process = launched([sys.executable, str(ROOT / "sweep.py"), *arguments])
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert named in text
+    assert "Traceback" not in text
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    import sweep
+
+    monkeypatch.setattr(sweep, "find_spec", lambda package: None)
+    with pytest.raises(SystemExit, match=r"hydra/launcher=ray: not installed; pip install -e '.\[ray\]'"):
+        sweep.check_launcher(["study=quick", "hydra/launcher=ray"])

@@ -1,0 +1,64 @@
+"""Times that may be ranked: taken in turns, of a step and of a forward pass, dense attention among them."""
+
+import json
+
+import pytest
+
+from dsa.study import timing
+from dsa.study.__main__ import main
+from dsa.study.timing import FILE, time_study
+from study.studies import drive
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def study(tiny, outputs):
+    (plan,) = plans = tiny()
+    plan.runs[:] = [run for run in plan.runs if run.label in ("dense", "h1d8")]
+    assert drive(plans, outputs).status == 0
+    return outputs / "tiny"
+
+
+def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(study, monkeypatch, capsys):
+    turns, company = [], [0.0]
+    whole = timing.Timed.turn
+    monkeypatch.setattr(timing.Contention, "others", lambda self: company[0])
+    monkeypatch.setattr(timing.Timed, "turn", lambda self: turns.append(self.sparse) or whole(self))
+    before = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/*") if file.is_file()}
+
+    time_study(study)
+    assert turns == [False, True] * timing.ROUNDS, "dense and h1d8 alternate, dense really dense"
+    (length,) = (found := json.loads((study / FILE).read_text()))
+    assert length == "64"
+    assert not found[length]["contended"]
+    assert found[length]["times"].keys() == {"dense", "h1d8"}
+    for times in found[length]["times"].values():
+        assert times["step_ms"] > times["infer_ms"] > 0
+    assert found[length]["times"]["dense"]["select_ms"] == 0 < found[length]["times"]["h1d8"]["select_ms"]
+    time_study(study)
+    assert len(turns) == 2 * timing.ROUNDS, "these very runs were timed alone"
+
+    company[0] = 0.5
+    assert main(["time", str(study)]) == 0
+    assert len(turns) == 4 * timing.ROUNDS
+    assert "contended" in capsys.readouterr().out
+    assert json.loads((study / FILE).read_text())[length]["contended"]
+    time_study(study)
+    assert len(turns) == 6 * timing.ROUNDS, "times taken in company are taken again"
+    assert {file: file.stat().st_mtime_ns for file in before} == before, "nothing was trained"
+
+
+def test_a_step_leaves_the_weights_as_they_are(study):
+    (folder,) = study.glob("h1d8*")
+    one = timing.Timed(folder)
+    weights = {name: value.clone() for name, value in one.model.state_dict().items()}
+    one.turn()
+    after = one.model.state_dict()
+    assert all(after[name].equal(value) for name, value in weights.items() if "selector" not in name)
+
+
+def test_where_no_control_trained_the_base_stands_for_dense_attention(study):
+    plan = json.loads((study / "study.json").read_text())
+    plan["runs"] = [run for run in plan["runs"] if run["kind"] != "dense"]
+    assert timing.finished_runs(study, plan, 64)["dense"].parent.name == "dense"
