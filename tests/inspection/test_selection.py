@@ -1,6 +1,7 @@
 """What selections kept and missed: small cases whose truth is known, and the command on a trained run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from dsa.model import Observation
 from dsa.ops import Recency, Scorer, TrueAttention, Zone
 from dsa.training.judge import PROBE_ROWS
 from dsa.training.probe import measure as probed
+from dsa.training.result import RunResult
 
 EVERYTHING = (Zone(first=None, last=0),)
 
@@ -154,6 +156,14 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     (tmp_path / "config.yaml").touch()
     assert main(["selection", str(tmp_path)]) == 1
     assert "the run is not finished" in capsys.readouterr().err
+    named = dict.fromkeys(("run_id", "study", "model", "data", "recipe"), "x")
+    result = RunResult(**named, status="finished", condition={}, seq_len=64, seed=0)
+    result.write(tmp_path)
+    assert main(["selection", str(tmp_path)]) == 1
+    assert "keeps no weights" in capsys.readouterr().err
+    replace(result, status="failed").write(tmp_path)
+    assert main(["selection", str(tmp_path)]) == 1
+    assert "status failed" in capsys.readouterr().err
 
 
 @pytest.mark.slow

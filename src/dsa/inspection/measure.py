@@ -20,6 +20,7 @@ from dsa.inspection.rank import effective_rank, logit_values, score_values
 from dsa.inspection.tally import Tally, distance_names, distances, ratio, tally
 from dsa.model import Observation, SparseTransformer
 from dsa.ops.scores import score
+from dsa.training.fit import WEIGHTS
 from dsa.training.result import RunResult, read_result
 
 SCHEMA = 1
@@ -58,7 +59,7 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
         allow_targets: packages of your own whose classes the run's configuration may name.
 
     Raises:
-        FileNotFoundError: the folder holds no finished run.
+        FileNotFoundError: the folder holds no finished run, or one without its weights.
         ValueError: the run's attention is dense.
     """
     folder = Path(folder)
@@ -68,8 +69,11 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
     if result is None:
         why = "it has no result.json" + (" yet: the run is not finished" if (folder / "config.yaml").exists() else "")
         raise FileNotFoundError(f"{folder} is not the folder of a finished run: {why}.")
+    origin = Path(result.reused_from or folder)
+    if result.status == "finished" and not list(origin.glob(f"checkpoints/*/{WEIGHTS}")):
+        raise FileNotFoundError(f"{origin}: it keeps no weights (checkpoints/*/{WEIGHTS}); train the run again.")
     model = load_run(folder, allow_targets)
-    cfg: Any = OmegaConf.load(Path(result.reused_from or folder) / "config.yaml")
+    cfg: Any = OmegaConf.load(origin / "config.yaml")
     cfg.allow_targets = list(allow_targets)
     return measure(model, build_data(cfg), result)
 
