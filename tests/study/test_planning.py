@@ -1,14 +1,20 @@
 import math
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import options
 
 from dsa import compose
-from dsa.build import build_data
+from dsa.build import build_data, build_model, instantiate
+from dsa.model import Pass
+from dsa.study.applicable import memory_needed
 from dsa.study.lists import as_list
 from dsa.study.power import seeds_needed, smallest_p, visible_effect
 from dsa.study.spec import expand
+from dsa.training.measure import peak_megabytes
+from dsa.training.objective import language_model_loss
 from dsa.training.plan import Plan
 from study.studies import load, plans_of
 
@@ -108,6 +114,31 @@ def test_the_combinations_are_twenty():
 def test_an_unknown_key_in_a_study_is_named(outputs):
     with pytest.raises(ValueError, match="unknown key colour"):
         plans_of("study=quick", "+plan.colour=red", f"output_dir={outputs}")
+
+
+def test_models_that_a_machine_has_no_memory_for_are_not_applicable(outputs, monkeypatch):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2 * 2**30))
+    (plan,) = plans_of("study=model_scaling", "seed=0", f"output_dir={outputs}", exploratory=True)
+    reasons = {run.label: run.reason for run in plan.runs if run.role == "condition"}
+    assert reasons["d256-h2d32"] is None
+    assert reasons["d512-h2d32"] == "training needs about 3 GB, this machine has 2"
+    assert "this machine has 2" in reasons["d1024-h4d64"]
+
+
+@pytest.mark.slow
+def test_the_memory_that_training_needs_is_foreseen_within_a_factor_of_two():
+    cfg = compose([*FAST[2:4], "model.d_model=128", "seq_len=256", "indexer=h2d32", "dtype=fp32", "ops=blocked"])
+    model = build_model(cfg, 256)
+    optimizer = instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 1e-3}])
+    tokens = torch.zeros(cfg.data.batch_size, cfg.seq_len, dtype=torch.long)
+
+    def step():
+        logits, loss = model.run(tokens, Pass(teach=True))
+        (language_model_loss(logits, tokens) + loss).backward()
+        optimizer.step()
+
+    measured = peak_megabytes(step, torch.device("cpu")) + sum(p.numel() for p in model.parameters()) * 4 / 2**20
+    assert 0.5 < memory_needed(cfg) / 2**20 / measured < 2
 
 
 @pytest.mark.slow
