@@ -1,5 +1,6 @@
 """The fused CPU backend against the definition in float64."""
 
+import importlib
 import math
 
 import pytest
@@ -10,9 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 from dsa.ops import compiler, native, reference
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, Selection, TrueAttention
+from dsa.ops.native.attend import recalled
 from dsa.ops.zones import Zone
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+attending = importlib.import_module("dsa.ops.native.attend")
 CAUSAL = (Zone(None),)
 examples = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
 
@@ -219,7 +222,9 @@ def test_values_and_gradients_are_those_of_the_definition(
     selection = random_selection(batch, groups, time, keys, most, seed)
     inputs = [x for x in (q, k, v, sinks) if x is not None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "tile_keys", lambda *_: max(1, min(keys, tile // 4096)))
+        patch.setattr(
+            importlib.import_module("dsa.ops.native.attend"), "tile_keys", lambda *_: max(1, min(keys, tile // 4096))
+        )
         out, logsumexp = native.attend(q, k, v, selection, sinks)
         grads = torch.autograd.grad((out * randoms(*out.shape, seed=1)).sum(), inputs)
     exact = [x.detach().double().requires_grad_() for x in inputs]
@@ -371,17 +376,62 @@ def test_output_and_gradients_lie_in_memory_as_the_projections_do(built):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_the_loss_is_the_same_from_the_logits_that_attend_left(built, groups, monkeypatch):
+def test_the_loss_is_the_same_from_the_probabilities_that_attend_left(built, groups, monkeypatch):
     q, k, v = qkv(1, 4, 60, 60, 8)
     features = IndexFeatures(*(randoms(*s) for s in ((1, groups, 60, 2, 4), (1, 1, 60, 4), (1, groups, 60, 2))))
     selection = random_selection(1, groups, 60, 60, 20)
     logsumexp = native.attend(q, k, v, selection)[1]
     target = TrueAttention(q.detach(), k.detach(), logsumexp, groups)
-    assert native.recalled(target, selection.positions) is not None
-    assert native.recalled(target, selection.positions.clone()) is None
-    assert native.recalled(target._replace(keys=k.detach().clone()), selection.positions) is None
+    assert recalled(target, selection.positions) is not None
+    assert recalled(target, selection.positions.clone()) is None
+    assert recalled(target._replace(keys=k.detach().clone()), selection.positions) is None
     left = native.indexer_loss(features, target, selection)
-    monkeypatch.setattr(native, "KEPT_LOGITS", 0)
+    monkeypatch.setattr(attending, "KEPT_MASS", 0)
     again = target._replace(logsumexp=native.attend(q, k, v, selection)[1])
-    assert native.recalled(again, selection.positions) is None
+    assert recalled(again, selection.positions) is None
     torch.testing.assert_close(left, native.indexer_loss(features, again, selection))
+
+
+def clustered(time, keys, near, far, seed=0):
+    """Each query's nearest keys and a few others: whole blocks along the diagonal, single pairs elsewhere."""
+    torch.manual_seed(seed)
+    place = torch.arange(keys)
+    distance = (torch.arange(time)[:, None] + keys - time) - place
+    chosen = (distance >= 0) & ((distance < near) | (torch.rand(time, keys) < far / keys))
+    counts = chosen.sum(1)
+    positions = torch.where(chosen, place, keys).sort(1).values[:, : max(int(counts.max()), 1)]
+    return Selection(positions.where(positions < keys, -1)[None, None].int(), counts[None, None].int())
+
+
+@pytest.mark.parametrize(("time", "keys", "dim"), [(100, 100, 32), (77, 131, 20), (260, 260, 64)])
+def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, time, keys, dim):
+    q, k, v = qkv(1, 2, time, keys, dim)
+    selection = clustered(time, keys, 40, 12)
+    out, _ = native.attend(q, k, v, selection)
+    grads = torch.autograd.grad((out * randoms(*out.shape, seed=1)).sum(), (q, k, v))
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    wanted = reference.attend(*exact, selection)[0]
+    for got, want in zip(grads, torch.autograd.grad((wanted * randoms(*out.shape, seed=1)).sum(), exact), strict=True):
+        assert far(got, want) < 1e-5
+
+
+@pytest.mark.parametrize("broken", ["key", "value", "query", "grad"])
+def test_nan_reaches_the_gradients_of_the_pairs_it_belongs_to_and_no_others(built, broken):
+    q, k, v = (x.detach() for x in qkv(1, 1, 96, 96, 16))
+    grad = randoms(1, 1, 96, 16, seed=1)
+    {"key": k, "value": v, "query": q, "grad": grad}[broken][0, 0, 50] = math.nan
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    selection = clustered(96, 96, 30, 5)
+    out, _ = native.attend(q, k, v, selection)
+    grads = torch.autograd.grad(out, (q, k, v), grad)
+    chosen = torch.zeros(96, 97, dtype=torch.bool).scatter(1, selection.positions[0, 0].long() % 97, True)[:, :96]
+    hit = torch.zeros(96, dtype=torch.bool)
+    if broken in ("key", "value"):
+        hit = chosen[:, 50]
+    else:
+        hit[50] = True
+    assert bool(grads[0][0, 0, ~hit].isfinite().all())
+    assert bool(grads[0][0, 0, hit].isnan().all())
+    touched = chosen[hit].any(0)
+    assert bool(grads[1][0, 0, ~touched].isfinite().all())
+    assert bool(grads[2][0, 0, ~touched].isfinite().all())

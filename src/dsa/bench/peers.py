@@ -24,7 +24,7 @@ def works(length: int, k: int, index: tuple[int, int], heads: int, dim: int, bat
         raise SystemExit(HOW_TO_GET) from error
     torch.manual_seed(0)
     width, rotary = heads * dim, index[1] // 2
-    config = SimpleNamespace(
+    config: Any = SimpleNamespace(
         hidden_size=width, q_lora_rank=width, index_n_heads=index[0], index_head_dim=index[1], index_topk=k,
         qk_rope_head_dim=rotary,
     )  # fmt: skip
@@ -34,7 +34,7 @@ def works(length: int, k: int, index: tuple[int, int], heads: int, dim: int, bat
     rotation = (angles.cos(), angles.sin())
     future = torch.ones(length, length, dtype=torch.bool).triu(1)
     causal = torch.zeros(1, length, length).masked_fill(future, float("-inf"))
-    module = SimpleNamespace(num_key_value_groups=1, training=False)
+    module: Any = SimpleNamespace(num_key_value_groups=1, training=False)
     q, key, v = (torch.randn(batch, heads, length, dim, requires_grad=True) for _ in range(3))
     grad = torch.randn(batch, length, heads, dim)
 

@@ -185,6 +185,12 @@ struct Row {
     }
     return row;
   }
+  // From memory that is padded too.
+  static Row read_padded(const float* p) {
+    Row row;
+    for (int i = 0; i < N; i++) row.x[i] = load(p + i * W);
+    return row;
+  }
   void write(float* p) const {
     if constexpr (D % W == 0) {
       for (int i = 0; i < N; i++) store(p + i * W, x[i]);

@@ -1,0 +1,67 @@
+"""How tensors reach the kernels: structures of addresses, strides and sizes, and memory to work in."""
+
+import ctypes
+import functools
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+i64, pointer = ctypes.c_int64, ctypes.c_void_p
+
+
+class Heads(ctypes.Structure):
+    _fields_ = [("data", pointer), ("batch", i64), ("head", i64), ("time", i64)]
+
+
+def structure(name: str, fields: str, **types: Any) -> type[ctypes.Structure]:
+    """A C structure with these fields in order: int64 unless named in `types`; `*x` is a pointer."""
+    parts = [(f.lstrip("*"), pointer if f.startswith("*") else types.get(f, i64)) for f in fields.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": parts})
+
+
+def heads(x: Tensor) -> Any:
+    return Heads(x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+
+
+def address(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def single(x: Tensor) -> Tensor:
+    """In float32 with the last dimension dense: what the kernels read without a copy."""
+    x = x.detach().float()
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def call(function: Any, *args: Any, result: Any = i64) -> Any:
+    function.restype = result
+    return function(*args)
+
+
+def scratch(function: Any, threads: int, *sizes: int) -> tuple[Tensor, int]:
+    """Working memory for every thread, as a tensor so that it is counted."""
+    size = call(function, *map(i64, sizes))
+    return torch.empty(threads * size), size
+
+
+@functools.cache
+def cache_bytes() -> int:
+    """Half the second-level cache: what a thread may keep at hand."""
+    try:
+        return max(os.sysconf("SC_LEVEL2_CACHE_SIZE"), 1 << 19) // 2
+    except (ValueError, OSError):
+        return 1 << 19
+
+
+def tile_keys(keys: int, dim: int, rows: int) -> int:
+    """How many keys stay in the cache, with `rows` rows of `dim` floats each."""
+    return min(keys, max(256, cache_bytes() // (rows * 4 * (-(-dim // 16) * 16))))
+
+
+def units(rows: int, threads: int, most: int) -> int:
+    """Into how many parts each of `rows` equal pieces of work is cut so that the threads end together."""
+    if rows % threads == 0 or rows >= 4 * threads:
+        return 1
+    return max(1, min(-(-2 * threads // rows), most))

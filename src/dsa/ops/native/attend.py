@@ -1,0 +1,170 @@
+"""Attending on the fused CPU kernels, forward and backward."""
+
+import ctypes
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dsa.ops.compiler import library
+from dsa.ops.contracts import Selection, TrueAttention
+from dsa.ops.native.arguments import (
+    Heads,
+    address,
+    call,
+    heads,
+    i64,
+    pointer,
+    scratch,
+    single,
+    structure,
+    tile_keys,
+    units,
+)
+
+KEPT_MASS = 1 << 24
+"""Bytes of probabilities that `attend` leaves for the indexer loss at most."""
+
+ATTEND = (
+    "q k v out *logsumexp *sink *positions *counts *bounds batch heads groups time keys slots tile parts threads "
+    "*scratch scratch_per_thread"
+)
+AttendArgs = structure("AttendArgs", ATTEND, **dict.fromkeys("q k v out".split(), Heads))
+BackwardArgs = structure(
+    "BackwardArgs",
+    f"{ATTEND} *rest *rest_counts *blocks *block_counts most grad_out grad_q grad_k grad_v part_stride *grad_sink",
+    **dict.fromkeys("q k v out grad_out grad_q grad_k grad_v".split(), Heads),
+)
+
+
+def attend(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    sink: Float[Tensor, "head"] | None = None,
+) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
+    """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
+    positions, counts = (x.int().contiguous() for x in selection)
+    mass = room_for_mass(q, k, positions) if torch.is_grad_enabled() else None
+    out, logsumexp = Attend.apply(q, k, v, sink, positions, counts, mass)
+    if mass is not None:
+        logsumexp.kept_mass = (mass, q.data_ptr(), k.data_ptr(), selection.positions)
+    return out, logsumexp
+
+
+def room_for_mass(
+    q: Tensor, k: Tensor, positions: Int[Tensor, "batch group time slot"]
+) -> Float[Tensor, "chunk batch time padded"] | None:
+    """For the probabilities summed over heads, in one chunk of heads a group or more, so that all threads have work.
+
+    None where they would be too many, or the kernel meets a row's keys in several tiles.
+    """
+    batch, groups, time, slots = positions.shape
+    heads_, keys = q.shape[1], k.shape[2]
+    chunks = next(
+        n
+        for n in range(groups, heads_ + 1, groups)
+        if heads_ % n == 0 and n * batch >= min(torch.get_num_threads(), heads_ * batch)
+    )
+    size = chunks * batch * time * (-(-slots // 16) * 16)
+    if 4 * size > KEPT_MASS or tile_keys(keys, k.shape[3], 2) < keys:
+        return None
+    return torch.empty(chunks, batch, time, -(-slots // 16) * 16)
+
+
+def recalled(target: TrueAttention, positions: Tensor | None) -> Tensor | None:
+    """The probabilities of this attention over these positions, if the forward pass kept them for these groups."""
+    kept: tuple[Any, int, int, Any] = getattr(target.logsumexp, "kept_mass", (None, 0, 0, None))
+    mass, q, k, of = kept
+    if positions is None or positions is not of or positions.shape[1] != target.groups:
+        return None
+    return mass if (q, k) == (target.queries.data_ptr(), target.keys.data_ptr()) else None
+
+
+class Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor,
+        mass: Tensor | None,
+    ) -> Any:  # fmt: skip
+        batch, heads_, time, dim = q.shape
+        out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
+        logsumexp = torch.empty(batch, heads_, time)
+        run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass)
+        ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
+        ctx.mark_non_differentiable(logsumexp)
+        ctx.set_materialize_grads(False)
+        return out.to(q.dtype), logsumexp
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor | None, _: None) -> Any:
+        if grad_out is None:
+            return (None,) * 7
+        q, k, v, sink, positions, counts, out, logsumexp = ctx.saved_tensors
+        inputs = single(q), single(k), single(v), sink
+        grads = run_backward(*inputs, positions, counts, out, logsumexp, single(grad_out))
+        wanted = (None if x is None else g.to(x.dtype) for g, x in zip(grads, (q, k, v, sink), strict=True))
+        return (*wanted, None, None, None)
+
+
+def run_forward(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
+    logsumexp: Tensor, mass: Tensor | None,
+) -> None:  # fmt: skip
+    """Fill `out`, `logsumexp` and, if given, `mass`."""
+    (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
+    kernels = library("attend.cpp", HEAD_DIM=dim)
+    chunks = heads_ if mass is None else mass.shape[0]
+    tile, parts = tile_keys(keys, dim, 2), units(batch * chunks, threads, time // 64)
+    memory, size = scratch(kernels.forward_scratch, threads, tile, time, positions.shape[-1])
+    bounds = room_for_bounds(positions, keys, tile)
+    sink = None if sink is None else single(sink)
+    args = AttendArgs(
+        heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
+        address(counts), address(bounds), batch, heads_, positions.shape[1], time, keys, positions.shape[-1], tile,
+        parts, threads, address(memory), size,
+    )  # fmt: skip
+    if not call(kernels.attend_forward, ctypes.byref(args), i64(chunks), pointer(address(mass)), result=ctypes.c_bool):
+        raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
+
+
+def run_backward(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
+    logsumexp: Tensor, grad_out: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """The gradients of q, k, v and the sink."""
+    (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
+    groups, slots = positions.shape[1], positions.shape[-1]
+    kernels = library("backward.cpp", HEAD_DIM=dim)
+    parts, columns = units(batch * heads_, threads, keys // 64), call(kernels.columns_of_a_block)
+    tile = tile_keys(keys, dim, 4) if parts == 1 else min(tile_keys(keys, dim, 4), -(-keys // parts))
+    tile = -(-tile // columns) * columns
+    parts = min(parts, -(-keys // tile))
+    memory, size = scratch(kernels.backward_scratch, threads, tile, time)
+    bounds = room_for_bounds(positions, keys, tile)
+    rest, rest_counts = torch.empty_like(positions), torch.empty_like(counts)
+    strips = batch * groups * -(-time // call(kernels.rows_of_a_strip))
+    most = call(kernels.blocks_of_a_strip, i64(keys), i64(slots))
+    blocks = torch.empty(strips * most * call(kernels.bytes_of_a_block), dtype=torch.uint8)
+    block_counts = torch.empty(strips, dtype=torch.int32)
+    sink = None if sink is None else single(sink)
+    like, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
+    grad_q = torch.empty_strided((parts, *q.shape), (q.numel(), *like.stride()))
+    grad_sink = torch.empty(batch, heads_, parts)
+    args = BackwardArgs(
+        heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
+        address(counts), address(bounds), batch, heads_, groups, time, keys, slots, tile, parts, threads,
+        address(memory), size, address(rest), address(rest_counts), address(blocks), address(block_counts), most,
+        heads(grad_out), heads(grad_q[0]), heads(grad_k), heads(grad_v), q.numel(), address(grad_sink),
+    )  # fmt: skip
+    kernels.attend_backward(ctypes.byref(args))
+    return grad_q[0] if parts == 1 else grad_q.sum(0), grad_k, grad_v, grad_sink.sum((0, 2))
+
+
+def room_for_bounds(positions: Tensor, keys: int, tile: int) -> Tensor:
+    batch, groups, time, _ = positions.shape
+    return torch.empty(batch, groups, max(-(-keys // tile), 1) + 1, time, dtype=torch.int32)

@@ -1,0 +1,177 @@
+"""Selecting on the fused CPU kernels."""
+
+import ctypes
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dsa.ops.compiler import library
+from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection
+from dsa.ops.native.arguments import address, call, i64, pointer, scratch, single, structure
+from dsa.ops.reference import Trim
+from dsa.ops.scores import MASK32, _mix_int, block_of, groups_of
+from dsa.ops.zones import Span, Zone, Zones, spans
+
+ZoneArgs = structure("ZoneArgs", "*start *count *keep step forced unit *keys stride segment")
+ScorerArgs = structure(
+    "ScorerArgs", "*queries *weights *keys stride group_stride batch_stride seed", seed=ctypes.c_uint32
+)
+SelectArgs = structure(
+    "SelectArgs",
+    "*zones zone_count scorer batch groups time offset slots pool capacity *positions *broken *scores *logsumexp "
+    "*entropy *forced_logsumexp threads *scratch scratch_per_thread",
+    scorer=ScorerArgs,
+)
+
+
+def select(
+    scorer: Scorer,
+    zones: Zones,
+    limit: Int[Tensor, "batch time"],
+    trim: Trim | None = None,
+    offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
+) -> Selection:
+    """As `reference.select`.
+
+    Raises:
+        FloatingPointError: a key that competes has a score that is not a number.
+    """
+    with torch.no_grad():
+        selection, rows = scan(scorer, zones, limit, offset, first, statistics=trim is not None)
+        return selection if trim is None else trimmed(trim, selection, *rows)
+
+
+def scan(
+    scorer: Scorer, zones: Zones, limit: Tensor, offset: int = 0, first: Tensor | None = None, *, statistics: bool
+) -> tuple[Selection, list[Tensor]]:
+    """What is selected; with `statistics` also the kept keys' scores (NaN where forced) and the rows' log-sum-exp,
+    entropy and log-sum-exp over the forced keys."""
+    batch, time = limit.shape
+    groups, block = groups_of(scorer), block_of(scorer)
+    pool = block if isinstance(scorer, IndexFeatures) and scorer.pool == "max" else 1
+    every = spans(zones, limit, offset, first, block)
+    table = torch.stack([torch.stack([s.start, s.count, s.keep]) for s in every])
+    counts = sum((s.keep * s.unit for s in every), torch.zeros_like(every[0].keep))
+    slots = max(int(counts.max()), 1)
+    most = max((int(s.keep.max()) for s in every if not s.forced), default=0)
+
+    library, features, packed = prepare(scorer, every, offset + time, statistics)
+    threads = torch.get_num_threads()
+    capacity = max(2 * most, most + 1024) + call(library.select_chunk, i64(pool))
+    memory, size = scratch(library.select_scratch, threads, capacity, pool, slots)
+    shape = (batch, groups, time)
+    positions = torch.empty(*shape, slots, dtype=torch.int32)
+    broken = torch.empty(shape, dtype=torch.int32)
+    rows = [torch.empty(*shape, slots), *(torch.empty(shape) for _ in range(3))] if statistics else []
+    zone_args = (ZoneArgs * len(every))(
+        *(ZoneArgs(*map(address, table[i]), s.step, s.forced, s.unit, *packed[s.step]) for i, s in enumerate(every))
+    )
+    args = SelectArgs(
+        ctypes.addressof(zone_args), len(every), features[0], batch, groups, time, offset, slots, pool, capacity,
+        address(positions), address(broken), *(map(address, rows) if rows else [None] * 4),
+        threads, address(memory), size,
+    )  # fmt: skip
+    if call(library.select_keys, ctypes.byref(args)):
+        report_broken(broken)
+    return Selection(positions, counts.int()[:, None].expand(shape).contiguous()), rows
+
+
+def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tuple[ctypes.CDLL, tuple, dict]:
+    """The kernels for a scorer, what they read of it, and its keys packed for every step that is scored.
+
+    The tuple begins with the ScorerArgs; the rest are the tensors that must outlive the call.
+    """
+    steps: dict[int, tuple[int | None, int, int]] = {s.step: (None, 0, 0) for s in every}
+    scored = {s.step for s in every if all_zones or not s.forced}
+    if isinstance(scorer, Hash | Recency):
+        for step in steps:
+            steps[step] = (None, 0, -(-keys // step))
+        seed = hash_state(scorer) if isinstance(scorer, Hash) else 0
+        kind = 2 if isinstance(scorer, Hash) else 3
+        return library("select.cpp", SCORER=kind), (ScorerArgs(None, None, None, 0, 0, 0, seed),), steps
+
+    if isinstance(scorer, IndexFeatures):
+        queries, source = single(scorer.queries).contiguous(), single(scorer.keys)
+        weights = None if scorer.weights is None else single(scorer.weights).contiguous()
+        _, _, _, count, dim = queries.shape
+        constants = {"SCORER": 0, "HEADS": count, "DIM": dim, "RELU": int(scorer.activation == "relu")}
+        per_key = dim
+        key_groups = source.shape[1]
+    else:
+        scaled = single(scorer.queries) * scorer.queries.shape[-1] ** -0.5
+        groups = scorer.groups
+        queries = scaled.unflatten(1, (groups, -1)).transpose(2, 3).contiguous()
+        weights = single(scorer.logsumexp).unflatten(1, (groups, -1)).transpose(2, 3).contiguous()
+        source = single(scorer.keys)
+        count, dim = queries.shape[3:]
+        constants = {"SCORER": 1, "HEADS": count, "DIM": dim}
+        per_key = count * dim
+        key_groups = groups
+    batch, rows, entries, _ = source.shape
+    kernels = library("select.cpp", **constants)
+    keep: list[Tensor | None] = [queries, weights, source]
+    for step in scored:
+        segment = -(-entries // step)
+        stride = -(-step * segment // 16) * 16 + 80
+        to = torch.empty(batch * rows * dim * stride)
+        kernels.pack_keys(
+            pointer(address(source)), i64(source.stride(0)), i64(source.stride(1)), i64(source.stride(2)),
+            i64(batch), i64(rows), i64(entries), i64(dim), i64(step), i64(segment), i64(stride),
+            pointer(address(to)), i64(torch.get_num_threads()),
+        )  # fmt: skip
+        keep.append(to)
+        steps[step] = (address(to), stride, segment)
+    group_stride = 0 if key_groups == 1 else per_key
+    args = ScorerArgs(address(queries), address(weights), None, 0, group_stride, key_groups * per_key, 0)
+    return kernels, (args, *keep), steps
+
+
+def hash_state(hash: Hash) -> int:
+    state = 0x9E3779B9
+    for part in (hash.seed, hash.seed >> 32, hash.layer, hash.step):
+        state = _mix_int(state ^ (part & MASK32))
+    return state
+
+
+def report_broken(broken: Int[Tensor, "batch group time"]) -> None:
+    query = int(broken.flatten(0, 1).any(0).nonzero()[0])
+    raise FloatingPointError(
+        f"index scores: {int(broken.sum())} are NaN, the first for query {query} of this call. "
+        "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."
+    )
+
+
+def trimmed(
+    trim: Trim, selection: Selection, scores: Tensor, logsumexp: Tensor, entropy: Tensor, forced_logsumexp: Tensor
+) -> Selection:
+    """Keep as many of the kept keys as `trim` says, dropping the lowest scored ones; forced keys have score NaN."""
+    used = selection.positions >= 0
+    is_forced = scores.isnan() & used
+    forced = is_forced.sum(-1)
+    smallest = torch.finfo(scores.dtype).min
+    competing = torch.where(used & ~is_forced, scores.clamp(min=smallest), -math.inf)
+    ranked = competing.sort(dim=-1, descending=True, stable=True)
+    slots = max(int((selection.counts - forced).max()), 1)
+    rows = ScoredRows(ranked.values[..., :slots], forced, forced_logsumexp, logsumexp, entropy)
+    keep = (trim(rows) - forced).clamp(min=0)[..., None]
+    place = torch.arange(scores.shape[-1]) < keep
+    stays = (torch.zeros_like(used).scatter(-1, ranked.indices, place) & used) | is_forced
+    positions = torch.where(stays, selection.positions, torch.iinfo(torch.int32).max).sort(dim=-1).values
+    counts = stays.sum(-1)
+    positions = torch.where(torch.arange(scores.shape[-1]) < counts[..., None], positions, -1)
+    return Selection(positions[..., : max(int(counts.max()), 1)].contiguous(), counts.int())
+
+
+def dense_logsumexp(
+    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
+) -> Float[Tensor, "batch head time"]:
+    """As `reference.dense_logsumexp`: what `select` can learn of rows of scores, a group per head."""
+    batch, _, time, dim = q.shape
+    everything = (Zone(first=None, keep="all"),)
+    logits = IndexFeatures(q.detach().float()[:, :, :, None] * dim**-0.5, k.detach(), activation="none")
+    nothing = torch.zeros(batch, time, dtype=torch.long)
+    _, rows = scan(logits, everything, nothing, k.shape[2] - time, statistics=True)
+    return rows[1]
