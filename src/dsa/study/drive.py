@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-from dsa.study.claim import CLAIM, read, write
+from dsa.study.claim import CLAIM, deaths_after, read, write
 from dsa.study.job import STOP, write_job
 from dsa.study.options import Options
 from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
@@ -164,8 +164,9 @@ class Drive:
         return [run for run in runs if self.state(run) in ("missing", "interrupted", "stale")]
 
     def died_at(self, run: PlannedRun) -> bool:
-        """Whether a process died while it worked on this run."""
-        return (run.folder / CLAIM).exists()
+        """Whether a process died at this run without getting any further."""
+        claim = read(run.folder / CLAIM)
+        return bool(claim) and deaths_after(claim, run.folder, requeued=False) > 0
 
     def launch(self, runs: list[PlannedRun]) -> None:
         """Hand runs to the launcher; whatever it says, the run folders are what counts."""

@@ -17,7 +17,9 @@ from dsa.study.task import ConcludeTask, TrainTask
 POLL = 1.0  # seconds between questions whether jobs are done
 MOST = 1000  # jobs of one array; SLURM's own limit is 1001 where nobody changed it
 OF_EXECUTOR = ("max_num_timeout", "submitit_folder")  # settings that the executor takes when it is made
-SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
+SHARED = {  # settings that submitit knows for every cluster; the others get the cluster's name in front
+    "timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout",
+}  # fmt: skip
 ONE_PROCESS = {"tasks_per_node": 1, "nodes": 1}
 
 
@@ -39,8 +41,7 @@ class SubmititQueue:
         made = {f"{self.cluster}_{k}": settings[k] for k in OF_EXECUTOR[:1] if k in settings}
         executor = submitit.AutoExecutor(cluster=self.cluster, folder=settings["submitit_folder"], **made)
         own = {k: v for k, v in settings.items() if k not in OF_EXECUTOR}
-        shared = (*SHARED, "stderr_to_stdout")
-        executor.update_parameters(**{k if k in shared else f"{self.cluster}_{k}": v for k, v in own.items()})
+        executor.update_parameters(**{k if k in SHARED else f"{self.cluster}_{k}": v for k, v in own.items()})
         if after and self.cluster == "slurm":
             arrays = dict.fromkeys(job_id.split("_")[0] for job_id in after)
             more = dict(settings.get("additional_parameters") or {})
