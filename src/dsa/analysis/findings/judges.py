@@ -1,0 +1,159 @@
+"""How a claim of the original experiment is judged by what was measured here.
+
+A claim of a gain of at least g is supported where the whole 95 % interval lies at g or above, not supported where all
+of it lies below, else inconclusive; so is a measurement without an interval, or one taken beside other work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dsa.analysis.cost import COSTS, cost_of
+from dsa.analysis.discriminate import rankable
+from dsa.analysis.findings.evidence import Studies, label_of, places
+from dsa.analysis.findings.words import listed, percent, signed
+from dsa.analysis.scale import SCALES
+from dsa.analysis.statistics import Array, bootstrap_interval
+
+Verdict = Literal["supported", "not supported", "inconclusive", "not tested"]
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One answer to a claim: where it was looked for, what was found with its interval, the verdict and why."""
+
+    where: str
+    value: str
+    verdict: Verdict
+    why: str
+
+
+Judge = Callable[[Studies], list[Judged]]
+LAST_DIGIT = 0.001  # a share told to a tenth of a percent, rounded or cut
+
+
+def not_tested(why: str) -> list[Judged]:
+    return [Judged("–", "–", "not tested", why)]
+
+
+def at_least(least: float, interval: Interval) -> Verdict:
+    """The verdict on a gain of at least so much."""
+    if interval is None:
+        return "inconclusive"
+    return "supported" if interval[0] >= least else "not supported" if interval[1] < least else "inconclusive"
+
+
+def fewer_parameters(indexer: str, reference: str, share: float) -> Judge:
+    """So many fewer indexer parameters, to the claim's last digit."""
+
+    def judge(studies: Studies) -> list[Judged]:
+        out = {}
+        for study, mine, theirs, length in places(studies, indexer, reference):
+            costs = (cost_of(study.analysis.prepared, one, length, COSTS["indexer_params"]) for one in (mine, theirs))
+            few, many = (float(cost.mean()) for cost in costs)
+            verdict: Verdict = "supported" if abs(1 - few / many - share) < LAST_DIGIT else "not supported"
+            value = f"{percent(1 - few / many, digits=2)} ({many:,.0f} to {few:,.0f})"
+            out[value] = Judged("every study", value, verdict, "counted, all layers")
+        return list(out.values()) or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
+
+    return judge
+
+
+def less_memory(indexer: str, reference: str, least: float) -> Judge:
+    """Less memory in training: tensors held at once in one step over one row."""
+
+    def judge(studies: Studies) -> list[Judged]:
+        out = []
+        for study, mine, theirs, length in places(studies, indexer, reference):
+            costs = [cost_of(study.analysis.prepared, one, length, COSTS["memory_mb"]) for one in (mine, theirs)]
+            saved = (1 - costs[0] / costs[1]).dropna().to_numpy()
+            if len(saved):
+                interval = bootstrap_interval(saved)
+                value = percent(float(saved.mean()), interval, sign=True)
+                value += f" ({costs[1].mean():.3g} to {costs[0].mean():.3g} MB)"
+                why = f"against at least {percent(least)}"
+                out.append(Judged(f"{study.name}, {length}", value, at_least(least, interval), why))
+        return out or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
+
+    return judge
+
+
+def loss_within(indexer: str, reference: str, share: float) -> Judge:
+    """Losses that differ by less than a share of the loss."""
+
+    def relative(mine: Array, theirs: Array, axis: int = -1) -> Array:
+        return np.mean(mine, axis=axis) / np.mean(theirs, axis=axis) - 1
+
+    def judge(studies: Studies) -> list[Judged]:
+        out = []
+        for study, mine, theirs, length in places(studies, indexer, reference):
+            a, b = (study.analysis.prepared.quality(one, length, SCALES["val_loss"]) for one in (mine, theirs))
+            seeds = a.index.intersection(b.index)
+            if len(seeds):
+                values = a.loc[seeds].to_numpy(), b.loc[seeds].to_numpy()
+                interval = bootstrap_interval(*values, of=relative)
+                value = percent(float(relative(*values)), interval, sign=True) + " of the loss"
+                value += f" ({signed(float((values[0] - values[1]).mean()), unit='nats')}, {len(seeds)} seeds)"
+                verdict, why = within(share, interval), f"against less than {100 * share:g} % either way"
+                if (length, "") not in rankable(study.analysis.discrimination):
+                    verdict, why = (
+                        "inconclusive",
+                        "nothing may be ranked there: the loss tells no attention from another",
+                    )
+                out.append(Judged(f"{study.name}, {length}", value, verdict, why))
+        return out or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
+
+    return judge
+
+
+def within(share: float, interval: Interval) -> Verdict:
+    """The verdict on a difference of less than so much."""
+    if interval is None:
+        return "inconclusive"
+    if -share < interval[0] and interval[1] < share:
+        return "supported"
+    return "not supported" if interval[0] >= share or interval[1] <= -share else "inconclusive"
+
+
+def best_at(indexer: str, length: int, study_name: str) -> Judge:
+    """The best indexer at a length: supported only if no other is tied with it."""
+
+    def judge(studies: Studies) -> list[Judged]:
+        study = studies.get(study_name)
+        if study is None or length not in study.analysis.prepared.lengths:
+            return not_tested(f"{study_name} was not run at {length}.")
+        where = f"{study_name}, {length}"
+        found = next((b for b in study.analysis.best if b.seq_len == length), None)
+        if found is None or found.best is None:
+            return [Judged(where, "–", "inconclusive", "nothing may be ranked there")]
+        scale, prepared = SCALES[found.metric], study.analysis.prepared
+        label = label_of(prepared.meta, indexer)
+        if label is None or prepared.quality(label, length, scale).empty:
+            return not_tested(f"{indexer} has no finished run at {length}.")
+        behind = (prepared.quality(label, length, scale) - prepared.quality(found.best, length, scale)).dropna()
+        interval = bootstrap_interval(behind.to_numpy())
+        value = f"{signed(float(behind.mean()), interval, scale.unit)} from the best, {found.best}"
+        if label == found.best and not found.tied:
+            return [Judged(where, f"best: {label}", "supported", "no other is tied with it")]
+        if label == found.best or label in found.tied:
+            others = [name for name in (found.best, *found.tied) if name != label]
+            return [Judged(where, value, "inconclusive", f"tied with {listed(others)}")]
+        return [Judged(where, value, "not supported", "shown to be worse than the best")]
+
+    return judge
+
+
+def hypothesis_of(study_name: str) -> Judge:
+    """The verdict of a study on its own hypothesis."""
+
+    def judge(studies: Studies) -> list[Judged]:
+        if study_name not in studies:
+            return not_tested(f"{study_name} was not run.")
+        analysis = studies[study_name].analysis
+        verdict: Verdict = "inconclusive" if analysis.answer == "cannot discriminate" else analysis.answer
+        return [Judged(study_name, "–", verdict, analysis.sentence)]
+
+    return judge
