@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pandas as pd
 
 from dsa.analysis.analyse import Analysis
 from dsa.analysis.efficiency import FORMULA
+from dsa.analysis.replaced import replaced
 
 SCHEMA = 1
 VERDICT, CSV, PARQUET = "verdict.json", "results.csv", "results.parquet"
@@ -30,17 +29,6 @@ def write(analysis: Analysis, folder: Path) -> list[Path]:
         replaced(folder / CSV, lambda path: table.to_csv(path, index=False)),
         replaced(folder / PARQUET, lambda path: table.to_parquet(path, index=False)),
     ]
-
-
-def replaced(path: Path, fill: Callable[[Path], Any]) -> Path:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        fill(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def flat(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,1 @@
+"""Figures of a study: each file says what one figure shows; forest, scatter, bars and lines draw it."""
