@@ -4,7 +4,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsa.ops import Zone, cost, reference
-from dsa.ops.contracts import Hash
+from dsa.ops.contracts import Hash, IndexFeatures, TrueAttention
 
 
 def counted(call):
@@ -35,6 +35,20 @@ def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     pairs = cost.causal_pairs(64)
     expected = cost.indexer_flops(2, 32, 64, 256)
     assert expected == projections + products * pairs / 64**2 + 3 * 2 * pairs
+
+
+def test_the_indexer_loss_costs_what_the_counter_counts_plus_its_activations():
+    torch.manual_seed(0)
+    features = IndexFeatures(
+        *(torch.randn(s).requires_grad_() for s in ((1, 1, 64, 2, 16), (1, 1, 64, 16), (1, 1, 64, 2)))
+    )
+    q, k = torch.randn(1, 8, 64, 32), torch.randn(1, 8, 64, 32)
+    target = TrueAttention(q, k, reference.dense_logsumexp(q, k))
+    loss = []
+    products = counted(lambda: loss.append(reference.indexer_loss(features, target, None)))
+    assert cost.indexer_loss_flops(2, 16, 8, 32, 64 * 64) == products + 64 * 64 * 2
+    backward = counted(lambda: loss[0].backward())
+    assert cost.indexer_loss_flops(2, 16, 8, 32, 64 * 64, backward=True) >= backward
 
 
 def test_kept_pairs_are_counted_one_by_one():

@@ -11,7 +11,7 @@ from dsa import ops
 from dsa.bench import peers as others
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.ops import IndexFeatures, TrueAttention, Zone
-from dsa.ops.cost import attention_flops, causal_pairs, indexer_flops, kept_pairs
+from dsa.ops.cost import attention_flops, indexer_flops, indexer_loss_flops, kept_pairs
 
 Rows = list[dict[str, Any]]
 
@@ -155,13 +155,13 @@ def random_features(length: int, index: tuple[int, int], batch: int) -> IndexFea
 
 
 def costs(length: int, k: int, index: tuple[int, int], heads: int, dim: int, batch: int) -> dict[str, float]:
-    """Floating-point operations of each component; the loss repeats the logits and index scores of the kept pairs."""
+    """Floating-point operations of each component; as if none kept anything for another."""
     pairs = kept_pairs(length, k)
     select = batch * indexer_flops(*index, length, 0)
     attend = batch * attention_flops(heads, dim, pairs)
     backward = batch * attention_flops(heads, dim, pairs, backward=True)
-    scores = batch * indexer_flops(*index, length, 0) * pairs / causal_pairs(length)
-    loss = attend / 2 + scores
+    loss = batch * indexer_loss_flops(*index, heads, dim, pairs)
+    loss_train = loss + batch * indexer_loss_flops(*index, heads, dim, pairs, backward=True)
     return {
         "select/forward": select,
         "attend/forward": attend,
@@ -169,6 +169,6 @@ def costs(length: int, k: int, index: tuple[int, int], heads: int, dim: int, bat
         "total/forward": select + attend,
         "select/train": select,
         "attend/train": attend + backward,
-        "loss/train": loss + 2 * scores,
-        "total/train": select + attend + backward + loss + 2 * scores,
+        "loss/train": loss_train,
+        "total/train": select + attend + backward + loss_train,
     }

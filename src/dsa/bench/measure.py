@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsa.training.measure import quiet_profile
 from dsa.training.provenance import processor
 
 Work = Callable[[], Any]  # returns the tensors it was called for
@@ -32,7 +33,7 @@ def take_turns(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
 
 def peak_memory(work: Work) -> float:
     """Most bytes allocated at a time during the call beyond what it returns, by torch's CPU allocator."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with quiet_profile(memory=True) as profile:
         returned = work()
     kept = sum(x.numel() * x.element_size() for x in returned if isinstance(x, Tensor))
     with tempfile.TemporaryDirectory() as folder:

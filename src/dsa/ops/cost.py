@@ -26,6 +26,14 @@ def indexer_flops(heads: int, dim: int, length: int, d_model: int, weighted: boo
     return (2 * heads * dim + 3 * heads) * causal_pairs(length) + projections
 
 
+def indexer_loss_flops(
+    index_heads: int, index_dim: int, heads: int, dim: int, pairs: float, backward: bool = False
+) -> float:
+    """Attention logits, 2 H D a pair, and index scores, 2 H_I d_I + 3 H_I a pair; backward the scores twice more."""
+    scores = (2 * index_heads * index_dim + 3 * index_heads) * pairs
+    return 2 * scores if backward else 2 * heads * dim * pairs + scores
+
+
 def break_even(index_width: int, attention_width: int, k: int) -> float:
     """Length from which index plus sparse attention cost fewer operations than dense attention, forward.
 

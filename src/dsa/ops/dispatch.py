@@ -121,7 +121,14 @@ def attend(
     *,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
-    """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense."""
+    """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense.
+
+    Raises:
+        ValueError: k and v differ in shape, or q in anything but its length.
+    """
+    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+        raise ValueError(f"attend: q, k, v have shapes {shapes}; they may differ in the length of q alone.")
     if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out, dense_logsumexp(q.detach(), k.detach(), backend=backend)

@@ -204,12 +204,16 @@ extern "C" void attend_backward(const Backward* args) {
           s.logsumexp[i] = i < count ? logsumexp[t0 + i] : 0.f;
           s.delta[i] = i < count ? delta[t0 + i] : 0.f;
         }
-        const bool whole = finite(s.q, STRIP) && finite(s.grad, STRIP);
-        turn(s.q, s.q_turned);
-        turn(s.grad, s.grad_turned);
+        bool turned = false, whole = false;
         for (int32_t j = 0; j < block_counts[strip]; j++) {
           const Block& block = blocks[j];
           if (!tile.has(block)) continue;
+          if (!turned) {
+            turned = true;
+            whole = finite(s.q, STRIP) && finite(s.grad, STRIP);
+            turn(s.q, s.q_turned);
+            turn(s.grad, s.grad_turned);
+          }
           if (whole && tile.is_finite(block)) {
             backward_block(block, tile.first(block), s);
             continue;
