@@ -46,7 +46,7 @@ def test_the_indexer_loss_costs_what_the_counter_counts_plus_its_activations():
     target = TrueAttention(q, k, reference.dense_logsumexp(q, k))
     loss = []
     products = counted(lambda: loss.append(reference.indexer_loss(features, target, None)))
-    assert cost.indexer_loss_flops(2, 16, 8, 32, 64 * 64) == products + 64 * 64 * 2
+    assert cost.indexer_loss_flops(2, 16, 8, 32, 64 * 64) == products + 3 * 2 * 64 * 64
     backward = counted(lambda: loss[0].backward())
     assert cost.indexer_loss_flops(2, 16, 8, 32, 64 * 64, backward=True) >= backward
 

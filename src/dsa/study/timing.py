@@ -83,6 +83,7 @@ def in_turns(folders: dict[str, Path]) -> dict[str, Any]:
         "rounds": ROUNDS,
         "machine": provenance("")["machine"],
         "times": medians,
+        "turns": turns,
     }
 
 

@@ -15,6 +15,7 @@ import torch
 NO_NUMBERS = (
     "bench/",
     "analysis/",
+    "inspection/",
     "study/",
     "frame.py",
     "training/console.py",
