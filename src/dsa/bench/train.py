@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from dsa import build_model, compose
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.model import Pass, SparseTransformer
+from dsa.training.measure import quiet_profile
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
@@ -65,7 +65,7 @@ def step(net: SparseTransformer, length: int, batch: int, sparse: bool) -> Work:
 
 def shares(work: Work) -> dict[str, float]:
     """Share of each part in the time of a step; a part's backward is found by the sequence numbers of its forward."""
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with quiet_profile() as seen:
         work()
     events = [event for event in seen.events() if event.name != "[memory]"]
     end = max(event.time_range.end for event in events)
