@@ -24,7 +24,7 @@ def statuses(outputs):
 def test_a_study_runs_on_this_launcher(package, settings, outputs):
     pytest.importorskip(package)
     process = start(outputs, *settings)
-    text, _ = process.communicate(timeout=180)
+    text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
     assert statuses(outputs) == ["finished"] * 5
     notes = {json.loads(file.read_text())["cluster"] for file in outputs.glob(f"*/*/{QUEUED}")}
@@ -46,7 +46,7 @@ def test_a_run_that_crashes_its_worker_fails_alone(outputs):
         "hydra.launcher.n_jobs=2",
         PYTHONPATH=str(code),
     )
-    text, _ = process.communicate(timeout=180)
+    text, _ = process.communicate(timeout=400)
     assert process.returncode == 1, text
     assert statuses(outputs) == ["failed"] + ["finished"] * 4, text
     assert "killed" in text
