@@ -1,7 +1,6 @@
-"""What an analysis leaves beside the runs: results.csv, results.parquet and verdict.json, each in one rename."""
+"""What an analysis leaves beside the runs: verdict.json, results, figures and the report, each file in one rename."""
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,31 @@ import pandas as pd
 
 from dsa.analysis.analyse import Analysis
 from dsa.analysis.efficiency import FORMULA
+from dsa.analysis.figures.every import FOLDER, charts, save
+from dsa.analysis.finite import finite
 from dsa.analysis.replaced import replaced
+from dsa.analysis.report.page import write_report
 
 SCHEMA = 1
 VERDICT, CSV, PARQUET = "verdict.json", "results.csv", "results.parquet"
 
 
 def write(analysis: Analysis, folder: Path) -> list[Path]:
-    """Write all three into a study's folder; their paths.
+    """Write everything into a study's folder; the paths, figures apart.
 
     Raises:
         OSError: the folder cannot be written.
     """
     table = flat(analysis.prepared.runs)
     text = json.dumps(record(analysis), indent=2, allow_nan=False) + "\n"
+    drawn = charts(analysis)
+    for chart in drawn:
+        save(chart, folder / FOLDER)
     return [
         replaced(folder / VERDICT, lambda path: path.write_text(text)),
         replaced(folder / CSV, lambda path: table.to_csv(path, index=False)),
         replaced(folder / PARQUET, lambda path: table.to_parquet(path, index=False)),
+        write_report(analysis, drawn, folder),
     ]
 
 
@@ -74,14 +80,3 @@ def record(analysis: Analysis) -> dict[str, Any]:
             "efficiency": {"formula": FORMULA, "rows": [asdict(row) for row in analysis.efficiency]},
         }
     )
-
-
-def finite(value: Any) -> Any:
-    """The same data with null for what JSON cannot hold."""
-    if isinstance(value, dict):
-        return {str(key): finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
