@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dsa.analysis.prepare import Prepared
+from dsa.analysis.timing import turns
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,11 @@ COSTS = {
 
 
 def cost_of(prepared: Prepared, label: str, seq_len: int, cost: Cost) -> pd.Series:
-    """A condition's cost by seed; empty where it was not measured, or is a time that may not be ranked."""
+    """A condition's cost by seed, a time by turn if it was taken in turns; empty if unknown or not to be ranked."""
     if cost.timed and speed_obstacle(prepared, label, seq_len):
         return pd.Series(dtype=float)
+    if cost.timed and len(alone := turns(prepared.timing, label, seq_len, cost.name)):
+        return alone
     if prepared.meta.control(label) == "dense" and cost.name == "flops":
         return prepared.column(label, seq_len, "flops.dense_attention")
     parts = [prepared.column(label, seq_len, name) for name in cost.columns]
@@ -42,10 +45,12 @@ def cost_of(prepared: Prepared, label: str, seq_len: int, cost: Cost) -> pd.Seri
 def speed_obstacle(prepared: Prepared, label: str, seq_len: int) -> str | None:
     """Why a condition's times may not be ranked; None if they may."""
     rows = prepared.rows(label, seq_len)
-    if prepared.column(label, seq_len, "time.step_ms").empty:
-        return "its steps were not timed"
     if prepared.meta.control(label) != "dense" and not always(rows, "speed_is_real", True):
         return "attention ran under a mask, or its number format was simulated"
+    if len(turns(prepared.timing, label, seq_len, "step_ms")):
+        return None
+    if prepared.column(label, seq_len, "time.step_ms").empty:
+        return "its steps were not timed"
     if not always(rows, "time.contended", False):
         return "timed beside other work"
     if len(machines(prepared)) > 1:

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from dsa.analysis.meta import CONTROLS, Meta, read_meta
 from dsa.analysis.scale import Scale
+from dsa.analysis.timing import read_timing
 
 RESULT = "result.json"
 
@@ -31,11 +32,13 @@ class Prepared:
 
     Args:
         runs: one row a finished run: its result, with label, kind (condition, or which control) and context.
+        timing: times taken alone, in turns, by length.
     """
 
     meta: Meta
     runs: pd.DataFrame
     gaps: tuple[Gap, ...] = ()
+    timing: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def groups(self) -> dict[tuple, pd.DataFrame]:
@@ -108,7 +111,8 @@ def prepare(folder: str | Path) -> Prepared:
     """
     folder = Path(folder)
     meta = read_meta(folder)
-    return assemble(meta, [result_of(folder, run) for run in meta.runs])
+    found = assemble(meta, [result_of(folder, run) for run in meta.runs])
+    return replace(found, timing=read_timing(folder))
 
 
 def result_of(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:

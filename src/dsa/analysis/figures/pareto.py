@@ -40,8 +40,12 @@ def chart(analysis: Analysis, cost: str) -> Chart:
         kind="scatter",
         title=f"Quality against {TITLES[cost]}",
         panels=tuple(panels),
-        caption="Left and " + ("down" if scale(analysis).sign > 0 else "up") + " is better. Bars: 95 % BCa intervals "
-        "over seeds. Dominance respects the intervals; dashed: envelope of the means." + absent(analysis, cost),
+        caption="Left and "
+        + ("down" if scale(analysis).sign > 0 else "up")
+        + " is better. Bars: 95 % BCa intervals "
+        + ("over turns and seeds. " if COSTS[cost].timed else "over seeds. ")
+        + "Dominance respects the intervals, and the margin in quality; dashed: envelope of the means."
+        + absent(analysis, cost),
     )
 
 

@@ -59,7 +59,7 @@ def draw_panel(axes: Axes, panel: Panel, first: bool) -> None:
 
 
 def edge(spot: Spot) -> str:
-    return style.colour_of(spot.role, style.BLUE)
+    return style.colour_of(spot.role, style.GREY if spot.standing == "unranked" else style.BLUE)
 
 
 def face(spot: Spot) -> str:
@@ -76,7 +76,10 @@ def legend(chart: Chart) -> list[Line2D]:
     spots = [spot for panel in chart.panels for spot in panel.spots]
     standings = [s for s in MEANINGS if any(p.standing == s and p.role in ("condition", "baseline") for p in spots)]
     roles = [role for role in ("baseline", *style.CONTROL_MARKERS) if any(spot.role == role for spot in spots)]
-    signs = [("o", style.BLUE, FACES[standing], MEANINGS[standing]) for standing in standings]
+    signs = [
+        ("o", style.GREY if standing == "unranked" else style.BLUE, FACES[standing], MEANINGS[standing])
+        for standing in standings
+    ]
     for role in roles:
         colour = style.colour_of(role)
         signs.append((style.CONTROL_MARKERS.get(role, "o"), colour, colour, role))

@@ -49,6 +49,8 @@ def whole(value: int) -> Cell:
 
 def measured(value: float | None, interval: Interval | None = None, digits: int = 4) -> Cell:
     """A number with its interval."""
+    if value is not None and abs(value) >= 1e4:
+        return Cell(f"{value:,.0f}", value)
     return Cell(spread(value, interval) if interval else number(value, digits), value)
 
 

@@ -1,14 +1,15 @@
 """What made a study's results: code, machines, packages, seeds, and what is missing."""
 
-import json
+import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from dsa.analysis.cost import machines
 from dsa.analysis.prepare import Prepared
+
+NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,11 @@ def missing(prepared: Prepared) -> list[Missing]:
 
 
 def warnings(prepared: Prepared) -> list[tuple[str, int]]:
-    """What the runs themselves warned of, and how many did."""
+    """What the runs themselves warned of, and how many did; told once where only numbers differ."""
     if "warnings" not in prepared.runs:
         return []
-    every: list[Any] = [w for mine in prepared.runs["warnings"] if isinstance(mine, list) for w in mine]
-    return Counter(w if isinstance(w, str) else json.dumps(w) for w in every).most_common()
+    every = [str(w) for mine in prepared.runs["warnings"] if isinstance(mine, list) for w in mine]
+    alike: dict[str, list[str]] = {}
+    for text in every:
+        alike.setdefault(NUMBER.sub("", text), []).append(text)
+    return [(texts[0] + (" (and the like)" if len(set(texts)) > 1 else ""), len(texts)) for texts in alike.values()]

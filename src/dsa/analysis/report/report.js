@@ -178,13 +178,14 @@
       const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
       svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, names));
+      const beyond = { over: right, under: left };
       for (const mark of row.marks) {
         const at = y + (count < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1)));
         const colour = seriesColour(mark.series);
         if (!x.inside(mark.value)) {
-          const over = mark.value > x.high;
-          svg(group, "text", { x: over ? right : left, y: at + 4, "text-anchor": over ? "end" : "start", "font-size": 11, style: `fill:${colour}` },
-            over ? `${digits(mark.value)} →` : `← ${digits(mark.value)}`);
+          const over = mark.value > x.high, text = over ? `${digits(mark.value)} →` : `← ${digits(mark.value)}`;
+          svg(group, "text", { x: over ? beyond.over : beyond.under, y: y + 4, "text-anchor": over ? "end" : "start", "font-size": 11, style: `fill:${colour}` }, text);
+          if (over) beyond.over -= textWidth(text, 11) + 10; else beyond.under += textWidth(text, 11) + 10;
           continue;
         }
         if (mark.interval) svg(group, "line", { x1: x.clip(mark.interval[0]), x2: x.clip(mark.interval[1]), y1: at, y2: at, stroke: colour, "stroke-width": 1.6, opacity: control(row.role) ? 0.5 : 1 });
@@ -239,7 +240,8 @@
 
   // ---- scatter
   function look(spot) {
-    const colour = spot.role === "baseline" ? "var(--baseline)" : control(spot.role) ? "var(--control)" : "var(--s0)";
+    const plain = spot.standing === "unranked" ? "var(--soft)" : "var(--s0)";
+    const colour = spot.role === "baseline" ? "var(--baseline)" : control(spot.role) ? "var(--control)" : plain;
     const fill = control(spot.role) || spot.standing === "front" ? colour : spot.standing === "open" ? "var(--half)" : "var(--paper)";
     return { d: MARKERS[CONTROLS[spot.role] || "circle"], stroke: colour, "stroke-width": 1.6, fill };
   }
