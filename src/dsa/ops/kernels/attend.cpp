@@ -1,6 +1,6 @@
 // Attention over selected keys.
 //
-// One (batch, head) at a time: its keys are packed in tiles that stay in the second-level cache, and all queries pass
+// One (batch, head) at a time: its keys are packed in tiles of a few MB, and all queries pass
 // over a tile before the next one comes.
 #include "attend.h"
 

@@ -1,8 +1,6 @@
 """How tensors reach the kernels: structures of addresses, strides and sizes, and memory to work in."""
 
 import ctypes
-import functools
-import os
 from typing import Any
 
 import torch
@@ -46,18 +44,9 @@ def scratch(function: Any, threads: int, *sizes: int) -> tuple[Tensor, int]:
     return torch.empty(threads * size), size
 
 
-@functools.cache
-def cache_bytes() -> int:
-    """Half the second-level cache: what a thread may keep at hand."""
-    try:
-        return max(os.sysconf("SC_LEVEL2_CACHE_SIZE"), 1 << 19) // 2
-    except (ValueError, OSError):
-        return 1 << 19
-
-
-def tile_keys(keys: int, dim: int, rows: int) -> int:
-    """How many keys stay in the cache, with `rows` rows of `dim` floats each."""
-    return min(keys, max(256, cache_bytes() // (rows * 4 * (-(-dim // 16) * 16))))
+def tile_keys(keys: int, dim: int, rows: int, size: int) -> int:
+    """How many keys a tile of `size` bytes holds, each with `rows` rows of `dim` floats."""
+    return min(keys, max(256, size // (rows * 4 * (-(-dim // 16) * 16))))
 
 
 def units(rows: int, threads: int, most: int) -> int:

@@ -24,7 +24,9 @@ from dsa.ops.native.arguments import (
     units,
 )
 
-KEPT_MASS = 1 << 24
+FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
+"""Bytes of a tile of keys: measured best with a second-level cache of 2 MB."""
+KEPT_MASS = 1 << 26
 """Bytes of probabilities that `attend` leaves for the indexer loss at most."""
 
 ATTEND = (
@@ -70,7 +72,7 @@ def room_for_mass(
         if heads_ % n == 0 and n * batch >= min(torch.get_num_threads(), heads_ * batch)
     )
     size = chunks * batch * time * (-(-slots // 16) * 16)
-    if 4 * size > KEPT_MASS or tile_keys(keys, k.shape[3], 2) < keys:
+    if 4 * size > KEPT_MASS or tile_keys(keys, k.shape[3], 2, FORWARD_TILE) < keys:
         return None
     return torch.empty(chunks, batch, time, -(-slots // 16) * 16)
 
@@ -119,7 +121,7 @@ def run_forward(
     (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
     kernels = library("attend.cpp", HEAD_DIM=dim)
     chunks = heads_ if mass is None else mass.shape[0]
-    tile, parts = tile_keys(keys, dim, 2), units(batch * chunks, threads, time // 64)
+    tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
     memory, size = scratch(kernels.forward_scratch, threads, tile, time, positions.shape[-1])
     bounds = room_for_bounds(positions, keys, tile)
     sink = None if sink is None else single(sink)
@@ -141,7 +143,8 @@ def run_backward(
     groups, slots = positions.shape[1], positions.shape[-1]
     kernels = library("backward.cpp", HEAD_DIM=dim)
     parts, columns = units(batch * heads_, threads, keys // 64), call(kernels.columns_of_a_block)
-    tile = tile_keys(keys, dim, 4) if parts == 1 else min(tile_keys(keys, dim, 4), -(-keys // parts))
+    tile = tile_keys(keys, dim, 4, BACKWARD_TILE)
+    tile = tile if parts == 1 else min(tile, -(-keys // parts))
     tile = -(-tile // columns) * columns
     parts = min(parts, -(-keys // tile))
     memory, size = scratch(kernels.backward_scratch, threads, tile, time)
