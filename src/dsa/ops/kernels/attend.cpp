@@ -1,7 +1,7 @@
 // Attention over selected keys.
 //
-// One (batch, head) at a time: its keys are packed in tiles of a few MB, and all queries pass
-// over a tile before the next one comes.
+// One (batch, head) at a time: its keys are packed in tiles of a few MB, and all queries pass over a tile before the
+// next one comes.
 #include "attend.h"
 
 namespace {

@@ -1,6 +1,7 @@
 // Gradients of attention over selected keys.
 //
-// One (batch, head) at a time: its keys are packed in tiles of a few MB together with what is added to them, and all queries, ROWS at a time, pass over a tile before the next one comes.
+// One (batch, head) at a time: its keys are packed in tiles of a few MB together with what is added to them, and all
+// queries, ROWS at a time, pass over a tile before the next one comes.
 #include "multiply.h"
 #include "plan.h"
 
