@@ -1,0 +1,239 @@
+"""The report of a study: what it says, that names cannot break it, and what a browser makes of it."""
+
+import json
+import re
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+from browser import CHROMIUM, Page, with_page
+from made_up import made_up
+from study_folder import write_study
+
+from dsa.analysis.analyse import Analysis, analyse, analyse_folder
+from dsa.analysis.commands import command, overrides
+from dsa.analysis.figures.every import charts, draw
+from dsa.analysis.files import record, write
+from dsa.analysis.report.page import embedded, page, resource
+
+EVIL = "<script>alert(1)</script>"
+NASTY = '</script><img src=x onerror="boom()">$x$'
+MANY = ["h4d64", *(f"h{heads}d{dim}" for heads in (1, 2, 3) for dim in (16, 32, 64))]
+SCHEMA = json.loads(files("dsa.analysis").joinpath("verdict.schema.json").read_text())
+
+
+def schema_errors(verdict: dict) -> list[str]:
+    return [error.message for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(verdict)]
+
+
+class Seen(HTMLParser):
+    """Elements and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Analysis:
+    """Two conditions with names that try to break out, one of which has no run at 256."""
+    folder = write_study(
+        tmp_path_factory.mktemp("small") / "made_up",
+        [EVIL, NASTY],
+        seeds=3,
+        margin={"val_loss": 0.01, "val_accuracy": 0.01},
+        unfinished=lambda run: run["seq_len"] == 256 and run["label"] == NASTY,
+    )
+    return analyse_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def text(small) -> str:
+    return page(small, charts(small))
+
+
+def test_a_verdict_meets_the_shipped_schema():
+    verdict = record(analyse(made_up({"a": 1.2, "b": 1.1}, seeds=3)))
+    assert schema_errors(json.loads(json.dumps(verdict))) == []
+    assert schema_errors(verdict | {"verdict": "perhaps"})
+    assert schema_errors(verdict | {"surprise": 1})
+
+
+def test_names_are_text_wherever_they_stand(text):
+    seen = Seen(text)
+    scripts = [attributes for tag, attributes in seen.tags if tag == "script"]
+    assert [a.get("type") for a in scripts] == ["application/json", None]
+    assert not [a for tag, a in seen.tags if tag == "img" and not str(a.get("src")).startswith("data:")]
+    assert not [name for _, a in seen.tags for name in a if name.startswith("on")]
+    data = json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL).group(1))
+    assert {row["label"] for chart in data for panel in chart["panels"] for row in panel["rows"]} >= {EVIL, NASTY}
+
+
+def test_embedded_data_cannot_close_its_element():
+    text = str(embedded({"a": "</script><!--<script>&\u2028", "b": float("nan"), "c": 1 / 3}))
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == {"a": "</script><!--<script>&\u2028", "b": None, "c": 0.333333}
+
+
+def test_nothing_is_loaded_from_elsewhere(text):
+    assert "default-src 'none'" in text
+    code = text.replace("http://www.w3.org/2000/svg", "")  # a name, not an address
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest|sendBeacon", code)
+
+
+def test_what_is_missing_is_told(text):
+    assert "33 of 36 planned runs finished" in text
+    assert "What to know" in text and "0123456789ab" in text and "python -m dsa.analysis" in text
+    gaps = text[text.index("Missing and failed runs") :]
+    assert ">0, 1, 2<" in gaps and "missing" in gaps
+
+
+def test_a_study_without_any_run_has_a_report(tmp_path):
+    folder = write_study(tmp_path / "made_up", ["a", "b"], seeds=2, unfinished=lambda run: True)
+    paths = write(analyse_folder(folder), folder)
+    assert {path.name for path in paths} == {"verdict.json", "results.csv", "results.parquet", "report.html"}
+    text = (folder / "report.html").read_text()
+    assert "nothing is recommended" in text and "No run has finished yet" in text
+    assert schema_errors(json.loads((folder / "verdict.json").read_text())) == []
+    assert not (folder / "figures").exists()
+
+
+def test_a_run_has_its_command(small):
+    told = command(small.prepared, EVIL, 128)
+    assert told == f"python train.py 'indexer={EVIL}' model=tiny selector=topk selector.k=8 seq_len=128 seed=0"
+    config = {"choices": {"optimizer": "x"}, "overridden": ["optimizer"], "optimizer": {"betas": [0.9, 1]}}
+    assert overrides(config) == ["optimizer=x", "optimizer.betas=[0.9,1]"]
+
+
+def test_speed_is_ranked_by_turns_taken_alone(tmp_path):
+    folder = write_study(tmp_path / "made_up", ["a", "b"], lengths=(128,), seeds=3)
+    steps = {"a": 20.0, "b": 10.0}
+    times = {label: [{"step_ms": ms + 0.1 * turn} for turn in range(5)] for label, ms in steps.items()}
+    for contended, found in ((False, steps), (True, {})):
+        record_ = {"contended": contended, "turns": times, "times": {k: {"step_ms": v} for k, v in steps.items()}}
+        (folder / "timing.json").write_text(json.dumps({"128": record_}))
+        for path in folder.glob("*/result.json"):
+            result = json.loads(path.read_text())
+            result["time"]["contended"] = True
+            path.write_text(json.dumps(result))
+        points = [p for p in analyse_folder(folder).points if p.cost == "step_ms"]
+        assert {p.label: p.price for p in points} == pytest.approx({k: v + 0.2 for k, v in found.items()})
+
+
+@pytest.mark.slow
+def test_every_figure_is_drawn_with_its_axes_named(small):
+    drawn = charts(small)
+    shown = {chart.name: draw(chart) for chart in drawn if chart.panels}
+    assert set(shown) >= {
+        "quality", "accuracy", "recovered", "pareto_flops", "pareto_step_ms", "pareto_indexer_params",
+        "pareto_memory_mb", "cost", "mass", "recall", "budget", "curves_warmup", "curves_sparse",
+    }  # fmt: skip
+    for figure in shown.values():
+        figure.draw_without_rendering()
+        assert all(axes.get_xlabel() for axes in figure.axes)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """The report on eleven conditions at two lengths, one of them with an evil name."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    folder = write_study(tmp_path_factory.mktemp("report") / "made_up", [*MANY, EVIL], seeds=3)
+    analysis = analyse_folder(folder)
+    (folder / "report.html").write_text(page(analysis, charts(analysis)))
+    assert (folder / "report.html").stat().st_size < 6_000_000
+    return folder / "report.html"
+
+
+OVERLAPS = """
+(() => {
+  const box = node => node.getBoundingClientRect(), name = node => node.textContent.trim().slice(0, 40);
+  const meet = (a, b) =>
+    a.left < b.right - 0.5 && b.left < a.right - 0.5 && a.top < b.bottom - 0.5 && b.top < a.bottom - 0.5;
+  const bad = [];
+  const check = nodes => nodes.forEach((a, i) => nodes.slice(i + 1).forEach(b => {
+    if (box(a).width && box(b).width && meet(box(a), box(b))) bad.push(`${name(a)} | ${name(b)}`);
+  }));
+  document.querySelectorAll('header, main, section, .panels, .legend').forEach(n => check([...n.children]));
+  for (const figure of document.querySelectorAll('.panels svg')) {
+    const texts = [...figure.querySelectorAll('text')].filter(name), frame = box(figure);
+    check(texts);
+    for (const text of texts) {
+      const at = box(text);
+      if (at.left < frame.left - 1 || at.right > frame.right + 1 || at.bottom > frame.bottom + 1) {
+        bad.push(`cut: ${name(text)}`);
+      }
+    }
+  }
+  return bad;
+})()
+"""
+SPOT = "[...document.querySelectorAll('[data-chart=pareto_flops] .spot')].find(s => s.ariaLabel.startsWith('h4d64'))"
+MIDDLE = f"(b => [b.x + b.width / 2, b.y + b.height / 2])({SPOT}.querySelector('path').getBoundingClientRect())"
+TABLE = "document.querySelector('[data-name=comparisons]').parentNode.querySelector('table')"
+
+
+def later(expression: str) -> str:
+    """An expression's value half a second from now."""
+    return f"new Promise(done => setTimeout(() => done({expression}), 500))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_browser_shows_it_without_overlap_or_request(report, tmp_path, width, dark):
+    async def look(browser: Page) -> None:
+        await browser.open(report, width, dark)
+        assert await browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+        assert await browser.run("document.querySelectorAll('.panels svg').length") >= 24
+        assert await browser.run(OVERLAPS) == []
+        paper = await browser.run("getComputedStyle(document.body).backgroundColor")
+        assert (paper == "rgb(255, 255, 255)") != dark
+        assert browser.complaints == []
+        assert {re.sub(r":.*", "", url) for url in browser.requests} <= {"file", "data"}
+        assert len([url for url in browser.requests if url.startswith("file")]) == 1
+
+    with_page(tmp_path / "profile", look)
+
+
+@pytest.mark.slow
+def test_hover_pin_copy_and_sort(report, tmp_path):
+    async def use(browser: Page) -> None:
+        await browser.open(report, 1400)
+        await browser.run("document.querySelector('[data-chart=pareto_flops]').scrollIntoView()")
+        x, y = await browser.run(MIDDLE)
+        assert await browser.run("document.getElementById('tip').hidden")
+        await browser.hover(x, y)
+        told = await browser.run(
+            "document.getElementById('tip').hidden ? '' : document.getElementById('tip').innerText"
+        )
+        assert "h4d64 (baseline)" in told and "val_loss [nats]: 1." in told and "indexer=h4d64" in told
+        assert re.search(r"1\.\d+ \[1\.\d+, 1\.\d+\]", told), "no interval"
+        await browser.click(x, y)
+        await browser.hover(5, 5)
+        assert await browser.run(later("!document.getElementById('tip').hidden"))
+        await browser.run("document.querySelector('#tip .copy').click()")
+        assert await browser.run(later("document.querySelector('#tip .copy').textContent")) == "Copied"
+        await browser.click(5, 5)
+        assert await browser.run("document.getElementById('tip').hidden")
+
+        column = f"[...{TABLE}.tBodies[0].rows].map(row => Number(row.cells[4].dataset.value))"
+        press = "querySelector('button').click()"
+        await browser.run(f"{TABLE}.tHead.rows[0].cells[4].{press}")
+        rising = await browser.run(column)
+        await browser.run(f"{TABLE}.tHead.rows[0].cells[4].{press}")
+        assert rising == sorted(rising) and rising != sorted(rising, reverse=True)
+        assert await browser.run(column) == sorted(rising, reverse=True)
+        assert browser.complaints == []
+
+    with_page(tmp_path / "profile", use)
+
+
+def test_resources_are_shipped():
+    assert all(resource(name) for name in ("page.html", "report.css", "report.js"))
