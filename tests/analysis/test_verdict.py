@@ -356,3 +356,25 @@ def test_a_frame_keeps_every_finished_run():
     prepared = made_up({"a": 1.2, "b": 1.1})
     assert len(prepared.runs) == 8 * 6
     assert isinstance(prepared.runs, pd.DataFrame)
+
+
+def test_the_plan_says_which_controls_belong_to_a_condition():
+    meta = meta_of({"small-a": {"model.d_model": 64}, "large-a": {"model.d_model": 128}})
+    runs = [
+        run | {"label": label, "context": context}
+        for run in meta.runs
+        if run["label"] in ("small-a", "large-a", "window")
+        for label, context in {
+            "small-a": [("small-a", "d_model64")],
+            "large-a": [("large-a", "d_model128")],
+            "window": [("window-d_model64", "d_model64"), ("window-d_model128", "d_model128")],
+        }[run["label"]]
+    ]
+    meta = replace(meta, runs=runs)
+    losses = {"small-a": 1.2, "large-a": 1.1, "window-d_model64": 1.5, "window-d_model128": 1.4}
+    prepared = assemble(meta, [result_of(run, losses[run["label"]], 1.0, 1.5) for run in runs])
+    assert prepared.contexts == ["d_model64", "d_model128"]
+    assert [prepared.control("window", context) for context in prepared.contexts] == [
+        "window-d_model64",
+        "window-d_model128",
+    ]

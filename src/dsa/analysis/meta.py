@@ -1,5 +1,6 @@
 """What a study set out to answer, read from the study.json in its folder."""
 
+import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ class Meta:
         margin: largest difference that counts as none, by metric.
         exploratory: declared beforehand to have too few seeds for a claim.
         conditions: overrides of each condition, by label.
-        runs: the planned runs: label, role, seq_len, seed, run_id, study, not_applicable.
+        runs: the planned runs: label, role, context, seq_len, seed, run_id, study, not_applicable.
     """
 
     name: str
@@ -36,12 +37,20 @@ class Meta:
     exploratory: bool = False
     common: dict[str, Any] = field(default_factory=dict)
 
+    @functools.cached_property
+    def recorded(self) -> dict[str, str]:
+        """Context of each label, where the plan says it."""
+        runs = [run for run in self.runs if run.get("role") != "base" and run.get("context") is not None]
+        return {run["label"]: run["context"] for run in runs}
+
     def options(self, label: str) -> dict[str, Any]:
         """The part of a condition that is compared."""
         return {key: value for key, value in self.conditions[label].items() if key.split(".")[0] in GROUPS}
 
     def context(self, label: str) -> str:
         """The rest of a condition (model, data), which it shares with its own controls; empty if all share it."""
+        if label in self.recorded:
+            return self.recorded[label]
         own = {label: surroundings(layer, self.common) for label, layer in self.conditions.items()}
         if len(set(own.values())) < 2:
             return ""
