@@ -96,10 +96,14 @@ def end(folder: Path) -> int:
 
 def upload(folder: Path) -> int:
     """Send the study to W&B."""
+    from dsa.analysis.files import VERDICT
+    from dsa.study.publish import publish
     from dsa.study.sync import sync
     from dsa.training.mirrors import has_key
 
     done = sync(folder)
+    if (folder / VERDICT).exists():
+        publish(folder, "auto")
     print(f"{len(done.sent)} runs rebuilt, {len(done.unchanged)} had nothing new")
     if not has_key() and done.sent + done.unchanged:
         places = sorted({run.parent for run in done.sent + done.unchanged}, reverse=True)

@@ -1,4 +1,4 @@
-"""The end of a study, from its folder alone: shared runs linked, conditions timed, everything analysed."""
+"""The end of a study, from its folder alone: shared runs linked, conditions timed, everything analysed and shown."""
 
 import sys
 import traceback
@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from dsa.analysis.analyse import Analysis, analyse_folder
 from dsa.analysis.files import write
+from dsa.study.publish import publish
 from dsa.study.store import gather
 from dsa.study.tell import console
 from dsa.study.timing import time_study
@@ -28,6 +29,7 @@ def conclude(folder: Path, timing: bool, stale: str = "rerun") -> bool:
             time_study(folder)
         analysis = analyse_folder(folder)
         show_verdict(analysis, write(analysis, folder))
+        publish(folder)
     except Exception as error:  # the runs are finished and stay so, whatever is wrong here
         told = f"error: the analysis of {folder} failed, its runs are not touched ({type(error).__name__}: {error})"
         print(f"{told}; again: python -m dsa.analysis {folder}", file=sys.stderr)
