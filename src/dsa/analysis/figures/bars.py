@@ -31,7 +31,7 @@ def draw_bars(chart: Chart) -> Figure:
                 axes_.text(left + 0.01 * longest, y, f"{left / whole:.0%}", fontsize=6, va="center")
         style.apply(axes_, panel.x, "x")
         axes_.set_xlim(0, longest * 1.16)
-        axes_.set_ylim(len(panel.rows) - 0.4, -0.6)
+        axes_.set_ylim(rows - 0.4, -0.6)
         axes_.set_yticks(range(len(panel.rows)), [style.fit(row.label) for row in panel.rows], fontsize=7)
         axes_.tick_params(axis="y", length=0)
         for row, text in zip(panel.rows, axes_.get_yticklabels(), strict=True):

@@ -23,8 +23,7 @@ def draw_forest(chart: Chart) -> Figure:
     for axes_, panel in zip(axes, chart.panels, strict=True):
         draw_panel(axes_, panel, chart)
     handles = [
-        Line2D([], [], color=style.SERIES[i % 8], marker=style.MARKERS[i % 8], markersize=4, linewidth=1,
-               markerfacecolor="white" if i == 1 and len(chart.series) == 2 else style.SERIES[i % 8], label=name)
+        Line2D([], [], color=style.SERIES[i % 8], marker=style.MARKERS[i % 8], markersize=4, linewidth=1, label=name)
         for i, name in enumerate(chart.series)
     ]  # fmt: skip
     figure.legend(
@@ -37,7 +36,7 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
     """One length."""
     style.apply(axes, panel.x, "x")
     axes.set_title(style.fit(panel.name, 48), fontsize=8, loc="left")
-    axes.set_ylim(len(panel.rows) - 0.4, -0.6)
+    axes.set_ylim(max(len(other.rows) for other in chart.panels) - 0.4, -0.6)
     axes.set_yticks(range(len(panel.rows)), [style.fit(row.label) for row in panel.rows], fontsize=7)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -46,7 +45,7 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
         text.set_color(style.colour_of(row.role, "black"))
         text.set_fontweight("bold" if row.role == "baseline" else "normal")
         for mark in row.marks:
-            draw_mark(axes, row, mark, y + offset(mark.series, len(chart.series)), len(chart.series))
+            draw_mark(axes, row, mark, y + offset(mark.series, len(chart.series)))
     first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)
     if first:
         axes.axhline(first - 0.5, color="0.6", linewidth=0.6)
@@ -57,7 +56,7 @@ def offset(series: int, count: int) -> float:
     return 0.0 if count < 2 else (series / (count - 1) - 0.5) * min(0.6, 0.22 * count)
 
 
-def draw_mark(axes: Axes, row: Row, mark: Mark, y: float, count: int) -> None:
+def draw_mark(axes: Axes, row: Row, mark: Mark, y: float) -> None:
     """One value with its interval; beyond the axis, an arrow and the number."""
     colour = style.SERIES[mark.series % 8]
     low, high = axes.get_xlim()
@@ -73,7 +72,7 @@ def draw_mark(axes: Axes, row: Row, mark: Mark, y: float, count: int) -> None:
         axes.plot(mark.interval, (y, y), color=colour, linewidth=1.1, alpha=0.45 if control else 1.0, clip_on=True)
     axes.plot(
         mark.value, y, marker=style.MARKERS[mark.series % 8], markersize=3.6, color=colour,
-        markerfacecolor="white" if (mark.series == 1 and count == 2) or control else colour, linestyle="none",
+        markerfacecolor="white" if control else colour, linestyle="none",
     )  # fmt: skip
     if mark.reference is not None:
         axes.plot(mark.reference, y, marker="|", markersize=5, color=colour, linestyle="none")

@@ -21,11 +21,11 @@ def draw_lines(chart: Chart) -> Figure:
         assert panel.y is not None
         for line in panel.lines:
             place = names.index(line.label)
-            control = line.role not in ("condition", "baseline")
+            dash = style.DASHES[0 if line.role == "baseline" else place // 5 % 4]
             drawn[line.label], = axes_.plot(
                 line.x, line.y, label=style.fit(line.label),
                 color=style.colour_of(line.role, style.SERIES[place % 5]),
-                linestyle=(style.DASHES[1 + place % 3] if control else style.DASHES[place // 5 % 4]),
+                linestyle=style.CONTROL_DASHES.get(line.role, dash),
                 linewidth=2.0 if line.role == "baseline" else 1.0,
             )  # fmt: skip
         axes_.set_title(style.fit(panel.name, 48), fontsize=8, loc="left")

@@ -15,6 +15,7 @@ SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK, GREY)
 MARKERS = ("o", "D", "^", "v", "s", "P", "X", "*")
 CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v"}
 DASHES = ("-", "--", "-.", ":")
+CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (0, (1, 1)), "window": (0, (1, 3))}
 
 
 def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -51,7 +52,7 @@ def apply(axes: Axes, axis: Axis, which: str, label: bool = True) -> None:
         ruler.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
         ruler.set_minor_locator(NullLocator())
     else:
-        ruler.set_major_locator(MaxNLocator(6))
+        ruler.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ruler.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     if label:
         getattr(axes, f"set_{which}label")(axis.label, fontsize=8)

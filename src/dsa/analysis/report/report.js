@@ -14,6 +14,7 @@
   const STANDINGS = {
     front: "on the front", open: "not shown to be dominated", dominated: "dominated", unranked: "not ranked",
   };
+  const CONTROL_DASHES = { dense: "9 3", oracle: "7 3 2 3", random: "2 2", window: "2 5" };
   const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
   const tip = document.getElementById("tip");
 
@@ -45,7 +46,7 @@
   }
   function digits(value) {
     if (value === null || value === undefined) return "–";
-    return String(Number(value.toPrecision(4)));
+    return Math.abs(value) >= 1e4 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
   }
   function short(value) {
     for (const [factor, sign, base] of [[1e12, "T", 1e12], [1e9, "G", 1e9], [1e6, "M", 1e6], [1e4, "k", 1e3]]) {
@@ -54,7 +55,7 @@
     return String(Number(value.toPrecision(3)));
   }
   function range(value, interval) {
-    return interval ? `${digits(value)} [${digits(interval[0])}, ${digits(interval[1])}]` : digits(value);
+    return interval && interval[1] > interval[0] ? `${digits(value)} [${digits(interval[0])}, ${digits(interval[1])}]` : digits(value);
   }
   const control = (role) => role !== "condition" && role !== "baseline";
   const roleClass = (role) => (role === "baseline" ? "baseline" : control(role) ? "control" : "condition");
@@ -115,7 +116,7 @@
     tip.replaceChildren();
     fill(tip);
     tip.hidden = false;
-    const at = node.getBoundingClientRect(), box = tip.getBoundingClientRect(), room = document.documentElement.clientWidth;
+    const at = (node.querySelector(".zone") || node).getBoundingClientRect(), box = tip.getBoundingClientRect(), room = document.documentElement.clientWidth;
     const left = Math.min(Math.max(8, at.left + at.width / 2 - box.width / 2), room - box.width - 8);
     const above = at.top - box.height - 6;
     tip.style.left = `${left + window.scrollX}px`;
@@ -311,7 +312,7 @@
   function styleOf(chart, line) {
     const names = [...new Set(chart.panels.flatMap((p) => p.lines.map((l) => l.label)))], i = names.indexOf(line.label);
     if (line.role === "baseline") return { stroke: "var(--baseline)", "stroke-dasharray": "", width: 2.6 };
-    if (control(line.role)) return { stroke: "var(--control)", "stroke-dasharray": DASHES[1 + (i % 3)], width: 1.6 };
+    if (control(line.role)) return { stroke: "var(--control)", "stroke-dasharray": CONTROL_DASHES[line.role], width: 1.6 };
     return { stroke: seriesColour(i % 5), "stroke-dasharray": DASHES[Math.floor(i / 5) % 4], width: 1.6 };
   }
   function lines(chart, panel, root, width) {
