@@ -18,6 +18,7 @@ from dsa.study.spec import Study
 from dsa.training.plan import Plan, base_of, control_of
 
 IN_ORDER = ("base", "control", "run")  # what stands on what
+ELSEWHERE = ("output_dir", "stale")  # typed beside a study's settings, and nothing of what it compares
 
 
 @dataclass
@@ -272,7 +273,7 @@ def record(plan: StudyPlan) -> dict[str, Any]:
         "seq_len": study.seq_len,
         "seed": study.seed,
         "conditions": study.conditions,
-        "common": study.common,
+        "common": {key: value for key, value in study.common.items() if key not in ELSEWHERE},
         "runs": [
             {
                 "label": run.label,
