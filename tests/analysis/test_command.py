@@ -12,6 +12,8 @@ from made_up import meta_of, result_of
 
 from dsa.analysis.__main__ import main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:

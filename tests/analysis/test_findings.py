@@ -24,6 +24,8 @@ from dsa.analysis.findings.times import Times
 from dsa.analysis.findings.words import listed, percent, table
 from dsa.analysis.prepare import Prepared
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = {"h4d64": 41472, "h2d32": 12544, "h1d16": 4224}
 
 

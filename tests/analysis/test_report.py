@@ -18,6 +18,8 @@ from dsa.analysis.figures.every import charts, draw
 from dsa.analysis.files import record, write
 from dsa.analysis.report.page import embedded, page, resource
 
+pytestmark = pytest.mark.slow
+
 EVIL = "<script>alert(1)</script>"
 NASTY = '</script><img src=x onerror="boom()">$x$'
 MANY = ["h4d64", *(f"h{heads}d{dim}" for heads in (1, 2, 3) for dim in (16, 32, 64))]
@@ -126,7 +128,6 @@ def test_speed_is_ranked_by_turns_taken_alone(tmp_path):
         assert {p.label: p.price for p in points} == pytest.approx({k: v + 0.2 for k, v in found.items()})
 
 
-@pytest.mark.slow
 def test_every_figure_is_drawn_with_its_axes_named(small):
     drawn = charts(small)
     shown = {chart.name: draw(chart) for chart in drawn if chart.panels}
@@ -184,7 +185,6 @@ def later(expression: str) -> str:
     return f"new Promise(done => setTimeout(() => done({expression}), 500))"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 400])
 def test_a_browser_shows_it_without_overlap_or_request(report, tmp_path, width, dark):
@@ -202,7 +202,6 @@ def test_a_browser_shows_it_without_overlap_or_request(report, tmp_path, width, 
     with_page(tmp_path / "profile", look)
 
 
-@pytest.mark.slow
 def test_hover_pin_copy_and_sort(report, tmp_path):
     async def use(browser: Page) -> None:
         await browser.open(report, 1400)

@@ -23,6 +23,8 @@ from dsa.training.judge import PROBE_ROWS
 from dsa.training.probe import measure as probed
 from dsa.training.result import RunResult
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = (Zone(first=None, last=0),)
 
 
@@ -166,7 +168,6 @@ def test_the_command_names_what_is_wrong(tmp_path, capsys):
     assert "status failed" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_trained_run_end_to_end(outputs, capsys):
     steps = ["recipe.dense.steps=12", "recipe.warmup.steps=8", "recipe.sparse.steps=4", "dtype=fp32"]
     run = [*SMALL, *QUIET, *steps, "pattern=causal", f"output_dir={outputs}"]

@@ -99,6 +99,7 @@ def test_power_agrees_with_published_figures():
     assert (seeds_needed(13), seeds_needed(39), smallest_p(8)) == (10, 11, 2**-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [s for s in options("study") if s not in ("research", "all")])
 def test_every_shipped_study_can_be_planned(study, outputs):
     seeds = "seed=0" if study != "quick" else "seed=0,1,2"
