@@ -94,7 +94,7 @@ def test_two_forwards_before_one_backward_give_the_sum_of_their_gradients(tokens
 
 def test_autocast_changes_nothing_inside_the_ops():
     from dsa import ops
-    from dsa.ops import IndexFeatures, TrueAttention, Zone
+    from dsa.ops import IndexFeatures, Zone
 
     torch.manual_seed(0)
     q, k, v = (torch.randn(1, 2, 64, 16) for _ in range(3))
@@ -102,9 +102,9 @@ def test_autocast_changes_nothing_inside_the_ops():
 
     def everything(backend):
         selection = ops.select(features, (Zone(first=None),), torch.full((1, 64), 8), backend=backend)
-        out, lse = ops.attend(q, k, v, selection, backend=backend)
-        loss = ops.indexer_loss(features, TrueAttention(q, k, lse), selection, backend=backend)
-        return selection.positions, out, lse, loss, ops.dense_logsumexp(q, k, backend=backend)
+        out, target = ops.attend_with_target(q, k, v, selection, backend=backend)
+        loss = ops.indexer_loss(features, target, selection, backend=backend)
+        return selection.positions, out, target.logsumexp, loss, ops.dense_logsumexp(q, k, backend=backend)
 
     for backend in ("reference", "blocked", "cpu"):
         plain = everything(backend)

@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from dsa.ops import compiler, native, reference
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, Selection, TrueAttention
-from dsa.ops.native.attend import recalled
 from dsa.ops.zones import Zone
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
@@ -289,10 +288,10 @@ def step(threads, length=500):
         *(randoms(*s).requires_grad_() for s in ((1, 1, length, 2, 4), (1, 1, length, 4), (1, 1, length, 2)))
     )
     selection = native.select(features, CAUSAL, torch.full((1, length), 60))
-    out, logsumexp = native.attend(q, k, v, selection)
-    loss = native.indexer_loss(features, TrueAttention(q.detach(), k.detach(), logsumexp), selection)
+    out, target = native.attend_with_target(q, k, v, selection)
+    loss = native.indexer_loss(features, target, selection)
     grads = torch.autograd.grad((out * randoms(*out.shape)).sum() + loss, [q, k, v, *features[:3]])
-    return [selection.positions, out.detach(), logsumexp, loss.detach(), *grads]
+    return [selection.positions, out.detach(), target.logsumexp, loss.detach(), *grads]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -376,20 +375,28 @@ def test_output_and_gradients_lie_in_memory_as_the_projections_do(built):
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_the_loss_is_the_same_from_the_probabilities_that_attend_left(built, groups, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_loss_is_the_same_from_the_probabilities_that_attending_left(built, groups, threads):
+    torch.set_num_threads(threads)
     q, k, v = qkv(1, 4, 60, 60, 8)
     features = IndexFeatures(*(randoms(*s) for s in ((1, groups, 60, 2, 4), (1, 1, 60, 4), (1, groups, 60, 2))))
     selection = random_selection(1, groups, 60, 60, 20)
-    logsumexp = native.attend(q, k, v, selection)[1]
-    target = TrueAttention(q.detach(), k.detach(), logsumexp, groups)
-    assert recalled(target, selection.positions) is not None
-    assert recalled(target, selection.positions.clone()) is None
-    assert recalled(target._replace(keys=k.detach().clone()), selection.positions) is None
+    _, target = native.attend_with_target(q, k, v, selection, groups)
+    assert target.mass is not None
     left = native.indexer_loss(features, target, selection)
+    wanted = reference.indexer_loss(features, target._replace(mass=None), selection)
+    torch.testing.assert_close(left, wanted)
+    torch.testing.assert_close(left, native.indexer_loss(features, target._replace(mass=None), selection))
+    squared = target._replace(mass=target.mass._replace(parts=target.mass.parts.square()))
+    assert (native.indexer_loss(features, squared, selection) - left).abs() > 1e-3  # it is what was left that is read
+
+
+def test_without_room_or_with_other_groups_no_probabilities_are_left(built, monkeypatch):
+    q, k, v = qkv(1, 4, 60, 60, 8)
+    selection = random_selection(1, 1, 60, 60, 20)
+    assert native.attend_with_target(q, k, v, selection, groups=2)[1].mass is None
     monkeypatch.setattr(attending, "KEPT_MASS", 0)
-    again = target._replace(logsumexp=native.attend(q, k, v, selection)[1])
-    assert recalled(again, selection.positions) is None
-    torch.testing.assert_close(left, native.indexer_loss(features, again, selection))
+    assert native.attend_with_target(q, k, v, selection)[1].mass is None
 
 
 def clustered(time, keys, near, far, seed=0):

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.bench import peers as others
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
-from dsa.ops import IndexFeatures, TrueAttention, Zone
+from dsa.ops import IndexFeatures, Zone
 from dsa.ops.cost import attention_flops, indexer_flops, indexer_loss_flops, kept_pairs
 
 Rows = list[dict[str, Any]]
@@ -72,8 +72,7 @@ def sparse_works(
         return ops.select(features, zones, limit, backend=backend)
 
     selection = select()
-    logsumexp = ops.attend(q, k_, v, selection, backend=backend)[1].detach()
-    target = TrueAttention(q.detach(), k_.detach(), logsumexp)
+    target = ops.attend_with_target(q, k_, v, selection, backend=backend)[1]
 
     def attend() -> Any:
         with torch.no_grad():
@@ -98,10 +97,10 @@ def sparse_works(
 
     def step() -> Any:
         chosen = select()
-        out, lse = ops.attend(q, k_, v, chosen, backend=backend)
-        value = ops.indexer_loss(features, TrueAttention(q.detach(), k_.detach(), lse), chosen, backend=backend)
+        out, attention = ops.attend_with_target(q, k_, v, chosen, backend=backend)
+        value = ops.indexer_loss(features, attention, chosen, backend=backend)
         grads = torch.autograd.grad((out, value), (q, k_, v, *index_inputs), (grad, torch.ones_like(value)))
-        return [out, lse, value, *grads, *chosen]
+        return [out, attention.logsumexp, value, *grads, *chosen]
 
     return {
         "select/forward": select,

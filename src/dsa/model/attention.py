@@ -103,21 +103,24 @@ class SparseAttention(nn.Module):
         context = self.context(x, how)
         with record_function("dsa/select"):
             selection = self.select(cast, q.detach(), k.detach(), context)
+        groups = 1 if cast is None else cast.queries.shape[1]
+        wants_target = (how.teach and cast is not None) or how.observe is not None
         with record_function("dsa/attend"):
             if selection is None:
                 out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            elif wants_target:
+                out, target = ops.attend_with_target(q, k, v, selection, groups, backend=self.backend)
             else:
-                out, logsumexp = ops.attend(q, k, v, selection, backend=self.backend)
-        needs_target = (how.teach and cast is not None) or how.observe is not None
-        if selection is None and needs_target:
-            logsumexp = ops.dense_logsumexp(q, k, backend=self.backend)
+                out, _ = ops.attend(q, k, v, selection, backend=self.backend)
+        if selection is None and wants_target:
+            target = self.dense_attention(q, k, groups)
         loss = out.new_zeros((), dtype=torch.float32)
         if how.teach and cast is not None:
-            loss = self.teach(cast, q.detach(), k.detach(), logsumexp, selection)
+            loss = self.teach(cast, target, selection)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
         if how.observe is not None:
-            seen = Observation(self.layer, q, k, logsumexp, selection, features, cast, self.pattern.zones())
+            seen = Observation(self.layer, q, k, target.logsumexp, selection, features, cast, self.pattern.zones())
             how.observe(seen)
         return out, loss
 
@@ -131,7 +134,11 @@ class SparseAttention(nn.Module):
             selection = self.select(cast, q, k, context)
             if selection is not None:
                 self.selector.observe(selection, context)
-        return self.teach(cast, q, k, ops.dense_logsumexp(q, k, backend=self.backend), None)
+        return self.teach(cast, self.dense_attention(q, k, cast.queries.shape[1]), None)
+
+    def dense_attention(self, q: Tensor, k: Tensor, groups: int = 1) -> TrueAttention:
+        """The attention of every query over every earlier key."""
+        return TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend=self.backend), groups)
 
     def index(self, x: Tensor, rotary: Rotation) -> tuple[IndexFeatures | None, IndexFeatures | None]:
         """Index features before and after rounding to the precision's format."""
@@ -154,15 +161,9 @@ class SparseAttention(nn.Module):
         if trim is None and bool((torch.minimum(limit, context.visible) > context.time).all()):
             return None
 
-        def attention() -> TrueAttention:
-            return TrueAttention(q, k, ops.dense_logsumexp(q, k, backend=self.backend))
-
-        scorer = self.selector.scorer(cast, attention, context)
+        scorer = self.selector.scorer(cast, lambda: self.dense_attention(q, k), context)
         return ops.select(scorer, self.pattern.zones(), limit, trim, backend=self.backend)
 
-    def teach(
-        self, cast: IndexFeatures, q: Tensor, k: Tensor, logsumexp: Tensor, selection: Selection | None
-    ) -> Tensor:
+    def teach(self, cast: IndexFeatures, target: TrueAttention, selection: Selection | None) -> Tensor:
         with record_function("dsa/indexer_loss"):
-            target = TrueAttention(q, k, logsumexp, groups=cast.queries.shape[1])
             return ops.indexer_loss(cast, target, selection, backend=self.backend)

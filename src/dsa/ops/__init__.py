@@ -1,7 +1,15 @@
 """Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
 
-from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection, TrueAttention
-from dsa.ops.dispatch import attend, checked_backend, dense_logsumexp, indexer_loss, keeps_everything, select
+from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, SelectedMass, Selection, TrueAttention
+from dsa.ops.dispatch import (
+    attend,
+    attend_with_target,
+    checked_backend,
+    dense_logsumexp,
+    indexer_loss,
+    keeps_everything,
+    select,
+)
 from dsa.ops.rotary import Rotation
 from dsa.ops.zones import Zone, Zones, visible
 
@@ -12,11 +20,13 @@ __all__ = [
     "Rotation",
     "ScoredRows",
     "Scorer",
+    "SelectedMass",
     "Selection",
     "TrueAttention",
     "Zone",
     "Zones",
     "attend",
+    "attend_with_target",
     "checked_backend",
     "dense_logsumexp",
     "indexer_loss",

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
-from dsa.ops.reference import Trim, causal, from_mask, members, token_level, trimmed
+from dsa.ops.reference import Trim, causal, check_loss, from_mask, members, trimmed
 from dsa.ops.scores import block_of, check_scores, groups_of, score, wide
 from dsa.ops.zones import Span, Zones, spans
 
@@ -127,6 +127,18 @@ def attend(
     return out, logsumexp
 
 
+def attend_with_target(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    groups: int = 1,
+) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
+    """As `reference.attend_with_target`."""
+    out, logsumexp = attend(q, k, v, selection)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+
+
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, sink, positions):
@@ -201,7 +213,7 @@ def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`; the gradient is taken together with the loss, so nothing of a tile is kept."""
-    token_level(features)
+    check_loss(features, target, selection)
     return _IndexerLoss.apply(features.queries, features.keys, features.weights, features, target, selection)
 
 

@@ -29,20 +29,6 @@ class IndexFeatures(NamedTuple):
     accumulate: torch.dtype = torch.float32
 
 
-class TrueAttention(NamedTuple):
-    """Scores are the attention probabilities themselves, summed over the heads of each group (the oracle).
-
-    Args:
-        logsumexp: per head and query, over the scope in which the probabilities are meant (dense or selected).
-        groups: heads map to groups contiguously.
-    """
-
-    queries: Float[Tensor, "batch head time dim"]
-    keys: Float[Tensor, "batch head key dim"]
-    logsumexp: Float[Tensor, "batch head time"]
-    groups: int = 1
-
-
 class Hash(NamedTuple):
     """Scores are pseudo-random whole numbers below 2^24, a function of seed, layer, step, query and key alone."""
 
@@ -55,9 +41,6 @@ class Recency(NamedTuple):
     """Scores are the key positions: the nearest keys win."""
 
 
-Scorer = IndexFeatures | TrueAttention | Hash | Recency
-
-
 class Selection(NamedTuple):
     """For each query the positions of its keys, ascending, unused slots -1, and how many are valid.
 
@@ -66,6 +49,38 @@ class Selection(NamedTuple):
 
     positions: Int[Tensor, "batch group time slot"]
     counts: Int[Tensor, "batch group time"]
+
+
+class SelectedMass(NamedTuple):
+    """Attention probabilities at the slots of a selection, summed over heads.
+
+    Args:
+        parts: as many for each group, one group's after the other's; a group's mass is their sum. Slots beyond a
+            query's count hold anything.
+    """
+
+    parts: Float[Tensor, "part batch time slot"]
+    selection: Selection
+
+
+class TrueAttention(NamedTuple):
+    """Scores are the attention probabilities themselves, summed over the heads of each group (the oracle).
+
+    Args:
+        logsumexp: per head and query, over the scope in which the probabilities are meant (dense or selected).
+        groups: heads map to groups contiguously.
+        mass: the scores at a selection's slots, if attending has left them: the indexer loss over this selection
+            then need not compute them again.
+    """
+
+    queries: Float[Tensor, "batch head time dim"]
+    keys: Float[Tensor, "batch head key dim"]
+    logsumexp: Float[Tensor, "batch head time"]
+    groups: int = 1
+    mass: SelectedMass | None = None
+
+
+Scorer = IndexFeatures | TrueAttention | Hash | Recency
 
 
 class ScoredRows(NamedTuple):

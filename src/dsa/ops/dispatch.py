@@ -126,14 +126,42 @@ def attend(
     Raises:
         ValueError: k and v differ in shape, or q in anything but its length.
     """
-    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
-        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
-        raise ValueError(f"attend: q, k, v have shapes {shapes}; they may differ in the length of q alone.")
+    check_shapes(q, k, v)
     if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out, dense_logsumexp(q.detach(), k.detach(), backend=backend)
     with own_dtypes(q):
         return serving(backend, q, k, v).attend(q, k, v, selection, sink)
+
+
+def attend_with_target(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    groups: int = 1,
+    *,
+    backend: str = "auto",
+) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
+    """As `attend`, and the attention itself: what an indexer loss over this selection is to reach.
+
+    The fused kernels leave the probabilities in it, if there is room; the loss then need not compute them again.
+
+    Args:
+        groups: of the index features that are to learn it.
+    """
+    check_shapes(q, k, v)
+    if keeps_everything(selection, q.shape[2], k.shape[2]):
+        out, logsumexp = attend(q, k, v, selection, backend=backend)
+        return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+    with own_dtypes(q):
+        return serving(backend, q, k, v).attend_with_target(q, k, v, selection, groups)
+
+
+def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
+    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
+        raise ValueError(f"attend: q, k, v have shapes {shapes}; they may differ in the length of q alone.")
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:

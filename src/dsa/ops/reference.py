@@ -129,6 +129,18 @@ def dense_logsumexp(
     return logits.masked_fill(~causal(q.shape[-2], k.shape[-2], q.device), -math.inf).logsumexp(-1)
 
 
+def attend_with_target(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    groups: int = 1,
+) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
+    """As `attend`, and the attention itself: what an indexer loss over this selection is to reach."""
+    out, logsumexp = attend(q, k, v, selection)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+
+
 def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
@@ -139,7 +151,7 @@ def indexer_loss(
     Args:
         target: attention, whose head-summed probabilities are p after normalising; or p itself.
     """
-    token_level(features)
+    check_loss(features, target, selection)
     time = features.queries.shape[2]
     keys = features.keys.shape[2]
     index = score(features, slice(0, time), slice(0, keys))
@@ -155,10 +167,13 @@ def indexer_loss(
     return (torch.special.xlogy(p, p) - p * log_index).sum() / valid.sum().clamp(min=1)
 
 
-def token_level(features: IndexFeatures) -> None:
-    """Raise if the features score blocks: the attention target is defined per token."""
+def check_loss(features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None) -> None:
+    """Raise if the features score blocks (attention is defined per token), or the target is of another selection."""
     if features.block > 1:
         raise ValueError(f"indexer_loss: features with block = {features.block}; only token-level features train.")
+    mass = target.mass if isinstance(target, TrueAttention) else None
+    if mass is not None and mass.selection is not selection:
+        raise ValueError("indexer_loss: the target holds the mass of another selection; give the one attended to.")
 
 
 def causal(time: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "time key"]:

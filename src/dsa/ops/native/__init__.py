@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dsa.ops.compiler import NoCompiler, library
 from dsa.ops.contracts import IndexFeatures, Scorer, TrueAttention
-from dsa.ops.native.attend import attend
+from dsa.ops.native.attend import attend, attend_with_target
 from dsa.ops.native.loss import indexer_loss
 from dsa.ops.native.select import dense_logsumexp, select
 
-__all__ = ["attend", "dense_logsumexp", "indexer_loss", "select", "supports", "unavailable"]
+__all__ = ["attend", "attend_with_target", "dense_logsumexp", "indexer_loss", "select", "supports", "unavailable"]
 
 
 @functools.cache

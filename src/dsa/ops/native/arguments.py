@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsa.ops.contracts import Selection
+
 i64, pointer = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -31,6 +33,11 @@ def single(x: Tensor) -> Tensor:
     """In float32 with the last dimension dense: what the kernels read without a copy."""
     x = x.detach().float()
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def kernel_indices(selection: Selection) -> tuple[Tensor, Tensor]:
+    """Positions and counts as the kernels read them."""
+    return selection.positions.int().contiguous(), selection.counts.int().contiguous()
 
 
 def call(function: Any, *args: Any, result: Any = i64) -> Any:

@@ -1,21 +1,23 @@
 """Attending on the fused CPU kernels, forward and backward."""
 
 import ctypes
+import math
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsa.ops.compiler import library
-from dsa.ops.contracts import Selection, TrueAttention
+from dsa.ops.contracts import SelectedMass, Selection, TrueAttention
 from dsa.ops.native.arguments import (
     Heads,
     address,
     call,
     heads,
     i64,
+    kernel_indices,
     pointer,
     scratch,
     single,
@@ -27,7 +29,7 @@ from dsa.ops.native.arguments import (
 FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
 """Bytes of a tile of keys: measured best with a second-level cache of 2 MB."""
 KEPT_MASS = 1 << 26
-"""Bytes of probabilities that `attend` leaves for the indexer loss at most."""
+"""Bytes of probabilities that attending leaves for the indexer loss at most."""
 
 ATTEND = (
     "q k v out *logsumexp *sink *positions *counts *bounds batch heads groups time keys slots tile parts threads "
@@ -49,41 +51,43 @@ def attend(
     sink: Float[Tensor, "head"] | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
-    positions, counts = (x.int().contiguous() for x in selection)
-    mass = room_for_mass(q, k, positions) if torch.is_grad_enabled() else None
-    out, logsumexp = Attend.apply(q, k, v, sink, positions, counts, mass)
-    if mass is not None:
-        logsumexp.kept_mass = (mass, q.data_ptr(), k.data_ptr(), selection.positions)
+    out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), None)
     return out, logsumexp
 
 
-def room_for_mass(
-    q: Tensor, k: Tensor, positions: Int[Tensor, "batch group time slot"]
-) -> Float[Tensor, "chunk batch time padded"] | None:
-    """For the probabilities summed over heads, in one chunk of heads a group or more, so that all threads have work.
+def attend_with_target(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch head key dim"],
+    v: Float[Tensor, "batch head key dim"],
+    selection: Selection,
+    groups: int = 1,
+) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
+    """As `reference.attend_with_target`; the target holds the mass of the selection where there is room for it."""
+    parts = room_for_mass(q, k, selection, groups)
+    out, logsumexp = Attend.apply(q, k, v, None, *kernel_indices(selection), parts)
+    mass = None if parts is None else SelectedMass(parts, selection)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, mass)
 
-    None where they would be too many, or the kernel meets a row's keys in several tiles.
+
+def room_for_mass(
+    q: Tensor, k: Tensor, selection: Selection, groups: int
+) -> Float[Tensor, "part batch time padded"] | None:
+    """For the probabilities summed over heads, in one part a group or more, so that all threads have work.
+
+    None where they would be too many, the selection's groups are others, or the kernel meets a row's keys in several
+    tiles.
     """
-    batch, groups, time, slots = positions.shape
+    batch, own_groups, time, slots = selection.positions.shape
     heads_, keys = q.shape[1], k.shape[2]
-    chunks = next(
+    if own_groups != groups or tile_keys(keys, k.shape[3], 2, FORWARD_TILE) < keys:
+        return None
+    parts = next(
         n
         for n in range(groups, heads_ + 1, groups)
         if heads_ % n == 0 and n * batch >= min(torch.get_num_threads(), heads_ * batch)
     )
-    size = chunks * batch * time * (-(-slots // 16) * 16)
-    if 4 * size > KEPT_MASS or tile_keys(keys, k.shape[3], 2, FORWARD_TILE) < keys:
-        return None
-    return torch.empty(chunks, batch, time, -(-slots // 16) * 16)
-
-
-def recalled(target: TrueAttention, positions: Tensor | None) -> Tensor | None:
-    """The probabilities of this attention over these positions, if the forward pass kept them for these groups."""
-    kept: tuple[Any, int, int, Any] = getattr(target.logsumexp, "kept_mass", (None, 0, 0, None))
-    mass, q, k, of = kept
-    if positions is None or positions is not of or positions.shape[1] != target.groups:
-        return None
-    return mass if (q, k) == (target.queries.data_ptr(), target.keys.data_ptr()) else None
+    shape = (parts, batch, time, -(-slots // 16) * 16)
+    return torch.empty(shape) if 4 * math.prod(shape) <= KEPT_MASS else None
 
 
 class Attend(torch.autograd.Function):

@@ -10,9 +10,20 @@ from torch.autograd.function import once_differentiable
 
 from dsa.ops.compiler import library
 from dsa.ops.contracts import IndexFeatures, Selection, TrueAttention
-from dsa.ops.native.arguments import Heads, address, call, heads, i64, pointer, scratch, single, structure, units
-from dsa.ops.native.attend import recalled
-from dsa.ops.reference import token_level
+from dsa.ops.native.arguments import (
+    Heads,
+    address,
+    call,
+    heads,
+    i64,
+    kernel_indices,
+    pointer,
+    scratch,
+    single,
+    structure,
+    units,
+)
+from dsa.ops.reference import check_loss
 
 LossArgs = structure(
     "LossArgs",
@@ -27,7 +38,7 @@ def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`. Where a gradient is wanted it is computed together with the loss."""
-    token_level(features)
+    check_loss(features, target, selection)
     batch, _, time = features.queries.shape[:3]
     keys = features.keys.shape[2]
     if selection is None:  # one list of all keys; each query reads as much of it as it sees
@@ -35,22 +46,19 @@ def indexer_loss(
         counts = (torch.arange(1, time + 1, dtype=torch.int32) + keys - time).clamp(min=0)
         counts = counts.expand(batch, 1, time).contiguous()
     else:
-        positions, counts = (x.int().contiguous() for x in selection)
+        positions, counts = kernel_indices(selection)
     relu = features.activation == "relu"
-    selected = None if selection is None else selection.positions
-    return IndexerLoss.apply(
-        features.queries, features.keys, features.weights, relu, target, positions, counts, selected
-    )
+    return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
 
 
 class IndexerLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
-        positions: Tensor, counts: Tensor, selected: Tensor | None,
+        positions: Tensor, counts: Tensor,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad)
-        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, selected, wanted)
+        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
         if wanted:
             ctx.save_for_backward(*grads)
             ctx.dtypes = [None if x is None else x.dtype for x in (queries, keys, weights)]
@@ -60,12 +68,12 @@ class IndexerLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         grads = [None if x is None else (x * grad).to(t) for x, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
-        return (*grads, *(None,) * 5)
+        return (*grads, *(None,) * 4)
 
 
 def run_loss(
     queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
-    positions: Tensor, counts: Tensor, selected: Tensor | None, wanted: bool,
+    positions: Tensor, counts: Tensor, wanted: bool,
 ) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
     """The loss, and the gradients of queries, keys and weights if they are wanted."""
     queries, keys = single(queries).contiguous(), single(keys)
@@ -82,10 +90,9 @@ def run_loss(
         args.p_batch, args.p_group, args.p_time, args.p_key = explicit.stride()
     else:
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
-        mass = recalled(target, selected)
-        args.logsumexp, args.mass = address(logsumexp), address(mass)
-        if mass is not None:
-            args.chunks = mass.shape[0]
+        args.logsumexp = address(logsumexp)
+        if target.mass is not None:
+            args.mass, args.chunks = address(target.mass.parts), target.mass.parts.shape[0]
         else:
             packed = pack_rows(kernels, k, 0)
             args.q, args.keys = heads(q), address(packed)

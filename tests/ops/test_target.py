@@ -1,0 +1,64 @@
+"""What attending hands on to the indexer loss: the same target, loss and gradients from every backend."""
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from dsa import ops
+from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
+
+BACKENDS = ["reference", "blocked", "cpu"]
+CAUSAL = (Zone(first=None),)
+
+
+def made_up(seed=0, groups=1, length=50):
+    torch.manual_seed(seed)
+    q, k, v = (torch.randn(2, 4, length, 8, requires_grad=True) for _ in range(3))
+    shapes = (2, groups, length, 2, 4), (2, 1, length, 4), (2, groups, length, 2)
+    return (q, k, v), IndexFeatures(*(torch.randn(s, requires_grad=True) for s in shapes))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("groups", "limit"), [(1, 9), (2, 9), (1, 50)])
+def test_the_target_is_the_attention_that_gave_the_output(backend, groups, limit):
+    (q, k, v), features = made_up(groups=groups)
+    selection = ops.select(features, CAUSAL, torch.full((2, 50), limit))
+    out, target = ops.attend_with_target(q, k, v, selection, groups, backend=backend)
+    alone, logsumexp = ops.attend(q, k, v, selection, backend=backend)
+    assert torch.equal(out, alone)
+    assert torch.equal(target.logsumexp, logsumexp)
+    assert not any(x.requires_grad for x in target[:3])
+    loss = ops.indexer_loss(features, target, selection, backend=backend)
+    plain = TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+    wanted = ops.indexer_loss(features, plain, selection, backend="reference")
+    torch.testing.assert_close(loss, wanted)
+    for got, want in zip(*(torch.autograd.grad(x, features[:3]) for x in (loss, wanted)), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_target_of_another_selection_is_refused(backend):
+    (q, k, v), features = made_up()
+    selection = ops.select(features, CAUSAL, torch.full((2, 50), 9))
+    _, target = ops.attend_with_target(q, k, v, selection, backend="cpu")
+    other = Selection(*(x.clone() for x in selection))
+    with pytest.raises(ValueError, match="mass of another selection"):
+        ops.indexer_loss(features, target, other, backend=backend)
+    with pytest.raises(ValueError, match="mass of another selection"):
+        ops.indexer_loss(features, target, None, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_survive_checkpointing_and_two_forwards_before_one_backward(backend):
+    def loss(tensors, features):
+        selection = ops.select(features, CAUSAL, torch.full((2, 50), 9), backend=backend)
+        out, target = ops.attend_with_target(*tensors, selection, backend=backend)
+        return out.square().sum() + ops.indexer_loss(features, target, selection, backend=backend)
+
+    cases = [made_up(seed) for seed in (0, 1)]
+    inputs = [[*tensors, *features[:3]] for tensors, features in cases]
+    apart = [torch.autograd.grad(loss(*case), x) for case, x in zip(cases, inputs, strict=True)]
+    together = torch.autograd.grad(loss(*cases[0]) + loss(*cases[1]), [*inputs[0], *inputs[1]])
+    again = torch.autograd.grad(checkpoint(loss, *cases[0], use_reentrant=False), inputs[0])
+    for a, b in zip([*apart[0], *apart[1], *apart[0]], [*together, *again], strict=True):
+        torch.testing.assert_close(a, b)
