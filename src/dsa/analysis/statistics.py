@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from dsa.study.power import ALPHA, smallest_p, visible_effect
 
@@ -100,7 +99,11 @@ def effect_size(d: Array) -> float | None:
 
 def holm(p: list[float]) -> list[float]:
     """p values corrected for their number by Holm's method."""
-    return [float(value) for value in multipletests(p, alpha=ALPHA, method="holm")[1]] if p else []
+    order = np.argsort(p, kind="stable")
+    grown = np.array(p)[order] * np.arange(len(p), 0, -1)
+    out = np.empty(len(p))
+    out[order] = np.minimum(np.maximum.accumulate(grown), 1.0)
+    return out.tolist()
 
 
 @functools.cache
