@@ -1,5 +1,6 @@
 """The commands that make a study, and single runs of it, again."""
 
+import functools
 import shlex
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,13 @@ def command(prepared: Prepared, label: str, seq_len: int) -> str | None:
     path = Path(folders.iloc[0]) / CONFIG if len(folders) else None
     if path is None or not path.exists():
         return None
-    config: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    return shlex.join(["python", "train.py", *overrides(config)])
+    return shlex.join(["python", "train.py", *overrides(config_in(path, path.stat().st_mtime_ns))])
+
+
+@functools.cache
+def config_in(path: Path, changed: int) -> dict[str, Any]:
+    """The configuration in a file that changed then; each figure asks for the same ones again."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # type: ignore[return-value]
 
 
 def overrides(config: dict[str, Any]) -> list[str]:
