@@ -23,9 +23,9 @@ def test_status_tells_all_states_apart(tiny, outputs, capsys):
     (plan,) = plans = tiny()
     Drive(plans, outputs, Options(), lambda runs, files: []).write_plans()
     runs = {("base" if run.kind == "base" else run.label): run for run in plan.runs}
-    leave(runs["base"], "finished", code_fingerprint())
+    leave(runs["base"], "finished", code_fingerprint(()))
     leave(runs["dense"], "finished", "of another day")
-    leave(runs["h1d8"], "failed", code_fingerprint())
+    leave(runs["h1d8"], "failed", code_fingerprint(()))
     runs["h2d8"].folder.mkdir(parents=True)
     (runs["h2d8"].folder / QUEUED).write_text(json.dumps({"cluster": "ray", "job_id": "77"} | this_process()))
     (runs["random"].folder / "checkpoints").mkdir(parents=True)

@@ -41,7 +41,7 @@ def state(folder: Path, stale: str = "rerun") -> State:
 def same_code(folder: Path, result: RunResult) -> bool:
     """Whether this very code made a result; the user's own packages count where the run names them."""
     made_by = result.provenance.get("code")
-    if made_by == code_fingerprint():
+    if made_by == code_fingerprint(()):
         return True
     config = folder / "config.yaml"
     packages = OmegaConf.select(OmegaConf.load(config), "allow_targets", default=[]) if config.exists() else []

@@ -55,8 +55,10 @@ def git_commit() -> str | None:
 
 
 @functools.cache
-def code_fingerprint(packages: tuple[str, ...] = ()) -> str:
+def code_fingerprint(packages: tuple[str, ...]) -> str:
     """Hash of the source that shapes a run's numbers, this package's and the user's: results of other code are stale.
+
+    It is that of the first time a process asks, whatever happens to the files meanwhile.
 
     Args:
         packages: the user's own (allow_targets).
