@@ -27,6 +27,7 @@ def test_a_study_runs_on_this_launcher(package, settings, outputs):
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
     assert statuses(outputs) == ["finished"] * 5
+    assert "in all; the 4 runs trained now took" in text
     notes = {json.loads(file.read_text())["cluster"] for file in outputs.glob(f"*/*/{QUEUED}")}
     assert notes == {"submitit_local": {"local"}, "ray": {"ray"}}.get(settings[0].split("=")[1], set())
 

@@ -30,6 +30,11 @@ def seconds(run: PlannedRun) -> float | None:
     return max(0.0, result.stat().st_mtime - job["started"])
 
 
+def trained_since(runs: Iterable[PlannedRun], begin: float) -> list[float]:
+    """What each of these runs took that began after a moment [s]."""
+    return [took for run in runs if read(run.folder / JOB).get("started", 0.0) >= begin and (took := seconds(run))]
+
+
 def scale(runs: Iterable[PlannedRun]) -> float:
     """Measured over predicted time, the median over the finished among these runs; 1 if there is none."""
     ratios = [took / predicted(run) for run in runs if (took := seconds(run)) is not None]

@@ -15,7 +15,7 @@ from dsa.study.options import Options, options_of, private_keys
 from dsa.study.plan import DataStore, StudyPlan, plan_study
 from dsa.study.spec import Study, read
 from dsa.study.submitit_queue import SubmititQueue
-from dsa.study.tell import show_outcome, show_plan, show_submitted
+from dsa.study.tell import show_outcome, show_plan, show_submitted, show_time
 
 OWN = ("study", "name")
 
@@ -62,6 +62,7 @@ def sweep(
 
     timing = options.timing and outcome.status == 0
     concluded = [conclude(folder, timing, drive.stale) for folder in folders]
+    show_time(drive.unique)
     return outcome.status if all(concluded) else 1
 
 

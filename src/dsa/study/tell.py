@@ -2,14 +2,16 @@
 
 import shlex
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
 from dsa.study.drive import Outcome
-from dsa.study.estimate import predicted, scale
+from dsa.study.estimate import predicted, scale, trained_since
 from dsa.study.plan import PlannedRun, StudyPlan, outlook
 from dsa.study.progress import duration, first_line
 from dsa.study.store import state
@@ -81,3 +83,12 @@ def show_outcome(outcome: Outcome) -> None:
         out.print(f"{len(outcome.missing)} runs were not started: {command_line()} goes on")
     linked = f", {outcome.linked} of them taken from other studies" if outcome.linked else ""
     out.print(f"{len(outcome.done)} runs done{linked}; {len(outcome.failed)} failed")
+
+
+def show_time(runs: list[PlannedRun]) -> None:
+    """How long this process took, start and analysis included, and how much of that its runs; nothing if it had none."""
+    begin = psutil.Process().create_time()
+    took, whole = trained_since(runs, begin), time.time() - begin
+    if took:
+        share = f", {100 * sum(took) / whole:.0f} % of that" if sum(took) <= whole else " between them"
+        console().print(f"{duration(whole)} in all; the {len(took)} runs trained now took {duration(sum(took))}{share}")
