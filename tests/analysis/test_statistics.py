@@ -20,7 +20,6 @@ from dsa.analysis.statistics import (
     visible,
 )
 
-
 DRAW = np.random.default_rng(3)
 A, B = DRAW.normal(1.0, 0.1, 9), DRAW.normal(1.05, 0.1, 9)
 

@@ -86,7 +86,7 @@ def show_outcome(outcome: Outcome) -> None:
 
 
 def show_time(runs: list[PlannedRun]) -> None:
-    """How long this process took, start and analysis included, and how much of that its runs; nothing if it had none."""
+    """How long this process took, start and analysis included, and how much of that its runs; nothing without runs."""
     begin = psutil.Process().create_time()
     took, whole = trained_since(runs, begin), time.time() - begin
     if took:
