@@ -1,5 +1,7 @@
 """Studies with a known truth, without a training run."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ from dsa.analysis.meta import Meta
 from dsa.analysis.prepare import Prepared, assemble
 
 CONTROLS = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
+JITTER = (-0.02, -0.01, 0.0, 0.01, 0.02)  # of turns [ms]
 COST = {"a": 4000, "b": 3000, "c": 2000, "d": 1000}  # baseline first, then ever cheaper
 
 
@@ -94,4 +97,15 @@ def made_up(
         n, s = run["seq_len"], run["seed"]
         result = result_of(run, value(run["label"], n, s), value("dense", n, s), value("window", n, s))
         results.append(each(run, result) if each else result)
-    return assemble(meta, results)
+    return replace(assemble(meta, results), timing=timing_of(zip(meta.runs, results, strict=True)))
+
+
+def timing_of(runs: Iterable[tuple[dict[str, Any], dict[str, Any] | None]]) -> dict[str, Any]:
+    """The content of timing.json: every condition timed alone in five turns, at what its runs took."""
+    out: dict[str, Any] = {}
+    for run, result in runs:
+        if result is None or "time" not in result:
+            continue
+        here = out.setdefault(str(run["seq_len"]), {"contended": False, "machine": {"processor": "one"}, "turns": {}})
+        here["turns"][run["label"]] = [{"step_ms": result["time"]["step_ms"] + jitter} for jitter in JITTER]
+    return out

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from made_up import meta_of, result_of
+from made_up import meta_of, result_of, timing_of
 from matplotlib.figure import Figure
 
 TRUE = {"dense": 1.0, "oracle": 1.02, "window": 1.5, "random": 2.0}
@@ -31,6 +31,7 @@ def write_study(
     folder.mkdir(parents=True)
     meta = meta_of({label: {"indexer": label} for label in conditions}, lengths, seeds, **changes)
     draw = np.random.default_rng(0)
+    finished = []
     for run in meta.runs:
         label, place = run["label"], [*conditions, *TRUE].index(run["label"])
         run["run_id"] = f"run{place}-L{run['seq_len']}-s{run['seed']}"
@@ -53,6 +54,8 @@ def write_study(
         }
         result["provenance"] |= {"git": "0123456789ab", "code": "ba9876543210", "packages": {"torch": "2.0"}}
         write_run(folder / run["run_id"], result, run)
+        finished.append((run, result))
+    (folder / "timing.json").write_text(json.dumps(timing_of(finished)))
     (folder / "study.json").write_text(json.dumps(asdict(meta)))
     return folder
 

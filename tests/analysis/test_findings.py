@@ -1,6 +1,5 @@
 """What several studies say together: planted truths are named, missing ones too, and the pages can be made again."""
 
-import gc
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,11 +30,8 @@ PARAMETERS = {"h4d64": 41472, "h2d32": 12544, "h1d16": 4224}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """Few bootstrap draws; and a small heap, since multipletests collects garbage at every call."""
+    """Few bootstrap draws."""
     monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def sized(run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:

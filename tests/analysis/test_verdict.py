@@ -1,6 +1,5 @@
 """Studies with a known truth, through the whole analysis."""
 
-import gc
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +15,8 @@ from dsa.analysis.prepare import Prepared, assemble
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """Few bootstrap draws; and a small heap, since multipletests collects garbage at every call."""
+    """Few bootstrap draws."""
     monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
@@ -188,7 +184,7 @@ def test_an_unstarted_study_says_so():
 def test_the_order_of_rows_changes_nothing():
     prepared = made_up({"a": 1.2, "b": 1.19, "c": 1.3}, noise=0.02)
     order = np.random.default_rng(1).permutation(len(prepared.runs))
-    shuffled = Prepared(prepared.meta, prepared.runs.iloc[order].reset_index(drop=True))
+    shuffled = replace(prepared, runs=prepared.runs.iloc[order].reset_index(drop=True))
     assert record(analyse(shuffled)) == record(analyse(prepared))
 
 
@@ -229,23 +225,32 @@ def test_dominance_respects_the_intervals():
     assert points["b"].on_front and points["b"].shown
 
 
+ALONE = "python -m dsa.study time outputs/made_up"
+
+
 @pytest.mark.parametrize(
-    ("field", "reason"),
-    [({"speed_is_real": False}, "mask"), ({"time": {"step_ms": 5.0, "contended": True}}, "other work")],
+    ("real", "timed", "reason"),
+    [
+        (False, {}, "mask"),
+        (True, {"turns": {}}, f"not timed alone, after training ({ALONE} does that)"),
+        (True, {"contended": True}, f"other processes were busy while steps were timed ({ALONE} times them again)"),
+    ],
 )
-def test_unreal_speed_is_not_ranked(field, reason):
-    done = analyse(made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: result | field))
+def test_unreal_speed_is_not_ranked(real, timed, reason):
+    """Not even where the runs themselves say that they had no company: their times were not taken in turns."""
+    prepared = made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: result | {"speed_is_real": real})
+    assert [p for p in analyse(made_up({"a": 1.2, "b": 1.1})).points if p.cost == "step_ms"]
+    done = analyse(replace(prepared, timing={"64": prepared.timing["64"] | timed}))
     assert reason in named(done, "no speed claim")[0]
     assert not [p for p in done.points if p.cost == "step_ms"]
     assert all(e.speed_up is None and e.efficiency is None for e in done.efficiency)
 
 
-def test_times_of_two_machines_are_not_ranked():
-    def each(run, result):
-        return result | {"provenance": {"machine": {"processor": str(run["seed"] % 2)}}}
-
-    done = analyse(made_up({"a": 1.2, "b": 1.1}, each=each))
-    assert "different machines" in named(done, "no speed claim")[0]
+def test_times_of_two_machines_are_not_fitted_over_the_lengths():
+    prepared = made_up({"a": 1.2, "b": 1.1}, lengths=(64, 128, 256))
+    assert "step_ms" in {fit.what for fit in analyse(prepared).scaling}
+    other = prepared.timing | {"256": prepared.timing["256"] | {"machine": {"processor": "two"}}}
+    assert "step_ms" not in {fit.what for fit in analyse(replace(prepared, timing=other)).scaling}
 
 
 def test_efficiency_follows_its_formula():

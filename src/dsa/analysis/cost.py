@@ -10,7 +10,12 @@ from dsa.analysis.timing import turns
 
 @dataclass(frozen=True)
 class Cost:
-    """One kind of cost; less is better."""
+    """One kind of cost; less is better.
+
+    Args:
+        columns: of a run's result, whose sum it is.
+        timed: it has none: of times, those taken alone count, not those of runs, which may have had company.
+    """
 
     name: str
     columns: tuple[str, ...]
@@ -23,7 +28,7 @@ COSTS = {
     cost.name: cost
     for cost in (
         Cost("flops", SPARSE, "operations a row, attention with its indexer"),
-        Cost("step_ms", ("time.step_ms",), "ms", timed=True),
+        Cost("step_ms", (), "ms", timed=True),
         Cost("indexer_params", ("params.indexer",), "parameters"),
         Cost("memory_mb", ("memory.peak_mb",), "MB"),
     )
@@ -31,11 +36,10 @@ COSTS = {
 
 
 def cost_of(prepared: Prepared, label: str, seq_len: int, cost: Cost) -> pd.Series:
-    """A condition's cost by seed, a time by turn if it was taken in turns; empty if unknown or not to be ranked."""
-    if cost.timed and speed_obstacle(prepared, label, seq_len):
-        return pd.Series(dtype=float)
-    if cost.timed and len(alone := turns(prepared.timing, label, seq_len, cost.name)):
-        return alone
+    """A condition's cost by seed, a time by turn; empty if unknown or not to be ranked."""
+    if cost.timed:
+        alone = turns(prepared.timing, label, seq_len, cost.name)
+        return alone.iloc[:0] if speed_obstacle(prepared, label, seq_len) else alone
     if prepared.meta.control(label) == "dense" and cost.name == "flops":
         return prepared.column(label, seq_len, "flops.dense_attention")
     parts = [prepared.column(label, seq_len, name) for name in cost.columns]
@@ -49,21 +53,11 @@ def speed_obstacle(prepared: Prepared, label: str, seq_len: int) -> str | None:
         return "attention ran under a mask, or its number format was simulated"
     if len(turns(prepared.timing, label, seq_len, "step_ms")):
         return None
-    if prepared.column(label, seq_len, "time.step_ms").empty:
-        return "its steps were not timed"
-    if not always(rows, "time.contended", False):
-        return "timed beside other work"
-    if len(machines(prepared)) > 1:
-        return "the study's runs were timed on different machines"
-    return None
+    command = f"python -m dsa.study time outputs/{prepared.meta.name}"
+    if prepared.timing.get(str(seq_len), {}).get("contended"):
+        return f"other processes were busy while steps were timed ({command} times them again)"
+    return f"steps were not timed alone, after training ({command} does that)"
 
 
 def always(rows: pd.DataFrame, column: str, value: bool) -> bool:
     return column in rows and bool(rows[column].eq(value).all())
-
-
-def machines(prepared: Prepared) -> list[str]:
-    """The machines on which a study's runs were timed."""
-    columns = [name for name in prepared.runs if str(name).startswith("provenance.machine.")]
-    rows = prepared.runs[columns].drop_duplicates().itertuples(index=False)
-    return sorted({" · ".join(str(value) for value in row if pd.notna(value)) for row in rows})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dsa.analysis.compare import Comparison, enough
-from dsa.analysis.cost import machines, speed_obstacle
+from dsa.analysis.cost import speed_obstacle
 from dsa.analysis.discriminate import SLACK, Discrimination
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import Scale
@@ -112,8 +112,7 @@ def unreal_speed(prepared: Prepared, seq_len: int) -> list[Guard]:
             reasons[reason].append(label)
     out = []
     for reason, labels in reasons.items():
-        where = f" ({'; '.join(machines(prepared))})" if "machines" in reason else ""
-        sentence = f"at {seq_len}: the speed of {', '.join(labels)} is not ranked: {reason}{where}."
+        sentence = f"at {seq_len}: the speed of {', '.join(labels)} is not ranked: {reason}."
         out.append(Guard("no speed claim", seq_len, tuple(labels), False, sentence))
     return out
 

@@ -13,6 +13,7 @@ from dsa.analysis.discriminate import Discrimination, rankable
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import Scale
 from dsa.analysis.statistics import t_interval
+from dsa.analysis.timing import machines
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def along_length(prepared: Prepared, scale: Scale, found: list[Discrimination]) 
     for label in prepared.meta.conditions:
         here = [length for length in prepared.lengths if label in prepared.conditions(length)]
         for cost in (COSTS["flops"], COSTS["step_ms"], COSTS["memory_mb"]):
+            if cost.timed and len(machines(prepared.timing)) > 1:
+                continue
             values = {float(length): np.log2(cost_of(prepared, label, length, cost)) for length in here}
             out.append(fit(label, cost.name, "length", values))
         places = [length for length in here if (length, prepared.meta.context(label)) in rankable(found)]

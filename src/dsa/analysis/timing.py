@@ -15,6 +15,13 @@ def read_timing(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
+def machines(record: dict[str, Any]) -> list[str]:
+    """The machines on which times were taken, over all lengths."""
+    return sorted(
+        {" · ".join(str(value) for value in here.get("machine", {}).values() if value) for here in record.values()}
+    )
+
+
 def turns(record: dict[str, Any], label: str, seq_len: int, name: str) -> pd.Series:
     """A condition's times by turn [ms]; the median alone where only that was kept, nothing where others were busy."""
     here = record.get(str(seq_len), {})

@@ -12,8 +12,9 @@ from dsa.analysis.files import finite, replaced
 from dsa.analysis.findings.times import Times
 from dsa.analysis.meta import STUDY, read_meta
 from dsa.analysis.prepare import Gap, Prepared, prepare
+from dsa.analysis.timing import TIMING, read_timing
 
-RUNS, TIMING = "runs.parquet", "timing.json"
+RUNS = "runs.parquet"
 RUN_KEYS = ("label", "role", "context", "seq_len", "seed", "run_id", "study", "not_applicable")
 DROPPED = (
     "folder", "reused_from", "warnings", "error", "config_hash", "corpus", "swap_selection.layers",
@@ -58,11 +59,9 @@ def load(folder: Path) -> Study:
         ValueError: its primary metric is not a quality.
     """
     prepared = committed(folder) if (folder / RUNS).exists() else prepare(folder)
-    path = folder / TIMING
-    times = Times(json.loads(path.read_text()) if path.exists() else {})
     runs = prepared.runs
     commits = sorted(runs["provenance.git"].dropna().unique()) if "provenance.git" in runs else []
-    return Study(analyse(prepared), times, tuple(commits))
+    return Study(analyse(prepared), Times(prepared.timing), tuple(commits))
 
 
 def committed(folder: Path) -> Prepared:
@@ -71,7 +70,7 @@ def committed(folder: Path) -> Prepared:
     runs = pd.read_parquet(folder / RUNS)
     if LAYERS in runs:
         runs[LAYERS] = runs[LAYERS].map(json.loads, na_action="ignore")
-    return Prepared(read_meta(folder), runs, tuple(Gap(**gap) for gap in values["gaps"]))
+    return Prepared(read_meta(folder), runs, tuple(Gap(**gap) for gap in values["gaps"]), read_timing(folder))
 
 
 def save(study: Study, folder: Path) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from dsa.analysis.cost import machines
 from dsa.analysis.prepare import Prepared
+from dsa.analysis.timing import machines
 
 NUMBER = re.compile(r"\d+(\.\d+)?(e[-+]?\d+)?")
 
@@ -30,15 +30,22 @@ def facts(prepared: Prepared) -> list[tuple[str, str]]:
     out = [
         ("git commit of the runs", distinct(runs, "provenance.git")),
         ("fingerprint of the code", distinct(runs, "provenance.code")),
-        ("machines", "; ".join(machines(prepared)) if len(runs) else ""),
+        ("machines of the runs", "; ".join(trained_on(runs))),
+        ("machine of the times", "; ".join(machines(prepared.timing))),
         ("python", distinct(runs, "provenance.python")),
         ("packages", ", ".join(f"{name.split('.', 2)[2]} {distinct(runs, name)}" for name in packages)),
         ("number format", distinct(runs, "dtype")),
         ("fingerprint of the data", distinct(runs, "corpus")),
         ("seeds", ", ".join(map(str, sorted(runs["seed"].unique())))),
-        ("timed beside other work", distinct(runs, "time.contended")),
+        ("trained beside other work", distinct(runs, "time.contended")),
     ]
     return [(name, value) for name, value in out if value]
+
+
+def trained_on(runs: pd.DataFrame) -> list[str]:
+    """The machines on which runs were trained."""
+    rows = runs[[name for name in runs if str(name).startswith("provenance.machine.")]].drop_duplicates()
+    return sorted({" · ".join(str(value) for value in row if pd.notna(value)) for row in rows.itertuples(index=False)})
 
 
 def distinct(runs: pd.DataFrame, column: str) -> str:
