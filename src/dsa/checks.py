@@ -15,6 +15,11 @@ def at_least(value: int, least: int, name: str, why: str = "") -> int:
     return value
 
 
+def null_or_positive(value: int | None, name: str, why: str) -> int | None:
+    """None, or a whole number from 1."""
+    return None if value is None else at_least(value, 1, name, why)
+
+
 def even(value: int, name: str, why: str) -> int:
     """An even number from 0."""
     if at_least(value, 0, name) % 2:

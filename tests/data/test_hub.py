@@ -131,7 +131,7 @@ def test_a_dataset_that_cannot_be_read_names_the_alternatives(dataset):
 def test_bad_settings_name_themselves():
     with pytest.raises(ValueError, match=r"data.name is not set: .* Give data.name=roneneldan/TinyStories"):
         HubCorpus(None)
-    with pytest.raises(ValueError, match=r"data.max_bytes = 0: .* Give a whole number from 1"):
+    with pytest.raises(ValueError, match=r"data.max_bytes = 0: give a whole number from 1"):
         HubCorpus("owner/name", max_bytes=0)
 
 

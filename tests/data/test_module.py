@@ -92,7 +92,7 @@ def test_training_rows_come_from_the_training_part_and_evaluation_from_the_other
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, r"data.batch_size = 0: a batch needs at least one row. Give a whole number from 1."),
+        ({"batch_size": 0}, r"data.batch_size = 0: give a whole number from 1 \(a batch needs at least one row\)."),
         ({"eval_batch_size": -1}, r"data.eval_batch_size = -1: "),
         ({"eval_batches": 0}, r"data.eval_batches = 0: "),
         ({"batch_size": 2.5}, r"data.batch_size = 2.5: "),

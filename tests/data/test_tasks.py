@@ -130,7 +130,7 @@ def test_fingerprints_follow_class_and_settings():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MQAR(pairs=0).check(64), r"data.pairs = 0: .* Give a whole number from 1"),
+        (lambda: MQAR(pairs=0).check(64), r"data.pairs = 0: give a whole number from 1"),
         (lambda: MQAR(gap=0).check(64), r"data.gap = 0: "),
         (lambda: Induction(gap=-3), r"data.gap = -3: "),
         (lambda: MQAR(pairs=8, gap=60).check(64), r"data.pairs = 8 and data.gap = 60: they need 83 .* seq_len = 64"),

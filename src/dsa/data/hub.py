@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from dsa.data.checks import null_or_positive
+from dsa.checks import null_or_positive
 from dsa.data.files import file_hashes
 from dsa.data.hashing import digest
 from dsa.data.rows import read_rows
@@ -56,7 +56,7 @@ class HubCorpus:
     ) -> None:
         if not name:
             raise ValueError("data.name is not set: data=hub needs a dataset. Give data.name=roneneldan/TinyStories.")
-        why = "null reads all; else something must be read."
+        why = "null reads all; else something must be read"
         self.name, self.config, self.revision = name, config, revision
         self.split, self.validation_split, self.column = split, validation_split, column
         self.streaming, self.lines = streaming, lines

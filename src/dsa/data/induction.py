@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from dsa.checks import at_least, null_or_positive
 from dsa.data.batch import Batch
-from dsa.data.checks import at_least, null_or_positive
 from dsa.data.layout import Layout, scaled
 from dsa.data.task import Task, asked, distinct
 
@@ -21,10 +21,10 @@ class Induction(Task):
     """
 
     def __init__(self, pairs: int | None = None, gap: int | None = None, vocab: int = 64) -> None:
-        at_least(4, vocab, "data.source.vocab", "a quarter of the tokens are prefixes.")
+        at_least(vocab, 4, "data.source.vocab", "a quarter of the tokens are prefixes")
         self.prefixes, self.fillers = vocab // 4, vocab - vocab // 4
-        self.pairs = null_or_positive(pairs, "data.pairs", "null follows seq_len; a row needs something that recurs.")
-        self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before it recurs.")
+        self.pairs = null_or_positive(pairs, "data.pairs", "null follows seq_len; a row needs something that recurs")
+        self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before it recurs")
         super().__init__(vocab, self.fillers, pairs=pairs, gap=gap, vocab=vocab)
 
     def layout(self, seq_len: int) -> Layout:

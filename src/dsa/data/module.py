@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, IterableDataset
 
+from dsa.checks import at_least
 from dsa.data.batch import Batch, Source
-from dsa.data.checks import at_least
 from dsa.data.hashing import generator
 
 
@@ -46,15 +46,11 @@ class DataModule(pl.LightningDataModule):
         self.source = source
         self.settings = settings
         self.seed = seed
-        self.seq_len = at_least(1, seq_len, "seq_len", "a row needs at least one token.")
-        self.batch_size = at_least(1, batch_size, "data.batch_size", "a batch needs at least one row.")
-        self.eval_batches = at_least(1, eval_batches, "data.eval_batches", "without one nothing is evaluated.")
-        self.eval_batch_size = at_least(
-            1,
-            batch_size if eval_batch_size is None else eval_batch_size,
-            "data.eval_batch_size",
-            "a batch needs at least one row.",
-        )
+        self.seq_len = at_least(seq_len, 1, "seq_len", "a row needs at least one token")
+        self.batch_size = at_least(batch_size, 1, "data.batch_size", "a batch needs at least one row")
+        self.eval_batches = at_least(eval_batches, 1, "data.eval_batches", "without one nothing is evaluated")
+        eval_rows = batch_size if eval_batch_size is None else eval_batch_size
+        self.eval_batch_size = at_least(eval_rows, 1, "data.eval_batch_size", "a batch needs at least one row")
         source.check(seq_len)
         self.vocab_size = source.vocab_size
         self.fingerprint = source.fingerprint

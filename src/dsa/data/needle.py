@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from dsa.checks import at_least, null_or_positive
 from dsa.data.batch import Batch
-from dsa.data.checks import at_least, null_or_positive
 from dsa.data.task import Task, asked
 
 
@@ -18,10 +18,10 @@ class Needle(Task):
     """
 
     def __init__(self, gap: int | None = None, keys: int = 64, values: int = 64, noise: int = 64) -> None:
-        self.keys = at_least(1, keys, "data.source.keys", "a pair needs a key.")
-        self.values = at_least(2, values, "data.source.values", "a single value leaves nothing to recall.")
-        self.noise = at_least(1, noise, "data.source.noise", "noise fills the row.")
-        self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before its query.")
+        self.keys = at_least(keys, 1, "data.source.keys", "a pair needs a key")
+        self.values = at_least(values, 2, "data.source.values", "a single value leaves nothing to recall")
+        self.noise = at_least(noise, 1, "data.source.noise", "noise fills the row")
+        self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before its query")
         super().__init__(keys + values + noise, values, gap=gap, keys=keys, values=values, noise=noise)
 
     def starts(self, seq_len: int) -> int:

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from dsa.checks import at_least
 from dsa.data.batch import Batch
-from dsa.data.checks import at_least
 from dsa.data.task import Task
 
 
@@ -16,7 +16,7 @@ class Noise(Task):
     """
 
     def __init__(self, vocab: int = 256) -> None:
-        self.vocab = at_least(2, vocab, "data.source.vocab", "one token alone is not random.")
+        self.vocab = at_least(vocab, 2, "data.source.vocab", "one token alone is not random")
         super().__init__(vocab, vocab, vocab=vocab)
 
     def check(self, seq_len: int) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-from dsa.data.checks import at_least
+from dsa.checks import at_least
 
 
 class RecallSlice:
@@ -19,8 +19,8 @@ class RecallSlice:
     """
 
     def __init__(self, ngram: int, window: int) -> None:
-        self.ngram = at_least(1, ngram, "data.source.recall_slice.ngram", "an n-gram has a token.")
-        self.window = at_least(1, window, "data.source.recall_slice.window", "the query itself is in the window.")
+        self.ngram = at_least(ngram, 1, "data.source.recall_slice.ngram", "an n-gram has a token")
+        self.window = at_least(window, 1, "data.source.recall_slice.window", "the query itself is in the window")
 
     def __call__(self, rows: Int[np.ndarray, "row time+1"]) -> Bool[np.ndarray, "row time"]:
         """The mask of rows[:, 1:], the targets."""

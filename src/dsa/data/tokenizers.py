@@ -6,7 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from dsa.data.checks import at_least
+from dsa.checks import at_least
 
 END = "\0"
 
@@ -51,7 +51,7 @@ class BPETokenizer:
     end = 0
 
     def __init__(self, vocab_size: int) -> None:
-        self.wanted = at_least(257, vocab_size, "data.source.tokenizer.vocab_size", "256 bytes and an end come first.")
+        self.wanted = at_least(vocab_size, 257, "data.source.tokenizer.vocab_size", "256 bytes and an end come first")
         self.vocab_size = self.wanted
         self.description = f"bpe{vocab_size}"
 
