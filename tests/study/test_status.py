@@ -3,6 +3,8 @@
 import json
 import os
 
+import pytest
+
 from dsa.study.__main__ import main
 from dsa.study.claim import claimed, this_process
 from dsa.study.drive import Drive
@@ -58,3 +60,20 @@ def test_a_job_whose_process_is_gone_waits_no_more(tiny, outputs, capsys):
 def test_a_folder_that_is_no_study_is_said(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 2
     assert "no study.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "time", "conclude", "sync"])
+def test_a_plan_of_older_code_is_planned_again(command, tiny, outputs, capsys):
+    plans = tiny()
+    Drive(plans, outputs, Options(), lambda runs, files: []).write_plans()
+    path = outputs / "tiny" / "study.json"
+    plan = json.loads(path.read_text())
+    for run in plan["runs"]:
+        del run["context"]
+    path.write_text(json.dumps(plan))
+    assert main([command, str(outputs / "tiny")]) == 2
+    said = capsys.readouterr().err
+    assert "its runs lack context. Plan it again: python sweep.py name=tiny stale=keep" in said
+    assert said.count("\n") == 1
+    Drive(plans, outputs, Options(), lambda runs, files: []).write_plans()
+    assert main(["status", str(outputs / "tiny")]) == 0

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from dsa.study.claim import CLAIM, read
 from dsa.study.queue import QUEUED
-from dsa.study.store import STUDY, state
+from dsa.study.store import planned, state
 
 SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
 
@@ -29,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         commands.add_parser(name, help=text).add_argument("folder", type=Path, help="outputs/<study>")
     given = parser.parse_args(arguments)
-    if not (given.folder / STUDY).exists():
-        print(
-            f"error: {given.folder}: no study.json there. Give the folder of a study, outputs/<study>.", file=sys.stderr
-        )
+    try:
+        planned(given.folder)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     commanded = {"status": status, "time": again, "conclude": end, "sync": upload, "browse": browse}
     return commanded[given.command](given.folder)
@@ -43,7 +43,7 @@ def status(folder: Path) -> int:
     rows: dict[str, Counter[str]] = {}
     active: list[str] = []
     seen: set[tuple[str, str]] = set()
-    for run in read(folder / STUDY)["runs"]:
+    for run in planned(folder)["runs"]:
         counts = rows.setdefault("dense base" if run["role"] == "base" else run["label"], Counter())
         if run["run_id"] is None:
             counts["not applicable"] += 1

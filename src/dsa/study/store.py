@@ -3,16 +3,18 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
+from dsa.config import config_dir
 from dsa.study.claim import given_up, read, working
 from dsa.study.queue import queued
 from dsa.training.provenance import code_fingerprint
 from dsa.training.result import FILE, RunResult, read_result
 
 STUDY = "study.json"
+OF_A_RUN = {"label", "role", "kind", "context", "seq_len", "seed", "run_id", "config_hash", "study"}
 
 State = Literal["done", "failed", "running", "queued", "stale", "interrupted", "missing"]
 
@@ -75,10 +77,30 @@ class Finished:
         return None
 
 
+def planned(folder: Path) -> dict[str, Any]:
+    """The plan in a study's folder.
+
+    Raises:
+        ValueError: there is none, or other code wrote it, without something that is needed now.
+    """
+    plan = read(folder / STUDY)
+    if not plan:
+        raise ValueError(f"{folder}: no {STUDY} there. Give the folder of a study, outputs/<study>.")
+    lacking = sorted(set().union(*(OF_A_RUN - run.keys() for run in plan["runs"])))
+    if lacking:
+        shipped = (config_dir() / "study" / f"{plan['name']}.yaml").exists()
+        again = f"python sweep.py {'study' if shipped else 'name'}={plan['name']} stale=keep"
+        raise ValueError(
+            f"{folder / STUDY}: older code planned it, its runs lack {', '.join(lacking)}. Plan it again: {again}, "
+            "with the lists that you gave before; stale=keep accepts the results that are there."
+        )
+    return plan
+
+
 def gather(folder: Path, stale: str) -> None:
     """Link what a study shares into its folder: runs that another study trained, and dense controls."""
     known = Finished(folder.parent)
-    for run in read(folder / STUDY)["runs"]:
+    for run in planned(folder)["runs"]:
         if run["run_id"] is None or run["role"] == "base":
             continue
         target = folder / run["run_id"]

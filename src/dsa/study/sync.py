@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dsa.config import choice
 from dsa.study.claim import read, write
-from dsa.study.store import STUDY, sound
+from dsa.study.store import planned, sound
 from dsa.training.dashboard import final_values, flat
 from dsa.training.mirrors import WandbMirror
 from dsa.training.plan import SHARED
@@ -54,15 +54,15 @@ def sync(folder: Path, mode: str = "auto") -> Synced:
 
 def runs_of(folder: Path) -> Iterator[tuple[Path, str, str]]:
     """A study's run folders with a result, then those of its dense runs: with label and group."""
-    plan = read(folder / STUDY)
+    plan = planned(folder)
     own = f"{plan['name']} {plan['created']}"
     seen: set[Path] = set()
     for home, group in ((folder, own), (folder.parent / SHARED, SHARED)):
-        for planned in plan["runs"]:
-            run = home / str(planned["run_id"])
+        for one in plan["runs"]:
+            run = home / str(one["run_id"])
             if run not in seen and (run / FILE).exists():
                 seen.add(run)
-                yield run, planned["kind"] if planned["role"] == "base" else planned["label"], group
+                yield run, one["kind"] if one["role"] == "base" else one["label"], group
 
 
 def fingerprint(run: Path, mode: str) -> str:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from dsa.build import build_data, instantiate
 from dsa.model import Pass
 from dsa.study.claim import read, write
-from dsa.study.store import STUDY, sound
+from dsa.study.store import planned, sound
 from dsa.training.fit import make_trainer
 from dsa.training.load import load_run
 from dsa.training.measure import Contention, inference, milliseconds
@@ -35,7 +35,7 @@ def time_study(folder: Path, again: bool = False) -> None:
     Args:
         again: time even so.
     """
-    plan, known = read(folder / STUDY), read(folder / FILE)
+    plan, known = planned(folder), read(folder / FILE)
     out: dict[str, Any] = {}
     for length in plan["seq_len"]:
         ready = finished_runs(folder, plan, length)
