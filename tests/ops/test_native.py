@@ -419,7 +419,7 @@ def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, time, keys,
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
     wanted = reference.attend(*exact, selection)[0]
     for got, want in zip(grads, torch.autograd.grad((wanted * randoms(*out.shape, seed=1)).sum(), exact), strict=True):
-        assert far(got, want) < 1e-5
+        assert far(got, want) < 3e-5
 
 
 @pytest.mark.parametrize("broken", ["key", "value", "query", "grad"])

@@ -2,8 +2,7 @@
 //
 // One (batch, head) at a time: its keys are packed in tiles of a few MB together with what is added to them, and all
 // queries, ROWS at a time, pass over a tile before the next one comes.
-#include "multiply.h"
-#include "plan.h"
+#include "slopes.h"
 
 struct Backward : Attend {
   Plan plan;
@@ -14,13 +13,11 @@ struct Backward : Attend {
 
 namespace {
 
-// One record per key: what a query needs of it lies in one page, and no two of these rows have equal low address bits.
-constexpr int64_t BACKWARD = 4 * P;  // k, v, dk, dv
-constexpr int64_t STRIP = ROWS * P;  // a row of each of ROWS queries
-
 // The keys of one tile.
+template <class Blocks>
 struct Tile {
-  float* records;  // [key, BACKWARD], zeros up to whole blocks
+  float* records;                     // [key, BACKWARD], zeros up to whole blocks
+  typename Blocks::Column* prepared;  // of each column of blocks, once known
   int64_t begin, end;
   std::vector<char> known;  // of each column of blocks: whether all its values are finite
 
@@ -41,16 +38,17 @@ struct Tile {
   float* first(const Block& block) const { return row(block.column * COLUMNS); }
   bool has(const Block& block) const { return block.column * COLUMNS >= begin && block.column * COLUMNS < end; }
 
-  // Whole blocks multiply by zeros what was not selected, which must not be infinite or NaN.
-  bool is_finite(const Block& block) {
-    char& answer = known[block.column - begin / COLUMNS];
-    if (answer < 0) {
+  // Its keys, prepared; null if they cannot be multiplied by the zeros of what was not selected, as infinity and NaN.
+  const typename Blocks::Column* column(const Block& block, const Blocks& blocks) {
+    const int64_t at = block.column - begin / COLUMNS;
+    if (known[at] < 0) {
       vf zero = {};
       for (int64_t s = 0; s < COLUMNS; s++)
         for (int64_t x = 0; x < 2 * P; x += W) zero += load(first(block) + s * BACKWARD + x) * 0.f;
-      answer = sum(zero) == 0.f;
+      known[at] = sum(zero) == 0.f;
+      if (known[at]) blocks.prepare(first(block), prepared + at);
     }
-    return answer;
+    return known[at] ? prepared + at : nullptr;
   }
 };
 
@@ -70,9 +68,6 @@ struct Listed {
   }
 };
 
-// The queries, of W beginning with the x-th, whose bits are set.
-inline vi those(uint32_t bits, int64_t x) { return ((splat_int(int32_t(bits >> x)) >> lanes()) & 1) != 0; }
-
 // Rows of ROWS queries, times `scale`; zeros where there are none.
 void read_strip(const Heads& from, int64_t b, int64_t h, int64_t t0, int64_t rows, float scale, float* to) {
   for (int64_t i = 0; i < ROWS; i++) {
@@ -84,36 +79,6 @@ void read_strip(const Heads& from, int64_t b, int64_t h, int64_t t0, int64_t row
 
 void fetch_strip(const Heads& of, int64_t b, int64_t h, int64_t t0, int64_t time) {
   for (int64_t t = t0; t < std::min(t0 + ROWS, time); t++) fetch(of.at(b, h, t), D);
-}
-
-// [ROWS, P] as [P, ROWS].
-void turn(const float* from, float* to) {
-  for (int64_t i = 0; i < ROWS; i++)
-    for (int64_t d = 0; d < D; d++) to[d * ROWS + i] = from[i * P + d];
-}
-
-// What the gradients of ROWS queries need.
-struct Slopes {
-  float q[STRIP], q_turned[STRIP], grad[STRIP], grad_turned[STRIP], dq[STRIP], logsumexp[ROWS], delta[ROWS];
-};
-
-void backward_block(const Block& block, float* first, Slopes& s) {
-  alignas(64) float p[COLUMNS * ROWS], ds[COLUMNS * ROWS];
-  multiply<COLUMNS, ROWS>(p, ROWS, first, BACKWARD, 1, s.q_turned, ROWS, D, false);
-  multiply<COLUMNS, ROWS>(ds, ROWS, first + P, BACKWARD, 1, s.grad_turned, ROWS, D, false);
-  for (int64_t i = 0; i < ROWS; i += W) {
-    const vf logsumexp = load(s.logsumexp + i), delta = load(s.delta + i);
-    for (int64_t c = 0; c < COLUMNS; c++) {
-      float *probability = p + c * ROWS + i, *slope = ds + c * ROWS + i;
-      const vi chosen = those(block.chosen[c], i);
-      const vf e = exponential(load(probability) - logsumexp);
-      store(slope, chosen ? e * (load(slope) - delta) : vf{});
-      store(probability, chosen ? e : vf{});
-    }
-  }
-  multiply<ROWS, P>(s.dq, P, ds, 1, ROWS, first, BACKWARD, COLUMNS, true);
-  multiply<COLUMNS, P>(first + 2 * P, BACKWARD, ds, ROWS, 1, s.q, P, ROWS, true);
-  multiply<COLUMNS, P>(first + 3 * P, BACKWARD, p, ROWS, 1, s.grad, P, ROWS, true);
 }
 
 void backward_keys(const int32_t* index, int64_t n, float* rows, int64_t i, Slopes& s) {
@@ -139,103 +104,119 @@ void backward_keys(const int32_t* index, int64_t n, float* rows, int64_t i, Slop
   for (int x = 0; x < R::N; x++) store(s.dq + i * P + x * W, dq.x[x]);
 }
 
+// One head's gradients by one part of its keys.
+// Only this unit adds to the gradients of its keys, in the order of the queries: the same bits on every run.
+// (Gathering from the transposed selection instead, without scattering, was measured 1.3 to 2 times slower.)
+template <class Blocks>
+void backward_unit(const Backward& a, int64_t unit, float* memory) {
+  const Plan& plan = a.plan;
+  const int64_t tiles = a.tiles(), time = a.time;
+  const float scale = 1.f / std::sqrt(float(HEAD_DIM));
+  const int64_t part = unit % a.parts, h = unit / a.parts % a.heads, b = unit / a.parts / a.heads;
+  const int64_t row = a.row(b, h);
+  const Slots slots(a, row);
+  const Block* all_blocks = plan.blocks + row * strips(a) * plan.most;
+  const int32_t* block_counts = plan.block_counts + row * strips(a);
+  const float* logsumexp = a.logsumexp + (b * a.heads + h) * time;
+  float* const delta = memory + a.tile * BACKWARD;
+  Tile<Blocks> tile{memory, (typename Blocks::Column*)(delta + round_up(time, 16)), 0, 0, {}};
+  const int64_t first = part * tiles / a.parts, end = (part + 1) * tiles / a.parts;
+  Heads grad_q = a.grad_q;
+  grad_q.data += part * a.part_stride;
+
+  double grad_sink = 0;
+  for (int64_t t = 0; t < time; t++) {
+    const R out = R::read(a.out.at(b, h, t)), grad = R::read(a.grad_out.at(b, h, t));
+    vf product = {};
+    for (int x = 0; x < R::N; x++) product += out.x[x] * grad.x[x];
+    delta[t] = sum(product);
+    if (a.sink && part == 0) grad_sink -= std::exp(a.sink[h] - logsumexp[t]) * delta[t];
+  }
+  a.grad_sink[unit] = float(grad_sink);
+
+  alignas(64) Slopes s;
+  Blocks whole;
+  for (int64_t n = first; n < end; n++) {
+    tile.read(a, b, h, n);
+    float* rows = tile.records - tile.begin * BACKWARD;
+    for (int64_t strip = 0; strip < strips(a); strip++) {
+      const int64_t t0 = strip * ROWS, count = std::min(ROWS, time - t0);
+      const Block* blocks = all_blocks + strip * plan.most;
+      bool idle = n > first;
+      for (int64_t t = t0; idle && t < t0 + count; t++) idle = slots.begin(n, t) == slots.end(n, t);
+      for (int32_t j = 0; idle && j < block_counts[strip]; j++) idle = !tile.has(blocks[j]);
+      if (idle) continue;
+      fetch_strip(a.q, b, h, t0 + ROWS, time);
+      fetch_strip(a.grad_out, b, h, t0 + ROWS, time);
+      if (n > first) fetch_strip(grad_q, b, h, t0 + ROWS, time);
+      read_strip(a.q, b, h, t0, count, scale, s.q);
+      read_strip(a.grad_out, b, h, t0, count, 1.f, s.grad);
+      if (n == first) memset(s.dq, 0, sizeof s.dq);
+      else read_strip(grad_q, b, h, t0, count, 1.f / scale, s.dq);
+      for (int64_t i = 0; i < ROWS; i++) {
+        s.logsumexp[i] = i < count ? logsumexp[t0 + i] : 0.f;
+        s.delta[i] = i < count ? delta[t0 + i] : 0.f;
+      }
+      bool begun = false, usable = false;
+      for (int32_t j = 0; j < block_counts[strip]; j++) {
+        const Block& block = blocks[j];
+        if (!tile.has(block)) continue;
+        if (!begun) {
+          begun = true;
+          usable = finite(s.q, STRIP) && finite(s.grad, STRIP);
+          if (usable) whole.begin(s);
+        }
+        const typename Blocks::Column* column = usable ? tile.column(block, whole) : nullptr;
+        if (column) {
+          whole.add(block, tile.first(block), column, s);
+          continue;
+        }
+        for (int64_t i = 0; i < count; i++) {
+          const Listed some(block, i);
+          if (some.n) backward_keys(some.index, some.n, rows, i, s);
+        }
+      }
+      if (usable) whole.end(s);
+      for (int64_t i = 0; i < count; i++) {
+        const int64_t t = t0 + i, from = slots.begin(n, t), size = slots.end(n, t) - from;
+        const int32_t* rest = block_counts[strip] ? plan.rest + (row * time + t) * a.slots : slots.at(t, 0);
+        if (size) backward_keys(rest + from, size, rows, i, s);
+        R dq = R::read_padded(s.dq + i * P);
+        for (vf& x : dq.x) x *= scale;
+        dq.write(grad_q.at(b, h, t));
+      }
+    }
+    for (int64_t s = tile.begin; s < tile.end; s++) {
+      R::read_padded(tile.row(s) + 2 * P).write(a.grad_k.at(b, h, s));
+      R::read_padded(tile.row(s) + 3 * P).write(a.grad_v.at(b, h, s));
+    }
+  }
+}
+
+template <class Blocks>
+void backward_units(const Backward& a) {
+  parallel(int(a.threads), a.batch * a.heads * a.parts, [&](int64_t unit, int thread) {
+    backward_unit<Blocks>(a, unit, a.scratch + thread * a.scratch_per_thread);
+  });
+}
+
 }  // namespace
 
 extern "C" int64_t columns_of_a_block() { return COLUMNS; }
 extern "C" int64_t rows_of_a_strip() { return ROWS; }
 extern "C" int64_t bytes_of_a_block() { return sizeof(Block); }
 extern "C" int64_t blocks_of_a_strip(int64_t keys, int64_t slots) { return most_blocks(keys, slots); }
-extern "C" int64_t backward_scratch(int64_t tile, int64_t time) { return round_up(tile * BACKWARD + time, 16); }
+extern "C" int64_t backward_scratch(int64_t tile, int64_t time) {
+  const int64_t prepared = on_matrix_unit() ? sizeof(MatrixBlocks::Column) : sizeof(VectorBlocks::Column);
+  return round_up(tile * BACKWARD + round_up(time, 16) + tile / COLUMNS * (prepared / sizeof(float)), 16);
+}
 
 // dv = P^T do, ds = P (do v^T - delta), dq = ds k, dk = ds^T q, with P made anew from the log-sum-exp.
-// Only this unit adds to the gradients of its keys, in the order of the queries: the same bits on every run.
-// (Gathering from the transposed selection instead, without scattering, was measured 1.3 to 2 times slower.)
 extern "C" void attend_backward(const Backward* args) {
   const Backward& a = *args;
-  const Plan& plan = a.plan;
   parallel(int(a.threads), a.batch * a.groups * strips(a), [&](int64_t unit, int) {
-    plan_strip(a, plan, unit / strips(a), unit % strips(a));
+    plan_strip(a, a.plan, unit / strips(a), unit % strips(a));
   });
-  const int64_t tiles = a.tiles(), time = a.time;
-  const float scale = 1.f / std::sqrt(float(HEAD_DIM));
-  parallel(int(a.threads), a.batch * a.heads * a.parts, [&](int64_t unit, int thread) {
-    const int64_t part = unit % a.parts, h = unit / a.parts % a.heads, b = unit / a.parts / a.heads;
-    const int64_t row = a.row(b, h);
-    const Slots slots(a, row);
-    const Block* all_blocks = plan.blocks + row * strips(a) * plan.most;
-    const int32_t* block_counts = plan.block_counts + row * strips(a);
-    const float* logsumexp = a.logsumexp + (b * a.heads + h) * time;
-    float* const memory = a.scratch + thread * a.scratch_per_thread;
-    float* const delta = memory + a.tile * BACKWARD;
-    Tile tile{memory, 0, 0, {}};
-    const int64_t first = part * tiles / a.parts, end = (part + 1) * tiles / a.parts;
-    Heads grad_q = a.grad_q;
-    grad_q.data += part * a.part_stride;
-
-    double grad_sink = 0;
-    for (int64_t t = 0; t < time; t++) {
-      const R out = R::read(a.out.at(b, h, t)), grad = R::read(a.grad_out.at(b, h, t));
-      vf product = {};
-      for (int x = 0; x < R::N; x++) product += out.x[x] * grad.x[x];
-      delta[t] = sum(product);
-      if (a.sink && part == 0) grad_sink -= std::exp(a.sink[h] - logsumexp[t]) * delta[t];
-    }
-    a.grad_sink[unit] = float(grad_sink);
-
-    alignas(64) Slopes s;
-    for (int64_t n = first; n < end; n++) {
-      tile.read(a, b, h, n);
-      float* rows = tile.records - tile.begin * BACKWARD;
-      for (int64_t strip = 0; strip < strips(a); strip++) {
-        const int64_t t0 = strip * ROWS, count = std::min(ROWS, time - t0);
-        const Block* blocks = all_blocks + strip * plan.most;
-        bool idle = n > first;
-        for (int64_t t = t0; idle && t < t0 + count; t++) idle = slots.begin(n, t) == slots.end(n, t);
-        for (int32_t j = 0; idle && j < block_counts[strip]; j++) idle = !tile.has(blocks[j]);
-        if (idle) continue;
-        fetch_strip(a.q, b, h, t0 + ROWS, time);
-        fetch_strip(a.grad_out, b, h, t0 + ROWS, time);
-        if (n > first) fetch_strip(grad_q, b, h, t0 + ROWS, time);
-        read_strip(a.q, b, h, t0, count, scale, s.q);
-        read_strip(a.grad_out, b, h, t0, count, 1.f, s.grad);
-        if (n == first) memset(s.dq, 0, sizeof s.dq);
-        else read_strip(grad_q, b, h, t0, count, 1.f / scale, s.dq);
-        for (int64_t i = 0; i < ROWS; i++) {
-          s.logsumexp[i] = i < count ? logsumexp[t0 + i] : 0.f;
-          s.delta[i] = i < count ? delta[t0 + i] : 0.f;
-        }
-        bool turned = false, whole = false;
-        for (int32_t j = 0; j < block_counts[strip]; j++) {
-          const Block& block = blocks[j];
-          if (!tile.has(block)) continue;
-          if (!turned) {
-            turned = true;
-            whole = finite(s.q, STRIP) && finite(s.grad, STRIP);
-            turn(s.q, s.q_turned);
-            turn(s.grad, s.grad_turned);
-          }
-          if (whole && tile.is_finite(block)) {
-            backward_block(block, tile.first(block), s);
-            continue;
-          }
-          for (int64_t i = 0; i < count; i++) {
-            const Listed some(block, i);
-            if (some.n) backward_keys(some.index, some.n, rows, i, s);
-          }
-        }
-        for (int64_t i = 0; i < count; i++) {
-          const int64_t t = t0 + i, from = slots.begin(n, t), size = slots.end(n, t) - from;
-          const int32_t* rest = block_counts[strip] ? plan.rest + (row * time + t) * a.slots : slots.at(t, 0);
-          if (size) backward_keys(rest + from, size, rows, i, s);
-          R dq = R::read_padded(s.dq + i * P);
-          for (vf& x : dq.x) x *= scale;
-          dq.write(grad_q.at(b, h, t));
-        }
-      }
-      for (int64_t s = tile.begin; s < tile.end; s++) {
-        R::read_padded(tile.row(s) + 2 * P).write(a.grad_k.at(b, h, s));
-        R::read_padded(tile.row(s) + 3 * P).write(a.grad_v.at(b, h, s));
-      }
-    }
-  });
+  if (on_matrix_unit()) backward_units<MatrixBlocks>(a);
+  else backward_units<VectorBlocks>(a);
 }

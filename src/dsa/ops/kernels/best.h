@@ -21,6 +21,7 @@ inline int64_t count_from(const float* value, int64_t n, float bound) {
 #if defined(__AVX512F__)
   int64_t count = 0;
   const __m512 b = _mm512_set1_ps(bound);
+#pragma GCC unroll 4
   for (int64_t i = 0; i < n; i += W)
     count += __builtin_popcount(
         _mm512_cmp_ps_mask(_mm512_loadu_ps(value + i), b, EXCEED ? _CMP_GT_OQ : _CMP_GE_OQ));
@@ -61,15 +62,18 @@ struct Candidates {
     int32_t low = ordered(-largest(-least)), high = ordered(largest(most)) + 1;
     // At least k candidates reach `low`, fewer than k reach `high`, or all of those at `low` stay.
     if (n > k) {
+      int64_t reach_low = n, reach_high = 0;
       for (int round = 0; int64_t(high) - low > 1; round++) {
         int32_t middle = low + int32_t((int64_t(high) - low) / 2);
-        if (round < 16) {  // halving the values first finds a gap between two candidates sooner
-          const float mean = 0.5f * unordered(low) + 0.5f * unordered(high - 1);
-          if (mean > unordered(low) && mean < unordered(high)) middle = ordered(mean);
+        if (round < 16) {  // a gap between two candidates is found sooner among the values, in proportion or by halves
+          const float share = round % 2 ? 0.5f : float(reach_low - k) / float(reach_low - reach_high);
+          const float between = (1 - share) * unordered(low) + share * unordered(high - 1);
+          if (between > unordered(low) && between < unordered(high)) middle = ordered(between);
         }
         const int64_t reach = count_from(value, n, unordered(middle));
         if (reach == k) return filter(unordered(middle), 0, true);
         (reach > k ? low : high) = middle;
+        (reach > k ? reach_low : reach_high) = reach;
       }
       const float bound = unordered(low);
       return filter(bound, k - count_from<true>(value, n, bound), false);
@@ -100,9 +104,12 @@ struct Candidates {
   }
 
   void drop_broken() {
-    bool any = false;
-    for (int64_t i = 0; i < n; i++) any |= value[i] != value[i];
-    if (!any) return;
+    for (int64_t i = 0; i < W; i++) value[n + i] = 0;
+    vi any = {};
+    for (int64_t i = 0; i < n; i += W) any |= load(value + i) != load(value + i);
+    bool met = false;
+    for (int i = 0; i < W; i++) met |= any[i] != 0;
+    if (!met) return;
     int64_t kept = 0;
     for (int64_t i = 0; i < n; i++) {
       if (value[i] != value[i]) continue;

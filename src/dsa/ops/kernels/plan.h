@@ -1,12 +1,18 @@
 // Which selected pairs are computed in blocks of ROWS queries x COLUMNS keys, and which one by one.
 //
-// A block that holds ENOUGH selected pairs is computed whole, under masks; the others' keys stay in lists.
+// A block that holds enough selected pairs is computed whole, under masks; the others' keys stay in lists.
 #pragma once
 #include <vector>
 #include "attend.h"
+#include "matrix.h"
 
-constexpr int64_t ROWS = 32, COLUMNS = 16;
-constexpr int64_t ENOUGH = ROWS * COLUMNS / 3;  // measured: from about this density on the whole block is faster
+constexpr int64_t ROWS = 32, COLUMNS = 32;
+
+// Whether blocks are computed on the matrix unit.
+inline bool on_matrix_unit() { return D % 32 == 0 && matrix_unit(); }
+
+// Measured: from about this density on the whole block is faster.
+inline int64_t enough() { return ROWS * COLUMNS / (on_matrix_unit() ? 6 : 3); }
 
 struct Block {
   int32_t column;            // its first key is column * COLUMNS
@@ -25,12 +31,12 @@ struct Plan {
 inline int64_t strips(const Attend& a) { return (a.time + ROWS - 1) / ROWS; }
 
 inline int64_t most_blocks(int64_t keys, int64_t slots) {
-  return std::min((keys + COLUMNS - 1) / COLUMNS, ROWS * slots / ENOUGH);
+  return std::min((keys + COLUMNS - 1) / COLUMNS, ROWS * slots / enough());
 }
 
 // One strip of ROWS queries.
 inline void plan_strip(const Attend& a, const Plan& plan, int64_t row, int64_t strip) {
-  const int64_t from = strip * ROWS, to = std::min(from + ROWS, a.time), columns = (a.keys + COLUMNS - 1) / COLUMNS;
+  const int64_t needed = enough(), from = strip * ROWS, to = std::min(from + ROWS, a.time), columns = (a.keys + COLUMNS - 1) / COLUMNS;
   const int32_t* positions = a.positions + row * a.time * a.slots;
   const int32_t* counts = a.counts + row * a.time;
   // Pairs of each column, counted in four places: neighbours, mostly of one column, need not wait for each other.
@@ -43,7 +49,7 @@ inline void plan_strip(const Attend& a, const Plan& plan, int64_t row, int64_t s
   std::vector<int32_t> place(columns);  // of a column's block among the strip's, from 1
   int32_t n = 0;
   for (int64_t c = 0; c < columns; c++)
-    if (pairs[4 * c] + pairs[4 * c + 1] + pairs[4 * c + 2] + pairs[4 * c + 3] >= ENOUGH) {
+    if (pairs[4 * c] + pairs[4 * c + 1] + pairs[4 * c + 2] + pairs[4 * c + 3] >= needed) {
       blocks[n] = Block{int32_t(c), {}};
       place[c] = ++n;
     }

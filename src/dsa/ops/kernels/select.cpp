@@ -35,7 +35,7 @@ namespace {
 constexpr int64_t UNIT = 32;      // queries per unit of work
 constexpr int64_t TEAM = 16;      // queries that pass over a zone together
 constexpr int64_t CHUNK = 256;    // units scored before they are compared
-constexpr int64_t SAMPLE = 1024;  // keys
+constexpr int64_t SAMPLE = 1024;  // keys at most, an eighth of what there is
 
 int64_t chunk_of(int64_t pool) { return pool == 1 ? CHUNK : 64; }
 
@@ -139,6 +139,17 @@ class Worker {
     if (at > i * a.slots && kept[at - 1] > position) in_order[i] = false;
   }
 
+  // All that a query found in a zone, which is in order.
+  void put_found(const Query& q, Place place) {
+    const int64_t i = q.t - from, at = i * a.slots + used[i], n = q.found.n;
+    const int32_t *__restrict index = q.found.index, step = int32_t(place.step), origin = int32_t(place.origin);
+    int32_t* __restrict to = kept + at;
+    for (int64_t j = 0; j < n; j++) to[j] = index[j] * step + origin;
+    if (a.scores) memcpy(kept_scores + at, q.found.value, n * sizeof(float));
+    if (n > 0 && used[i] > 0 && to[-1] > to[0]) in_order[i] = false;
+    used[i] += n;
+  }
+
   void take_forced(const Zone& zone) {
     for (int64_t t = from; t < to; t++) {
       const int64_t at = b * a.time + t, skipped = zone.count[at] - zone.keep[at];
@@ -202,6 +213,10 @@ class Worker {
       Query& q = team[i];
       q.found.keep(q.keep);
       broken[q.t - from] += q.found.broken;
+      if (zone.unit == 1) {
+        put_found(q, place);
+        continue;
+      }
       for (int64_t j = 0; j < q.found.n; j++) {
         const int64_t unit = q.found.index[j] * place.step + place.origin;
         for (int64_t token = 0; token < zone.unit; token++) put(q.t, unit * zone.unit + token, q.found.value[j]);
@@ -218,8 +233,8 @@ class Worker {
       keep = std::max(keep, team[i].keep);
     }
     const int64_t seen = x1 - x0;
-    if (a.pool > 1 || seen < 4 * SAMPLE || seen < 4 * keep) return false;
-    const int64_t runs = SAMPLE / RUN;
+    if (a.pool > 1 || seen < 3 * keep || seen < 16 * RUN) return false;
+    const int64_t runs = std::clamp<int64_t>(seen / 8 / RUN, 4, SAMPLE / RUN), size = runs * RUN;
     for (int64_t i = 0; i < n; i += QUERIES) {
       for (int64_t r = 0; r < runs; r++) {
         const int64_t x = (x0 + (seen - RUN) * r / (runs - 1)) / W * W;
@@ -227,9 +242,9 @@ class Worker {
       }
     }
     for (int64_t i = 0; i < n; i++) {
-      Candidates trial{sample + i * (SAMPLE + W), sample_index, SAMPLE};
-      const double expected = double(team[i].keep) * SAMPLE / double(team[i].x1 - team[i].x0);
-      trial.keep(std::min(SAMPLE - 1, int64_t(expected + 3 * std::sqrt(expected)) + 3));
+      Candidates trial{sample + i * (SAMPLE + W), sample_index, size};
+      const double expected = double(team[i].keep) * size / double(team[i].x1 - team[i].x0);
+      trial.keep(std::min(size - 1, int64_t(expected + 3 * std::sqrt(expected)) + 3));
       float bound = INF;
       for (int64_t j = 0; j < trial.n; j++) bound = std::min(bound, trial.value[j]);
       team[i].bound = trial.n ? bound : -INF;
