@@ -22,6 +22,7 @@ examples = settings(deadline=None, max_examples=30, suppress_health_check=list(H
 @pytest.fixture(
     params=[
         "native",
+        pytest.param("-mno-amx-bf16", marks=pytest.mark.slow),
         pytest.param("-march=haswell", marks=pytest.mark.slow),
         pytest.param("-march=x86-64", marks=pytest.mark.slow),
         pytest.param("threads", marks=pytest.mark.slow),

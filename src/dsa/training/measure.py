@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from dsa.indexers import Indexer
 from dsa.model import Pass, SparseTransformer
-from dsa.ops import IndexFeatures, Rotation, cost
+from dsa.ops import IndexFeatures, Rotation, cost, native
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
@@ -60,6 +60,8 @@ def events(record: profile) -> Any:
 @contextmanager
 def quiet_profile(memory: bool = False) -> Iterator[profile]:
     """torch's profiler, without the lines it writes to the error stream whenever it starts and stops."""
+    if memory:
+        native.workspace.release()  # what the kernels kept from other calls counts too
     sys.stderr.flush()
     error_stream, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -24,6 +24,7 @@ from dsa.ops.native.arguments import (
     structure,
     tile_keys,
     units,
+    workspace,
 )
 
 FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
@@ -153,10 +154,11 @@ def run_backward(
     parts = min(parts, -(-keys // tile))
     memory, size = scratch(kernels.backward_scratch, threads, tile, time)
     bounds = room_for_bounds(positions, keys, tile)
-    rest, rest_counts = torch.empty_like(positions), torch.empty_like(counts)
+    rest = workspace.take("rest", positions.numel(), torch.int32)
+    rest_counts = torch.empty_like(counts)
     strips = batch * groups * -(-time // call(kernels.rows_of_a_strip))
     most = call(kernels.blocks_of_a_strip, i64(keys), i64(slots))
-    blocks = torch.empty(strips * most * call(kernels.bytes_of_a_block), dtype=torch.uint8)
+    blocks = workspace.take("blocks", strips * most * call(kernels.bytes_of_a_block), torch.uint8)
     block_counts = torch.empty(strips, dtype=torch.int32)
     sink = None if sink is None else single(sink)
     like, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
