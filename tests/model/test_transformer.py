@@ -139,3 +139,14 @@ def test_autocast_leaves_index_scores_in_float32(tokens):
 def test_an_impossible_number_is_refused_with_the_settings_name(tokens, override, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(")):
         build(override)(tokens)
+
+
+def test_the_profiler_sees_the_parts_of_the_attention(tokens):
+    from torch.profiler import ProfilerActivity, profile
+
+    model = build("selector.k=8")
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        model.run(tokens, Pass(teach=True))
+    counts = {event.key: event.count for event in seen.key_averages()}
+    for part in ("indexer", "select", "attend", "indexer_loss"):
+        assert counts.get(f"dsa/{part}") == len(model.blocks), part

@@ -2,12 +2,11 @@
 
 from abc import ABC, abstractmethod
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import even
-from dsa.ops import IndexFeatures
+from dsa.ops import IndexFeatures, own_dtypes
 from dsa.ops.rotary import Rotation
 
 
@@ -23,7 +22,7 @@ class Indexer(nn.Module, ABC):
 
         The language-model loss never trains the indexer, the indexer's loss never trains the backbone.
         """
-        with torch.autocast(x.device.type, enabled=False):
+        with own_dtypes(x):
             return self.score(x.detach().float(), rotary)
 
     def parameter_counts(self) -> tuple[int, int]:

@@ -1,5 +1,7 @@
 """Lightning indexer of DeepSeek-V3.2: a few small query heads, one shared key, signed head weights."""
 
+import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,7 +34,9 @@ class LightningIndexer(Indexer):
         self.key_norm = nn.LayerNorm(dim, eps=1e-6)
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        queries = rearrange(self.to_query(x), "b t (h d) -> b 1 t h d", h=self.heads)
-        keys = rearrange(self.key_norm(self.to_key(x)), "b s d -> b 1 s d")
-        weights = rearrange(self.to_weight(x), "b t h -> b 1 t h") * (self.heads * self.dim) ** -0.5
+        projections = [self.to_query.weight, self.to_key.weight, self.to_weight.weight]
+        queries, keys, weights = F.linear(x, torch.cat(projections)).split([len(p) for p in projections], -1)
+        queries = rearrange(queries, "b t (h d) -> b 1 t h d", h=self.heads)
+        keys = rearrange(self.key_norm(keys), "b s d -> b 1 s d")
+        weights = rearrange(weights, "b t h -> b 1 t h") * (self.heads * self.dim) ** -0.5
         return IndexFeatures(rotary(queries, self.rotary_dim), rotary(keys, self.rotary_dim), weights)

@@ -1,13 +1,15 @@
 """Attention over the keys that indexer, pattern, selector and precision choose together."""
 
+import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -91,7 +93,7 @@ class SparseAttention(nn.Module):
         if how.sparse:
             out, loss = self.attend_sparse(x, q, k, v, rotary, how)
         else:
-            with record_function("dsa/attend"):
+            with named("attend"):
                 out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             loss = self.warm_up(x, q.detach(), k.detach(), rotary) if how.teach else out.new_zeros(())
         return self.to_out(rearrange(out, "b h t d -> b t (h d)")), loss
@@ -101,11 +103,11 @@ class SparseAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         features, cast = self.index(x, rotary)
         context = self.context(x, how)
-        with record_function("dsa/select"):
+        with named("select"):
             selection = self.select(cast, q.detach(), k.detach(), context)
         groups = 1 if cast is None else cast.queries.shape[1]
         wants_target = (how.teach and cast is not None) or how.observe is not None
-        with record_function("dsa/attend"):
+        with named("attend"):
             if selection is None:
                 out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
             elif wants_target:
@@ -114,9 +116,10 @@ class SparseAttention(nn.Module):
                 out, _ = ops.attend(q, k, v, selection, backend=self.backend)
         if selection is None and wants_target:
             target = self.dense_attention(q, k, groups)
-        loss = out.new_zeros((), dtype=torch.float32)
         if how.teach and cast is not None:
             loss = self.teach(cast, target, selection)
+        else:
+            loss = out.new_zeros((), dtype=torch.float32)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
         if how.observe is not None:
@@ -144,14 +147,13 @@ class SparseAttention(nn.Module):
         """Index features before and after rounding to the precision's format."""
         if self.indexer is None:
             return None, None
-        with record_function("dsa/indexer"):
+        with named("indexer"):
             features = self.indexer(x, rotary)
             return features, self.precision.cast(features)
 
     def context(self, x: Float[Tensor, "batch time model"], how: Pass) -> SelectorContext:
-        time = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        seen, own = self.pattern.visible(time[:1]), self.pattern.own_budget(time[:1])
-        return SelectorContext(time, seen.expand_as(time), own.expand_as(time), how.progress, self.layer, how.step)
+        counts = by_position(self.pattern, *x.shape[:2], x.device)
+        return SelectorContext(*counts, how.progress, self.layer, how.step)
 
     @torch.no_grad()
     def select(self, cast: IndexFeatures | None, q: Tensor, k: Tensor, context: SelectorContext) -> Selection | None:
@@ -165,5 +167,20 @@ class SparseAttention(nn.Module):
         return ops.select(scorer, self.pattern.zones(), limit, trim, backend=self.backend)
 
     def teach(self, cast: IndexFeatures, target: TrueAttention, selection: Selection | None) -> Tensor:
-        with record_function("dsa/indexer_loss"):
+        with named("indexer_loss"):
             return ops.indexer_loss(cast, target, selection, backend=self.backend)
+
+
+@functools.lru_cache(maxsize=8)
+def by_position(
+    pattern: Pattern, batch: int, length: int, device: torch.device
+) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    """Positions, the keys that each sees, and how many of them the pattern keeps: the same in every layer and step."""
+    time = torch.arange(length, device=device)
+    seen, own = pattern.visible(time), pattern.own_budget(time)
+    return time.expand(batch, -1), seen.expand(batch, -1), own.expand(batch, -1)
+
+
+def named(part: str) -> AbstractContextManager[object]:
+    """Shows a part of the attention to the profiler, if one runs: the name alone costs as much as a small op."""
+    return record_function(f"dsa/{part}") if torch.autograd._profiler_enabled() else nullcontext()

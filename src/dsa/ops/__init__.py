@@ -8,6 +8,7 @@ from dsa.ops.dispatch import (
     dense_logsumexp,
     indexer_loss,
     keeps_everything,
+    own_dtypes,
     select,
 )
 from dsa.ops.rotary import Rotation
@@ -31,6 +32,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "keeps_everything",
+    "own_dtypes",
     "select",
     "visible",
 ]

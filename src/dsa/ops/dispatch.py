@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
 import torch
@@ -58,9 +59,10 @@ def serving(name: str, *given: Scorer | Tensor) -> ModuleType:
     return native if covered and native_runs() else blocked
 
 
-def own_dtypes(x: Tensor) -> torch.autocast:
+def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
     """No autocast: ops compute in float32 whatever surrounds them, or the precision group would mean nothing."""
-    return torch.autocast(x.device.type, enabled=False)
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def computes_selected_only(name: str, *given: Scorer | Tensor) -> bool:

@@ -23,14 +23,16 @@ class Rotation:
         size = x.shape[-1] if dim is None else dim
         if size == 0:
             return x
-        cosine, sine = (t.view(-1, *[1] * (x.dim() - 4), size // 2).to(x.dtype) for t in self.table(size))
-        a, b, rest = x[..., : size // 2], x[..., size // 2 : size], x[..., size:]
-        return torch.cat([a * cosine - b * sine, b * cosine + a * sine, rest], -1)
+        if size < x.shape[-1]:
+            return torch.cat([self(x[..., :size]), x[..., size:]], -1)
+        cosine, sine = (t.view(-1, *[1] * (x.dim() - 4), size).to(x.dtype) for t in self.table(size))
+        return x * cosine + x.roll(size // 2, -1) * sine
 
-    def table(self, dim: int) -> tuple[Float[Tensor, "time half"], Float[Tensor, "time half"]]:
-        """Cosine and sine of each position and pair."""
+    def table(self, dim: int) -> tuple[Float[Tensor, "time dim"], Float[Tensor, "time dim"]]:
+        """What each dimension and its partner in the other half count for, at each position."""
         if dim not in self.tables:
             frequency = self.base ** (-torch.arange(0, dim, 2, device=self.position.device) / dim)
             angle = self.position[:, None] * frequency
-            self.tables[dim] = angle.cos(), angle.sin()
+            cosine, sine = angle.cos(), angle.sin()
+            self.tables[dim] = torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
         return self.tables[dim]

@@ -58,24 +58,26 @@ class IndexerLoss(torch.autograd.Function):
         positions: Tensor, counts: Tensor,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad)
-        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
+        total, rows, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
         if wanted:
-            ctx.save_for_backward(*grads)
+            ctx.save_for_backward(rows, *grads)
             ctx.dtypes = [None if x is None else x.dtype for x in (queries, keys, weights)]
-        return loss
+        return total / rows
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        grads = [None if x is None else (x * grad).to(t) for x, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True)]
+        rows, *grads = ctx.saved_tensors
+        share = grad / rows
+        grads = [None if x is None else (x * share).to(t) for x, t in zip(grads, ctx.dtypes, strict=True)]
         return (*grads, *(None,) * 4)
 
 
 def run_loss(
     queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
     positions: Tensor, counts: Tensor, wanted: bool,
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
-    """The loss, and the gradients of queries, keys and weights if they are wanted."""
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+    """The sum over rows, how many rows count, and the sum's gradients by queries, keys and weights if wanted."""
     queries, keys = single(queries).contiguous(), single(keys)
     weights = None if weights is None else single(weights).contiguous()
     batch, groups, time, index_heads, index_dim = queries.shape
@@ -118,15 +120,10 @@ def run_loss(
     args.scratch = address(memory)
     if not call(kernels.indexer_loss, ctypes.byref(args), result=ctypes.c_bool):
         raise IndexError(f"indexer_loss: the selection holds positions outside the {length} keys.")
-    rows = valid.sum().clamp(min=1)
     if wanted:
         total = grad_keys[0] if args.parts == 1 else grad_keys.sum(0)
-        grads = (
-            grad_queries / rows,
-            total[..., :index_dim] / rows,
-            None if grad_weights is None else grad_weights / rows,
-        )
-    return loss.sum() / rows, grads
+        grads = (grad_queries, total[..., :index_dim], grad_weights)
+    return loss.sum(), valid.sum().clamp(min=1), grads
 
 
 def pack_rows(kernels: ctypes.CDLL, x: Tensor, index: int) -> Tensor:

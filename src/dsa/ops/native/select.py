@@ -1,7 +1,9 @@
 """Selecting on the fused CPU kernels."""
 
 import ctypes
+import functools
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -52,12 +54,9 @@ def scan(
     batch, time = limit.shape
     groups, block = groups_of(scorer), block_of(scorer)
     pool = block if isinstance(scorer, IndexFeatures) and scorer.pool == "max" else 1
-    every = spans(zones, limit, offset, first, block)
-    table = torch.stack([torch.stack([s.start, s.count, s.keep]) for s in every])
-    counts = sum((s.keep * s.unit for s in every), torch.zeros_like(every[0].keep))
-    slots = max(int(counts.max()), 1)
-    most = max((int(s.keep.max()) for s in every if not s.forced), default=0)
-
+    every, table, counts, slots, most = budgets(
+        tuple(zones), in_bytes(limit), (batch, time), offset, None if first is None else in_bytes(first), block
+    )
     library, features, packed = prepare(scorer, every, offset + time, statistics)
     threads = torch.get_num_threads()
     capacity = max(2 * most, most + 1024) + call(library.select_chunk, i64(pool))
@@ -66,8 +65,13 @@ def scan(
     positions = torch.empty(*shape, slots, dtype=torch.int32)
     broken = torch.empty(shape, dtype=torch.int32)
     rows = [torch.empty(*shape, slots), *(torch.empty(shape) for _ in range(3))] if statistics else []
+    row = table.stride(1) * table.element_size()
+    first_rows = range(table.data_ptr(), table.data_ptr() + 3 * row * len(every), 3 * row)
     zone_args = (ZoneArgs * len(every))(
-        *(ZoneArgs(*map(address, table[i]), s.step, s.forced, s.unit, *packed[s.step]) for i, s in enumerate(every))
+        *(
+            ZoneArgs(at, at + row, at + 2 * row, s.step, s.forced, s.unit, *packed[s.step])
+            for at, s in zip(first_rows, every, strict=True)
+        )
     )
     args = SelectArgs(
         ctypes.addressof(zone_args), len(every), features[0], batch, groups, time, offset, slots, pool, capacity,
@@ -76,7 +80,38 @@ def scan(
     )  # fmt: skip
     if call(library.select_keys, ctypes.byref(args)):
         report_broken(broken)
-    return Selection(positions, counts.int()[:, None].expand(shape).contiguous()), rows
+    return Selection(positions, counts.expand(shape).clone(memory_format=torch.contiguous_format)), rows
+
+
+class Budgets(NamedTuple):
+    """What the kernels are told of zones and budgets: it is the same for all layers, and mostly for all steps."""
+
+    every: list[Span]
+    table: Int[Tensor, "zone 3 batch time"]  # start, count and keep of every span
+    counts: Int[Tensor, "batch 1 time"]
+    slots: int
+    most: int  # keys that a query takes by score from one zone
+
+
+@functools.lru_cache(maxsize=8)
+def budgets(
+    zones: Zones, limit: bytes, shape: tuple[int, int], offset: int, first: bytes | None, block: int
+) -> Budgets:
+    """From tensors as bytes, so that equal ones find what was computed before."""
+    starts = None if first is None else from_bytes(first, shape[:1])
+    every = spans(zones, from_bytes(limit, shape), offset, starts, block)
+    table = torch.stack([torch.stack([s.start, s.count, s.keep]) for s in every])
+    counts = torch.stack([s.keep * s.unit for s in every]).sum(0)
+    most = max((int(s.keep.max()) for s in every if not s.forced), default=0)
+    return Budgets(every, table, counts.int()[:, None], max(int(counts.max()), 1), most)
+
+
+def in_bytes(x: Int[Tensor, "..."]) -> bytes:
+    return x.long().numpy().tobytes()
+
+
+def from_bytes(x: bytes, shape: tuple[int, ...]) -> Int[Tensor, "..."]:
+    return torch.frombuffer(bytearray(x), dtype=torch.long).view(shape)
 
 
 def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tuple[ctypes.CDLL, tuple, dict]:

@@ -1,0 +1,18 @@
+"""The rotary embedding against rotation of complex numbers."""
+
+import pytest
+import torch
+
+from dsa.ops import Rotation
+
+
+@pytest.mark.parametrize("dim", [None, 6, 2, 0])
+@pytest.mark.parametrize("rest", [(), (3,)])
+def test_each_pair_turns_by_its_position(dim, rest):
+    x = torch.randn(2, 4, 30, *rest, 8, dtype=torch.float64)
+    size = 8 if dim is None else dim
+    pairs = torch.complex(x[..., : size // 2], x[..., size // 2 : size])
+    angle = torch.arange(30.0)[:, None] * 100.0 ** (-2 * torch.arange(size // 2) / max(size, 1))
+    turned = pairs * torch.polar(torch.ones(()), angle).view(30, *[1] * len(rest), size // 2)
+    wanted = torch.cat([turned.real, turned.imag, x[..., size:]], -1)
+    torch.testing.assert_close(Rotation(30, 100.0)(x, dim), wanted, atol=1e-5, rtol=1e-5)
