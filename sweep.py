@@ -7,6 +7,8 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from dsa import mistakes
+
 LAUNCHERS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
     "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -33,4 +35,4 @@ def check_launcher(arguments: list[str]) -> None:
 if __name__ == "__main__":
     check_launcher(sys.argv)
     sys.argv.insert(1, "--multirun")  # or Hydra would explain a mistyped option in terms of a single run
-    main()
+    mistakes.run(main)

@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from dsa import mistakes
 from dsa.config import with_choices
 from dsa.training import RunFailed, train
 
@@ -25,4 +26,7 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        mistakes.run(main)
+    except RunFailed as failed:  # of a multirun
+        sys.exit(f"error: {failed}")

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from dsa.config import with_choices
+from dsa.mistakes import alternatives
 from dsa.study.share import at_length
 
 Load = Callable[[list[str]], DictConfig]  # overrides -> the whole configuration, Hydra's part included
@@ -67,16 +68,16 @@ class Composer:
         values = {key: value for key, value in layers.items() if key not in self.groups}
         seq_len = values.get("seq_len", cfg.seq_len)
         for key, value in values.items():
-            self.put(cfg, key, at_length(value, seq_len))
+            self.put(cfg, key, at_length(value, seq_len), choices)
         return with_choices(cfg, choices, [*self.extra, *(f"{key}={value}" for key, value in values.items())])
 
-    def put(self, cfg: DictConfig, key: str, value: Any) -> None:
+    def put(self, cfg: DictConfig, key: str, value: Any, choices: dict[str, Any]) -> None:
         try:
             OmegaConf.update(cfg, key, value, merge=True)
         except (ConfigAttributeError, ConfigKeyError) as error:
             group = key.split(".")[0]
-            option = f" of {group}={cfg.choices.get(group)}" if group in self.groups and "choices" in cfg else ""
-            raise ValueError(f"{key} = {value}: no such setting{option}. ({str(error).splitlines()[0]})") from error
+            option = f" of {group}={choices[group]}" if group in choices else ""
+            raise ValueError(f"{key} = {value}: no such setting{option}. {alternatives(error)}") from error
 
     def reaches_out(self, group: str, option: str) -> bool:
         """Whether an option changes more than its own group, as an experiment does; Hydra then composes it whole."""

@@ -9,6 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dsa.mistakes import sentence
 from dsa.study.composer import Load
 from dsa.study.drive import Dispatch
 from dsa.study.plan import PlannedRun
@@ -36,18 +37,12 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
             queue=queue if scheduler == "slurm" else None,
         )
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {in_one_line(error)}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         status = 2
     except (KeyboardInterrupt, SystemExit):
         print(f"stopped; to go on: {command_line()}", file=sys.stderr)
         status = 130
     sys.exit(status)
-
-
-def in_one_line(error: Exception) -> str:
-    """What was wrong, without Hydra's search path and line breaks."""
-    told = str(error).split("Config search path")[0]
-    return " ".join(told.replace("\n\t", ", ").replace(":, ", ": ").split())
 
 
 def workers(cfg: DictConfig) -> int:
