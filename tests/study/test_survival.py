@@ -40,6 +40,32 @@ def results(outputs: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in outputs.glob("*/*/result.json")}
 
 
+def test_a_run_that_another_study_trains_is_left_to_it(tiny, outputs):
+    (one,), (other,) = tiny(), tiny("name=other")
+    mine, theirs = (next(run for run in plan.runs if run.label == "h1d8") for plan in (one, other))
+    assert mine.config_hash == theirs.config_hash and mine.folder != theirs.folder
+    drives = [Drive([one], outputs, Options(wait=wait), lambda runs, files: []) for wait in (True, False)]
+    with claimed(theirs.folder):
+        assert [one.open([mine]) for one in drives] == [[], [mine]], "who does not wait may not count on it"
+        assert drives[0].under_way(mine)
+        assert work(drives[0].file(mine)) is None
+        assert results(outputs) == {}, "its turn came while the other trained it"
+    assert drives[0].open([mine]) == [mine], "given up without a result: trained here after all"
+    assert not drives[0].under_way(mine)
+
+
+@pytest.mark.slow
+def test_two_studies_started_together_train_what_they_share_once(outputs):
+    sweeps = [start(outputs, f"name={name}") for name in ("one", "two")]
+    for sweep in sweeps:
+        text, _ = sweep.communicate(timeout=300)
+        assert sweep.returncode == 0, text
+    found = [json.loads(file.read_text()) for file in outputs.glob("*/h?d8*/result.json")]
+    assert len(found) == 4
+    trained = [result["config_hash"] for result in found if not result["reused_from"]]
+    assert len(trained) == len(set(trained)) == 2
+
+
 def test_a_claim_keeps_others_away_until_it_ends(tmp_path):
     with claimed(tmp_path) as mine, claimed(tmp_path) as other:
         assert (mine, other) == (True, False)

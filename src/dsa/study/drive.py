@@ -12,7 +12,7 @@ from dsa.study.options import Options
 from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
 from dsa.study.progress import Watch
 from dsa.study.queue import QUEUED, queued
-from dsa.study.store import STUDY, Finished, forget_failure, gather, link, sound, state
+from dsa.study.store import STUDY, Finished, forget_failure, gather, link, sound, state, trained_elsewhere
 from dsa.study.submitit_queue import SubmititQueue
 from dsa.training.plan import Plan
 from dsa.training.run import keep_failure
@@ -20,6 +20,7 @@ from dsa.training.run import keep_failure
 Dispatch = Callable[[list[PlannedRun], list[Path]], list[str | None]]
 """Trains runs, given their files; answers with the reason of each that failed. It may raise, or leave runs undone."""
 
+LEFT = ("missing", "interrupted", "stale")  # states of runs that somebody has to train
 POLL = 1.0  # seconds between looks at runs that somebody else trains
 
 
@@ -160,8 +161,9 @@ class Drive:
                 self.fail(run, "killed", "its process died twice without a word: killed from outside, or it crashed.")
 
     def open(self, runs: list[PlannedRun]) -> list[PlannedRun]:
-        """Those that nobody has finished, failed at, or works on."""
-        return [run for run in runs if self.state(run) in ("missing", "interrupted", "stale")]
+        """Those that nobody has finished, failed at, or works on, in any study."""
+        self.link_finished()
+        return [run for run in runs if self.state(run) in LEFT and not self.lent(run)]
 
     def died_at(self, run: PlannedRun) -> bool:
         """Whether a process died at this run without getting any further."""
@@ -193,12 +195,20 @@ class Drive:
     def file(self, run: PlannedRun) -> Path:
         """The file from which a worker trains a run."""
         group = self.groups.get(run.study, run.study)
-        return write_job(run, self.options.timeout_minutes, self.marker(run), group)
+        return write_job(run, self.options.timeout_minutes, self.marker(run), group, self.options.wait)
 
     def await_others(self, runs: list[PlannedRun]) -> None:
-        """Wait for runs that another sweep trains, until they are done or given up."""
-        while any(self.state(run) in ("running", "queued") for run in runs):
+        """Wait for runs that another sweep trains, of this study or of another, until they are done or given up."""
+        while any(self.under_way(run) for run in runs):
             time.sleep(POLL)
+
+    def under_way(self, run: PlannedRun) -> bool:
+        now = self.state(run)
+        return now in ("running", "queued") or (now in LEFT and self.lent(run))
+
+    def lent(self, run: PlannedRun) -> bool:
+        """Whether another study trains it now, for which this one can wait."""
+        return self.options.wait and trained_elsewhere(run.folder)
 
     def base_failed(self, run: PlannedRun) -> bool:
         """Whether a dense run that this one stands on failed; the run then fails with it."""

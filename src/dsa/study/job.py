@@ -16,7 +16,7 @@ from dsa.config import digest, resolved
 from dsa.data import DataModule
 from dsa.study.claim import CLAIM, DEATHS, claimed, read
 from dsa.study.plan import PlannedRun
-from dsa.study.store import sound, state
+from dsa.study.store import sound, state, trained_elsewhere
 from dsa.training.plan import Plan
 from dsa.training.run import RunFailed, keep_failure, run
 from dsa.training.world import first_process
@@ -28,17 +28,21 @@ class TimedOut(Exception):
     """A run took longer than the study allows."""
 
 
-def write_job(planned: PlannedRun, timeout_minutes: float | None, stop: Path | None, group: str) -> Path:
+def write_job(
+    planned: PlannedRun, timeout_minutes: float | None, stop: Path | None, group: str, shared: bool = False
+) -> Path:
     """Put the planned run into its folder; returns the file a worker reads.
 
     Args:
         stop: a marker that a failed run leaves to keep the others from starting; None lets them start.
         group: of the run on a dashboard.
+        shared: leave the run to another study that trains it when its turn comes; somebody waits for that.
     """
     planned.folder.mkdir(parents=True, exist_ok=True)
     path = planned.folder / PLANNED
     content = {
         "kind": planned.kind,
+        "shared": shared,
         "timeout_minutes": timeout_minutes,
         "stop": None if stop is None else str(stop.resolve()),
         "config": resolved(planned.cfg)
@@ -53,11 +57,11 @@ def write_job(planned: PlannedRun, timeout_minutes: float | None, stop: Path | N
 def work(path: Path) -> str | None:
     """Train a planned run; the reason if it failed, and its folder tells it too unless that could not be written.
 
-    Nothing happens if the run is done, somebody else works on it, or the study was stopped.
+    Nothing happens if the run is done, somebody works on it, in this study or another, or the study was stopped.
     """
     job: Any = OmegaConf.load(path)
     cfg, stop = job.config, None if job.stop is None else Path(job.stop)
-    if stop is not None and stop.exists():
+    if (stop is not None and stop.exists()) or (job.shared and trained_elsewhere(path.parent)):
         return None
     if not first_process():  # of a run on several devices: the first one holds the claim and writes
         return attempt(cfg, job.kind, job.timeout_minutes)

@@ -58,6 +58,12 @@ def sound(folder: Path) -> RunResult | None:
         return None
 
 
+def trained_elsewhere(folder: Path) -> bool:
+    """Whether another study trains this very run now."""
+    same = folder.parent.parent.glob(f"*/*-{folder.name.rsplit('-', 1)[-1]}")
+    return any(working(other) for other in same if other != folder)
+
+
 class Finished:
     """Finished runs below an output folder, by the hash of their configuration."""
 
