@@ -150,3 +150,16 @@ def test_the_profiler_sees_the_parts_of_the_attention(tokens):
     counts = {event.key: event.count for event in seen.key_averages()}
     for part in ("indexer", "select", "attend", "indexer_loss"):
         assert counts.get(f"dsa/{part}") == len(model.blocks), part
+
+
+@pytest.mark.parametrize("short", [0, 20, 63])
+def test_one_query_that_drops_a_key_makes_the_attention_sparse(tokens, short):
+    model = build("pattern=causal", "selector.k=64")
+    dense, _ = model.run(tokens, Pass(sparse=False))
+    limit = torch.arange(1, 65).expand(2, 64).clone()
+    limit[1, short] -= 1
+    for attention in model.attentions():
+        attention.selector.limit = lambda context: limit
+    difference = (model(tokens) - dense).abs().amax(-1)
+    assert difference[1, short] > 1e-4
+    assert difference[0].max() < 1e-4

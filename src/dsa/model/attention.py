@@ -160,7 +160,7 @@ class SparseAttention(nn.Module):
         """The selection, or None if every query keeps every earlier key."""
         limit = self.selector.limit(context)
         trim = self.selector.trim if self.selector.trims else None
-        if trim is None and bool((torch.minimum(limit, context.visible) > context.time).all()):
+        if trim is None and keeps_every_key(limit, context):
             return None
 
         scorer = self.selector.scorer(cast, lambda: self.dense_attention(q, k), context)
@@ -169,6 +169,13 @@ class SparseAttention(nn.Module):
     def teach(self, cast: IndexFeatures, target: TrueAttention, selection: Selection | None) -> Tensor:
         with named("indexer_loss"):
             return ops.indexer_loss(cast, target, selection, backend=self.backend)
+
+
+def keeps_every_key(limit: Int[Tensor, "batch time"], context: SelectorContext) -> bool:
+    """Whether every query keeps every earlier key. The last one has most: mostly its number alone answers."""
+    if int(limit[0, -1]) < limit.shape[1]:
+        return False
+    return bool((torch.minimum(limit, context.visible) > context.time).all())
 
 
 @functools.lru_cache(maxsize=8)

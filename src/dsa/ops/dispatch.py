@@ -42,7 +42,7 @@ def native_runs() -> bool:
     return reason is None
 
 
-def serving(name: str, *given: Scorer | Tensor) -> ModuleType:
+def serving(name: str, *given: Scorer | Tensor | torch.device) -> ModuleType:
     """The backend that a call gets: the one that is named, or the fused kernels wherever they cover the call.
 
     Raises:
@@ -83,7 +83,7 @@ def select(
     """The keys each query keeps: see `dsa.ops.reference.select`. `zones` may differ by group."""
     if trim is not None and block_of(scorer) > 1:
         raise ValueError("select: a trim rule sees token scores; it cannot be combined with blocks of tokens.")
-    ops = serving(backend, scorer, torch.empty(0, device=limit.device))
+    ops = serving(backend, scorer, limit.device)
     with torch.no_grad(), own_dtypes(limit):
         if isinstance(zones[0], Zone):
             return ops.select(scorer, zones, limit, trim, offset, first)

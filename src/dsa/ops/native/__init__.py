@@ -38,8 +38,10 @@ def unavailable() -> str | None:
     return None
 
 
-def supports(given: Scorer | Tensor) -> bool:
+def supports(given: Scorer | Tensor | torch.device) -> bool:
     """Whether these kernels cover a scorer or a tensor: on the CPU, float32 or narrower, accumulated in float32."""
+    if isinstance(given, torch.device):
+        return given.type == "cpu"
     if isinstance(given, Tensor):
         return given.device.type == "cpu" and given.dtype in (torch.float32, torch.bfloat16, torch.float16)
     if isinstance(given, IndexFeatures):

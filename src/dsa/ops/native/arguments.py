@@ -23,7 +23,7 @@ def structure(name: str, fields: str, **types: Any) -> type[ctypes.Structure]:
 
 
 def heads(x: Tensor) -> Any:
-    return Heads(x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
+    return Heads(x.data_ptr(), *x.stride()[:3])
 
 
 def address(x: Tensor | None) -> int | None:

@@ -41,9 +41,8 @@ def select(
     Raises:
         FloatingPointError: a key that competes has a score that is not a number.
     """
-    with torch.no_grad():
-        selection, rows = scan(scorer, zones, limit, offset, first, statistics=trim is not None)
-        return selection if trim is None else trimmed(trim, selection, *rows)
+    selection, rows = scan(scorer, zones, limit, offset, first, statistics=trim is not None)
+    return selection if trim is None else trimmed(trim, selection, *rows)
 
 
 def scan(
