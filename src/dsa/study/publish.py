@@ -91,8 +91,8 @@ def send(mirror: WandbMirror, folder: Path) -> None:
     artifact = wandb.Artifact(wandb_id(f"{folder.resolve().name}-report"), type="report")
     for name in (REPORT, VERDICT, CSV, PARQUET):
         artifact.add_file(str(folder / name))
-    if (folder / FOLDER).exists():
-        artifact.add_dir(str(folder / FOLDER), name=FOLDER)
+    for picture in sorted((folder / FOLDER).glob("*")):  # add_dir would announce itself on the terminal
+        artifact.add_file(str(picture), name=f"{FOLDER}/{picture.name}")
     mirror.run.log_artifact(artifact)
 
 
