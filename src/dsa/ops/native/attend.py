@@ -64,30 +64,25 @@ def attend_with_target(
     groups: int = 1,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `reference.attend_with_target`; the target holds the mass of the selection where there is room for it."""
-    parts = room_for_mass(q, k, selection, groups)
-    out, logsumexp = Attend.apply(q, k, v, None, *kernel_indices(selection), parts)
-    mass = None if parts is None else SelectedMass(parts, selection)
+    sums = room_for_mass(q, k, selection, groups)
+    out, logsumexp = Attend.apply(q, k, v, None, *kernel_indices(selection), sums)
+    mass = None if sums is None else SelectedMass(sums, selection)
     return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, mass)
 
 
 def room_for_mass(
     q: Tensor, k: Tensor, selection: Selection, groups: int
-) -> Float[Tensor, "part batch time padded"] | None:
-    """For the probabilities summed over heads, in one part a group or more, so that all threads have work.
+) -> Float[Tensor, "group batch time padded"] | None:
+    """For the probabilities summed over each group's heads.
 
     None where they would be too many, the selection's groups are others, or the kernel meets a row's keys in several
     tiles.
     """
     batch, own_groups, time, slots = selection.positions.shape
-    heads_, keys = q.shape[1], k.shape[2]
-    if own_groups != groups or tile_keys(keys, k.shape[3], 2, FORWARD_TILE) < keys:
+    keys, dim = k.shape[2:]
+    if own_groups != groups or tile_keys(keys, dim, 2, FORWARD_TILE) < keys:
         return None
-    parts = next(
-        n
-        for n in range(groups, heads_ + 1, groups)
-        if heads_ % n == 0 and n * batch >= min(torch.get_num_threads(), heads_ * batch)
-    )
-    shape = (parts, batch, time, -(-slots // 16) * 16)
+    shape = (groups, batch, time, -(-slots // 16) * 16)
     return torch.empty(shape) if 4 * math.prod(shape) <= KEPT_MASS else None
 
 
