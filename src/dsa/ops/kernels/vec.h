@@ -95,8 +95,7 @@ inline vf sums(vf* a) {
 
 // e^x to 2 ulp; 0 below -87.3, infinity above 88.7, NaN for NaN.
 inline vf exponential(vf x) {
-  vf y = x > 89.f ? splat(89.f) : x;
-  y = y < -89.f ? splat(-89.f) : y;
+  const vf y = x > 89.f ? splat(89.f) : x;
   const vf shifted = y * 1.44269504f + 12582912.f;  // the low bits now hold round(x / ln 2)
   const vf n = shifted - 12582912.f;
   const vf r = (y - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -107,8 +106,13 @@ inline vf exponential(vf x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask((__m512)x, _mm512_set1_ps(-87.3f), _CMP_NLT_UQ), (__m512)p,
+                                    (__m512)n);
+#else
   const vi power = ((vi)shifted - 0x4B400000 + 127) << 23;
   return x < -87.3f ? vf{} : p * (vf)power;
+#endif
 }
 
 // ln x to 2 ulp for normal positive x; -infinity at and below the smallest normal.
