@@ -388,7 +388,7 @@ def test_the_loss_is_the_same_from_the_probabilities_that_attending_left(built, 
     wanted = reference.indexer_loss(features, target._replace(mass=None), selection)
     torch.testing.assert_close(left, wanted)
     torch.testing.assert_close(left, native.indexer_loss(features, target._replace(mass=None), selection))
-    squared = target._replace(mass=target.mass._replace(parts=target.mass.parts.square()))
+    squared = target._replace(mass=target.mass._replace(sums=target.mass.sums.square()))
     assert (native.indexer_loss(features, squared, selection) - left).abs() > 1e-3  # it is what was left that is read
 
 

@@ -52,14 +52,12 @@ class Selection(NamedTuple):
 
 
 class SelectedMass(NamedTuple):
-    """Attention probabilities at the slots of a selection, summed over heads.
+    """Attention probabilities at the slots of a selection, summed over each group's heads.
 
-    Args:
-        parts: as many for each group, one group's after the other's; a group's mass is their sum. Slots beyond a
-            query's count hold anything.
+    Slots beyond a query's count hold anything.
     """
 
-    parts: Float[Tensor, "part batch time slot"]
+    sums: Float[Tensor, "group batch time slot"]
     selection: Selection
 
 

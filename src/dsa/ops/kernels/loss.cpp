@@ -9,8 +9,7 @@ struct Loss {
   Heads q;                  // attention's, [batch, head, time, dim]; data is null if p is given
   const float* keys;        // packed, [batch, head, key, PADDED]
   const float* logsumexp;   // [batch, head, time]
-  const float* mass;        // null, or the probabilities as `attend_forward` left them, in `chunks` chunks of heads
-  int64_t chunks;
+  const float* mass;        // null, or the probabilities as `attend_forward` left them: [target group, batch, time, slot]
   const float* p;           // null, or the target [batch, target group, time, key]
   int64_t p_batch, p_group, p_time, p_key;  // its strides
   const float *queries;     // [batch, group, time, HEADS, DIM]
@@ -52,15 +51,6 @@ void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, i
       const vf p = exponential(dots<HEAD_DIM>(q, keys, index + i, n - i) - logsumexp);
       store(to_row + i, first ? p : load(to_row + i) + p);
     }
-  }
-}
-
-// The same for one query, from what the attention kept.
-void recall(const Loss& a, int64_t b, int64_t from, int64_t to, int64_t t, int64_t n, float* sums) {
-  const int64_t pitch = round_up(a.slots, 16);
-  for (int64_t chunk = from; chunk < to; chunk++) {
-    const float* mass = a.mass + ((chunk * a.batch + b) * a.time + t) * pitch;
-    for (int64_t i = 0; i < n; i += W) store(sums + i, chunk == from ? load(mass + i) : load(sums + i) + load(mass + i));
   }
 }
 
@@ -175,7 +165,7 @@ extern "C" bool indexer_loss(const Loss* args) {
       for (int64_t g = 0; g < a.groups; g++) {
         const int64_t selection = b * a.selection_groups + (a.selection_groups > 1 ? g : 0);
         const int64_t target = a.target_groups > 1 ? g : 0;
-        const int64_t heads = a.heads / a.target_groups, chunks = a.chunks / a.target_groups;
+        const int64_t heads = a.heads / a.target_groups;
         const int64_t key_row = b * a.key_groups + (a.key_groups > 1 ? g : 0);
         if (!a.p && !a.mass)
           for (int64_t h = target * heads; h < (target + 1) * heads; h++)
@@ -188,7 +178,8 @@ extern "C" bool indexer_loss(const Loss* args) {
           if (a.p)
             for (int64_t i = 0; i < n; i++)
               p[i] = a.p[b * a.p_batch + target * a.p_group + t * a.p_time + index[i] * a.p_key];
-          if (a.mass) recall(a, b, target * chunks, (target + 1) * chunks, t, n, p);
+          if (a.mass)
+            memcpy(p, a.mass + ((target * a.batch + b) * a.time + t) * round_up(a.slots, 16), n * sizeof(float));
           row_loss(a, (b * a.groups + g) * a.time + t, a.index_keys + key_row * a.length * IP,
                    a.grad_keys + (part * a.batch * a.key_groups + key_row) * a.length * IP, index, n, p, score, dot);
         }

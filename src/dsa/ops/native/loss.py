@@ -27,7 +27,7 @@ from dsa.ops.reference import check_loss
 
 LossArgs = structure(
     "LossArgs",
-    "q *keys *logsumexp *mass chunks *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts "
+    "q *keys *logsumexp *mass *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts "
     "position_stride batch heads groups key_groups target_groups selection_groups time length slots *loss *valid "
     "*grad_queries *grad_weights *grad_keys parts rows threads *scratch scratch_per_thread",
     q=Heads,
@@ -94,7 +94,7 @@ def run_loss(
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
         args.logsumexp = address(logsumexp)
         if target.mass is not None:
-            args.mass, args.chunks = address(target.mass.parts), target.mass.parts.shape[0]
+            args.mass = address(target.mass.sums)
         else:
             packed = pack_rows(kernels, k, 0)
             args.q, args.keys = heads(q), address(packed)
