@@ -9,7 +9,7 @@ struct Loss {
   Heads q;                  // attention's, [batch, head, time, dim]; data is null if p is given
   const float* keys;        // packed, [batch, head, key, PADDED]
   const float* logsumexp;   // [batch, head, time]
-  const float* mass;        // null, or the probabilities as `attend_forward` left them: [target group, batch, time, slot]
+  const float* mass;        // null, or what `attend_forward` left: [target group, batch, time, slots in vectors of 16]
   const float* p;           // null, or the target [batch, target group, time, key]
   int64_t p_batch, p_group, p_time, p_key;  // its strides
   const float *queries;     // [batch, group, time, HEADS, DIM]

@@ -61,8 +61,8 @@ inline void put_right(Split<PLANES>& to, int64_t pair, vf x, vf y) {
   for (int p = 0; p < PLANES; p++) _mm512_store_si512(to.row[pair][p], in_turn(take_plane(x, y)));
 }
 
-// C (+)= A B: 2 x 2 tiles of floats at c, c + 16 and `pitch` x 16 below. The two row tiles of A are a_row apart, the two
-// column tiles of B b_column; the `depth` tiles of each lie side by side.
+// C (+)= A B: 2 x 2 tiles of floats at c, c + 16 and `pitch` x 16 below. The two row tiles of A are a_row apart, the
+// two column tiles of B b_column; the `depth` tiles of each lie side by side.
 template <int PLANES, bool SUM, int A, int B>
 inline void product(float* c, int64_t pitch, const Split<A>* a, int64_t a_row, const Split<B>* b, int64_t b_column,
                     int depth) {

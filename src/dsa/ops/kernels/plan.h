@@ -36,7 +36,8 @@ inline int64_t most_blocks(int64_t keys, int64_t slots) {
 
 // One strip of ROWS queries.
 inline void plan_strip(const Attend& a, const Plan& plan, int64_t row, int64_t strip) {
-  const int64_t needed = enough(), from = strip * ROWS, to = std::min(from + ROWS, a.time), columns = (a.keys + COLUMNS - 1) / COLUMNS;
+  const int64_t from = strip * ROWS, to = std::min(from + ROWS, a.time), columns = (a.keys + COLUMNS - 1) / COLUMNS;
+  const int64_t needed = enough();
   const int32_t* positions = a.positions + row * a.time * a.slots;
   const int32_t* counts = a.counts + row * a.time;
   // Pairs of each column, counted in four places: neighbours, mostly of one column, need not wait for each other.
