@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
 from dsa.study.claim import CLAIM, deaths_after, read, write
 from dsa.study.job import STOP, write_job
 from dsa.study.options import Options
+from dsa.study.outcome import Outcome
 from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
 from dsa.study.progress import Watch
 from dsa.study.queue import QUEUED, queued
@@ -22,28 +22,6 @@ Dispatch = Callable[[list[PlannedRun], list[Path]], list[str | None]]
 
 LEFT = ("missing", "interrupted", "stale")  # states of runs that somebody has to train
 POLL = 1.0  # seconds between looks at runs that somebody else trains
-
-
-@dataclass
-class Outcome:
-    """What became of a study's runs.
-
-    Args:
-        failed: with category and reason.
-        linked: taken from another study.
-        launcher_error: what a launcher said when it gave up on a batch.
-    """
-
-    done: list[PlannedRun] = field(default_factory=list)
-    failed: list[tuple[PlannedRun, str, str]] = field(default_factory=list)
-    missing: list[PlannedRun] = field(default_factory=list)
-    linked: int = 0
-    launcher_error: str | None = None
-
-    @property
-    def status(self) -> int:
-        """Exit status: 0 if every run that applies is done, else 1."""
-        return 0 if not self.failed and not self.missing else 1
 
 
 class Drive:

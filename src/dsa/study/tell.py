@@ -10,8 +10,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from dsa.study.drive import Outcome
 from dsa.study.estimate import predicted, scale, trained_since
+from dsa.study.outcome import Outcome
 from dsa.study.plan import PlannedRun, StudyPlan, outlook
 from dsa.study.progress import duration, first_line
 from dsa.study.store import state
