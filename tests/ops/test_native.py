@@ -411,8 +411,9 @@ def clustered(time, keys, near, far, seed=0):
     return Selection(positions.where(positions < keys, -1)[None, None].int(), counts[None, None].int())
 
 
-@pytest.mark.parametrize(("time", "keys", "dim"), [(100, 100, 32), (77, 131, 20), (260, 260, 64)])
-def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, time, keys, dim):
+@pytest.mark.parametrize(("time", "keys", "dim"), [(100, 100, 32), (77, 131, 20), (260, 260, 64), (300, 600, 32)])
+def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, monkeypatch, time, keys, dim):
+    monkeypatch.setattr(attending, "BACKWARD_TILE", 1)  # of 256 keys, the least
     q, k, v = qkv(1, 2, time, keys, dim)
     selection = clustered(time, keys, 40, 12)
     out, _ = native.attend(q, k, v, selection)
