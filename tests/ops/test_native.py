@@ -19,16 +19,16 @@ CAUSAL = (Zone(None),)
 examples = settings(deadline=None, max_examples=30, suppress_health_check=list(HealthCheck), derandomize=True)
 
 
-@pytest.fixture(
-    params=[
-        "native",
-        pytest.param("-mno-amx-bf16", marks=pytest.mark.slow),
-        pytest.param("-march=haswell", marks=pytest.mark.slow),
-        pytest.param("-march=x86-64", marks=pytest.mark.slow),
-        pytest.param("threads", marks=pytest.mark.slow),
-    ],
-    scope="module",
-)
+BUILDS = [
+    "native",
+    pytest.param("-march=haswell", marks=pytest.mark.slow),
+    pytest.param("-march=x86-64", marks=pytest.mark.slow),
+    pytest.param("threads", marks=pytest.mark.slow),
+]
+WITHOUT_MATRIX_UNIT = pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)
+
+
+@pytest.fixture(params=BUILDS, scope="module")
 def built(request):
     """The kernels for this processor, for lesser ones, and on std::thread instead of OpenMP."""
     with pytest.MonkeyPatch.context() as patch:
@@ -411,6 +411,7 @@ def clustered(time, keys, near, far, seed=0):
     return Selection(positions.where(positions < keys, -1)[None, None].int(), counts[None, None].int())
 
 
+@pytest.mark.parametrize("built", [*BUILDS, WITHOUT_MATRIX_UNIT], indirect=True)
 @pytest.mark.parametrize(("time", "keys", "dim"), [(100, 100, 32), (77, 131, 20), (260, 260, 64), (300, 600, 32)])
 def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, monkeypatch, time, keys, dim):
     monkeypatch.setattr(attending, "BACKWARD_TILE", 1)  # of 256 keys, the least
@@ -424,6 +425,7 @@ def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, monkeypatch
         assert far(got, want) < 3e-5
 
 
+@pytest.mark.parametrize("built", [*BUILDS, WITHOUT_MATRIX_UNIT], indirect=True)
 @pytest.mark.parametrize("broken", ["key", "value", "query", "grad"])
 def test_nan_reaches_the_gradients_of_the_pairs_it_belongs_to_and_no_others(built, broken):
     q, k, v = (x.detach() for x in qkv(1, 1, 96, 96, 16))
