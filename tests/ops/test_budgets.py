@@ -23,3 +23,13 @@ def test_a_budget_that_changes_in_place_is_another_budget():
         for mine, theirs in zip(got, wanted, strict=True):
             assert torch.equal(mine, theirs)
         got.counts.zero_()  # what a caller does to its selection does not come back with the next
+
+
+def test_one_key_is_not_a_share_of_all_though_the_numbers_are_equal():
+    torch.manual_seed(0)
+    features = IndexFeatures(torch.randn(1, 1, 40, 1, 4), torch.randn(1, 1, 40, 4))
+    limit = torch.full((1, 40), 8)
+    for keep in (1, 1.0):
+        zones = (Zone(3, keep=keep), Zone(None, 4, keep=4))
+        got, wanted = (of.select(features, zones, limit, None, 0, None) for of in (native, reference))
+        assert torch.equal(got.positions, wanted.positions)

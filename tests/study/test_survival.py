@@ -14,7 +14,7 @@ from dsa.study.claim import CLAIM, claimed, given_up, working
 from dsa.study.drive import Drive
 from dsa.study.job import work
 from dsa.study.options import Options
-from dsa.study.store import state
+from dsa.study.store import Finished, state
 from dsa.study.sweep import check_devices
 from dsa.training.result import RunResult
 from dsa.training.run import failures_kept
@@ -40,7 +40,7 @@ def results(outputs: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in outputs.glob("*/*/result.json")}
 
 
-def test_a_run_that_another_study_trains_is_left_to_it(tiny, outputs):
+def test_a_run_that_another_study_trains_is_left_to_it(tiny, outputs, monkeypatch):
     (one,), (other,) = tiny(), tiny("name=other")
     mine, theirs = (next(run for run in plan.runs if run.label == "h1d8") for plan in (one, other))
     assert mine.config_hash == theirs.config_hash and mine.folder != theirs.folder
@@ -50,8 +50,16 @@ def test_a_run_that_another_study_trains_is_left_to_it(tiny, outputs):
         assert drives[0].under_way(mine)
         assert work(drives[0].file(mine)) is None
         assert results(outputs) == {}, "its turn came while the other trained it"
+        drives[0].options = Options(on_error="stop")
+        assert drives[0].under_way(mine)
+        drives[0].marker(mine).touch()
+        assert not drives[0].under_way(mine), "a stopped sweep waits for nobody"
+        drives[0].marker(mine).unlink()
     assert drives[0].open([mine]) == [mine], "given up without a result: trained here after all"
     assert not drives[0].under_way(mine)
+    monkeypatch.setattr(Finished, "elsewhere", lambda *args: theirs.folder)
+    assert work(drives[0].file(mine)) is None
+    assert results(outputs) == {}, "the other has finished it meanwhile"
 
 
 @pytest.mark.slow

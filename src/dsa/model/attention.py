@@ -1,10 +1,9 @@
 """Attention over the keys that indexer, pattern, selector and precision choose together."""
 
-import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +82,7 @@ class SparseAttention(nn.Module):
         self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
+        self.positions: tuple[Any, tuple[Tensor, Tensor, Tensor]] | None = None  # of the last pass
 
     def forward(
         self, x: Float[Tensor, "batch time model"], rotary: Rotation, how: Pass
@@ -152,8 +152,20 @@ class SparseAttention(nn.Module):
             return features, self.precision.cast(features)
 
     def context(self, x: Float[Tensor, "batch time model"], how: Pass) -> SelectorContext:
-        counts = by_position(self.pattern, *x.shape[:2], x.device)
-        return SelectorContext(*counts, how.progress, self.layer, how.step)
+        batch, length, _ = x.shape
+        return SelectorContext(*self.by_position(batch, length, x.device), how.progress, self.layer, how.step)
+
+    def by_position(
+        self, batch: int, length: int, device: torch.device
+    ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+        """Positions, the keys that each sees, and how many of them the pattern keeps: mostly those of the last pass."""
+        of = (self.pattern.zones(), self.pattern.budget, batch, length, device)
+        if self.positions is None or self.positions[0] != of:
+            with torch.inference_mode(False):  # a later pass may want gradients
+                time = torch.arange(length, device=device)
+                seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
+                self.positions = of, (time.expand(batch, -1), seen.expand(batch, -1), own.expand(batch, -1))
+        return self.positions[1]
 
     @torch.no_grad()
     def select(self, cast: IndexFeatures | None, q: Tensor, k: Tensor, context: SelectorContext) -> Selection | None:
@@ -176,16 +188,6 @@ def keeps_every_key(limit: Int[Tensor, "batch time"], context: SelectorContext) 
     if int(limit[0, -1]) < limit.shape[1]:
         return False
     return bool((torch.minimum(limit, context.visible) > context.time).all())
-
-
-@functools.lru_cache(maxsize=8)
-def by_position(
-    pattern: Pattern, batch: int, length: int, device: torch.device
-) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
-    """Positions, the keys that each sees, and how many of them the pattern keeps: the same in every layer and step."""
-    time = torch.arange(length, device=device)
-    seen, own = pattern.visible(time), pattern.own_budget(time)
-    return time.expand(batch, -1), seen.expand(batch, -1), own.expand(batch, -1)
 
 
 def named(part: str) -> AbstractContextManager[object]:

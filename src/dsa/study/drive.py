@@ -182,7 +182,7 @@ class Drive:
 
     def under_way(self, run: PlannedRun) -> bool:
         now = self.state(run)
-        return now in ("running", "queued") or (now in LEFT and self.lent(run))
+        return now in ("running", "queued") or (now in LEFT and not self.stopped(run) and self.lent(run))
 
     def lent(self, run: PlannedRun) -> bool:
         """Whether another study trains it now, for which this one can wait."""

@@ -16,7 +16,7 @@ from dsa.config import digest, resolved
 from dsa.data import DataModule
 from dsa.study.claim import CLAIM, DEATHS, claimed, read
 from dsa.study.plan import PlannedRun
-from dsa.study.store import sound, state, trained_elsewhere
+from dsa.study.store import Finished, sound, state, trained_elsewhere
 from dsa.training.plan import Plan
 from dsa.training.run import RunFailed, keep_failure, run
 from dsa.training.world import first_process
@@ -36,13 +36,14 @@ def write_job(
     Args:
         stop: a marker that a failed run leaves to keep the others from starting; None lets them start.
         group: of the run on a dashboard.
-        shared: leave the run to another study that trains it when its turn comes; somebody waits for that.
+        shared: leave the run to another study that trains it, or has, when its turn comes; somebody waits for that.
+            Not if the run has several processes, which would have to agree on it.
     """
     planned.folder.mkdir(parents=True, exist_ok=True)
     path = planned.folder / PLANNED
     content = {
         "kind": planned.kind,
-        "shared": shared,
+        "shared": shared and planned.cfg.trainer.devices == 1,
         "timeout_minutes": timeout_minutes,
         "stop": None if stop is None else str(stop.resolve()),
         "config": resolved(planned.cfg)
@@ -61,7 +62,7 @@ def work(path: Path) -> str | None:
     """
     job: Any = OmegaConf.load(path)
     cfg, stop = job.config, None if job.stop is None else Path(job.stop)
-    if (stop is not None and stop.exists()) or (job.shared and trained_elsewhere(path.parent)):
+    if (stop is not None and stop.exists()) or (job.shared and with_others(path.parent, job.kind, cfg.stale)):
         return None
     if not first_process():  # of a run on several devices: the first one holds the claim and writes
         return attempt(cfg, job.kind, job.timeout_minutes)
@@ -73,6 +74,14 @@ def work(path: Path) -> str | None:
     if reason is not None and stop is not None:
         stop.touch()
     return reason
+
+
+def with_others(folder: Path, kind: str, stale: str) -> bool:
+    """Whether another study trains this very run now, or has finished it since the runs were handed out."""
+    if trained_elsewhere(folder):
+        return True
+    config_hash = folder.name.rsplit("-", 1)[-1]
+    return kind == "run" and Finished(folder.parent.parent).elsewhere(config_hash, folder, stale) is not None
 
 
 def crashing(cfg: DictConfig, folder: Path) -> str | None:

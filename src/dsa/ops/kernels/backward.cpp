@@ -19,7 +19,7 @@ struct Tile {
   float* records;                     // [key, BACKWARD], zeros up to whole blocks
   typename Blocks::Column* prepared;  // of each column of blocks, once known
   int64_t begin, end;
-  std::vector<char> known;  // of each column of blocks: whether all its values are finite
+  std::vector<int8_t> known;  // of each column of blocks: whether all its values are finite
 
   void read(const Backward& a, int64_t b, int64_t h, int64_t tile) {
     begin = tile * a.tile;

@@ -23,6 +23,7 @@ struct MatrixUnit {
       uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } config;
+    asm volatile("" : : "r"(&config) : "memory");  // some compilers think that only its first bytes are read
     _tile_loadconfig(&config);
   }
   ~MatrixUnit() { _tile_release(); }

@@ -142,9 +142,10 @@ class Worker {
   // All that a query found in a zone, which is in order.
   void put_found(const Query& q, Place place) {
     const int64_t i = q.t - from, at = i * a.slots + used[i], n = q.found.n;
-    const int32_t *__restrict index = q.found.index, step = int32_t(place.step), origin = int32_t(place.origin);
+    const int32_t* __restrict index = q.found.index;
     int32_t* __restrict to = kept + at;
-    for (int64_t j = 0; j < n; j++) to[j] = index[j] * step + origin;
+    const uint32_t step = uint32_t(place.step), origin = uint32_t(place.origin);  // what overflows comes back
+    for (int64_t j = 0; j < n; j++) to[j] = int32_t(uint32_t(index[j]) * step + origin);
     if (a.scores) memcpy(kept_scores + at, q.found.value, n * sizeof(float));
     if (n > 0 && used[i] > 0 && to[-1] > to[0]) in_order[i] = false;
     used[i] += n;

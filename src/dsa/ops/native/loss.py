@@ -94,7 +94,12 @@ def run_loss(
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
         args.logsumexp = address(logsumexp)
         if target.mass is not None:
-            args.mass = address(target.mass.sums)
+            sums = target.mass.sums
+            shape = (target.groups, batch, time, -(-slots // 16) * 16)
+            if sums.shape != shape or sums.dtype != torch.float32 or not sums.is_contiguous():
+                given = f"{tuple(sums.shape)}, {sums.dtype}"
+                raise ValueError(f"indexer_loss: target.mass.sums is {given}: give {shape}, torch.float32, contiguous.")
+            args.mass = address(sums)
         else:
             packed = pack_rows(kernels, k, 0)
             args.q, args.keys = heads(q), address(packed)
