@@ -13,6 +13,7 @@ import numpy as np
 from dsa.analysis.cost import COSTS, cost_of
 from dsa.analysis.discriminate import rankable
 from dsa.analysis.findings.evidence import Studies, label_of, places
+from dsa.analysis.findings.wanted import part_at
 from dsa.analysis.findings.words import listed, percent, signed
 from dsa.analysis.scale import SCALES
 from dsa.analysis.statistics import Array, bootstrap_interval
@@ -122,10 +123,11 @@ def best_at(indexer: str, length: int, study_name: str) -> Judge:
     """The best indexer at a length: supported only if no other is tied with it."""
 
     def judge(studies: Studies) -> list[Judged]:
-        study = studies.get(study_name)
-        if study is None or length not in study.analysis.prepared.lengths:
+        ran = [studies[name] for name in (study_name, part_at(study_name, length)) if name in studies]
+        study = next((one for one in ran if length in one.analysis.prepared.lengths), None)
+        if study is None:
             return not_tested(f"{study_name} was not run at {length}.")
-        where = f"{study_name}, {length}"
+        where = f"{study.name}, {length}"
         found = next((b for b in study.analysis.best if b.seq_len == length), None)
         if found is None or found.best is None:
             return [Judged(where, "–", "inconclusive", "nothing may be ranked there")]

@@ -24,6 +24,11 @@ WANTED = (
 )
 
 
+def part_at(name: str, length: int) -> str:
+    """The name of a study of some of the conditions at one more length."""
+    return f"{name}_{length}"
+
+
 def absent(studies: dict[str, Study]) -> list[str]:
     """A sentence for every study or length that was planned and has no finished run, and for every incomplete study."""
     out = []
@@ -32,6 +37,12 @@ def absent(studies: dict[str, Study]) -> list[str]:
             out.append(f"{wanted.name} ({wanted.what}): not run.")
             continue
         lacking = [n for n in wanted.lengths if n not in studies[wanted.name].analysis.prepared.lengths]
+        for n in [n for n in lacking if part_at(wanted.name, n) in studies]:
+            part = studies[part_at(wanted.name, n)]
+            lacking.remove(n)
+            out.append(
+                f"{wanted.name} at {n}: only {listed(list(part.analysis.prepared.meta.conditions))}, as {part.name}."
+            )
         if lacking:
             out.append(f"{wanted.name} at {listed(lacking)}: not run.")
     for name, study in studies.items():
