@@ -25,6 +25,15 @@ bool find_all_bounds(const Attend& a) {
   return fits;
 }
 
+// The first query of a part; all parts hold about as many pairs.
+int64_t first_of(const Attend& a, int64_t b, int64_t part) {
+  const int32_t* counts = a.counts + b * a.groups * a.time;
+  int64_t all = a.time, before = 0, t = 0;  // a query without keys is some work too
+  for (int64_t i = 0; i < a.time; i++) all += counts[i];
+  for (const int64_t wanted = all * part / a.parts; t < a.time && before < wanted; t++) before += counts[t] + 1;
+  return t;
+}
+
 // sum of weight[i] * rows[index[i]]: four at a time, to hide the latency of adding.
 inline void add_rows(R& to, const float* rows, const int32_t* index, const float* weight, int64_t n) {
   R part[4] = {};
@@ -56,7 +65,7 @@ extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) 
   const int64_t together = a.heads / chunks, pitch = round_up(a.slots, 16);
   parallel(int(a.threads), a.batch * chunks * a.parts, [&](int64_t unit, int thread) {
     const int64_t part = unit % a.parts, chunk = unit / a.parts % chunks, b = unit / a.parts / chunks;
-    const int64_t from = part * a.time / a.parts, to = (part + 1) * a.time / a.parts;
+    const int64_t from = first_of(a, b, part), to = first_of(a, b, part + 1);
     float* const records = a.scratch + thread * a.scratch_per_thread;
     float *peak = records + a.tile * FORWARD, *total = peak + a.time, *logits = total + a.time;
     for (int64_t h = chunk * together; h < (chunk + 1) * together; h++) {
