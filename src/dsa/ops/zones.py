@@ -29,10 +29,10 @@ class Zone:
     step: int = 1
     align: int = 1
     keep: Keep = "selector"
-    counts: type = field(init=False, repr=False)  # 1 key is not a share of 1.0, though 1 == 1.0
+    kind: type = field(init=False, repr=False)  # 1 key is not a share of 1.0, though 1 == 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "counts", type(self.keep))
+        object.__setattr__(self, "kind", type(self.keep))
         if self.last < 0:
             raise ValueError(f"zone.last = {self.last}: a key after its query would be the future; give 0 or more.")
         if self.step < 1 or self.align < 1:
