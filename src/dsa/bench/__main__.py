@@ -4,6 +4,7 @@ import argparse
 import re
 from pathlib import Path
 
+from dsa import compose
 from dsa.bench import attention, report, train
 
 
@@ -13,14 +14,16 @@ def main(arguments: list[str] | None = None) -> None:
     alone = what.add_parser("attention", help="select, attend and the indexer loss against dense attention")
     alone.add_argument("--heads", type=int, default=8)
     alone.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
+    alone.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     alone.add_argument("--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers")
     step = what.add_parser("train", help="whole training steps of a model")
+    rows = compose().data.batch_size
+    step.add_argument("--batch", type=int, default=rows, help=f"rows (default {rows}, as train.py)")
     step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     for each, lengths, k in ((alone, "2048,4096,8192,16384", 256), (step, "256,1024,4096", 64)):
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
         each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
         each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
-        each.add_argument("--batch", type=int, default=1)
         each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
         each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
         each.add_argument("--json", type=Path, help="write the rows here, and a plot beside it")

@@ -1,9 +1,12 @@
 """Whole training steps of a model: dense against sparse, and where the time of a sparse step goes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
+from torch.optim import Optimizer
 
 from dsa import build_model, compose
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
@@ -23,8 +26,9 @@ def measure(
     rows = []
     for length in lengths:
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
-        net = build_model(compose([*choices, "selector=topk", f"selector.k={k}"])).train()
-        works = {"sparse": step(net, length, batch, sparse=True), "dense": step(net, length, batch, sparse=False)}
+        cfg = compose([*choices, "selector=topk", f"selector.k={k}"])
+        net, optimizer = build_model(cfg).train(), instantiate(cfg.optimizer)
+        works = {name: step(net, optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
         for component, share in shares(works["sparse"]).items():
@@ -46,18 +50,20 @@ def measure(
     return rows
 
 
-def step(net: SparseTransformer, length: int, batch: int, sparse: bool) -> Work:
+def step(
+    net: SparseTransformer, make_optimizer: Callable[..., Optimizer], length: int, batch: int, sparse: bool
+) -> Work:
     """Forward, backward and update; a dense step trains no indexer."""
     parameters = list(net.parameters()) if sparse else net.backbone_parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=1e-4)
+    optimizer = make_optimizer(parameters, lr=1e-4)
     tokens = torch.randint(net.vocab_size, (batch, length + 1), generator=torch.Generator().manual_seed(0))
 
     def work() -> Any:
         logits, indexer_loss = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()) + indexer_loss
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         return []
 
     return work

@@ -26,7 +26,7 @@ class Rotation:
         if size < x.shape[-1]:
             return torch.cat([self(x[..., :size]), x[..., size:]], -1)
         cosine, sine = (t.view(-1, *[1] * (x.dim() - 4), size).to(x.dtype) for t in self.table(size))
-        return x * cosine + x.roll(size // 2, -1) * sine
+        return torch.addcmul(x * cosine, x.roll(size // 2, -1), sine)
 
     def table(self, dim: int) -> tuple[Float[Tensor, "time dim"], Float[Tensor, "time dim"]]:
         """What each dimension and its partner in the other half count for, at each position."""

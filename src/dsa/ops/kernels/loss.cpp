@@ -6,22 +6,24 @@
 #include "rows.h"
 
 struct Loss {
-  Heads q;                  // attention's, [batch, head, time, dim]; data is null if p is given
-  const float* keys;        // packed, [batch, head, key, PADDED]
+  Heads q, k;               // attention's, [batch, head, time, dim]; not read if mass or p is given
+  float* packed_k;          // room for [batch, head, key, PADDED]
   const float* logsumexp;   // [batch, head, time]
   const float* mass;        // null, or what `attend_forward` left: [target group, batch, time, slots in vectors of 16]
   const float* p;           // null, or the target [batch, target group, time, key]
   int64_t p_batch, p_group, p_time, p_key;  // its strides
   const float *queries;     // [batch, group, time, HEADS, DIM]
-  const float *index_keys;  // packed, [batch, keygroup, key, PADDED]
+  Heads index_k;            // [batch, keygroup, key, DIM]
+  float* packed_index_k;    // room for [batch, keygroup, key, PADDED]
   const float *weights;     // [batch, group, time, HEADS], or null
   const int32_t *positions, *counts;  // [batch, selection group, time, ...]
   int64_t position_stride;  // from one query's positions to the next; 0: all queries share one list
   int64_t batch, heads, groups, key_groups, target_groups, selection_groups, time, length, slots;
-  float* loss;              // [batch, group, time]; of rows without probability 0
-  int32_t* valid;           // [batch, group, time]
-  float *grad_queries, *grad_weights;  // as the features, or null: no gradient wanted; times the number of valid rows
-  float* grad_keys;         // [parts, batch, keygroup, key, PADDED], zeros
+  float* row_loss;          // room for [batch, group, time]
+  int32_t* valid;           // room for [batch, group, time]: rows with probability
+  float* loss;              // the mean over valid rows
+  float *grad_queries, *grad_keys, *grad_weights;  // of the mean, dense, shaped as the features; null: not wanted
+  float* part_keys;         // room for grad_keys of every part, padded: [parts, batch, keygroup, key, PADDED]
   int64_t parts;            // the queries of a row of the batch are split into so many units
   int64_t rows;             // queries taken together
   int64_t threads;
@@ -55,10 +57,10 @@ void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, i
 }
 
 // One row: its loss, and the gradients of its features; `dot` has room for HEADS x slots.
-void row_loss(const Loss& a, int64_t row, const float* index_keys, float* grad_keys, const int32_t* index, int64_t n,
+void row_loss(const Loss& a, int64_t row, const float* index_keys, float* part_keys, const int32_t* index, int64_t n,
               float* p, float* score, float* dot) {
   const int64_t pitch = round_up(a.slots, W);
-  a.loss[row] = 0;
+  a.row_loss[row] = 0;
   a.valid[row] = 0;
   const bool wanted = a.grad_queries;
   if (wanted) {
@@ -108,7 +110,7 @@ void row_loss(const Loss& a, int64_t row, const float* index_keys, float* grad_k
       store(dot + h * pitch + i, RELU ? (d > 0.f ? slope * weight[h] : vf{}) : slope * weight[h]);
     }
   }
-  a.loss[row] = sum(losses);
+  a.row_loss[row] = sum(losses);
   if (!wanted) return;
   if (a.grad_weights)
     for (int h = 0; h < HEADS; h++) a.grad_weights[row * HEADS + h] = sum(by_weight[h]);
@@ -119,10 +121,39 @@ void row_loss(const Loss& a, int64_t row, const float* index_keys, float* grad_k
         const float slope = dot[h * pitch + i];
         const int64_t at = index[i] * IP + x * W;
         grad[i & 1].x[x] += slope * load(index_keys + at);
-        store(grad_keys + at, load(grad_keys + at) + slope * q[h].x[x]);
+        store(part_keys + at, load(part_keys + at) + slope * q[h].x[x]);
       }
     for (int x = 0; x < Index::N; x++) grad[0].x[x] += grad[1].x[x];
     grad[0].write(a.grad_queries + (row * HEADS + h) * DIM);
+  }
+}
+
+// Rows of [batch, head, time, D] side by side.
+template <int D>
+void pack_all(const Heads& from, int64_t batch, int64_t heads, int64_t time, float* to, int threads) {
+  const int64_t chunk = 1024, chunks = (time + chunk - 1) / chunk;
+  parallel(threads, batch * heads * chunks, [&](int64_t unit, int) {
+    const int64_t row = unit / chunks, begin = unit % chunks * chunk, end = std::min(begin + chunk, time);
+    pack<D>(from, row / heads, row % heads, begin, end, to + (row * time + begin) * PADDED<D>);
+  });
+}
+
+// The mean over valid rows, and the gradients, summed over rows and parts until here, as those of the mean.
+void finish(const Loss& a) {
+  const int64_t rows = a.batch * a.groups * a.time, key_rows = a.batch * a.key_groups * a.length;
+  double total = 0, valid = 0;
+  for (int64_t row = 0; row < rows; row++) total += a.row_loss[row], valid += a.valid[row];
+  const float share = float(1 / std::max(valid, 1.));
+  *a.loss = float(total) * share;
+  if (!a.grad_queries) return;
+  for (int64_t i = 0; i < rows * HEADS * DIM; i++) a.grad_queries[i] *= share;
+  for (int64_t i = 0; a.grad_weights && i < rows * HEADS; i++) a.grad_weights[i] *= share;
+  for (int64_t row = 0; row < key_rows; row++) {
+    Index grad = {};
+    for (int64_t part = 0; part < a.parts; part++)
+      for (int x = 0; x < Index::N; x++) grad.x[x] += load(a.part_keys + (part * key_rows + row) * IP + x * W);
+    for (vf& x : grad.x) x *= share;
+    grad.write(a.grad_keys + row * DIM);
   }
 }
 
@@ -135,17 +166,6 @@ extern "C" int64_t loss_scratch(int64_t rows, int64_t slots) {
   return round_up((rows + 1 + HEADS) * round_up(slots, W), 16);
 }
 
-// Rows of [batch, head, time, dim] side by side, padded to whole vectors.
-extern "C" void pack_rows(const Heads* from, int64_t batch, int64_t heads, int64_t time, int64_t index, float* to,
-                          int64_t threads) {
-  const int64_t chunk = 1024, chunks = (time + chunk - 1) / chunk;
-  parallel(int(threads), batch * heads * chunks, [&](int64_t unit, int) {
-    const int64_t row = unit / chunks, begin = unit % chunks * chunk, end = std::min(begin + chunk, time);
-    if (index) pack<DIM>(*from, row / heads, row % heads, begin, end, to + (row * time + begin) * IP);
-    else pack<HEAD_DIM>(*from, row / heads, row % heads, begin, end, to + (row * time + begin) * P);
-  });
-}
-
 // Returns whether all positions were keys.
 extern "C" bool indexer_loss(const Loss* args) {
   const Loss& a = *args;
@@ -154,9 +174,15 @@ extern "C" bool indexer_loss(const Loss* args) {
     const int32_t* index = a.positions + row * a.position_stride;
     if (n > a.slots || (n > 0 && (index[0] < 0 || index[n - 1] >= a.length))) return false;
   }
-  const int64_t pitch = round_up(a.slots, W);
-  parallel(int(a.threads), a.batch * a.parts, [&](int64_t unit, int thread) {
+  const int threads = int(a.threads);
+  const bool sums_heads = !a.p && !a.mass;
+  if (sums_heads) pack_all<HEAD_DIM>(a.k, a.batch, a.heads, a.length, a.packed_k, threads);
+  pack_all<DIM>(a.index_k, a.batch, a.key_groups, a.length, a.packed_index_k, threads);
+  const int64_t pitch = round_up(a.slots, W), key_size = a.key_groups * a.length * IP;
+  parallel(threads, a.batch * a.parts, [&](int64_t unit, int thread) {
     const int64_t b = unit / a.parts, part = unit % a.parts;
+    float* part_keys = a.part_keys + (part * a.batch + b) * key_size;
+    if (a.grad_queries) std::fill_n(part_keys, key_size, 0.f);
     float* sums = a.scratch + thread * a.scratch_per_thread;
     float* score = sums + a.rows * pitch;
     float* dot = score + pitch;
@@ -166,10 +192,10 @@ extern "C" bool indexer_loss(const Loss* args) {
         const int64_t selection = b * a.selection_groups + (a.selection_groups > 1 ? g : 0);
         const int64_t target = a.target_groups > 1 ? g : 0;
         const int64_t heads = a.heads / a.target_groups;
-        const int64_t key_row = b * a.key_groups + (a.key_groups > 1 ? g : 0);
-        if (!a.p && !a.mass)
+        const int64_t keys = (a.key_groups > 1 ? g : 0) * a.length * IP;
+        if (sums_heads)
           for (int64_t h = target * heads; h < (target + 1) * heads; h++)
-            add_probabilities(a, a.keys + (b * a.heads + h) * a.length * P, b, h, selection, from, to,
+            add_probabilities(a, a.packed_k + (b * a.heads + h) * a.length * P, b, h, selection, from, to,
                               h == target * heads, sums);
         for (int64_t t = from; t < to; t++) {
           const int64_t n = a.counts[selection * a.time + t];
@@ -180,11 +206,12 @@ extern "C" bool indexer_loss(const Loss* args) {
               p[i] = a.p[b * a.p_batch + target * a.p_group + t * a.p_time + index[i] * a.p_key];
           if (a.mass)
             memcpy(p, a.mass + ((target * a.batch + b) * a.time + t) * round_up(a.slots, 16), n * sizeof(float));
-          row_loss(a, (b * a.groups + g) * a.time + t, a.index_keys + key_row * a.length * IP,
-                   a.grad_keys + (part * a.batch * a.key_groups + key_row) * a.length * IP, index, n, p, score, dot);
+          row_loss(a, (b * a.groups + g) * a.time + t, a.packed_index_k + b * key_size + keys, part_keys + keys, index,
+                   n, p, score, dot);
         }
       }
     }
   });
+  finish(a);
   return true;
 }

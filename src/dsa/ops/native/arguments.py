@@ -1,6 +1,7 @@
 """How tensors reach the kernels: structures of addresses, strides and sizes, and memory to work in."""
 
 import ctypes
+import functools
 import threading
 from typing import Any
 
@@ -46,6 +47,12 @@ def call(function: Any, *args: Any, result: Any = i64) -> Any:
     return function(*args)
 
 
+@functools.cache
+def asked(kernels: ctypes.CDLL, name: str, *sizes: int) -> int:
+    """What a kernel answers about sizes: always the same."""
+    return call(getattr(kernels, name), *map(i64, sizes))
+
+
 class Workspace(threading.local):
     """Memory that a kernel works in for the length of a call, kept by the thread for the next.
 
@@ -69,9 +76,9 @@ class Workspace(threading.local):
 workspace = Workspace()
 
 
-def scratch(function: Any, threads: int, *sizes: int) -> tuple[Tensor, int]:
+def scratch(kernels: ctypes.CDLL, name: str, threads: int, *sizes: int) -> tuple[Tensor, int]:
     """Working memory for every thread, as a tensor so that it is counted."""
-    size = call(function, *map(i64, sizes))
+    size = asked(kernels, name, *sizes)
     return workspace.take("scratch", threads * size), size
 
 

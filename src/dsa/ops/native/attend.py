@@ -14,6 +14,7 @@ from dsa.ops.contracts import SelectedMass, Selection, TrueAttention
 from dsa.ops.native.arguments import (
     Heads,
     address,
+    asked,
     call,
     heads,
     i64,
@@ -122,7 +123,7 @@ def run_forward(
     kernels = library("attend.cpp", HEAD_DIM=dim)
     chunks = heads_ if mass is None else mass.shape[0]
     tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
-    memory, size = scratch(kernels.forward_scratch, threads, tile, time, positions.shape[-1])
+    memory, size = scratch(kernels, "forward_scratch", threads, tile, time, positions.shape[-1])
     bounds = room_for_bounds(positions, keys, tile)
     sink = None if sink is None else single(sink)
     args = AttendArgs(
@@ -137,23 +138,23 @@ def run_forward(
 def run_backward(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
     logsumexp: Tensor, grad_out: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """The gradients of q, k, v and the sink."""
     (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
     groups, slots = positions.shape[1], positions.shape[-1]
     kernels = library("backward.cpp", HEAD_DIM=dim)
-    parts, columns = units(batch * heads_, threads, keys // 64), call(kernels.columns_of_a_block)
+    parts, columns = units(batch * heads_, threads, keys // 64), asked(kernels, "columns_of_a_block")
     tile = tile_keys(keys, dim, 4, BACKWARD_TILE)
     tile = tile if parts == 1 else min(tile, -(-keys // parts))
     tile = -(-tile // columns) * columns
     parts = min(parts, -(-keys // tile))
-    memory, size = scratch(kernels.backward_scratch, threads, tile, time)
+    memory, size = scratch(kernels, "backward_scratch", threads, tile, time)
     bounds = room_for_bounds(positions, keys, tile)
     rest = workspace.take("rest", positions.numel(), torch.int32)
     rest_counts = torch.empty_like(counts)
-    strips = batch * groups * -(-time // call(kernels.rows_of_a_strip))
-    most = call(kernels.blocks_of_a_strip, i64(keys), i64(slots))
-    blocks = workspace.take("blocks", strips * most * call(kernels.bytes_of_a_block), torch.uint8)
+    strips = batch * groups * -(-time // asked(kernels, "rows_of_a_strip"))
+    most = asked(kernels, "blocks_of_a_strip", keys, slots)
+    blocks = workspace.take("blocks", strips * most * asked(kernels, "bytes_of_a_block"), torch.uint8)
     block_counts = torch.empty(strips, dtype=torch.int32)
     sink = None if sink is None else single(sink)
     like, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
@@ -166,7 +167,8 @@ def run_backward(
         heads(grad_out), heads(grad_q[0]), heads(grad_k), heads(grad_v), q.numel(), address(grad_sink),
     )  # fmt: skip
     kernels.attend_backward(ctypes.byref(args))
-    return grad_q[0] if parts == 1 else grad_q.sum(0), grad_k, grad_v, grad_sink.sum((0, 2))
+    grad_q = grad_q[0] if parts == 1 else grad_q.sum(0)
+    return grad_q, grad_k, grad_v, None if sink is None else grad_sink.sum((0, 2))
 
 
 def room_for_bounds(positions: Tensor, keys: int, tile: int) -> Tensor:

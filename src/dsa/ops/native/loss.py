@@ -13,24 +13,25 @@ from dsa.ops.contracts import IndexFeatures, Selection, TrueAttention
 from dsa.ops.native.arguments import (
     Heads,
     address,
+    asked,
     call,
     heads,
-    i64,
     kernel_indices,
-    pointer,
     scratch,
     single,
     structure,
     units,
+    workspace,
 )
 from dsa.ops.reference import check_loss
 
 LossArgs = structure(
     "LossArgs",
-    "q *keys *logsumexp *mass *p p_batch p_group p_time p_key *queries *index_keys *weights *positions *counts "
-    "position_stride batch heads groups key_groups target_groups selection_groups time length slots *loss *valid "
-    "*grad_queries *grad_weights *grad_keys parts rows threads *scratch scratch_per_thread",
-    q=Heads,
+    "q k *packed_k *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
+    "*positions *counts position_stride batch heads groups key_groups target_groups selection_groups time length slots "
+    "*row_loss *valid *loss *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
+    "scratch_per_thread",
+    **dict.fromkeys("q k index_k".split(), Heads),
 )
 
 
@@ -58,26 +59,24 @@ class IndexerLoss(torch.autograd.Function):
         positions: Tensor, counts: Tensor,
     ) -> Tensor:  # fmt: skip
         wanted = any(ctx.needs_input_grad)
-        total, rows, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
+        loss, grads = run_loss(queries, keys, weights, relu, target, positions, counts, wanted)
         if wanted:
-            ctx.save_for_backward(rows, *grads)
+            ctx.save_for_backward(*grads)
             ctx.dtypes = [None if x is None else x.dtype for x in (queries, keys, weights)]
-        return total / rows
+        return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        rows, *grads = ctx.saved_tensors
-        share = grad / rows
-        grads = [None if x is None else (x * share).to(t) for x, t in zip(grads, ctx.dtypes, strict=True)]
-        return (*grads, *(None,) * 4)
+        grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return (*(None if x is None else (x * grad).to(dtype) for x, dtype in grads), *(None,) * 4)
 
 
 def run_loss(
     queries: Tensor, keys: Tensor, weights: Tensor | None, relu: bool, target: TrueAttention | Tensor,
     positions: Tensor, counts: Tensor, wanted: bool,
-) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
-    """The sum over rows, how many rows count, and the sum's gradients by queries, keys and weights if wanted."""
+) -> tuple[Float[Tensor, ""], tuple[Tensor | None, ...]]:  # fmt: skip
+    """The loss, and its gradients by queries, keys and weights if wanted."""
     queries, keys = single(queries).contiguous(), single(keys)
     weights = None if weights is None else single(weights).contiguous()
     batch, groups, time, index_heads, index_dim = queries.shape
@@ -92,51 +91,44 @@ def run_loss(
         args.p_batch, args.p_group, args.p_time, args.p_key = explicit.stride()
     else:
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
-        args.logsumexp = address(logsumexp)
-        if target.mass is not None:
-            sums = target.mass.sums
-            shape = (target.groups, batch, time, -(-slots // 16) * 16)
-            if sums.shape != shape or sums.dtype != torch.float32 or not sums.is_contiguous():
-                given = f"{tuple(sums.shape)}, {sums.dtype}"
-                raise ValueError(f"indexer_loss: target.mass.sums is {given}: give {shape}, torch.float32, contiguous.")
-            args.mass = address(sums)
+        args.q, args.k, args.logsumexp = heads(q), heads(k), address(logsumexp)
+        if target.mass is None:
+            packed = torch.empty(*k.shape[:3], asked(kernels, "loss_pitch"))
+            args.packed_k = address(packed)
         else:
-            packed = pack_rows(kernels, k, 0)
-            args.q, args.keys = heads(q), address(packed)
+            args.mass = address(checked_mass(target.mass.sums, (target.groups, batch, time, -(-slots // 16) * 16)))
         args.heads, args.target_groups = q.shape[1], target.groups
-    packed_index = pack_rows(kernels, keys, 1)
-    args.queries, args.index_keys, args.weights = address(queries), address(packed_index), address(weights)
+    size = batch * key_groups * length * asked(kernels, "loss_index_pitch")
+    args.queries, args.index_k, args.weights = address(queries), heads(keys), address(weights)
+    args.packed_index_k = address(workspace.take("packed_index_k", size))
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
     args.position_stride = positions.stride(2)
     args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
     args.length, args.slots, args.threads = length, slots, threads
-    loss, valid = torch.empty(batch, groups, time), torch.empty(batch, groups, time, dtype=torch.int32)
-    args.loss, args.valid = address(loss), address(valid)
+    args.row_loss = address(workspace.take("row_loss", batch * groups * time))
+    args.valid = address(workspace.take("valid", batch * groups * time, torch.int32))
     args.parts = units(batch, threads, min(16, -(-time // 64)))
     args.rows = min(2048, max(16, (1 << 19) // slots), -(-time // args.parts))
+    loss = torch.empty(())
+    args.loss = address(loss)
     grads: tuple[Tensor | None, ...] = ()
     if wanted:
-        grad_queries = torch.empty_like(queries)
-        grad_weights = None if weights is None else torch.empty_like(weights)
-        grad_keys = torch.zeros(args.parts, *packed_index.shape)
-        args.grad_queries, args.grad_weights = address(grad_queries), address(grad_weights)
-        args.grad_keys = address(grad_keys)
-    memory, args.scratch_per_thread = scratch(kernels.loss_scratch, threads, args.rows, slots)
+        grads = (
+            torch.empty_like(queries),
+            torch.empty(keys.shape),
+            None if weights is None else torch.empty_like(weights),
+        )
+        args.grad_queries, args.grad_keys, args.grad_weights = map(address, grads)
+        args.part_keys = address(workspace.take("part_keys", args.parts * size))
+    memory, args.scratch_per_thread = scratch(kernels, "loss_scratch", threads, args.rows, slots)
     args.scratch = address(memory)
     if not call(kernels.indexer_loss, ctypes.byref(args), result=ctypes.c_bool):
         raise IndexError(f"indexer_loss: the selection holds positions outside the {length} keys.")
-    if wanted:
-        total = grad_keys[0] if args.parts == 1 else grad_keys.sum(0)
-        grads = (grad_queries, total[..., :index_dim], grad_weights)
-    return loss.sum(), valid.sum().clamp(min=1), grads
+    return loss, grads
 
 
-def pack_rows(kernels: ctypes.CDLL, x: Tensor, index: int) -> Tensor:
-    """Rows of [batch, head, time, dim] side by side, padded to whole vectors."""
-    pitch = call(kernels.loss_index_pitch if index else kernels.loss_pitch)
-    to = torch.empty(*x.shape[:3], pitch)
-    kernels.pack_rows(
-        ctypes.byref(heads(x)), i64(x.shape[0]), i64(x.shape[1]), i64(x.shape[2]), i64(index), pointer(address(to)),
-        i64(torch.get_num_threads()),
-    )  # fmt: skip
-    return to
+def checked_mass(sums: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if sums.shape != shape or sums.dtype != torch.float32 or not sums.is_contiguous():
+        given = f"{tuple(sums.shape)}, {sums.dtype}"
+        raise ValueError(f"indexer_loss: target.mass.sums is {given}: give {shape}, torch.float32, contiguous.")
+    return sums

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dsa.ops.compiler import library
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection
-from dsa.ops.native.arguments import address, call, i64, pointer, scratch, single, structure
+from dsa.ops.native.arguments import address, asked, call, i64, pointer, scratch, single, structure
 from dsa.ops.reference import Trim
 from dsa.ops.scores import MASK32, _mix_int, block_of, groups_of
 from dsa.ops.zones import Span, Zone, Zones, spans
@@ -58,8 +58,8 @@ def scan(
     )
     library, features, packed = prepare(scorer, every, offset + time, statistics)
     threads = torch.get_num_threads()
-    capacity = max(2 * most, most + 1024) + call(library.select_chunk, i64(pool))
-    memory, size = scratch(library.select_scratch, threads, capacity, pool, slots)
+    capacity = max(2 * most, most + 1024) + asked(library, "select_chunk", pool)
+    memory, size = scratch(library, "select_scratch", threads, capacity, pool, slots)
     shape = (batch, groups, time)
     positions = torch.empty(*shape, slots, dtype=torch.int32)
     broken = torch.empty(shape, dtype=torch.int32)
