@@ -110,7 +110,8 @@ class Attend(torch.autograd.Function):
         q, k, v, sink, positions, counts, out, logsumexp = ctx.saved_tensors
         inputs = single(q), single(k), single(v), sink
         grads = run_backward(*inputs, positions, counts, out, logsumexp, single(grad_out))
-        wanted = (None if x is None else g.to(x.dtype) for g, x in zip(grads, (q, k, v, sink), strict=True))
+        pairs = zip(grads, (q, k, v, sink), strict=True)
+        wanted = (None if g is None or x is None else g.to(x.dtype) for g, x in pairs)
         return (*wanted, None, None, None)
 
 
