@@ -29,75 +29,90 @@ struct MatrixUnit {
   ~MatrixUnit() { _tile_release(); }
 };
 
-// Planes of 16 x 32 numbers. As a left factor: 16 rows, 32 deep. As a right factor: row r holds the depths 2 r and
-// 2 r + 1 of 16 columns in turn. Two planes take the room of the floats they stand for.
+// Planes of 16 x 32 numbers. As a left factor: 16 rows, 32 deep. As a right factor: 16 columns, 32 deep. Numbers whose
+// depths are 16 apart lie side by side: of a left factor in its row, of a right factor in the row of the lesser depth.
+// Two planes take the room of the floats they stand for.
 template <int PLANES>
 struct alignas(64) Split {
   uint16_t row[16][PLANES][32];
 };
 
-// The bf16 nearest to x and, in the upper half, to y; what it leaves of them stays in x and y.
-inline __m512i take_plane(vf& x, vf& y) {
-  const __m512i plane = (__m512i)_mm512_cvtne2ps_pbh((__m512)y, (__m512)x);
-  x -= (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(plane)), 16);
-  y -= (vf)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(plane, 1)), 16);
-  return plane;
+// The bf16 nearest to x as the upper half of each lane, whatever the lower; what it leaves stays in x.
+inline __m512i take_upper(vf& x) {
+  const vi rounded = (vi)x + 0x8000;
+  x -= (vf)(rounded & int32_t(0xFFFF0000));
+  return (__m512i)rounded;
 }
 
-inline __m512i in_turn(__m512i halves) {
-  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return _mm512_permutexvar_epi16(_mm512_load_si512(order), halves);
+// The upper halves of x and y in turn.
+inline __m512i in_turn(__m512i x, __m512i y) {
+  return _mm512_mask_mov_epi16(_mm512_srli_epi32(x, 16), 0xAAAAAAAA, y);
 }
 
-// A row of a left factor: depths 0 to 15 and 16 to 31.
+// A row of a factor: numbers and those whose depths are greater by 16.
 template <int PLANES>
-inline void put_left(Split<PLANES>& to, int64_t row, vf x, vf y) {
-  for (int p = 0; p < PLANES; p++) _mm512_store_si512(to.row[row][p], take_plane(x, y));
-}
-
-// Depths 2 `pair` and 2 `pair` + 1 of a right factor.
-template <int PLANES>
-inline void put_right(Split<PLANES>& to, int64_t pair, vf x, vf y) {
-  for (int p = 0; p < PLANES; p++) _mm512_store_si512(to.row[pair][p], in_turn(take_plane(x, y)));
-}
-
-// C (+)= A B: 2 x 2 tiles of floats at c, c + 16 and `pitch` x 16 below. The two row tiles of A are a_row apart, the
-// two column tiles of B b_column; the `depth` tiles of each lie side by side.
-template <int PLANES, bool SUM, int A, int B>
-inline void product(float* c, int64_t pitch, const Split<A>* a, int64_t a_row, const Split<B>* b, int64_t b_column,
-                    int depth) {
-  float* const below = c + 16 * pitch;
-  asm volatile("" ::: "memory");  // tiles are loaded behind the compiler's back
-  if constexpr (SUM) {
-    _tile_loadd(0, c, pitch * 4);
-    _tile_loadd(1, c + 16, pitch * 4);
-    _tile_loadd(2, below, pitch * 4);
-    _tile_loadd(3, below + 16, pitch * 4);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+inline void put(Split<PLANES>& to, int64_t row, vf x, vf y) {
+  for (int p = 0; p < PLANES; p++) {
+    const __m512i upper = take_upper(x);
+    _mm512_store_si512(to.row[row][p], in_turn(upper, take_upper(y)));
   }
-  for (int d = 0; d < depth; d++)
-#pragma GCC unroll 3
-    for (int rank = PLANES - 1; rank >= 0; rank--)
-#pragma GCC unroll 3
-      for (int p = 0; p <= rank; p++) {
-        _tile_loadd(4, a[d].row[0][p], A * 64);
-        _tile_loadd(5, a[a_row + d].row[0][p], A * 64);
-        _tile_loadd(6, b[d].row[0][rank - p], B * 64);
-        _tile_loadd(7, b[b_column + d].row[0][rank - p], B * 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-      }
-  _tile_stored(0, c, pitch * 4);
-  _tile_stored(1, c + 16, pitch * 4);
-  _tile_stored(2, below, pitch * 4);
-  _tile_stored(3, below + 16, pitch * 4);
+}
+
+// Two tiles of floats side by side, at `c`, that are to be `base` + A B.
+struct Sums {
+  float* c;
+  int64_t pitch;
+  const float* base;
+  int64_t base_pitch;
+};
+
+// Adds to tiles 2 WHICH and 2 WHICH + 1, step by step, the products of a tile of A and two of B, b_column apart; DEPTH
+// tiles of each lie side by side.
+template <int WHICH, int PLANES, int A, int B>
+inline void steps(const Split<A>* a, const Split<B>* b, int64_t b_column, int from, int end) {
+  // The planes of both factors, the smallest products first; only one of them changes from step to step.
+  constexpr int COUNT = PLANES * (PLANES + 1) / 2;
+  constexpr int A_PLANE[] = {PLANES - 1, PLANES - 2, PLANES - 2, 0, 0, 0}, B_PLANE[] = {0, 0, 1, 1, 0, 2};
+#pragma GCC unroll 12
+  for (int n = from; n < end; n++) {
+    const int d = n / COUNT, i = n % COUNT;
+    if (i == 0 || A_PLANE[i] != A_PLANE[i - 1]) {
+      if constexpr (WHICH == 0) _tile_loadd(4, a[d].row[0][A_PLANE[i]], A * 64);
+      else _tile_loadd(5, a[d].row[0][A_PLANE[i]], A * 64);
+    }
+    if (i == 0 || B_PLANE[i] != B_PLANE[i - 1]) {
+      _tile_loadd(6, b[d].row[0][B_PLANE[i]], B * 64);
+      _tile_loadd(7, b[b_column + d].row[0][B_PLANE[i]], B * 64);
+    }
+    if constexpr (WHICH == 0) {
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+    } else {
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+}
+
+// x = base + A B and y = base + C D, of so many planes.
+// The order is what keeps the unit busy: operands are loaded before sums, and the sums of x leave while y is made.
+template <int X_PLANES, int Y_PLANES, int DEPTH, int A, int B, int C, int E>
+inline void products(const Sums& x, const Split<A>* a, const Split<B>* b, int64_t b_column, const Sums& y,
+                     const Split<C>* c, const Split<E>* d, int64_t d_column) {
+  constexpr int X_STEPS = DEPTH * X_PLANES * (X_PLANES + 1) / 2, Y_STEPS = DEPTH * Y_PLANES * (Y_PLANES + 1) / 2;
+  asm volatile("" ::: "memory");  // tiles are loaded behind the compiler's back
+  _tile_loadd(0, x.base, x.base_pitch * 4);
+  _tile_loadd(1, x.base + 16, x.base_pitch * 4);
+  steps<0, X_PLANES>(a, b, b_column, 0, X_STEPS);
+  _tile_loadd(2, y.base, y.base_pitch * 4);
+  _tile_loadd(3, y.base + 16, y.base_pitch * 4);
+  steps<1, Y_PLANES>(c, d, d_column, 0, 1);
+  _tile_stored(0, x.c, x.pitch * 4);
+  _tile_stored(1, x.c + 16, x.pitch * 4);
+  steps<1, Y_PLANES>(c, d, d_column, 1, Y_STEPS);
+  _tile_stored(2, y.c, y.pitch * 4);
+  _tile_stored(3, y.c + 16, y.pitch * 4);
+  asm volatile("" ::: "memory");
 }
 
 // 16 vectors of 16 floats, rows for columns.

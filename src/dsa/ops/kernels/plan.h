@@ -12,7 +12,7 @@ constexpr int64_t ROWS = 32, COLUMNS = 32;
 inline bool on_matrix_unit() { return D % 32 == 0 && matrix_unit(); }
 
 // Measured: from about this density on the whole block is faster.
-inline int64_t enough() { return ROWS * COLUMNS / (on_matrix_unit() ? 5 : 3); }
+inline int64_t enough() { return ROWS * COLUMNS / (on_matrix_unit() ? 7 : 3); }
 
 struct Block {
   int32_t column;            // its first key is column * COLUMNS

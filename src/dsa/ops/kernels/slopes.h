@@ -61,6 +61,7 @@ struct VectorBlocks {
 // Blocks on the matrix unit. Probabilities are exact to float32; what is linear in them to 2^-16.
 struct MatrixBlocks {
   static constexpr int DEEP = D / 32, WIDE = D / 16;
+  static constexpr float LOG2_E = 1.44269504f;
 
   struct Column {
     Split<3> k[2][DEEP];      // left factors: keys x dims
@@ -68,10 +69,11 @@ struct MatrixBlocks {
     Split<2> k_turned[WIDE];  // left factors: dims x keys
   };
 
-  Split<3> q[2][DEEP];                 // right factors: dims x queries
+  Split<3> q[2][DEEP];                     // right factors: dims x queries, times log2 e
   Split<2> grad[2][DEEP];
   Split<2> q_rows[WIDE], grad_rows[WIDE];  // right factors: queries x dims
   float dq_turned[D * ROWS];
+  float minus_logsumexp[ROWS], minus_delta[ROWS];  // the former times log2 e
   MatrixUnit unit;
 
   // `first`: the record of the first key.
@@ -79,65 +81,55 @@ struct MatrixBlocks {
     for (int64_t s = 0; s < COLUMNS; s++)
       for (int64_t d = 0; d < DEEP; d++) {
         const float* key = first + s * BACKWARD + d * 32;
-        put_left(to->k[s / 16][d], s % 16, load(key), load(key + 16));
-        put_left(to->v[s / 16][d], s % 16, load(key + P), load(key + P + 16));
+        put(to->k[s / 16][d], s % 16, load(key), load(key + 16));
+        put(to->v[s / 16][d], s % 16, load(key + P), load(key + P + 16));
       }
     for (int64_t w = 0; w < WIDE; w++) {
       vf low[16], high[16];
       for (int64_t s = 0; s < 16; s++) {
-        low[s] = load(first + s * BACKWARD + w * 16);
-        high[s] = load(first + (s + 16) * BACKWARD + w * 16);
+        low[s] = load(first + 2 * s * BACKWARD + w * 16);
+        high[s] = load(first + (2 * s + 1) * BACKWARD + w * 16);
       }
       transpose(low);
       transpose(high);
-      for (int64_t d = 0; d < 16; d++) put_left(to->k_turned[w], d, low[d], high[d]);
+      for (int64_t d = 0; d < 16; d++) put(to->k_turned[w], d, low[d], high[d]);
     }
   }
 
   void begin(const Slopes& s) {
-    turn(s.q, q);
-    turn(s.grad, grad);
+    turn(s.q, LOG2_E, q);
+    turn(s.grad, 1.f, grad);
     for (int64_t w = 0; w < WIDE; w++)
-      for (int64_t pair = 0; pair < 16; pair++) {
-        const float *x = s.q + 2 * pair * P + w * 16, *y = s.grad + 2 * pair * P + w * 16;
-        put_right(q_rows[w], pair, load(x), load(x + P));
-        put_right(grad_rows[w], pair, load(y), load(y + P));
+      for (int64_t i = 0; i < 16; i++) {
+        const float *x = s.q + i * P + w * 16, *y = s.grad + i * P + w * 16;
+        put(q_rows[w], i, load(x), load(x + 16 * P));
+        put(grad_rows[w], i, load(y), load(y + 16 * P));
       }
+    for (int64_t i = 0; i < ROWS; i += W) {
+      store(minus_logsumexp + i, load(s.logsumexp + i) * -LOG2_E);
+      store(minus_delta + i, -load(s.delta + i));
+    }
     memset(dq_turned, 0, sizeof dq_turned);
   }
 
-  void add(const Block& block, float* first, const Column* column, const Slopes& s) {
+  void add(const Block& block, float* first, const Column* column, const Slopes&) {
     alignas(64) float p[COLUMNS * ROWS], ds[COLUMNS * ROWS];  // in the end as left factors: keys x queries
     Split<2> ds_right[2];                                     // right factors: keys x queries
-    product<3, false>(p, ROWS, column->k[0], DEEP, q[0], DEEP, DEEP);
-    product<2, false>(ds, ROWS, column->v[0], DEEP, grad[0], DEEP, DEEP);
-    for (int64_t half = 0; half < ROWS; half += 16) {
-      const vf logsumexp = load(s.logsumexp + half), delta = load(s.delta + half);
-      for (int64_t c = 0; c < COLUMNS; c++) {
-        float *probability = p + c * ROWS + half, *slope = ds + c * ROWS + half;
-        const __mmask16 chosen = block.chosen[c] >> half;
-        const vf e = exponential(load(probability) - logsumexp);
-        _mm512_store_ps(slope, _mm512_maskz_mov_ps(chosen, (__m512)(e * (load(slope) - delta))));
-        _mm512_store_ps(probability, _mm512_maskz_mov_ps(chosen, (__m512)e));
-      }
-    }
-    for (int64_t pair = 0; pair < COLUMNS / 2; pair++) {
-      float *x_rows = p + 2 * pair * ROWS, *y_rows = ds + 2 * pair * ROWS;
-      vf x[4] = {load(x_rows), load(x_rows + ROWS), load(x_rows + 16), load(x_rows + ROWS + 16)};
-      vf y[4] = {load(y_rows), load(y_rows + ROWS), load(y_rows + 16), load(y_rows + ROWS + 16)};
-      for (int plane = 0; plane < 2; plane++) {
-        put_rows(x_rows + plane * 16, take_plane(x[0], x[1]), take_plane(x[2], x[3]));
-        const __m512i low = take_plane(y[0], y[1]), high = take_plane(y[2], y[3]);
-        put_rows(y_rows + plane * 16, low, high);
-        _mm512_store_si512(ds_right[0].row[pair][plane], in_turn(low));
-        _mm512_store_si512(ds_right[1].row[pair][plane], in_turn(high));
+    for (int half = 0; half < 2; half++) {
+      const Sums logits{p + half * 16 * ROWS, ROWS, minus_logsumexp, 0};
+      const Sums slopes{ds + half * 16 * ROWS, ROWS, minus_delta, 0};
+      products<3, 2, DEEP>(logits, column->k[half], q[0], DEEP, slopes, column->v[half], grad[0], DEEP);
+      factors(column, block, first, half, p, ds, ds_right);
+      for (int w = 0; w < WIDE; w += 2) {
+        float *const dk = first + half * 16 * BACKWARD + 2 * P + w * 16, *const dv = dk + P;
+        products<2, 2, 1>({dk, BACKWARD, dk, BACKWARD}, (Split<2>*)ds + half, q_rows + w, 1,
+                          {dv, BACKWARD, dv, BACKWARD}, (Split<2>*)p + half, grad_rows + w, 1);
       }
     }
     for (int w = 0; w < WIDE; w += 2) {
-      float *dk = first + 2 * P + w * 16, *dv = dk + P;
-      product<2, true>(dq_turned + w * 16 * ROWS, ROWS, column->k_turned + w, 1, ds_right, 1, 1);
-      product<2, true>(dk, BACKWARD, (const Split<2>*)ds, 1, q_rows + w, 1, 1);
-      product<2, true>(dv, BACKWARD, (const Split<2>*)p, 1, grad_rows + w, 1, 1);
+      float *const dq = dq_turned + w * 16 * ROWS, *const below = dq + 16 * ROWS;
+      products<2, 2, 1>({dq, ROWS, dq, ROWS}, column->k_turned + w, ds_right, 1, {below, ROWS, below, ROWS},
+                        column->k_turned + w + 1, ds_right, 1);
     }
   }
 
@@ -155,21 +147,60 @@ struct MatrixBlocks {
   }
 
  private:
-  // Two rows of a left factor from vectors that hold the first half of both, and the second.
-  static void put_rows(float* to, __m512i low, __m512i high) {
-    _mm512_store_si512(to, _mm512_shuffle_i64x2(low, high, 0x44));
-    _mm512_store_si512(to + ROWS, _mm512_shuffle_i64x2(low, high, 0xEE));
+  // Probabilities and slopes of half the keys from the exponents of 2 in p and the factors in ds.
+  static void factors(const Column* column, const Block& block, const float* first, int keys, float* p, float* ds, Split<2>* ds_right) {
+    for (int64_t pair = keys * 8; pair < keys * 8 + 8; pair++) {
+      for (int64_t s = 2 * pair; s < 2 * pair + 2; s++) fetch(first + s * BACKWARD + 2 * P, 2 * P);
+      fetch((const float*)column->k_turned + pair * 64, 64);
+      __m512i upper[2][2][2];  // of slopes: plane, which key, which half of the queries
+      for (int key = 0; key < 2; key++) {
+        float *const p_row = p + (2 * pair + key) * ROWS, *const ds_row = ds + (2 * pair + key) * ROWS;
+        const uint32_t chosen = block.chosen[2 * pair + key];
+        vf probability[2], slope[2];
+        for (int half = 0; half < 2; half++) {
+          const __mmask16 some = chosen >> half * 16;
+          probability[half] = power_of_two(load(p_row + half * 16), some);
+          slope[half] = (vf)_mm512_maskz_mul_ps(some, (__m512)probability[half], _mm512_load_ps(ds_row + half * 16));
+        }
+        for (int plane = 0; plane < 2; plane++) {
+          for (int half = 0; half < 2; half++) upper[plane][key][half] = take_upper(slope[half]);
+          const __m512i low = take_upper(probability[0]);
+          _mm512_store_si512(p_row + plane * 16, in_turn(low, take_upper(probability[1])));
+          _mm512_store_si512(ds_row + plane * 16, in_turn(upper[plane][key][0], upper[plane][key][1]));
+        }
+      }
+      for (int plane = 0; plane < 2; plane++)
+        for (int half = 0; half < 2; half++)
+          _mm512_store_si512(ds_right[half].row[pair][plane], in_turn(upper[plane][0][half], upper[plane][1][half]));
+    }
+  }
+
+  // 2^x to 2e-7 where chosen, else 0. (The best polynomial of its degree from -1/2 to 1/2.)
+  static vf power_of_two(vf x, __mmask16 chosen) {
+    const vf n = (x + 12582912.f) - 12582912.f, r = x - n;  // the nearest whole number
+    vf p = splat(1.3276471992e-3f);
+    p = p * r + 9.6755413344e-3f;
+    p = p * r + 5.5507132735e-2f;
+    p = p * r + 2.4022119724e-1f;
+    p = p * r + 6.9314696706e-1f;
+    p = p * r + 1.0000000717f;
+    return (vf)_mm512_maskz_scalef_ps(chosen, (__m512)p, (__m512)n);
   }
 
   // Rows of queries as right factors, dims x queries.
   template <int PLANES>
-  static void turn(const float* from, Split<PLANES> (*to)[DEEP]) {
+  static void turn(const float* from, float scale, Split<PLANES> (*to)[DEEP]) {
     for (int64_t half = 0; half < 2; half++)
-      for (int64_t w = 0; w < WIDE; w++) {
-        vf x[16];
-        for (int64_t i = 0; i < 16; i++) x[i] = load(from + (half * 16 + i) * P + w * 16);
-        transpose(x);
-        for (int64_t d = 0; d < 16; d += 2) put_right(to[half][w / 2], w % 2 * 8 + d / 2, x[d], x[d + 1]);
+      for (int64_t deep = 0; deep < DEEP; deep++) {
+        vf low[16], high[16];
+        for (int64_t i = 0; i < 16; i++) {
+          const float* row = from + (half * 16 + i) * P + deep * 32;
+          low[i] = load(row) * scale;
+          high[i] = load(row + 16) * scale;
+        }
+        transpose(low);
+        transpose(high);
+        for (int64_t d = 0; d < 16; d++) put(to[half][deep], d, low[d], high[d]);
       }
   }
 };
