@@ -47,7 +47,7 @@ def call(function: Any, *args: Any, result: Any = i64) -> Any:
     return function(*args)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)
 def asked(kernels: ctypes.CDLL, name: str, *sizes: int) -> int:
     """What a kernel answers about sizes: always the same."""
     return call(getattr(kernels, name), *map(i64, sizes))
