@@ -56,9 +56,10 @@ void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, i
   }
 }
 
-// One row: its loss, and the gradients of its features; `dot` has room for HEADS x slots.
+// One row: its loss, and the gradients of its features. `score` and `numerator` have room for the slots, `dot` for
+// HEADS x slots.
 void row_loss(const Loss& a, int64_t row, const float* index_keys, float* part_keys, const int32_t* index, int64_t n,
-              float* p, float* score, float* dot) {
+              float* p, float* score, float* numerator, float* dot) {
   const int64_t pitch = round_up(a.slots, W);
   a.row_loss[row] = 0;
   a.valid[row] = 0;
@@ -97,13 +98,18 @@ void row_loss(const Loss& a, int64_t row, const float* index_keys, float* part_k
   }
   const float base = largest(highest);
   vf exponentials = {};
-  for (int64_t i = 0; i < n; i += W) exponentials += exponential(load(score + i) - base);
+  for (int64_t i = 0; i < n; i += W) {
+    const vf relative = load(score + i) - base, e = exponential(relative);
+    store(score + i, relative);
+    store(numerator + i, e);
+    exponentials += e;
+  }
   const float z = sum(exponentials), share = 1.f / z, log_z = std::log(z), per_mass = 1.f / mass;
   vf losses = {}, by_weight[HEADS] = {};
   for (int64_t i = 0; i < n; i += W) {
-    const vf log_index = load(score + i) - base - log_z, target = load(p + i) * per_mass;
+    const vf log_index = load(score + i) - log_z, target = load(p + i) * per_mass;
     losses += target > 0.f ? target * (logarithm(target) - log_index) : target;
-    const vf slope = exponential(load(score + i) - base) * share - target;
+    const vf slope = load(numerator + i) * share - target;
     for (int h = 0; h < HEADS; h++) {
       const vf d = load(dot + h * pitch + i);
       by_weight[h] += slope * d;
@@ -115,16 +121,23 @@ void row_loss(const Loss& a, int64_t row, const float* index_keys, float* part_k
   if (a.grad_weights)
     for (int h = 0; h < HEADS; h++) a.grad_weights[row * HEADS + h] = sum(by_weight[h]);
   for (int h = 0; h < HEADS; h++) {
-    Index grad[2] = {};
-    for (int64_t i = 0; i < n; i++)
+    Index even = {}, odd = {};  // two sums, to hide the latency of adding
+    const auto add = [&](int64_t i, Index& grad) {
+      const float slope = dot[h * pitch + i];
       for (int x = 0; x < Index::N; x++) {
-        const float slope = dot[h * pitch + i];
         const int64_t at = index[i] * IP + x * W;
-        grad[i & 1].x[x] += slope * load(index_keys + at);
+        grad.x[x] += slope * load(index_keys + at);
         store(part_keys + at, load(part_keys + at) + slope * q[h].x[x]);
       }
-    for (int x = 0; x < Index::N; x++) grad[0].x[x] += grad[1].x[x];
-    grad[0].write(a.grad_queries + (row * HEADS + h) * DIM);
+    };
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+      add(i, even);
+      add(i + 1, odd);
+    }
+    if (i < n) add(i, even);
+    for (int x = 0; x < Index::N; x++) even.x[x] += odd.x[x];
+    even.write(a.grad_queries + (row * HEADS + h) * DIM);
   }
 }
 
@@ -163,7 +176,7 @@ extern "C" int64_t loss_pitch() { return P; }
 extern "C" int64_t loss_index_pitch() { return IP; }
 
 extern "C" int64_t loss_scratch(int64_t rows, int64_t slots) {
-  return round_up((rows + 1 + HEADS) * round_up(slots, W), 16);
+  return round_up((rows + 2 + HEADS) * round_up(slots, W), 16);
 }
 
 // Returns whether all positions were keys.
@@ -184,8 +197,7 @@ extern "C" bool indexer_loss(const Loss* args) {
     float* part_keys = a.part_keys + (part * a.batch + b) * key_size;
     if (a.grad_queries) std::fill_n(part_keys, key_size, 0.f);
     float* sums = a.scratch + thread * a.scratch_per_thread;
-    float* score = sums + a.rows * pitch;
-    float* dot = score + pitch;
+    float *score = sums + a.rows * pitch, *numerator = score + pitch, *dot = numerator + pitch;
     for (int64_t from = part * a.time / a.parts, end = (part + 1) * a.time / a.parts; from < end; from += a.rows) {
       const int64_t to = std::min(from + a.rows, end);
       for (int64_t g = 0; g < a.groups; g++) {
@@ -207,7 +219,7 @@ extern "C" bool indexer_loss(const Loss* args) {
           if (a.mass)
             memcpy(p, a.mass + ((target * a.batch + b) * a.time + t) * round_up(a.slots, 16), n * sizeof(float));
           row_loss(a, (b * a.groups + g) * a.time + t, a.packed_index_k + b * key_size + keys, part_keys + keys, index,
-                   n, p, score, dot);
+                   n, p, score, numerator, dot);
         }
       }
     }
