@@ -428,9 +428,10 @@ def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(built, monkeypatch
 @pytest.mark.parametrize("built", [*BUILDS, WITHOUT_MATRIX_UNIT], indirect=True)
 @pytest.mark.parametrize("broken", ["key", "value", "query", "grad"])
 def test_nan_reaches_the_gradients_of_the_pairs_it_belongs_to_and_no_others(built, broken):
-    q, k, v = (x.detach() for x in qkv(1, 1, 96, 96, 16))
-    grad = randoms(1, 1, 96, 16, seed=1)
-    {"key": k, "value": v, "query": q, "grad": grad}[broken][0, 0, 50] = math.nan
+    q, k, v = (x.detach() for x in qkv(1, 1, 96, 96, 32))
+    grad = randoms(1, 1, 96, 32, seed=1)
+    all_ones = torch.tensor(-1, dtype=torch.int32).view(torch.float32)  # the NaN that rounding up could carry to zero
+    {"key": k, "value": v, "query": q, "grad": grad}[broken][0, 0, 50] = all_ones
     q, k, v = (x.requires_grad_() for x in (q, k, v))
     selection = clustered(96, 96, 30, 5)
     out, _ = native.attend(q, k, v, selection)

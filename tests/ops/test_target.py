@@ -49,6 +49,34 @@ def test_a_target_of_another_selection_is_refused(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_target_of_another_shape_is_refused(backend, explicit):
+    (q, k, _), features = made_up()
+    logsumexp = ops.dense_logsumexp(q, k)
+    target = torch.rand(2, 1, 50, 49) if explicit else TrueAttention(q.detach(), k.detach()[:, :, :49], logsumexp)
+    with pytest.raises(ValueError, match=r"\(2, 50, 49\), the index features \(2, 50, 50\)"):
+        ops.indexer_loss(features, target, None, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("time", [0, 1])
+def test_the_loss_over_all_keys_of_few_queries(backend, time):
+    (q, k, _), features = made_up()
+    features = features._replace(queries=features.queries[:, :, :time], weights=features.weights[:, :, :time])
+    q = q[:, :, 50 - time :].detach()
+    target = TrueAttention(q, k.detach(), ops.dense_logsumexp(q, k, backend="reference"))
+    exact = [x.detach().double() if isinstance(x, torch.Tensor) else x for x in target]
+    wanted = ops.indexer_loss(
+        features._replace(**{n: getattr(features, n).detach().double() for n in ("queries", "keys", "weights")}),
+        TrueAttention(*exact), None, backend="reference",
+    )  # fmt: skip
+    loss = ops.indexer_loss(features, target, None, backend=backend)
+    torch.testing.assert_close(loss.double(), wanted, rtol=1e-4, atol=1e-6)
+    assert (loss == 0) == (time == 0)
+    assert all(x.isfinite().all() for x in torch.autograd.grad(loss, features[:3]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_survive_checkpointing_and_two_forwards_before_one_backward(backend):
     def loss(tensors, features):
         selection = ops.select(features, CAUSAL, torch.full((2, 50), 9), backend=backend)

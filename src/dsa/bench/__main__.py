@@ -17,8 +17,7 @@ def main(arguments: list[str] | None = None) -> None:
     alone.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     alone.add_argument("--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers")
     step = what.add_parser("train", help="whole training steps of a model")
-    rows = compose().data.batch_size
-    step.add_argument("--batch", type=int, default=rows, help=f"rows (default {rows}, as train.py)")
+    step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
     step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     for each, lengths, k in ((alone, "2048,4096,8192,16384", 256), (step, "256,1024,4096", 64)):
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
@@ -31,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
     if shape is None:
         parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
+    if given.batch is None:
+        given.batch = compose().data.batch_size
     options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
     if given.what == "attention":
         index = (int(shape[1]), int(shape[2]))

@@ -168,12 +168,21 @@ def indexer_loss(
 
 
 def check_loss(features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None) -> None:
-    """Raise if the features score blocks (attention is defined per token), or the target is of another selection."""
+    """Raise if the features score blocks (attention is defined per token), or the target is of another selection or
+    shape."""
     if features.block > 1:
         raise ValueError(f"indexer_loss: features with block = {features.block}; only token-level features train.")
     mass = target.mass if isinstance(target, TrueAttention) else None
     if mass is not None and mass.selection is not selection:
         raise ValueError("indexer_loss: the target holds the mass of another selection; give the one attended to.")
+    batch, _, time = features.queries.shape[:3]
+    wanted = batch, time, features.keys.shape[2]
+    if isinstance(target, Tensor):
+        given = target.shape[0], *target.shape[2:]
+    else:
+        given = target.keys.shape[0], target.queries.shape[2], target.keys.shape[2]
+    if given != wanted:
+        raise ValueError(f"indexer_loss: the target has batch, time and keys {given}, the index features {wanted}.")
 
 
 def causal(time: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "time key"]:

@@ -6,8 +6,8 @@
 #include "rows.h"
 
 struct Loss {
-  Heads q, k;               // attention's, [batch, head, time, dim]; not read if mass or p is given
-  float* packed_k;          // room for [batch, head, key, PADDED]
+  Heads q, k;               // attention's, [batch, head, time, dim]; read if there is room for k packed
+  float* packed_k;          // room for [batch, head, key, PADDED], or null: mass or p is given
   const float* logsumexp;   // [batch, head, time]
   const float* mass;        // null, or what `attend_forward` left: [target group, batch, time, slots in vectors of 16]
   const float* p;           // null, or the target [batch, target group, time, key]
@@ -22,7 +22,8 @@ struct Loss {
   float* row_loss;          // room for [batch, group, time]
   int32_t* valid;           // room for [batch, group, time]: rows with probability
   float* loss;              // the mean over valid rows
-  float *grad_queries, *grad_keys, *grad_weights;  // of the mean, dense, shaped as the features; null: not wanted
+  int64_t wanted;           // whether gradients are
+  float *grad_queries, *grad_keys, *grad_weights;  // of the mean, dense, shaped as the features
   float* part_keys;         // room for grad_keys of every part, padded: [parts, batch, keygroup, key, PADDED]
   int64_t parts;            // the queries of a row of the batch are split into so many units
   int64_t rows;             // queries taken together
@@ -63,8 +64,7 @@ void row_loss(const Loss& a, int64_t row, const float* index_keys, float* part_k
   const int64_t pitch = round_up(a.slots, W);
   a.row_loss[row] = 0;
   a.valid[row] = 0;
-  const bool wanted = a.grad_queries;
-  if (wanted) {
+  if (a.wanted) {
     std::fill_n(a.grad_queries + row * HEADS * DIM, HEADS * DIM, 0.f);
     if (a.grad_weights) std::fill_n(a.grad_weights + row * HEADS, HEADS, 0.f);
   }
@@ -117,7 +117,7 @@ void row_loss(const Loss& a, int64_t row, const float* index_keys, float* part_k
     }
   }
   a.row_loss[row] = sum(losses);
-  if (!wanted) return;
+  if (!a.wanted) return;
   if (a.grad_weights)
     for (int h = 0; h < HEADS; h++) a.grad_weights[row * HEADS + h] = sum(by_weight[h]);
   for (int h = 0; h < HEADS; h++) {
@@ -158,7 +158,7 @@ void finish(const Loss& a) {
   for (int64_t row = 0; row < rows; row++) total += a.row_loss[row], valid += a.valid[row];
   const float share = float(1 / std::max(valid, 1.));
   *a.loss = float(total) * share;
-  if (!a.grad_queries) return;
+  if (!a.wanted) return;
   for (int64_t i = 0; i < rows * HEADS * DIM; i++) a.grad_queries[i] *= share;
   for (int64_t i = 0; a.grad_weights && i < rows * HEADS; i++) a.grad_weights[i] *= share;
   for (int64_t row = 0; row < key_rows; row++) {
@@ -188,14 +188,14 @@ extern "C" bool indexer_loss(const Loss* args) {
     if (n > a.slots || (n > 0 && (index[0] < 0 || index[n - 1] >= a.length))) return false;
   }
   const int threads = int(a.threads);
-  const bool sums_heads = !a.p && !a.mass;
+  const bool sums_heads = a.packed_k;
   if (sums_heads) pack_all<HEAD_DIM>(a.k, a.batch, a.heads, a.length, a.packed_k, threads);
   pack_all<DIM>(a.index_k, a.batch, a.key_groups, a.length, a.packed_index_k, threads);
   const int64_t pitch = round_up(a.slots, W), key_size = a.key_groups * a.length * IP;
   parallel(threads, a.batch * a.parts, [&](int64_t unit, int thread) {
     const int64_t b = unit / a.parts, part = unit % a.parts;
     float* part_keys = a.part_keys + (part * a.batch + b) * key_size;
-    if (a.grad_queries) std::fill_n(part_keys, key_size, 0.f);
+    if (a.wanted) std::fill_n(part_keys, key_size, 0.f);
     float* sums = a.scratch + thread * a.scratch_per_thread;
     float *score = sums + a.rows * pitch, *numerator = score + pitch, *dot = numerator + pitch;
     for (int64_t from = part * a.time / a.parts, end = (part + 1) * a.time / a.parts; from < end; from += a.rows) {

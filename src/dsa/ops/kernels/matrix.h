@@ -1,7 +1,7 @@
 // Products of 32 x 32 blocks of floats on the matrix unit of x86 processors (AMX), which multiplies bf16.
 //
 // A float is split into bf16 planes, x = high + middle + low, and the products of planes whose sum of ranks is small
-// are added in float32, the smallest first: two planes leave a relative error of about 2^-16, three that of float32.
+// are added in float32: two planes leave a relative error of about 2^-16, three that of float32.
 #pragma once
 #include "vec.h"
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
@@ -29,9 +29,9 @@ struct MatrixUnit {
   ~MatrixUnit() { _tile_release(); }
 };
 
-// Planes of 16 x 32 numbers. As a left factor: 16 rows, 32 deep. As a right factor: 16 columns, 32 deep. Numbers whose
-// depths are 16 apart lie side by side: of a left factor in its row, of a right factor in the row of the lesser depth.
-// Two planes take the room of the floats they stand for.
+// Planes of 16 x 32 numbers. As a left factor: 16 rows, 32 deep, two depths side by side. As a right factor: 16 columns,
+// a row for every two depths. Which depths go together is free, as long as both factors agree (here those 16 apart, or
+// neighbours). Two planes take the room of the floats they stand for.
 template <int PLANES>
 struct alignas(64) Split {
   uint16_t row[16][PLANES][32];
@@ -49,7 +49,7 @@ inline __m512i in_turn(__m512i x, __m512i y) {
   return _mm512_mask_mov_epi16(_mm512_srli_epi32(x, 16), 0xAAAAAAAA, y);
 }
 
-// A row of a factor: numbers and those whose depths are greater by 16.
+// A row of a factor: numbers, and those that lie beside them.
 template <int PLANES>
 inline void put(Split<PLANES>& to, int64_t row, vf x, vf y) {
   for (int p = 0; p < PLANES; p++) {
@@ -70,7 +70,7 @@ struct Sums {
 // tiles of each lie side by side.
 template <int WHICH, int PLANES, int A, int B>
 inline void steps(const Split<A>* a, const Split<B>* b, int64_t b_column, int from, int end) {
-  // The planes of both factors, the smallest products first; only one of them changes from step to step.
+  // The planes of both factors, in an order in which only one of them changes from step to step.
   constexpr int COUNT = PLANES * (PLANES + 1) / 2;
   constexpr int A_PLANE[] = {PLANES - 1, PLANES - 2, PLANES - 2, 0, 0, 0}, B_PLANE[] = {0, 0, 1, 1, 0, 2};
 #pragma GCC unroll 12

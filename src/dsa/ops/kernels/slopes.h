@@ -106,8 +106,8 @@ struct MatrixBlocks {
         put(grad_rows[w], i, load(y), load(y + 16 * P));
       }
     for (int64_t i = 0; i < ROWS; i += W) {
-      store(minus_logsumexp + i, load(s.logsumexp + i) * -LOG2_E);
-      store(minus_delta + i, -load(s.delta + i));
+      store(minus_logsumexp + i, plain_nan(load(s.logsumexp + i)) * -LOG2_E);
+      store(minus_delta + i, -plain_nan(load(s.delta + i)));
     }
     memset(dq_turned, 0, sizeof dq_turned);
   }
@@ -119,7 +119,7 @@ struct MatrixBlocks {
       const Sums logits{p + half * 16 * ROWS, ROWS, minus_logsumexp, 0};
       const Sums slopes{ds + half * 16 * ROWS, ROWS, minus_delta, 0};
       products<3, 2, DEEP>(logits, column->k[half], q[0], DEEP, slopes, column->v[half], grad[0], DEEP);
-      factors(column, block, first, half, p, ds, ds_right);
+      factors(block, half, first, column, p, ds, ds_right);
       for (int w = 0; w < WIDE; w += 2) {
         float *const dk = first + half * 16 * BACKWARD + 2 * P + w * 16, *const dv = dk + P;
         products<2, 2, 1>({dk, BACKWARD, dk, BACKWARD}, (Split<2>*)ds + half, q_rows + w, 1,
@@ -147,31 +147,38 @@ struct MatrixBlocks {
   }
 
  private:
-  // Probabilities and slopes of half the keys from the exponents of 2 in p and the factors in ds.
-  static void factors(const Column* column, const Block& block, const float* first, int keys, float* p, float* ds, Split<2>* ds_right) {
-    for (int64_t pair = keys * 8; pair < keys * 8 + 8; pair++) {
-      for (int64_t s = 2 * pair; s < 2 * pair + 2; s++) fetch(first + s * BACKWARD + 2 * P, 2 * P);
+  // A NaN that `take_upper` keeps, whatever its bits.
+  static vf plain_nan(vf x) { return x == x ? x : splat(std::nanf("")); }
+
+  // Probabilities and slopes of half of the keys from the exponents of 2 in p and the factors in ds. Fetches what the
+  // products that follow read.
+  static void factors(const Block& block, int half, const float* first, const Column* column, float* p, float* ds,
+                      Split<2>* ds_right) {
+    for (int64_t pair = half * 8; pair < half * 8 + 8; pair++) {
+      fetch(first + 2 * pair * BACKWARD + 2 * P, 2 * P);
+      fetch(first + (2 * pair + 1) * BACKWARD + 2 * P, 2 * P);
       fetch((const float*)column->k_turned + pair * 64, 64);
-      __m512i upper[2][2][2];  // of slopes: plane, which key, which half of the queries
+      __m512i slopes[2][2][2];  // plane, which key, first or second queries
       for (int key = 0; key < 2; key++) {
         float *const p_row = p + (2 * pair + key) * ROWS, *const ds_row = ds + (2 * pair + key) * ROWS;
         const uint32_t chosen = block.chosen[2 * pair + key];
         vf probability[2], slope[2];
-        for (int half = 0; half < 2; half++) {
-          const __mmask16 some = chosen >> half * 16;
-          probability[half] = power_of_two(load(p_row + half * 16), some);
-          slope[half] = (vf)_mm512_maskz_mul_ps(some, (__m512)probability[half], _mm512_load_ps(ds_row + half * 16));
+        for (int side = 0; side < 2; side++) {
+          const __mmask16 some = chosen >> side * 16;
+          probability[side] = power_of_two(load(p_row + side * 16), some);
+          slope[side] = (vf)_mm512_maskz_mul_ps(some, (__m512)probability[side], _mm512_load_ps(ds_row + side * 16));
         }
         for (int plane = 0; plane < 2; plane++) {
-          for (int half = 0; half < 2; half++) upper[plane][key][half] = take_upper(slope[half]);
-          const __m512i low = take_upper(probability[0]);
-          _mm512_store_si512(p_row + plane * 16, in_turn(low, take_upper(probability[1])));
-          _mm512_store_si512(ds_row + plane * 16, in_turn(upper[plane][key][0], upper[plane][key][1]));
+          __m512i* const upper = slopes[plane][key];
+          for (int side = 0; side < 2; side++) upper[side] = take_upper(slope[side]);
+          const __m512i low = take_upper(probability[0]), high = take_upper(probability[1]);
+          _mm512_store_si512(p_row + plane * 16, in_turn(low, high));
+          _mm512_store_si512(ds_row + plane * 16, in_turn(upper[0], upper[1]));
         }
       }
       for (int plane = 0; plane < 2; plane++)
-        for (int half = 0; half < 2; half++)
-          _mm512_store_si512(ds_right[half].row[pair][plane], in_turn(upper[plane][0][half], upper[plane][1][half]));
+        for (int side = 0; side < 2; side++)
+          _mm512_store_si512(ds_right[side].row[pair][plane], in_turn(slopes[plane][0][side], slopes[plane][1][side]));
     }
   }
 

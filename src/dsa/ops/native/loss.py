@@ -29,7 +29,7 @@ LossArgs = structure(
     "LossArgs",
     "q k *packed_k *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
     "*positions *counts position_stride batch heads groups key_groups target_groups selection_groups time length slots "
-    "*row_loss *valid *loss *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
+    "*row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
     "scratch_per_thread",
     **dict.fromkeys("q k index_k".split(), Heads),
 )
@@ -102,7 +102,7 @@ def run_loss(
     args.queries, args.index_k, args.weights = address(queries), heads(keys), address(weights)
     args.packed_index_k = address(workspace.take("packed_index_k", size))
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
-    args.position_stride = positions.stride(2)
+    args.position_stride = positions.stride(2) if positions.stride(0) else 0
     args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
     args.length, args.slots, args.threads = length, slots, threads
     args.row_loss = address(workspace.take("row_loss", batch * groups * time))
@@ -112,6 +112,7 @@ def run_loss(
     loss = torch.empty(())
     args.loss = address(loss)
     grads: tuple[Tensor | None, ...] = ()
+    args.wanted = wanted
     if wanted:
         grads = (
             torch.empty_like(queries),
