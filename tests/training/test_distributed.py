@@ -18,9 +18,8 @@ TOPK = ["selector.k=8"]
 ADAPTIVE = ["selector=adaptive_entropy", "selector.min_k=2", "selector.target_mean=8"]
 
 
-# An adaptive budget is a rounded real number: the last bit of a sum may move it by a key.
-@pytest.mark.parametrize(("accumulate", "selector", "near"), [(1, TOPK, 2e-4), (2, TOPK, 2e-4), (2, ADAPTIVE, 5e-3)])
-def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accumulate, selector, near):
+@pytest.mark.parametrize(("accumulate", "selector"), [(1, TOPK), (2, TOPK), (2, ADAPTIVE)])
+def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accumulate, selector):
     chosen = [*RUN, *selector]
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"trainer.accumulate={accumulate}"]
     command = [sys.executable, str(ROOT / "train.py"), *chosen, *overrides, f"output_dir={outputs / 'two'}"]
@@ -31,8 +30,11 @@ def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accum
     two = json.loads(path.read_text())
     one = train(compose([*chosen, f"output_dir={outputs / 'one'}"]))
     assert two["run_id"] == one.run_id
-    for name in ("val_loss", "base_val_loss", "swap_val_loss", "dense_val_loss"):
-        assert two[name] == pytest.approx(getattr(one, name), abs=near), name
+    for name in ("base_val_loss", "dense_val_loss"):
+        assert two[name] == pytest.approx(getattr(one, name), abs=2e-4), name
+    # A selection is discrete: the last bit of a sum may swap a key, or move an adaptive budget by one.
+    for name in ("val_loss", "swap_val_loss"):
+        assert two[name] == pytest.approx(getattr(one, name), abs=5e-3), name
     assert two["mean_k"] == pytest.approx(one.mean_k, rel=0.01)
 
 
