@@ -52,10 +52,24 @@ def test_a_mistake_is_named(arguments, named, capsys, outputs):
         (["sweep.py", "study=quick", "stepz=3"], "stepz = 3: no such setting. Did you mean steps? There are: "),
         (["sweep.py", "study=quick", "hydra/launcher=nope"], "hydra/launcher = nope: no such option. Give one of bas"),
         (["train.py", "indexer=h2d33"], "indexer = h2d33: no such option. Give one of h1d1, "),
-        (["train.py", "selector.kk=3"], "selector.kk = 3: no such setting. Did you mean k? There are: k."),
-        (["train.py", "seq_len", "=", "64"], "seq_len: cannot be read (missing EQUAL at '<EOF>'). Give key=value"),
-        (["train.py", "--config-dir", "/nope"], "Additional config directory '/nope' not found"),
-        (["train.py", "-m", "indexer=h1d8,h2d33"], "indexer = h2d33: no such option."),
+        pytest.param(
+            ["train.py", "selector.kk=3"],
+            "selector.kk = 3: no such setting. Did you mean k? There are: k.",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["train.py", "seq_len", "=", "64"],
+            "seq_len: cannot be read (missing EQUAL at '<EOF>'). Give key=value",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["train.py", "--config-dir", "/nope"],
+            "Additional config directory '/nope' not found",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["train.py", "-m", "indexer=h1d8,h2d33"], "indexer = h2d33: no such option.", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_what_hydra_refuses_is_one_line(arguments, named, tmp_path):
