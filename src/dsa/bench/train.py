@@ -27,8 +27,8 @@ def measure(
     for length in lengths:
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         cfg = compose([*choices, "selector=topk", f"selector.k={k}"])
-        net, optimizer = build_model(cfg).train(), instantiate(cfg.optimizer)
-        works = {name: step(net, optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
+        net, make_optimizer = build_model(cfg).train(), instantiate(cfg.optimizer)
+        works = {name: step(net, make_optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
         for component, share in shares(works["sparse"]).items():
