@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from dsa import mistakes
 from dsa.config import with_choices
+from dsa.spec import spec_of
 from dsa.training import RunFailed, train
 
 
@@ -17,7 +18,7 @@ def main(cfg: DictConfig) -> None:
     """Train what the command line composes."""
     job = HydraConfig.get()
     try:
-        train(with_choices(cfg, job.runtime.choices, list(job.overrides.task)))
+        train(spec_of(with_choices(cfg, job.runtime.choices, list(job.overrides.task))))
     except RunFailed as error:
         if job.mode == RunMode.MULTIRUN:
             raise

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsa.build import build_model
-    from dsa.config import compose
-    from dsa.frame import load_study
+    from dsa.artifacts.frame import load_study
+    from dsa.spec import compose
     from dsa.training.load import load_run
     from dsa.training.run import train
 
@@ -14,9 +14,9 @@ __all__ = ["build_model", "compose", "load_run", "load_study", "train"]
 
 HOMES = {
     "build_model": "dsa.build",
-    "compose": "dsa.config",
+    "compose": "dsa.spec",
     "load_run": "dsa.training.load",
-    "load_study": "dsa.frame",
+    "load_study": "dsa.artifacts.frame",
     "train": "dsa.training.run",
 }
 

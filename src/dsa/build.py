@@ -1,55 +1,75 @@
-"""From a configuration to the objects it names."""
+"""From a Spec to the objects it names."""
 
-from typing import Any
+from collections.abc import Sequence
 
-import hydra
-from hydra.errors import InstantiationException
-from omegaconf import DictConfig
-
-from dsa.config import check_targets
+from dsa.backbones import Backbone, Router, SparseTransformer
+from dsa.backbones.initial import draw_indexer
 from dsa.data import DataModule
-from dsa.model import SparseTransformer
+from dsa.indexers import Indexer
+from dsa.precision import Exact
+from dsa.selectors import NearestInstead
+from dsa.spec import Spec
 
 
-def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Hydra's instantiate with plain lists and dictionaries, and with the object's own error instead of Hydra's."""
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        while isinstance(cause, InstantiationException):
-            cause = cause.__cause__
-        raise (cause or error) from error
+def build_data(spec: Spec) -> DataModule:
+    """The data of a run, prepared."""
+    data: DataModule = spec.data.make()
+    return data
 
 
-def build_data(cfg: DictConfig) -> DataModule:
-    """The data that a configuration names, prepared."""
-    check_targets(cfg)
-    return instantiate(cfg.data)
+def build_backbone(spec: Spec, vocab_size: int) -> SparseTransformer:
+    """The backbone with its initial weights and dense attention."""
+    backbone: SparseTransformer = spec.model.make(vocab_size=vocab_size, seed=spec.seed)
+    return backbone
 
 
-def build_model(cfg: DictConfig, vocab_size: int | None = None) -> SparseTransformer:
-    """The model that a configuration describes, with its initial weights.
+def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
+    """One indexer for each site, with the initial weights that `indexer_seed` gives it."""
+    out = []
+    for site in backbone.sites:
+        indexer: Indexer = spec.indexer.make()
+        draw_indexer(indexer, spec.indexer_seed, site.index)
+        out.append(indexer)
+    return out
+
+
+def build_routers(
+    spec: Spec,
+    backbone: Backbone,
+    indexers: Sequence[Indexer] | None,
+    trained: bool = False,
+    nearest: bool = False,
+) -> list[Router]:
+    """One router for each site, as the composition says.
+
+    Args:
+        indexers: of the sites; None where keys are ranked by something else.
+        trained: as training sees it: without the format that is applied after it.
+        nearest: the budget goes to the nearest keys.
+    """
+    pattern = spec.pattern.make()
+    precision = Exact() if trained and not spec.in_training else spec.precision.make()
+    return [
+        Router(
+            None if indexers is None else indexers[site.index],
+            pattern,
+            NearestInstead(spec.selector.make()) if nearest else spec.selector.make(),
+            precision,
+            site.index,
+            spec.ops,
+        )
+        for site in backbone.sites
+    ]
+
+
+def build_model(spec: Spec, vocab_size: int | None = None) -> SparseTransformer:
+    """The whole model that a spec describes, with its initial weights.
 
     Args:
         vocab_size: of the data; None asks the data.
     """
-    check_targets(cfg)
-    vocab = build_data(cfg).vocab_size if vocab_size is None else vocab_size
-    return instantiate(
-        cfg.model,
-        vocab_size=vocab,
-        pattern=instantiate(cfg.pattern),
-        precision=instantiate(cfg.precision),
-        selector=lambda: instantiate(cfg.selector),
-        indexer=(lambda: instantiate(cfg.indexer)) if needs_indexer(cfg) else None,
-        backend=cfg.ops,
-        seed=cfg.seed,
-    )
-
-
-def needs_indexer(cfg: DictConfig) -> bool:
-    """Whether some stage ranks keys by an indexer: not in dense training, and not under a control."""
-    sparse = cfg.recipe.warmup.steps > 0 or cfg.recipe.sparse.steps > 0
-    selector: Any = hydra.utils.get_class(cfg.selector._target_)
-    return sparse and selector.uses_indexer
+    backbone = build_backbone(spec, build_data(spec).vocab_size if vocab_size is None else vocab_size)
+    if spec.sparse:
+        indexers = build_indexers(spec, backbone) if spec.uses_indexer else None
+        backbone.attach(build_routers(spec, backbone, indexers))
+    return backbone

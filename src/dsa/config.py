@@ -1,19 +1,13 @@
-"""Configurations: composed from conf/, checked against the allow-list, named, and hashed by what they mean."""
+"""Configurations: composed from conf/, with the option chosen in each group."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
-
-GROUPS = ("indexer", "pattern", "selector", "precision")
-ALLOWED_TARGETS = ("dsa", "torch.optim", "torch.nn", "pytorch_lightning")
 
 
 def config_dir() -> Path:
@@ -61,43 +55,6 @@ def choice(cfg: DictConfig, group: str) -> str:
     return f"{name}~" if group in cfg.overridden else name
 
 
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every `_target_` below a node, with the key it stands at."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        where = f"{path}.{key}" if path else str(key)
-        if key == "_target_":
-            yield where, str(value)
-        else:
-            yield from targets(value, where)
-
-
-def check_targets(cfg: DictConfig) -> None:
-    """Refuse configurations that name classes outside the allowed packages: a config must not run foreign code.
-
-    Raises:
-        ValueError: a `_target_` lies outside, or is reached through an allowed package but defined elsewhere.
-    """
-    allowed = (*ALLOWED_TARGETS, *cfg.get("allow_targets", []))
-
-    def inside(name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in allowed)
-
-    for where, target in targets(resolved(cfg)):  # resolved, or an interpolation could smuggle one in
-        home = f"{getattr(get_object(target), '__module__', '')}." if inside(target) else ""
-        if not inside(target) or not inside(home.rstrip(".")):
-            raise ValueError(
-                f"{where} = {target}: configs may only name classes of {', '.join(allowed)}. "
-                f"To admit a package of your own, add allow_targets=[{target.split('.')[0]}]."
-            )
-
-
 def resolved(cfg: DictConfig) -> dict[str, Any]:
     """The configuration as plain data, every interpolation resolved."""
     return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
-
-
-def digest(value: Any, length: int = 8) -> str:
-    """Short hash of plain data."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]

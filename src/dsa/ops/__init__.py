@@ -36,3 +36,7 @@ __all__ = [
     "select",
     "visible",
 ]
+
+
+def indexer_losses(features, target, *, backend="auto"):
+    return [indexer_loss(f, target, None, backend=backend) for f in features]

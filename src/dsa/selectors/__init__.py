@@ -3,6 +3,7 @@
 from dsa.selectors.adaptive import AdaptiveDynamic, AdaptiveEntropy, AdaptivePosition
 from dsa.selectors.base import Selector, SelectorContext
 from dsa.selectors.controls import Dense, Oracle, Random, Window
+from dsa.selectors.nearest import NearestInstead
 from dsa.selectors.progressive import ProgressiveCosine, ProgressiveExponential, ProgressiveLinear
 from dsa.selectors.ratio import Ratio
 from dsa.selectors.topk import TopK
@@ -12,6 +13,7 @@ __all__ = [
     "AdaptiveEntropy",
     "AdaptivePosition",
     "Dense",
+    "NearestInstead",
     "Oracle",
     "ProgressiveCosine",
     "ProgressiveExponential",

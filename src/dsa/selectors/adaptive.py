@@ -64,12 +64,14 @@ class Adaptive(Selector):
         if target is not None:
             self.seen += torch.tensor([selection.counts.sum().item(), target * selection.counts.numel()])
 
-    def calibrate(self, total: Callable[[Tensor], Tensor]) -> None:
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
         kept, wanted = total(self.seen.clone()).clamp(min=1e-9)
-        if kept > 1e-6:
-            self.log_gain += RATE * (wanted.log() - kept.log())
-            self.log_gain.clamp_(-LIMIT, LIMIT)
         self.seen.zero_()
+        if kept <= 1e-6:
+            return 0.0
+        self.log_gain += RATE * (wanted.log() - kept.log())
+        self.log_gain.clamp_(-LIMIT, LIMIT)
+        return abs(float(kept / wanted) - 1)
 
 
 class AdaptiveEntropy(Adaptive):

@@ -59,5 +59,12 @@ class Selector(nn.Module, ABC):
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         """Called with each training selection; only calibrating selectors use it."""
 
-    def calibrate(self, total: Callable[[Tensor], Tensor]) -> None:
-        """Called after each optimiser step; `total` sums a tensor over the processes of a distributed run."""
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
+        """Called after each optimiser step, and while nothing learns, to find the constant before judging.
+
+        Args:
+            total: sums a tensor over the processes of a distributed run.
+
+        Returns: how far the mean budget was from its target, relatively.
+        """
+        return 0.0

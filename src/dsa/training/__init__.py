@@ -1,6 +1,6 @@
-"""One run: stages, losses, measurements, result."""
+"""One run: what it needs is trained, measured and put together."""
 
-from dsa.training.result import RunResult
+from dsa.artifacts.results import RunResult
 from dsa.training.run import RunFailed, train
 
 __all__ = ["RunFailed", "RunResult", "train"]

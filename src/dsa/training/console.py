@@ -2,27 +2,24 @@
 
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
-from dsa.config import choice, resolved
-from dsa.training.plan import Plan
-from dsa.training.result import RunResult
+from dsa.artifacts.results import RunResult
+from dsa.spec import Spec
 
 console = Console(highlight=False)
 HIDDEN = ("choices", "overridden", "hydra")
 
 
-def show_config(cfg: DictConfig) -> None:
+def show_config(spec: Spec) -> None:
     """The composed configuration as a tree, the chosen option behind each group's name."""
     tree = Tree("[bold]configuration[/]", guide_style="dim")
-    plain = resolved(cfg)
-    for name, value in plain.items():
+    for name, value in spec.content.items():
         if isinstance(value, dict) and name not in HIDDEN:
-            branch(tree.add(f"[bold]{name}[/] [cyan]{choice(cfg, name)}[/]"), value)
-    rest = {name: value for name, value in plain.items() if not isinstance(value, dict) and name not in HIDDEN}
+            branch(tree.add(f"[bold]{name}[/] [cyan]{spec.options.get(name, 'custom')}[/]"), value)
+    rest = {name: value for name, value in spec.content.items() if not isinstance(value, dict) and name not in HIDDEN}
     branch(tree, {name: value for name, value in rest.items() if value not in (None, [])})
     console.print(tree)
 
@@ -42,10 +39,12 @@ def short(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def show_start(plan: Plan) -> None:
+def show_start(spec: Spec, name: str) -> None:
     """One line before training: which run, in which dtype, how long."""
-    stages = ", ".join(f"{stage.name} {stage.steps}" for stage in plan.stages)
-    console.print(f"[bold]{plan.run_id}[/]  {plan.dtype}; steps: {stages}", soft_wrap=True)
+    recipe = spec.recipe
+    steps = {"dense": recipe.dense_steps, "warmup": recipe.warmup_steps * spec.uses_indexer, "sparse": recipe.sparse_steps}
+    stages = ", ".join(f"{name} {count}" for name, count in steps.items() if count)
+    console.print(f"[bold]{name}[/]  {spec.dtype}; steps: {stages}", soft_wrap=True)
 
 
 def show_result(result: RunResult, farewell: list[str]) -> None:

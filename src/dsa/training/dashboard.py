@@ -1,46 +1,79 @@
 """What a dashboard is told about a run: who it is, its configuration flat, its final values."""
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from dsa.config import choice, resolved
-from dsa.training.plan import Plan, condition
-from dsa.training.provenance import git_commit
-from dsa.training.result import RunResult
+from dsa.artifacts.results import RunResult
+from dsa.judging.provenance import git_commit
+from dsa.judging.world import first_process
+from dsa.spec import Spec
+from dsa.training.loggers import RunLogger
+
+SHARED = "dense"
+"""Group of what runs share, on a dashboard."""
 
 
-def identity(plan: Plan, kind: str, resumed: bool) -> dict[str, Any]:
-    """Id, name, group, job type and tags; the id is the study's and the run's, so that no two runs merge."""
-    cfg = plan.cfg
-    tags = [f"L{cfg.seq_len}", f"seed{cfg.seed}", *(f"{group}:{name}" for group, name in condition(cfg).items())]
-    return {
-        "id": f"{plan.study}-{plan.run_id}",
-        "name": plan.run_id,
-        "group": cfg.get("group") or plan.study,
-        "job_type": cfg.get("label") or kind,
-        "tags": tags,
-        "stages": [stage.name for stage in plan.stages],
-        "resumed": resumed,
-    }
+@dataclass
+class Dashboard:
+    """One run on a dashboard, started only when there is something to train.
 
+    Args:
+        make: the logger that the spec names; None for what is logged elsewhere.
+        name, group, job_type, tags: as a dashboard shows them.
+    """
 
-def flat_config(plan: Plan, base: RunResult | None) -> dict[str, Any]:
-    """The choices' names first, then every setting under its dotted name."""
-    cfg = plan.cfg
-    names = {group: choice(cfg, group) for group in cfg.choices} | condition(cfg)
-    settings = flat(resolved(cfg), skip=("choices", "overridden"))
-    return (
-        settings
-        | names
-        | {
-            "seq_len": cfg.seq_len,
-            "seed": cfg.seed,
-            "run_id": plan.run_id,
-            "base_run_id": base.run_id if base else None,
-            "git": git_commit(),
-            "dtype": plan.dtype,
+    spec: Spec
+    name: str
+    group: str
+    job_type: str
+    tags: tuple[str, ...] = ()
+    silent: bool = False
+
+    @contextmanager
+    def started(self, folder: Path, stages: list[str], resumed: bool) -> Iterator[RunLogger | None]:
+        """The logger while a stage trains; it ends with it, however that goes."""
+        if self.silent or not first_process():
+            yield None
+            return
+        logger: RunLogger = self.spec.logger.make()
+        logger.start(folder, self.identity(stages, resumed), flat_config(self.spec, {}))
+        try:
+            yield logger
+        except BaseException:
+            logger.finish(failed=True)
+            raise
+        logger.finish(failed=False)
+
+    def identity(self, stages: list[str], resumed: bool) -> dict[str, Any]:
+        """Id, name, group, job type and tags; the id is the group's and the name's, so that no two runs merge."""
+        return {
+            "id": f"{self.group}-{self.name}",
+            "name": self.name,
+            "group": self.group,
+            "job_type": self.job_type,
+            "tags": [f"L{self.spec.seq_len}", f"seed{self.spec.seed}", *self.tags],
+            "stages": stages,
+            "resumed": resumed,
         }
-    )
+
+
+def shared_dashboard(spec: Spec, name: str, job_type: str) -> Dashboard:
+    """Of an artifact that runs share."""
+    return Dashboard(spec, name, SHARED, job_type)
+
+
+def flat_config(spec: Spec, own: dict[str, Any]) -> dict[str, Any]:
+    """The choices' names first, then every setting under its dotted name.
+
+    Args:
+        own: what the run adds: its id, and those of what it stands on.
+    """
+    settings = flat(spec.content, skip=("choices", "overridden"))
+    named = {"seq_len": spec.seq_len, "seed": spec.seed, "git": git_commit(), "dtype": spec.dtype}
+    return settings | spec.options | spec.condition | named | own
 
 
 def final_values(result: RunResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dsa.model import Observation, Pass, SparseTransformer
+from dsa.backbones import Observation, Pass, SparseTransformer
 from dsa.ops.reference import causal, to_mask
 
 PIXELS = 256  # a longer map is thinned to this many rows and columns

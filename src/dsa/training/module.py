@@ -1,91 +1,67 @@
-"""One stage of a run as a LightningModule."""
+"""One stage of training as a LightningModule; what is learned in it is a subclass's business."""
 
 import math
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.text import Perplexity
 
-from dsa.config import digest
-from dsa.data import IGNORE, Batch, DataModule
-from dsa.model import Pass, SparseTransformer
+from dsa.artifacts.digest import digest
+from dsa.backbones import SparseTransformer
+from dsa.data import Batch, DataModule
+from dsa.judging.evaluation import Evaluation
+from dsa.judging.speed import Contention
+from dsa.spec import Recipe
 from dsa.training.log import RunLog
-from dsa.training.measure import Contention
-from dsa.training.objective import IndexerObjective, language_model_loss
-from dsa.training.stages import Stage
+from dsa.training.stages import Group, Stage
 
 
-class Evaluation(pl.LightningModule):
-    """Measures a model on the fixed evaluation batches.
-
-    Args:
-        sparse: attention runs on the selection.
-    """
-
-    def __init__(self, model: SparseTransformer, data: DataModule, sparse: bool) -> None:
-        super().__init__()
-        self.model, self.data, self.sparse = model, data, sparse
-        self.metrics = EvalMetrics(model.vocab_size)
-        self.values: dict[str, float] = {}
-
-    def val_dataloader(self) -> Iterable[Batch]:
-        return self.data.eval_loader(self.global_rank, self.trainer.world_size)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits, _ = self.model.run(batch.tokens, Pass(sparse=self.sparse))
-        self.metrics.update(logits, batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self.values = self.metrics.compute()
-        self.metrics.reset()
-
-
-class StageModule(Evaluation):
-    """Trains the model through one stage: one optimiser with a group for the backbone and one for the indexers.
+class Training(Evaluation):
+    """Goes through one stage: one optimiser, each group of parameters at its own rate and clipped alone.
 
     Everything random is a function of (seed, stage, step), so a resumed stage ends in the same weights.
 
     Args:
         model: trained in place.
+        sparse: attention runs on the selection.
+        groups: what learns; everything else is frozen.
         optimizer: called with parameter groups.
-        lr_warmup, lr_final, clip: as in the recipe.
+        recipe: its schedule and clipping.
         accumulate: micro-batches per optimiser step.
     """
 
     def __init__(
         self,
         model: SparseTransformer,
-        stage: Stage,
         data: DataModule,
-        objective: IndexerObjective,
+        sparse: bool,
+        stage: Stage,
+        groups: list[Group],
         optimizer: Callable[..., Optimizer],
-        log: RunLog,
-        lr_warmup: float,
-        lr_final: float,
-        clip: float,
+        recipe: Recipe,
         accumulate: int,
+        log: RunLog,
     ) -> None:
-        super().__init__(model, data, sparse=stage.sparse or stage.train_indexers)
-        self.stage = stage
-        self.objective, self.make_optimizer, self.run_log = objective, optimizer, log
-        self.lr_warmup, self.lr_final, self.clip, self.accumulate = lr_warmup, lr_final, clip, accumulate
-        for parameters, learn in (
-            (model.backbone_parameters(), stage.train_backbone),
-            (model.indexer_parameters(), stage.train_indexers),
-        ):
-            for parameter in parameters:
-                parameter.requires_grad_(learn)
+        super().__init__(model, data, sparse)
+        self.stage, self.learning, self.make_optimizer, self.recipe = stage, groups, optimizer, recipe
+        self.accumulate, self.run_log = accumulate, log
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        for group in groups:
+            for parameter in group.parameters:
+                parameter.requires_grad_(True)
         self.row: dict[str, float] = {}
         self.started = 0.0
         self.contention = Contention()
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """What is minimised, by its name in the log."""
 
     def train_dataloader(self) -> Iterable[Batch]:
         return self.data.train_loader(
@@ -98,42 +74,35 @@ class StageModule(Evaluation):
         torch.manual_seed(int(digest([self.data.seed, self.stage.name, batch_idx], 15), 16))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        stage = self.stage
-        how = Pass(
-            sparse=stage.sparse,
-            teach=stage.train_indexers,
-            progress=self.global_step / max(stage.steps - 1, 1) if stage.sparse else 0.0,
-            step=self.global_step + 1,
-        )
-        logits, indexer_loss = self.model.run(batch.tokens, how)
-        loss = torch.zeros((), device=self.device)
-        if stage.train_backbone:
-            lm_loss = language_model_loss(logits, batch.targets)
-            self.collect("loss", lm_loss)
-            loss = loss + lm_loss
-        if stage.train_indexers:
-            self.collect("indexer_loss", indexer_loss)
-            loss = loss + self.objective.weight * indexer_loss
-        self.check_finite(loss, "loss")
-        return loss
+        losses = self.losses(batch)
+        for name, loss in losses.items():
+            self.row[name] = self.row.get(name, 0.0) + loss.item() / self.accumulate
+        return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
 
-    def check_finite(self, value: Tensor, name: str) -> None:
+    def weight(self, name: str) -> float:
+        """How much a loss counts in the sum: it scales the gradient of those that learn from it."""
+        return 1.0
+
+    def check_finite(self, value: float, name: str, groups: list[Group]) -> None:
         """Stop a run that diverged, in all its processes at once.
 
         Raises:
             FloatingPointError: the value is not a finite number.
         """
-        bad = self.total((~value.detach().isfinite()).double())
-        if bad > 0:
-            stage = self.stage
-            rates = [("lr", stage.lr)] * stage.train_backbone + [
-                ("indexer_lr", stage.indexer_lr)
-            ] * stage.train_indexers
-            smaller = " or ".join(f"recipe.{stage.name}.{rate} (got {got})" for rate, got in rates)
-            raise FloatingPointError(
-                f"{name} = {value.item()} at step {self.global_step + 1} of stage {stage.name}: training diverged. "
-                f"Give a smaller {smaller}."
-            )
+        if self.anywhere(not math.isfinite(value)):
+            raise FloatingPointError(self.diverged(value, name, groups))
+
+    def diverged(self, value: float, name: str, groups: list[Group]) -> str:
+        """What to tell of a value that is not a number."""
+        smaller = " or ".join(f"{group.setting} (got {group.lr})" for group in groups)
+        return (
+            f"{name} = {value} at step {self.global_step + 1} of stage {self.stage.name}: training diverged. "
+            f"Give a smaller {smaller}."
+        )
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether something holds in any process of a distributed run."""
+        return bool(self.total(torch.tensor(float(here), dtype=torch.float64)) > 0)
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over the processes of a distributed run."""
@@ -141,17 +110,32 @@ class StageModule(Evaluation):
             return value
         return self.trainer.strategy.reduce(value.to(self.device), reduce_op="sum")
 
-    def collect(self, name: str, value: Tensor) -> None:
-        """Add a micro-batch's part to this step's row of the log."""
-        self.row[name] = self.row.get(name, 0.0) + value.item() / self.accumulate
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        """Clip each group alone: a shared norm would let one scale the other."""
+        for group in self.learning:
+            norm = nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip).item()
+            self.check_finite(norm, f"gradient norm of the {group.name}", [group])
+            self.row[f"grad_norm_{group.name}"] = norm
+        self.note_rates(optimizer)
+
+    def note_rates(self, optimizer: Optimizer) -> None:
+        """Learning rates of this step, before the schedule moves them on."""
+        for group, settings in zip(self.learning, optimizer.param_groups, strict=True):
+            self.row[f"lr_{group.name}"] = settings["lr"]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        for name in self.losses_of_row():
+            self.check_finite(self.row[name], name, self.learning)
+
+    def losses_of_row(self) -> list[str]:
+        """Names of this step's losses."""
+        return [name for name in self.row if not name.startswith(("grad_norm_", "lr_"))]
 
     def end_step(self, batch_idx: int) -> None:
-        """After each optimiser step: calibrate the selectors and write the step's row; before any checkpoint."""
+        """After each optimiser step, before any checkpoint: write the step's row."""
         if (batch_idx + 1) % self.accumulate:
             return
         seconds = time.perf_counter() - self.started
-        for attention in self.model.attentions():
-            attention.selector.calibrate(self.total)
         tokens = self.data.batch_size * self.data.seq_len
         names = list(self.row)
         mean = self.total(torch.tensor([self.row[name] for name in names])) / self.trainer.world_size
@@ -162,35 +146,28 @@ class StageModule(Evaluation):
             "speed/tokens_per_s": tokens / seconds,
             "speed/others": self.contention.others(),
         }
-        self.run_log.add(self.stage, self.global_step, "train", row)
-        loss = row.get("train/loss", row.get("train/indexer_loss", 0.0))
-        self.log_dict({"loss": loss, "tokens/s": tokens / seconds}, prog_bar=True, logger=False)
+        self.record(row)
+        shown = row[f"train/{names[0]}"]  # the first loss
+        self.log_dict({"loss": shown, "tokens/s": tokens / seconds}, prog_bar=True, logger=False)
 
-    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
-        """Clip backbone and indexers apart: a shared norm would let one scale the other."""
-        for group in optimizer.param_groups:
-            norm = nn.utils.clip_grad_norm_(group["params"], self.clip)
-            self.check_finite(norm, f"gradient norm of the {group['name']}")
-            self.row[f"grad_norm_{group['name']}"] = norm.item()
-            self.row[f"lr_{group['name']}"] = group["lr"]
+    def record(self, row: dict[str, float]) -> None:
+        """Write a training step's row to the log."""
+        self.run_log.add(self.stage, self.global_step, "train", row)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        stage, groups = self.stage, []
-        if stage.train_backbone:
-            groups.append({"params": self.model.backbone_parameters(), "lr": stage.lr, "name": "backbone"})
-        if stage.train_indexers:
-            groups.append({"params": self.model.indexer_parameters(), "lr": stage.indexer_lr, "name": "indexers"})
+        groups = [{"params": group.parameters, "lr": group.lr, "name": group.name} for group in self.learning]
         optimizer = self.make_optimizer(groups)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_share(self, step: int) -> float:
         """Share of the learning rate at a step: a linear rise, then a cosine down to `lr_final`."""
-        rise = max(1.0, self.lr_warmup * self.stage.steps)
+        recipe, steps = self.recipe, self.stage.steps
+        rise = max(1.0, recipe.lr_warmup * steps)
         if step < rise:
             return (step + 1) / rise if rise > 1 else 1.0
-        done = min(1.0, (step - rise) / max(1.0, self.stage.steps - rise))
-        return self.lr_final + (1 - self.lr_final) * (1 + math.cos(math.pi * done)) / 2
+        done = min(1.0, (step - rise) / max(1.0, steps - rise))
+        return recipe.lr_final + (1 - recipe.lr_final) * (1 + math.cos(math.pi * done)) / 2
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
@@ -199,47 +176,3 @@ class StageModule(Evaluation):
     def log_evaluation(self, step: int, values: dict[str, float]) -> None:
         """One row of the log for an evaluation at a step of this stage."""
         self.run_log.add(self.stage, step, "val", {f"val/{name}": value for name, value in values.items()})
-
-
-class EvalMetrics(nn.Module):
-    """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice.
-
-    Raises:
-        FloatingPointError: a loss is not a number; torchmetrics would leave it out.
-    """
-
-    def __init__(self, vocab_size: int) -> None:
-        super().__init__()
-        self.loss, self.slice_loss = MeanMetric(), MeanMetric()
-        self.perplexity = Perplexity(ignore_index=IGNORE)
-        self.accuracy = MulticlassAccuracy(vocab_size, average="micro", ignore_index=IGNORE)
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, batch: Batch) -> None:
-        logits = logits.float()
-        asked = batch.targets != IGNORE
-        losses = nn.functional.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
-        if not losses.isfinite().all():
-            raise FloatingPointError(
-                "validation loss is not a number: the weights diverged. Give smaller rates (recipe)."
-            )
-        self.loss.update(losses[asked])
-        self.perplexity.update(logits, batch.targets)
-        self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())
-        if batch.slice is not None and bool(batch.slice.any()):
-            self.slice_loss.update(losses[batch.slice])
-
-    def compute(self) -> dict[str, float]:
-        """Everything measured so far; the recall slice only if there was one."""
-        out = {
-            "loss": self.loss.compute().item(),
-            "perplexity": self.perplexity.compute().item(),
-            "accuracy": self.accuracy.compute().item(),
-        }
-        if self.slice_loss.update_called:
-            out["recall_slice_loss"] = self.slice_loss.compute().item()
-        return out
-
-    def reset(self) -> None:
-        for metric in (self.loss, self.slice_loss, self.perplexity, self.accuracy):
-            metric.reset()

@@ -1,35 +1,41 @@
-"""One run from configuration to result: its dense base, its dense control, its stages, what they measured."""
+"""One run from its spec to its result: what it needs is found or made, what it is gets judged, and the row is written."""
 
 import logging
 import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from dsa.build import build_data, build_model, instantiate
-from dsa.checks import at_least, positive
-from dsa.config import GROUPS, check_targets, choice, digest
+from dsa.artifacts.atomic import replacing
+from dsa.artifacts.digest import digest
+from dsa.artifacts.results import FILE, RunResult, read_result
+from dsa.artifacts.store import Busy, Store
+from dsa.backbones import Pass
+from dsa.build import build_data, build_model
 from dsa.data import DataModule
-from dsa.model import Pass, SparseTransformer
-from dsa.training.assemble import assemble, blank
+from dsa.graph import Need, graph_of, run_id
+from dsa.judging.calibrate import restore
+from dsa.judging.judge import judge
+from dsa.judging.models import Models
+from dsa.judging.world import first_process, wait_for_all
+from dsa.spec import Spec
+from dsa.training.assemble import Findings, assemble, blank
+from dsa.training.base import make_base
+from dsa.training.cohort import make_indexers
 from dsa.training.console import show_config, show_result, show_start
-from dsa.training.dashboard import final_values, flat_config, identity
+from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
 from dsa.training.errors import category, expected
-from dsa.training.fit import WEIGHTS, load_weights, remove_stages, train_stage
-from dsa.training.judge import judged, judged_untouched, recorded
-from dsa.training.log import RunLog
-from dsa.training.mirrors import Mirror, NoMirror
-from dsa.training.plan import Plan, base_of, control_of, sparse_run
-from dsa.training.result import FILE, RunResult, read_result
-from dsa.training.world import first_process, wait_for_all
+from dsa.training.joint import make_joint
+from dsa.training.log import METRICS, RunLog, read_rows
+from dsa.training.loggers import LocalFiles, RunLogger
 
 logger = logging.getLogger(__name__)
+CONFIG = "config.yaml"
 
 
 class RunFailed(Exception):
@@ -37,173 +43,230 @@ class RunFailed(Exception):
 
     Args:
         kind: what sort of failure it was (errors.category).
-        where: name of the run that failed; None if it never had one.
     """
 
-    def __init__(self, reason: str, kind: str = "error", where: str | None = None) -> None:
+    def __init__(self, reason: str, kind: str = "error") -> None:
         super().__init__(reason)
-        self.kind, self.where = kind, where
+        self.kind = kind
 
 
-def train(cfg: DictConfig) -> RunResult:
-    """Train what a configuration describes, with the dense runs that it stands on.
+class Run:
+    """One run: its spec, its data, what it needs, and its folder.
+
+    Args:
+        data: None if it could not be read; then the run can only fail.
+        label, group: of the run on a dashboard.
+    """
+
+    def __init__(self, spec: Spec, data: DataModule | None, label: str = "run", group: str | None = None) -> None:
+        self.spec, self.data = spec, data
+        self.graph = graph_of(spec, None if data is None else data.fingerprint)
+        self.store = Store(spec.outputs, spec.stale)
+        place = spec.outputs / spec.study
+        name = run_id(spec, self.graph)
+        if not (place / name).exists():  # another spelling of the same run may have made it
+            name = min((path.name for path in place.glob(f"*-{self.graph.hash}")), default=name)
+        self.folder = place / name
+        tags = tuple(f"{group}:{option}" for group, option in spec.condition.items())
+        self.dashboard = Dashboard(spec, self.folder.name, group or spec.study, label, tags)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def finished(self) -> RunResult | None:
+        """The run's result, if it is there, whole, and made by this code."""
+        result = read_result(self.folder)
+        if result is None or result.status != "finished" or self.spec.rerun:
+            return None
+        if result.provenance.get("code") != self.graph.code and self.spec.stale == "rerun":
+            logger.info("%s was made by other code: it is run again (stale=keep accepts it).", self.name)
+            return None
+        return result
+
+
+def train(spec: Spec) -> RunResult:
+    """Carry out what a spec describes, with everything that it stands on.
 
     A finished run is not repeated: its result is shown and returned. An interrupted one goes on.
 
     Raises:
         RunFailed: with one paragraph that says which setting, what it got and what is allowed.
     """
-    with failures_kept(cfg, None):
-        check_targets(cfg)
-        plan = Plan(cfg, build_data(cfg))
-        if first_process() and finished(plan) is None:
-            show_config(cfg)
-    result, farewell = run(plan, "run")
+    with failures_kept(spec, None):
+        run = Run(spec, build_data(spec))
+        if first_process() and run.finished() is None:
+            show_config(spec)
+    result, farewell = execute(run)
     if first_process():
         show_result(result, farewell)
     return result
 
 
-def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
-    """The result of a run, trained now unless it is there, and what to tell the user about its dashboard."""
-    done = finished(plan)
+def execute(run: Run, models: Models | None = None) -> tuple[RunResult, list[str]]:
+    """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
+
+    Args:
+        models: puts models together; one that is handed from run to run reads each base once.
+    """
+    done = run.finished()
     if done is not None:
         return done, []
-    with alone(plan, wait=kind != "run"), failures_kept(plan.cfg, plan), logged(plan):
-        done = finished(plan)  # another process may have finished it while this one waited
+    with alone(run), failures_kept(run.spec, run), logged(run):
+        done = run.finished()  # another process may have finished it while this one waited
         if done is not None:
             return done, []
-        assert plan.data is not None
-        if kind == "run":
-            rehearse(plan, plan.data)
-        base_cfg, control_cfg = base_of(plan.cfg), control_of(plan.cfg)
-        base = run(Plan(base_cfg, plan.data), "base")[0] if base_cfg is not None else None
-        control = dense_control(plan, Plan(control_cfg, plan.data)) if control_cfg is not None else None
-        resumed = begin(plan)
-        mirror: Mirror = instantiate(plan.cfg.logger) if first_process() else NoMirror()
-        mirror.start(plan.folder, identity(plan, kind, resumed), flat_config(plan, base))
+        assert run.data is not None
+        rehearse(run.spec, run.data)
+        resumed = begin(run)
+        board: RunLogger = run.spec.logger.make() if first_process() else LocalFiles()
+        stages = [name for name in ("dense", "warmup", "sparse") if getattr(run.spec.recipe, f"{name}_steps")]
+        board.start(run.folder, run.dashboard.identity(stages, resumed), flat_config(run.spec, own_names(run)))
         try:
-            result = execute(plan, plan.data, mirror, base, control)
+            result = work(run, run.data, board, models or Models(run.store, run.data.vocab_size))
         except BaseException as error:
             if category(error) == "nan":
-                mirror.alert("Loss is not a number", str(error))
+                board.alert("Loss is not a number", str(error))
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into an exit
             if stopped:
                 logger.warning("interrupted: the same command goes on from the last checkpoint.")
-            mirror.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
-            mirror.finish(failed=True)
+            board.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
+            board.finish(failed=True)
             raise
-        mirror.finish(failed=False)
-        return result, mirror.farewell()
+        board.finish(failed=False)
+        return result, board.farewell()
 
 
-def rehearse(plan: Plan, data: DataModule) -> None:
+def own_names(run: Run) -> dict[str, Any]:
+    """The run's id and those of what it is made of."""
+    parts = {"base": run.graph.base, "indexers": run.graph.indexers, "joint": run.graph.joint}
+    return {"run_id": run.name} | {kind: None if need is None else need.name for kind, need in parts.items()}
+
+
+def work(run: Run, data: DataModule, board: RunLogger, models: Models) -> RunResult:
+    """Find or make what the run needs, judge it, and write its row."""
+    spec, graph, store = run.spec, run.graph, run.store
+    if first_process():
+        show_start(spec, run.name)
+    log = RunLog(run.folder / METRICS if first_process() else None, board)
+    train_needs(run, data, log)
+    rows = read_rows(run.folder / METRICS) if (run.folder / METRICS).exists() else []
+    found = Findings(
+        final=judged(run, graph.final, data, models),
+        dense=None if graph.dense is None else judged(run, graph.dense, data, models),
+        swap=None if graph.swap is None else judged(run, graph.swap, data, models),
+        window=None if graph.window is None else judged(run, graph.window, data, models),
+        control=control_of(run, data, models),
+        rows=rows,
+        control_rows=[] if graph.control is None else rows_of(store, graph.control),
+    )
+    if first_process():
+        model = models.of(spec, graph.final)
+        restore(model, found.final.get("constants", {}))
+        result = assemble(spec, graph, run.folder, data, model, found, timed=True)
+        board.summary(final_values(result))
+        result.write(run.folder)
+    wait_for_all()
+    written = read_result(run.folder)
+    assert written is not None
+    return written
+
+
+def train_needs(run: Run, data: DataModule, log: RunLog) -> None:
+    """Base, indexers, control and joint training: each found, or made now."""
+    spec, graph, store = run.spec, run.graph, run.store
+    reused = [need.name for need in (graph.base, graph.indexers) if need is not None and store.find(need) is not None]
+    if reused and first_process():
+        logger.info("%s there already: not trained again.", " and ".join(reused) + (" is" if len(reused) == 1 else " are"))
+    if graph.base is not None:
+        make_base(store, spec, graph.base, data, shared(spec, graph.base, "base"))
+        if not spec.sparse:
+            log.replay(rows_of(store, graph.base))
+    if graph.indexers is not None:
+        quiet = shared(spec, graph.indexers, "cohort", silent=True)  # its rows are the run's own
+        failed = make_indexers(store, [(spec, graph.indexers)], data, quiet, log, again=spec.rerun)
+        if failed:
+            raise FloatingPointError(failed[graph.indexers.hash])
+        log.replay(rows_of(store, graph.indexers))
+    if graph.joint is None:
+        return
+    if graph.control is not None and graph.control != graph.joint and spec.dense_control:
+        make_joint(store, spec, graph.control, data, shared(spec, graph.control, "control"))
+    quiet = shared(spec, graph.joint, "joint", silent=True)
+    make_joint(store, spec, graph.joint, data, quiet, log, run.folder / "maps", again=spec.rerun)
+    log.replay(rows_of(store, graph.joint))
+
+
+def shared(spec: Spec, need: Need, job_type: str, silent: bool = False) -> Dashboard:
+    """An artifact on a dashboard, in the group of what runs share."""
+    return Dashboard(spec, need.name, SHARED, job_type, silent=silent)
+
+
+def rows_of(store: Store, need: Need) -> list[dict[str, str]]:
+    """The metrics of an artifact's training; none if it is not there."""
+    path = store.folder(need) / METRICS
+    return read_rows(path) if path.exists() else []
+
+
+def control_of(run: Run, data: DataModule, models: Models) -> dict[str, Any] | None:
+    """The judgement of the dense control; None if there is none."""
+    graph = run.graph
+    if graph.control is None or graph.control_final is None or run.store.find(graph.control) is None:
+        return None
+    return judged(run, graph.control_final, data, models)
+
+
+def judged(run: Run, need: Need, data: DataModule, models: Models) -> dict[str, Any]:
+    """A judgement, made now unless it is there."""
+    spec, store = run.spec, run.store
+    found = None if spec.rerun else store.judgement(need)
+    wait_for_all()
+    if found is not None:
+        return found
+    composition = need.identity["composition"]
+    look = composition is not None and not composition.get("nearest")
+    record = judge(spec.trainer, spec.dtype, data, models.of(spec, need), look)
+    if first_process():
+        store.keep_judgement(need, record)
+    wait_for_all()
+    return record
+
+
+def rehearse(spec: Spec, data: DataModule) -> None:
     """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour."""
-    cfg = plan.cfg
-    for name in ("val_every", "checkpoint_every"):
-        positive(cfg.callbacks[name], f"callbacks.{name}")
-    at_least(cfg.callbacks.maps_every, 0, "callbacks.maps_every")
-    positive(cfg.trainer.accumulate, "trainer.accumulate")
-    instantiate(cfg.objective), instantiate(cfg.logger)
-    model = build_model(cfg, data.vocab_size)
-    instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 0.0}])
-    if sparse_run(cfg):
+    spec.objective.make(), spec.logger.make()
+    model = build_model(spec, data.vocab_size)
+    spec.optimizer.make()([{"params": list(model.parameters()), "lr": 0.0}])
+    if spec.sparse:
         with torch.no_grad():
             model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))
 
 
-def finished(plan: Plan) -> RunResult | None:
-    """The run's result, if it is there, whole, and made by this code."""
-    cfg, result = plan.cfg, read_result(plan.folder)
-    if cfg.stale not in ("rerun", "keep"):
-        raise ValueError(f"stale = {cfg.stale}: give rerun or keep.")
-    if result is None or result.status != "finished" or cfg.rerun:
-        return None
-    if result.provenance.get("code") != plan.code and cfg.stale == "rerun":
-        logger.info("%s was made by other code of this package: it is run again (stale=keep accepts it).", plan.run_id)
-        return None
-    return result
-
-
-def dense_control(plan: Plan, control: Plan) -> RunResult | None:
-    """The dense control's result; None if this run is the control itself, or may only look and finds none."""
-    if control.config_hash == plan.config_hash:
-        return None
-    return run(control, "control")[0] if plan.cfg.dense_control else finished(control)
-
-
-def begin(plan: Plan) -> bool:
+def begin(run: Run) -> bool:
     """Make the run folder ready: forget what may not be continued, write down the configuration.
 
     Returns: whether there is something to go on from.
     """
     resumed = False
     if first_process():
-        marker = plan.folder / "code.txt"
-        other = marker.exists() and marker.read_text() != plan.code
-        if plan.cfg.rerun or not plan.cfg.resume or other:
-            for name in ("checkpoints", "maps", "wandb", "tensorboard"):
-                shutil.rmtree(plan.folder / name, ignore_errors=True)
-            (plan.folder / "metrics.csv").unlink(missing_ok=True)
-        resumed = (plan.folder / "metrics.csv").exists()
-        (plan.folder / FILE).unlink(missing_ok=True)
-        (plan.folder / "checkpoints").mkdir(exist_ok=True)
-        marker.write_text(plan.code)
-        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(plan.cfg, resolve=True)), plan.folder / "config.yaml")
+        marker = run.folder / "code.txt"
+        other = marker.exists() and marker.read_text() != run.graph.code
+        if run.spec.rerun or not run.spec.resume or other:
+            for name in ("maps", "wandb", "tensorboard"):
+                shutil.rmtree(run.folder / name, ignore_errors=True)
+            (run.folder / METRICS).unlink(missing_ok=True)
+        resumed = (run.folder / METRICS).exists()
+        (run.folder / FILE).unlink(missing_ok=True)
+        marker.write_text(run.graph.code)
+        with replacing(run.folder / CONFIG) as temporary:
+            OmegaConf.save(OmegaConf.create(run.spec.content), temporary)
     wait_for_all()
     return resumed
 
 
-def execute(
-    plan: Plan, data: DataModule, mirror: Mirror, base: RunResult | None, control: RunResult | None
-) -> RunResult:
-    """Go through the stages that are not done, then put the result together."""
-    model = build_model(plan.cfg, data.vocab_size)
-    if base is not None:
-        load_weights(model, final_weights(Path(base.folder)))
-    log = RunLog(plan.folder / "metrics.csv" if first_process() else None, mirror)
-    if first_process():
-        show_start(plan)
-    stages = [stage for stage in plan.stages if base is None or stage.name != "dense"]
-    kept, swap = plan.folder / "checkpoints", None
-    for stage in stages:
-        if stage.name == "sparse" and base is not None:
-            swap = recorded(kept / "swap.json", partial(judged_untouched, plan, data, model))
-        model = train_stage(plan, data, model, stage, log)
-    if base is not None and not any(stage.sparse for stage in stages):  # the backbone was never touched
-        final = swap = recorded(kept / "swap.json", partial(judged_untouched, plan, data, model))
-    else:
-        final = recorded(kept / "final.json", partial(judged, plan, data, model, sparse_run(plan.cfg)))
-    if first_process():
-        result = assemble(plan, data, model, log, final, swap, base, control)
-        mirror.summary(final_values(result))
-        if not stages:
-            save_weights(model, kept / "untouched")
-        remove_stages(plan, but=stages[-1].name if stages else "untouched")
-        result.write(plan.folder)
-    wait_for_all()
-    written = read_result(plan.folder)
-    assert written is not None
-    return written
-
-
-def save_weights(model: SparseTransformer, folder: Path) -> None:
-    """The weights of a run without a stage of its own, as a stage would leave them."""
-    folder.mkdir(exist_ok=True)
-    torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, folder / WEIGHTS)
-
-
-def final_weights(folder: Path) -> Path:
-    """Weights at the end of a finished run."""
-    return next((folder / "checkpoints").glob(f"*/{WEIGHTS}"))
-
-
 @contextmanager
-def alone(plan: Plan, wait: bool) -> Iterator[None]:
-    """Hold the run folder's lock, which a killed process gives back by itself.
-
-    Args:
-        wait: until another process has finished the run, instead of refusing.
+def alone(run: Run) -> Iterator[None]:
+    """Hold the run's lock, which a killed process gives back by itself.
 
     Raises:
         RunFailed: the run is under way elsewhere, or its folder cannot be written; nothing there is touched.
@@ -212,32 +275,22 @@ def alone(plan: Plan, wait: bool) -> Iterator[None]:
         yield
         return
     try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(plan.folder / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not wait:
-                raise RunFailed(
-                    f"{plan.folder}: another process is training this run. Wait for it, or give another name=NAME."
-                ) from None
-            logger.info("waiting for another process to finish %s", plan.run_id)
-            lock.acquire()
-    except OSError as error:
-        raise RunFailed(f"output_dir = {plan.cfg.output_dir}: cannot write {plan.folder} ({error}).") from error
-    try:
-        yield
-    finally:
-        lock.release()
+        run.folder.mkdir(parents=True, exist_ok=True)
+        with run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait=False):
+            yield
+    except Busy:
+        raise RunFailed(
+            f"{run.folder}: another process is working on this run. Wait for it, or give another name=NAME."
+        ) from None
 
 
 @contextmanager
-def logged(plan: Plan) -> Iterator[None]:
+def logged(run: Run) -> Iterator[None]:
     """Copy the package's log and Python's warnings to run.log in the run folder."""
     if not first_process():
         yield
         return
-    handler = logging.FileHandler(plan.folder / "run.log")
+    handler = logging.FileHandler(run.folder / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     sources = [logging.getLogger(name) for name in ("dsa", "pytorch_lightning", "py.warnings")]
     for source in sources:
@@ -251,7 +304,7 @@ def logged(plan: Plan) -> Iterator[None]:
 
 
 @contextmanager
-def failures_kept(cfg: DictConfig, plan: Plan | None) -> Iterator[None]:
+def failures_kept(spec: Spec, run: Run | None) -> Iterator[None]:
     """Turn an error into a failed result in the run folder and one paragraph for the user.
 
     Raises:
@@ -259,46 +312,42 @@ def failures_kept(cfg: DictConfig, plan: Plan | None) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except RunFailed as error:
-        if plan is not None and error.where not in (None, plan.run_id):
-            reason = f"its dense run {error.where} failed: {error}"
-            keep_failure(cfg, plan, error.kind, reason, traceback.format_exc())
+    except (KeyboardInterrupt, SystemExit, RunFailed):
         raise
     except BaseException as error:
         reason, kind = str(error) or type(error).__name__, category(error)
-        log = keep_failure(cfg, plan, kind, reason, traceback.format_exc())
+        log = keep_failure(spec, run, kind, reason, traceback.format_exc())
         told = reason if expected(error) else f"{reason} (details: {log})"
-        raise RunFailed(told, kind, None if plan is None else plan.run_id) from error
+        raise RunFailed(told, kind) from error
 
 
-def refused(cfg: DictConfig) -> RunResult:
-    """The result of a configuration that describes no run: under its run's name if it can have one, else its own."""
+def refused(spec: Spec) -> RunResult:
+    """The result of a spec that describes no run: under its run's name if it can have one, else its own."""
     try:
-        return blank(Plan(cfg, None))
-    except (ValueError, TypeError, AttributeError):
-        name = f"refused-{digest(OmegaConf.to_container(cfg))}"
+        run = Run(spec, None)
+        return blank(spec, run.graph, run.folder)
+    except (ValueError, TypeError, KeyError):
+        name = f"refused-{digest(spec.content)}"
         return RunResult(
             run_id=name,
             status="failed",
-            study=cfg.study,
-            condition={group: choice(cfg, group) for group in GROUPS},
-            model=choice(cfg, "model"),
-            data=choice(cfg, "data"),
-            recipe=choice(cfg, "recipe"),
-            seq_len=cfg.seq_len,
-            seed=cfg.seed,
-            folder=str(Path(cfg.output_dir) / cfg.study / name),
+            study=spec.study,
+            condition={},
+            model=spec.model.option,
+            data=spec.data.option,
+            recipe=spec.options.get("recipe", "custom"),
+            seq_len=spec.seq_len,
+            seed=spec.seed,
+            folder=str(spec.outputs / spec.study / name),
         )
 
 
-def keep_failure(cfg: DictConfig, plan: Plan | None, kind: str, reason: str, trace: str) -> Path | None:
+def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str) -> Path | None:
     """Write status failed and the reason into the run folder, if there can be one; returns the log's path."""
     if not first_process():
         return None
     try:
-        result = refused(cfg) if plan is None else blank(plan)
+        result = refused(spec) if run is None else blank(spec, run.graph, run.folder)
         folder = Path(result.folder)
         folder.mkdir(parents=True, exist_ok=True)
         before = read_result(folder)
@@ -309,6 +358,8 @@ def keep_failure(cfg: DictConfig, plan: Plan | None, kind: str, reason: str, tra
         with log.open("a") as file:
             file.write(trace)
         return log
-    except (OSError, ValueError, TypeError, AttributeError) as second:
+    except OSError as second:
         logger.warning("the failure could not be written to a run folder: %s", second)
         return None
+
+

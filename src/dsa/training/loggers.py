@@ -11,7 +11,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-class Mirror(ABC):
+class RunLogger(ABC):
     """Gets a copy of everything that goes to the run folder. None of its errors reaches the run."""
 
     broken = False
@@ -53,7 +53,7 @@ def harmless(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method, with its errors turned into one warning, after which the mirror stays silent."""
 
     @functools.wraps(method)
-    def guarded(self: Mirror, *arguments: Any, **named: Any) -> Any:
+    def guarded(self: RunLogger, *arguments: Any, **named: Any) -> Any:
         if self.broken:
             return None
         try:
@@ -66,7 +66,7 @@ def harmless(method: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-class NoMirror(Mirror):
+class LocalFiles(RunLogger):
     """Local files alone."""
 
     def start(self, folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None: ...
@@ -78,7 +78,7 @@ class NoMirror(Mirror):
     def finish(self, failed: bool) -> None: ...
 
 
-class TensorBoardMirror(Mirror):
+class TensorBoardLogger(RunLogger):
     """TensorBoard event files in the run folder."""
 
     def start(self, folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class TensorBoardMirror(Mirror):
         return [f"look: tensorboard --logdir {self.folder.parent}"]
 
 
-class WandbMirror(Mirror):
+class WandbLogger(RunLogger):
     """Weights & Biases: online with an API key, else offline; never a reason to wait or to stop.
 
     Args:

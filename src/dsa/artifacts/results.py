@@ -1,13 +1,14 @@
 """What a run leaves behind: result.json, written last and in one rename."""
 
-import json
 import math
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
+from dsa.artifacts.atomic import write_json
+from dsa.artifacts.store import read_json
+
+SCHEMA = 2
 FILE = "result.json"
 
 
@@ -15,7 +16,8 @@ FILE = "result.json"
 class RunResult:
     """The numbers of one run; losses in nats per token. Anything that was not measured is None.
 
-    `status` is finished or failed; only finished results are ever reused.
+    `status` is finished or failed; only finished results are ever reused. `artifacts` names what the run is made of:
+    base, indexers, joint, control.
     """
 
     run_id: str
@@ -27,11 +29,10 @@ class RunResult:
     recipe: str
     seq_len: int
     seed: int
+    indexer_seed: int = 0
     folder: str = ""
     schema: int = SCHEMA
-    base_run_id: str | None = None
-    control_run_id: str | None = None
-    reused_from: str | None = None
+    artifacts: dict[str, str | None] = field(default_factory=dict)
     error: dict[str, str] | None = None
     val_loss: float | None = None
     val_perplexity: float | None = None
@@ -65,11 +66,17 @@ class RunResult:
     corpus: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def base_run_id(self) -> str | None:
+        return self.artifacts.get("base")
+
+    @property
+    def control_run_id(self) -> str | None:
+        return self.artifacts.get("control")
+
     def write(self, folder: Path) -> None:
         """Write result.json in one rename."""
-        temporary = folder / f".{FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps(plain(asdict(self)), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, folder / FILE)
+        write_json(folder / FILE, plain(asdict(self)), strict=True)
 
 
 def plain(value: Any) -> Any:
@@ -83,11 +90,8 @@ def plain(value: Any) -> Any:
 
 def read_result(folder: Path) -> RunResult | None:
     """The result in a run folder; None if there is none, or it was written by another schema."""
-    path = folder / FILE
-    if not path.exists():
-        return None
-    values = json.loads(path.read_text())
-    if values.get("schema") != SCHEMA:
+    values = read_json(folder / FILE)
+    if values is None or values.get("schema") != SCHEMA:
         return None
     known = {f.name for f in fields(RunResult)}
     return RunResult(**{name: value for name, value in values.items() if name in known} | {"folder": str(folder)})

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.model import Observation, Pass, SparseTransformer
+from dsa.backbones import Observation, Pass, SparseTransformer
 from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
 from dsa.ops.dispatch import group_of, side_by_side
 from dsa.ops.scores import score

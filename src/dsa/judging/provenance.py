@@ -1,8 +1,6 @@
-"""Where a result came from: code, packages, machine."""
+"""Where a number came from: code, packages, machine."""
 
 import functools
-import hashlib
-import importlib.util
 import platform
 import subprocess
 from importlib.metadata import version
@@ -11,18 +9,6 @@ from typing import Any
 
 import torch
 
-# What only shows or compares results.
-NO_NUMBERS = (
-    "bench/",
-    "analysis/",
-    "inspection/",
-    "study/",
-    "frame.py",
-    "training/console.py",
-    "training/dashboard.py",
-    "training/maps.py",
-    "training/mirrors.py",
-)
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "wandb", "datasets", "numpy")
 
 
@@ -52,31 +38,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-@functools.cache
-def code_fingerprint(packages: tuple[str, ...]) -> str:
-    """Hash of the source that shapes a run's numbers, this package's and the user's: results of other code are stale.
-
-    It is that of the first time a process asks, whatever happens to the files meanwhile.
-
-    Args:
-        packages: the user's own (allow_targets).
-    """
-    own = Path(__file__).resolve().parents[1]
-    content = hashlib.sha256()
-    for root in [own, *(folder for name in packages for folder in source_folders(name))]:
-        for path in sorted(root.rglob("*")):
-            part = path.relative_to(root).as_posix()
-            if path.suffix in (".py", ".cpp", ".h") and not (root == own and part.startswith(NO_NUMBERS)):
-                content.update(part.encode() + b"\0" + path.read_bytes())
-    return content.hexdigest()[:12]
-
-
-def source_folders(package: str) -> list[Path]:
-    """Where a package's source lies."""
-    found = importlib.util.find_spec(package)
-    return [Path(place) for place in (found.submodule_search_locations or [])] if found else []
 
 
 def processor() -> str:

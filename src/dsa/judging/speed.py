@@ -1,4 +1,4 @@
-"""Measured speed and memory of a model, and the operations its attention costs."""
+"""Measured speed and memory of a model."""
 
 import os
 import statistics
@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from dsa.indexers import Indexer
-from dsa.model import Pass, SparseTransformer
-from dsa.ops import IndexFeatures, Rotation, cost, native
+from dsa.backbones import Pass, SparseTransformer
+from dsa.ops import native
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
@@ -89,34 +88,6 @@ def peak_megabytes(call: Callable[[], object], device: torch.device) -> float:
             now += event.nbytes()
             peak = max(peak, now)
     return peak / 2**20
-
-
-@torch.no_grad()
-def index_features(indexer: Indexer, width: int) -> IndexFeatures:
-    """An indexer's features of one blank token: their shapes tell its heads and dims, whoever wrote it."""
-    device = next(indexer.parameters()).device
-    return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device))
-
-
-def flops(model: SparseTransformer, length: int, density: float) -> dict[str, float]:
-    """Operations of the attention of all layers, forward, for one sequence (formulas in ops.cost)."""
-    attention = model.attentions()[0]
-    width = attention.to_out.in_features
-    heads, dim = attention.heads, width // attention.heads
-    layers, pairs = len(model.attentions()), cost.causal_pairs(length)
-    dense = layers * cost.attention_flops(heads, dim, pairs)
-    indexer = 0.0
-    for layer in model.attentions():
-        if layer.indexer is not None:
-            index = index_features(layer.indexer, width)
-            index_heads, index_dim = index.queries.shape[3:]
-            indexer += cost.indexer_flops(index_heads, index_dim, length, width, index.weights is not None)
-    return {
-        "dense_attention": dense,
-        "indexer": indexer,
-        "select": 0.0,  # comparisons, no arithmetic
-        "sparse_attention": dense * density,
-    }
 
 
 class Contention:

@@ -1,0 +1,178 @@
+"""Where artifacts lie, and how one is made: under a lock, beside its place, then published by one rename."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from filelock import FileLock, Timeout
+
+from dsa.artifacts.atomic import write_json, write_text
+
+logger = logging.getLogger(__name__)
+SCHEMA = 2
+RECORD, CODE, PARTIAL = "artifact.json", "code.txt", ".partial"
+PLACES = {"base": "bases", "indexers": "indexers", "joint": "joint", "judgement": "judgements"}
+LOCKS = ".locks"
+
+Stale = Literal["rerun", "keep"]
+
+
+class Wanted(Protocol):
+    """What names an artifact: see dsa.graph.Need."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """The name of an artifact, as its record tells it."""
+
+    kind: str
+    name: str
+    hash: str
+    code: str
+
+
+class Busy(Exception):
+    """Another process makes this very thing now."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact: its folder, and what was written of it."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+
+class Store:
+    """The artifacts below an output folder.
+
+    Args:
+        root: output_dir.
+        stale: whether an artifact made by other code counts: "keep" accepts it, "rerun" makes it again.
+    """
+
+    def __init__(self, root: Path, stale: str = "rerun") -> None:
+        self.root, self.stale = root, stale
+
+    def folder(self, need: Wanted) -> Path:
+        """Where an artifact lies or will lie; another spelling of the same one may have named its folder."""
+        place = self.root / PLACES[need.kind]
+        if (place / need.name).exists():
+            return place / need.name
+        return min(place.glob(f"*-{need.hash}"), default=place / need.name)
+
+    def find(self, need: Wanted) -> Artifact | None:
+        """The finished artifact, made by this code."""
+        return self.read(self.folder(need), need.code)
+
+    def read(self, folder: Path, code: str) -> Artifact | None:
+        """The finished artifact in a folder; None if there is none, or other code made it."""
+        record = read_json(folder / RECORD)
+        if record is None or (self.stale == "rerun" and record["code"] != code):
+            return None
+        return Artifact(folder, record)
+
+    def partial(self, need: Wanted) -> Path:
+        """Where an artifact is made."""
+        folder = self.folder(need)
+        return folder.with_name(folder.name + PARTIAL)
+
+    def begin(self, partial: Path, code: str, resume: bool = True) -> bool:
+        """Make the folder ready in which something is made; what other code began there is not continued.
+
+        Returns: whether there is something to go on from.
+        """
+        marker = partial / CODE
+        if partial.exists() and (not resume or not marker.exists() or marker.read_text() != code):
+            shutil.rmtree(partial)
+        resumed = partial.exists()
+        partial.mkdir(parents=True, exist_ok=True)
+        write_text(marker, code)
+        return resumed
+
+    def publish(self, partial: Path, need: Wanted, record: dict[str, Any]) -> Artifact:
+        """Give a folder that is complete its name; one that was there before is replaced."""
+        folder = self.folder(need)
+        whole = record | {"schema": SCHEMA, "kind": need.kind, "name": folder.name, "hash": need.hash, "code": need.code}
+        write_json(partial / RECORD, whole)
+        old = folder.with_name(f"{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
+        return Artifact(folder, whole)
+
+    @contextmanager
+    def alone(self, key: str, wait: bool) -> Iterator[None]:
+        """Hold a lock, which a killed process gives back by itself.
+
+        Args:
+            wait: until another process has given it back, instead of raising.
+
+        Raises:
+            Busy: another process holds it.
+        """
+        place = self.root / LOCKS
+        place.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise Busy(key) from None
+            logger.info("waiting for another process to finish %s", key)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def judgement(self, need: Wanted) -> dict[str, Any] | None:
+        """A judgement that was made by this code; None if there is none."""
+        record = read_json(self.judgement_file(need))
+        return None if record is None or (self.stale == "rerun" and record["code"] != need.code) else record
+
+    def keep_judgement(self, need: Wanted, record: dict[str, Any]) -> dict[str, Any]:
+        """Write a judgement, which is as small as it is final."""
+        whole = {"schema": SCHEMA, "code": need.code} | record
+        path = self.judgement_file(need)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, whole)
+        return whole
+
+    def judgement_file(self, need: Wanted) -> Path:
+        return self.root / PLACES["judgement"] / f"{need.hash}.json"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON file; None if it is not there. One that cannot be read is named, set aside and counts as not there."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        aside = path.with_name(f"{path.name}.damaged")
+        os.replace(path, aside)
+        logger.warning("%s cannot be read (%s): it is set aside as %s and made again.", path, error, aside.name)
+        return None
+    return value

@@ -1,0 +1,18 @@
+"""Language models around the attention, and the routers that decide what their sites attend to."""
+
+from dsa.backbones.contracts import Backbone, Cache, Observation, Output, Pass, Routed, Site, SiteInputs
+from dsa.backbones.router import Router
+from dsa.backbones.transformer import SparseTransformer
+
+__all__ = [
+    "Backbone",
+    "Cache",
+    "Observation",
+    "Output",
+    "Pass",
+    "Routed",
+    "Router",
+    "Site",
+    "SiteInputs",
+    "SparseTransformer",
+]

@@ -1,0 +1,139 @@
+"""What a backbone is to everything else: sites, a forward pass, and groups of parameters that can learn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dsa.ops import IndexFeatures, Rotation, Selection, Zones
+from dsa.selectors import SelectorContext
+
+if TYPE_CHECKING:
+    from dsa.backbones.router import Router
+
+
+class Site(NamedTuple):
+    """One attention layer of a backbone.
+
+    Args:
+        index: number among the backbone's sites, from 0.
+        width: of the hidden states that its indexer sees.
+        heads, kv_heads: query heads, and the key/value heads that they share (a divisor).
+        dim: width of a head.
+    """
+
+    index: int
+    width: int
+    heads: int
+    kv_heads: int
+    dim: int
+
+
+class SiteInputs(NamedTuple):
+    """What a site attends with, for those who train an indexer on it; queries and keys after rotation."""
+
+    site: Site
+    hidden: Float[Tensor, "batch time width"]
+    queries: Float[Tensor, "batch head time dim"]
+    keys: Float[Tensor, "batch kv_head time dim"]
+    rotary: Rotation
+
+
+class Routed(NamedTuple):
+    """What a router decided at a site."""
+
+    selection: Selection | None  # None: every earlier key
+    features: IndexFeatures | None  # before rounding
+    cast: IndexFeatures | None  # after
+    context: SelectorContext
+
+
+class Observation(NamedTuple):
+    """What one site did in one forward pass, for those who measure; no gradient."""
+
+    layer: int
+    queries: Float[Tensor, "batch head time dim"]
+    keys: Float[Tensor, "batch kv_head time dim"]
+    logsumexp: Float[Tensor, "batch head time"]  # over the selection
+    selection: Selection | None  # None: every causal key
+    features: IndexFeatures | None  # before rounding
+    cast: IndexFeatures | None  # after
+    zones: Zones
+
+
+class Cache:
+    """Keys, values and index keys of the tokens before a pass: it then sees `length` tokens more than it is given."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.kept: dict[tuple[str, int], Tensor] = {}
+
+    def extend(self, name: str, site: int, new: Tensor, axis: int) -> Tensor:
+        """What was kept with the new tokens' part behind it, which is what is kept from now on."""
+        before = self.kept.get((name, site))
+        whole = new if before is None else torch.cat([before, new], axis)
+        self.kept[name, site] = whole
+        return whole
+
+
+@dataclass(frozen=True)
+class Pass:
+    """How a forward pass attends, and what lives for that pass alone. The default is the finished sparse model.
+
+    Args:
+        sparse: attend to the selection; False: to every earlier key.
+        teach: compute the indexers' losses over the selection.
+        progress: of joint training, 0 to 1.
+        step: of training, from 1; 0 in every evaluation.
+        observe: called by each sparse site with what it did.
+        watch: called by each site with what it attends with, before it does.
+        cache: of the tokens before; the pass begins at position cache.length and adds its own.
+        routes: what shared routers decided so far in this pass.
+    """
+
+    sparse: bool = True
+    teach: bool = False
+    progress: float = 1.0
+    step: int = 0
+    observe: Callable[[Observation], None] | None = None
+    watch: Callable[[SiteInputs], None] | None = None
+    cache: Cache | None = None
+    routes: dict[int, Routed] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def offset(self) -> int:
+        """Position of the first token."""
+        return 0 if self.cache is None else self.cache.length
+
+    def begun(self) -> "Pass":
+        """The same pass with nothing decided yet: a selection never outlives the tokens that it is for."""
+        return replace(self, routes={})
+
+
+class Output(NamedTuple):
+    """Logits, and the mean over sites of each loss by name (`indexer` where a pass teaches)."""
+
+    logits: Float[Tensor, "batch time vocab"]
+    losses: dict[str, Float[Tensor, ""]]
+
+
+class Backbone(Protocol):
+    """A language model around the attention."""
+
+    sites: tuple[Site, ...]
+    vocab_size: int
+
+    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        """One forward pass."""
+
+    def attach(self, routers: "Sequence[Router]", of: Sequence[int] | None = None) -> None:
+        """Route the sites by these routers: `of` names each site's router; None gives each its own."""
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """What can learn, by the loss that it learns from: backbone, indexers."""
+
+    def state_dict(self, *arguments: Any, **named: Any) -> Any:
+        """As of a torch module."""

@@ -1,0 +1,32 @@
+"""Initial weights, each a function of a seed and its own name alone."""
+
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dsa.indexers import Indexer
+
+
+@torch.no_grad()
+def draw(module: nn.Module, seed: int, prefix: str, std: Callable[[str, Tensor], float]) -> None:
+    """Norms become 1 (and 0 for their shifts); every other weight is normal, drawn from (seed, prefix + its name).
+
+    Args:
+        std: standard deviation of a weight, by its name and the weight itself.
+    """
+    norms = {id(p) for m in module.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()}
+    for name, parameter in module.named_parameters():
+        if id(parameter) in norms:
+            parameter.fill_(float(name.endswith("weight")))
+            continue
+        digest = hashlib.sha256(f"{seed}/{prefix}{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        values = torch.empty(parameter.shape).normal_(0.0, std(name, parameter), generator=generator)
+        parameter.copy_(values)
+
+
+def draw_indexer(indexer: Indexer, seed: int, site: int) -> None:
+    """An indexer's initial weights, of standard deviation 0.02: a function of (seed, site, name)."""
+    draw(indexer, seed, f"blocks.{site}.attention.indexer.", lambda name, weight: 0.02)

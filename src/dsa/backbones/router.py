@@ -1,0 +1,112 @@
+"""All that decides a selection at a site: indexer, pattern, selector and precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from dsa import ops
+from dsa.backbones.contracts import Pass, Routed
+from dsa.indexers import Indexer
+from dsa.ops import IndexFeatures, Rotation, Selection, TrueAttention
+from dsa.patterns import Pattern
+from dsa.precision import Precision
+from dsa.selectors import Selector, SelectorContext
+
+
+class Router(nn.Module):
+    """Chooses each query's keys; at one site, or for several that share its choice.
+
+    Args:
+        indexer: scores keys; None if the selector is a control.
+        pattern: which keys a query may see.
+        selector: how many keys a query keeps.
+        precision: number format of the index scores.
+        site: the site whose hidden states it reads; sites after it may share what it chose.
+        backend: which ops backend serves: auto, reference, blocked or cpu.
+    """
+
+    def __init__(
+        self,
+        indexer: Indexer | None,
+        pattern: Pattern,
+        selector: Selector,
+        precision: Precision,
+        site: int,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
+        self.site, self.backend = site, ops.checked_backend(backend)
+
+    def route(self, site: int, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
+              how: Pass) -> Routed:  # fmt: skip
+        """What the queries of a site attend to. Sites that share a router get what it chose at its own."""
+        if site != self.site:
+            return how.routes[self.site]
+        features, cast = self.index(x, rotary, how)
+        context = self.context(len(x), x.shape[1], x.device, how)
+        with named("select"):
+            selection = self.select(cast, q.detach(), k.detach(), context, how.offset)
+        if self.training and selection is not None:
+            self.selector.observe(selection, context)
+        how.routes[site] = Routed(selection, features, cast, context)
+        return how.routes[site]
+
+    def losses(self, routed: Routed, target: TrueAttention) -> dict[str, Float[Tensor, ""]]:
+        """What the indexer is to minimise over a selection, by name; empty without an indexer."""
+        if routed.cast is None:
+            return {}
+        with named("indexer_loss"):
+            return {"indexer": ops.indexer_loss(routed.cast, target, routed.selection, backend=self.backend)}
+
+    def index(
+        self, x: Tensor, rotary: Rotation, how: Pass
+    ) -> tuple[IndexFeatures | None, IndexFeatures | None]:
+        """Index features before and after rounding to the precision's format."""
+        if self.indexer is None:
+            return None, None
+        with named("indexer"):
+            features = self.indexer(x, rotary)
+            if how.cache is not None:
+                keys = how.cache.extend("index", self.site, features.keys, 2)
+                features = features._replace(keys=keys)
+            return features, self.precision.cast(features)
+
+    def context(self, batch: int, length: int, device: torch.device, how: Pass) -> SelectorContext:
+        """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
+        time = torch.arange(how.offset, how.offset + length, device=device)
+        seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
+        by_position = (x.expand(batch, -1) for x in (time, seen, own))
+        return SelectorContext(*by_position, how.progress, self.site, how.step)
+
+    @torch.no_grad()
+    def select(
+        self, cast: IndexFeatures | None, q: Tensor, k: Tensor, context: SelectorContext, offset: int
+    ) -> Selection | None:
+        """The selection, or None if every query keeps every earlier key."""
+        limit = self.selector.limit(context)
+        trim = self.selector.trim if self.selector.trims else None
+        if trim is None and keeps_every_key(limit, context):
+            return None
+        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend), context)
+        return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
+
+
+def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1) -> TrueAttention:
+    """The attention of every query over every earlier key."""
+    return TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend=backend), groups)
+
+
+def keeps_every_key(limit: Int[Tensor, "batch time"], context: SelectorContext) -> bool:
+    """Whether every query keeps every earlier key. The last one has most: mostly its number alone answers."""
+    if int(limit[0, -1]) <= int(context.time[0, -1]):
+        return False
+    return bool((torch.minimum(limit, context.visible) > context.time).all())
+
+
+def named(part: str) -> AbstractContextManager[object]:
+    """Shows a part of the attention to the profiler, if one runs: the name alone costs as much as a small op."""
+    return record_function(f"dsa/{part}") if torch.autograd._profiler_enabled() else nullcontext()

@@ -1,0 +1,165 @@
+"""A plain pre-norm transformer whose attention is sparse."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dsa.backbones.attention import Losses, SparseAttention
+from dsa.backbones.contracts import Output, Pass
+from dsa.backbones.initial import draw
+from dsa.backbones.router import Router
+from dsa.checks import at_least, even, positive
+from dsa.ops import Rotation
+
+
+class CausalConv(nn.Module):
+    """Depthwise convolution over the last `width` tokens: lets attention see which token preceded a key."""
+
+    def __init__(self, site: int, d_model: int, width: int) -> None:
+        super().__init__()
+        self.site = site
+        self.weight = nn.Parameter(torch.empty(d_model, 1, width))
+
+    def forward(self, x: Float[Tensor, "batch time width"], how: Pass) -> Float[Tensor, "batch time width"]:
+        reach = self.weight.shape[-1] - 1
+        wide = F.pad(x.mT, (reach, 0))
+        if how.cache is not None:
+            wide = F.pad(how.cache.extend("conv", self.site, x, 1).mT, (reach, 0))[..., how.offset :]
+        return F.conv1d(wide, self.weight.to(x.dtype), groups=len(self.weight)).mT
+
+
+class Block(nn.Module):
+    """Attention, then a GELU feed-forward layer, each on normed inputs and added to the stream."""
+
+    def __init__(self, site: int, d_model: int, heads: int, ff: int, conv: int) -> None:
+        super().__init__()
+        self.attention_norm, self.ff_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
+        self.conv = CausalConv(site, d_model, conv) if conv else None
+        self.attention = SparseAttention(site, d_model, heads)
+        self.to_hidden = nn.Linear(d_model, ff, bias=False)
+        self.from_hidden = nn.Linear(ff, d_model, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "batch time width"], rotary: Rotation, how: Pass, router: Router | None
+    ) -> tuple[Float[Tensor, "batch time width"], Losses]:
+        y = self.attention_norm(x)
+        if self.conv is not None:
+            y = y + self.conv(y, how)
+        attended, losses = self.attention(y, rotary, how, router)
+        x = x + attended
+        return x + self.from_hidden(F.gelu(self.to_hidden(self.ff_norm(x)))), losses
+
+
+class SparseTransformer(nn.Module):
+    """Language model with sparse attention: `model(tokens[batch, time]) -> logits[batch, time, vocab]`.
+
+    It attends densely until routers are attached.
+
+    Args:
+        vocab_size: number of tokens.
+        d_model: width of the hidden states.
+        layers: number of blocks.
+        heads: attention heads; d_model / heads must be even, for the rotary embedding.
+        ff: width of the feed-forward layers.
+        conv: width of the causal convolution before attention; 0 = none.
+        rope_base: wavelength base of the rotary embedding.
+        checkpointing: recompute each block in the backward pass instead of keeping its activations.
+        seed: of the initial weights, each drawn from (seed, its name) alone.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        layers: int,
+        heads: int,
+        ff: int,
+        conv: int,
+        rope_base: float,
+        checkpointing: bool,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("d_model", d_model), ("layers", layers), ("heads", heads), ("ff", ff)):
+            positive(value, f"model.{name}")
+        if d_model % heads:
+            raise ValueError(f"model.heads = {heads}: must divide model.d_model = {d_model}.")
+        at_least(conv, 0, "model.conv")
+        if rope_base <= 1:
+            raise ValueError(f"model.rope_base = {rope_base}: give a number above 1.")
+        even(d_model // heads, "model.d_model / model.heads", "the rotary embedding turns pairs of dimensions")
+        self.vocab_size, self.rope_base, self.checkpointing = vocab_size, rope_base, checkpointing
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.blocks = nn.ModuleList(Block(site, d_model, heads, ff, conv) for site in range(layers))
+        self.norm = nn.RMSNorm(d_model)
+        self.to_logits = nn.Linear(d_model, vocab_size, bias=False)
+        self.sites = tuple(block.attention.site for block in self.attention_blocks())
+        self.initialise(seed)
+        self.routers = nn.ModuleList()
+        self.router_of: tuple[int, ...] = ()
+
+    def attention_blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def attach(self, routers: Sequence[Router], of: Sequence[int] | None = None) -> None:
+        """Route the sites by these routers; none takes the attention back to dense.
+
+        Args:
+            of: index of each site's router; None gives each site its own.
+
+        Raises:
+            ValueError: a site has no router, or one that reads a later site.
+        """
+        which = tuple(range(len(routers)) if of is None else of)
+        if routers and len(which) != len(self.sites):
+            raise ValueError(f"attach: {len(which)} sites are routed, the backbone has {len(self.sites)}.")
+        for site, router in enumerate(which):
+            if routers[router].site > site:
+                raise ValueError(f"attach: the router of site {site} reads site {routers[router].site}, which is later.")
+        self.routers, self.router_of = nn.ModuleList(routers), which
+
+    def router(self, site: int) -> Router | None:
+        """The router of a site; None while the attention is dense."""
+        if not self.router_of:
+            return None
+        found = self.routers[self.router_of[site]]
+        assert isinstance(found, Router)
+        return found
+
+    def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
+        return self.run(tokens, Pass()).logits
+
+    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        """Logits, and the mean over sites of the losses that routers have (none unless the pass teaches)."""
+        how = how.begun()
+        rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, how.offset)
+        x = self.embedding(tokens)
+        losses: dict[str, list[Tensor]] = {}
+        for site, block in enumerate(self.blocks):
+            if self.checkpointing and self.training:
+                x, own = checkpoint(block, x, rotary, how, self.router(site), use_reentrant=False)
+            else:
+                x, own = block(x, rotary, how, self.router(site))
+            for name, loss in own.items():
+                losses.setdefault(name, []).append(loss)
+        if how.cache is not None:
+            how.cache.length += tokens.shape[1]
+        means = {name: torch.stack(parts).mean() for name, parts in losses.items()}
+        return Output(self.to_logits(self.norm(x)), means)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """What can learn: the backbone from the language-model loss, the indexers from their own."""
+        indexers = [p for router in self.routers if router.indexer is not None for p in router.indexer.parameters()]
+        routed = {id(p) for p in self.routers.parameters()}
+        return {"backbone": [p for p in self.parameters() if id(p) not in routed], "indexers": indexers}
+
+    def initialise(self, seed: int) -> None:
+        """Norms 1; the embedding normal with standard deviation 0.02; all else with (3 fan-in)^-1/2.
+
+        The recall tasks do not train from 0.02 everywhere.
+        """
+        draw(self, seed, "", lambda name, weight: 0.02 if name == "embedding.weight" else (3 * weight[0].numel()) ** -0.5)

@@ -1,0 +1,263 @@
+"""What must exist for a run: base <- indexers <- judgement, and joint <- judgement, each named by what shapes it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from dsa.artifacts.closure import fingerprint
+from dsa.artifacts.digest import digest
+from dsa.artifacts.names import GROUPS
+from dsa.spec import Spec
+
+Kind = Literal["base", "indexers", "joint", "judgement"]
+ROOTS: dict[Kind, tuple[str, ...]] = {
+    "base": ("dsa.training.base",),
+    "indexers": ("dsa.training.cohort",),
+    "joint": ("dsa.training.joint",),
+    "judgement": ("dsa.judging.judge",),
+}
+"""The module that makes each kind: its code is what that imports, and the files behind the classes of its own parts."""
+
+WINDOW = {"nearest": True}
+
+
+@dataclass(frozen=True)
+class Need:
+    """An artifact that must exist, made now or before.
+
+    Args:
+        label: readable beginning of its name.
+        identity: all that shapes it, as plain data.
+        needs: artifacts that it is made from.
+        targets: classes that it runs through besides the core, as in `_target_`.
+    """
+
+    kind: Kind
+    label: str
+    identity: dict[str, Any] = field(repr=False)
+    needs: "tuple[Need, ...]" = field(default=(), repr=False)
+    targets: tuple[str, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def hash(self) -> str:
+        return digest([self.kind, self.identity, [need.hash for need in self.needs]])
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}-{self.hash}"
+
+    @property
+    def code(self) -> str:
+        """Fingerprint of the source that it runs through."""
+        return fingerprint((*ROOTS[self.kind], *self.targets))
+
+    @property
+    def base(self) -> "Need | None":
+        """The base among what it is made from."""
+        return next((need for need in self.needs if need.kind == "base"), None)
+
+    @property
+    def indexers(self) -> "Need | None":
+        """The indexers among what it is made from."""
+        return next((need for need in self.needs if need.kind == "indexers"), None)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every artifact of one run; None where the run has none.
+
+    Args:
+        dense: the judgement of the base as it is.
+        swap: of the composition on the untouched base; window: of the nearest keys at its budget there.
+        control: the joint training with dense attention.
+        final: the judgement that is the run's result; control_final: of the control.
+    """
+
+    base: Need | None
+    indexers: Need | None
+    joint: Need | None
+    control: Need | None
+    dense: Need | None
+    swap: Need | None
+    window: Need | None
+    final: Need
+    control_final: Need | None
+
+    @property
+    def hash(self) -> str:
+        """Of the run: two runs of equal hash have equal numbers."""
+        parts = (self.final, self.swap, self.window, self.dense)
+        return digest([None if part is None else part.hash for part in parts])
+
+    @property
+    def code(self) -> str:
+        """Fingerprint of all source that the run's numbers come from."""
+        parts = (self.base, self.indexers, self.joint, self.final)
+        return digest([part.code for part in parts if part is not None], 12)
+
+
+def graph_of(spec: Spec, corpus: str | None) -> Graph:
+    """The artifacts that a run needs.
+
+    Args:
+        corpus: fingerprint of the data; None if it could not be read, its settings then stand for it.
+    """
+    content = spec.data.node["source"] if corpus is None else corpus
+    base = base_of(spec, content) if spec.recipe.dense_steps else None
+    dense = None if base is None else judgement_of(spec, content, base, None, None)
+    if not spec.sparse:
+        assert dense is not None
+        return Graph(base, None, None, None, dense, None, None, dense, None)
+    indexers = indexers_of(spec, content, base) if spec.uses_indexer and base is not None else None
+    swap = window = None
+    if base is not None:
+        swap = dense if spec.dense else judgement_of(spec, content, base, indexers, composition_of(spec))
+        window = swap if spec.dense else judgement_of(spec, content, base, None, window_of(spec))
+    if not spec.recipe.sparse_steps:
+        assert swap is not None
+        return Graph(base, indexers, None, None, dense, swap, window, swap, None)
+    control = joint_of(spec, content, base, None, None)
+    joint = control if spec.dense else joint_of(spec, content, base, indexers, composition_of(spec, trained=True))
+    control_final = judgement_of(spec, content, control, None, None)
+    if spec.dense:
+        return Graph(base, indexers, joint, control, dense, swap, window, control_final, control_final)
+    final = judgement_of(spec, content, joint, None, composition_of(spec))
+    return Graph(base, indexers, joint, control, dense, swap, window, final, control_final)
+
+
+def composition_of(spec: Spec, trained: bool = False) -> dict[str, Any]:
+    """What chooses keys, apart from the indexers themselves.
+
+    Args:
+        trained: as training sees it: without the format that is applied after it.
+    """
+    out: dict[str, Any] = {"pattern": spec.pattern.node, "selector": spec.selector.node}
+    if not spec.uses_indexer:
+        return out
+    return out | {"precision": None if trained and not spec.in_training else spec.precision.node}
+
+
+def window_of(spec: Spec) -> dict[str, Any]:
+    """The nearest keys at a composition's budget: the same for every indexer and format."""
+    return {"pattern": spec.pattern.node, "selector": spec.selector.node} | WINDOW
+
+
+def rows_of(spec: Spec, content: Any) -> list[Any]:
+    """What decides the training rows."""
+    node = spec.data.node
+    return [content, *(node[name] for name in ("_target_", "seed", "seq_len", "batch_size"))]
+
+
+def model_of(spec: Spec, content: Any) -> dict[str, Any]:
+    """What decides a backbone's initial weights and what it is trained on."""
+    return {
+        "model": {name: value for name, value in spec.model.node.items() if name != "checkpointing"},
+        "data": rows_of(spec, content),
+        "seq_len": spec.seq_len,
+        "seed": spec.seed,
+        "dtype": spec.dtype,
+    }
+
+
+def rates_of(spec: Spec, **stage: Any) -> dict[str, Any]:
+    """What decides how a stage learns."""
+    recipe = spec.recipe
+    shared = {"lr_warmup": recipe.lr_warmup, "lr_final": recipe.lr_final, "clip": recipe.clip}
+    return stage | shared | {"optimizer": spec.optimizer.node}
+
+
+def base_of(spec: Spec, content: Any) -> Need:
+    """The backbone after dense training."""
+    stage = rates_of(spec, steps=spec.recipe.dense_steps, lr=spec.recipe.dense_lr)
+    targets = (spec.model.target, spec.data.target, spec.optimizer.target)
+    label = named(spec, ["dense"], recipe=False)
+    return Need("base", label, model_of(spec, content) | {"stage": stage}, targets=targets)
+
+
+def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
+    """One indexer at every site, after the warm-up; without a warm-up as it begins."""
+    recipe = spec.recipe
+    stage = rates_of(spec, steps=recipe.warmup_steps, lr=recipe.warmup_lr)
+    identity = {
+        "indexer": spec.indexer.node,
+        "indexer_seed": spec.indexer_seed,
+        "objective": objective_of(spec),
+        "stage": stage if recipe.warmup_steps else None,
+        "precision": spec.precision.node if spec.in_training else None,
+    }
+    targets = [spec.indexer.target, spec.objective.target, *([spec.precision.target] if spec.in_training else [])]
+    label = named(spec, [spec.indexer.option, *([spec.precision.option] if spec.in_training else [])], recipe=False)
+    return Need("indexers", label, identity, (base,), (*base.targets, *targets))
+
+
+def objective_of(spec: Spec) -> dict[str, Any]:
+    """The objective apart from what only joint training asks of it."""
+    return {name: value for name, value in spec.objective.node.items() if name != "train_when_sparse"}
+
+
+def joint_of(
+    spec: Spec, content: Any, base: Need | None, indexers: Need | None, composition: dict[str, Any] | None
+) -> Need:
+    """Backbone and indexers after joint training; with dense attention where there is no composition."""
+    recipe = spec.recipe
+    stage = rates_of(spec, steps=recipe.sparse_steps, lr=recipe.sparse_lr)
+    identity: dict[str, Any] = {"stage": stage, "composition": composition, "rows": rows_of(spec, content)}
+    targets = (spec.model.target, spec.data.target, spec.optimizer.target)
+    if composition is not None:
+        targets = (*targets, spec.pattern.target, spec.selector.target)
+        if spec.uses_indexer:
+            stage["indexer_lr"] = recipe.sparse_indexer_lr
+            identity["objective"] = spec.objective.node
+            targets = (*targets, spec.indexer.target, spec.precision.target, spec.objective.target)
+            if indexers is None:
+                identity |= {"indexer": spec.indexer.node, "indexer_seed": spec.indexer_seed}
+    if base is None:
+        identity |= model_of(spec, content)
+    label = named(spec, ["dense"] if composition is None else condition_of(spec, trained=True))
+    needs = tuple(need for need in (base, indexers) if need is not None)
+    return Need("joint", label, identity, needs, targets)
+
+
+def judgement_of(
+    spec: Spec, content: Any, on: Need, indexers: Need | None, composition: dict[str, Any] | None
+) -> Need:
+    """What a composition measures on held-out rows; dense attention where there is none."""
+    node = spec.data.node
+    held_out = [content, *(node.get(name) for name in ("_target_", "batch_size", "eval_batch_size", "eval_batches"))]
+    identity = {"composition": composition, "held_out": held_out, "seq_len": spec.seq_len, "dtype": spec.dtype}
+    targets = (spec.model.target, spec.data.target)
+    if composition is not None:
+        targets = (*targets, spec.pattern.target, spec.selector.target)
+        if spec.uses_indexer and composition.get("nearest") is None:
+            targets = (*targets, spec.indexer.target, spec.precision.target)
+    needs = (on,) if indexers is None else (on, indexers)
+    return Need("judgement", "", identity, needs, targets)
+
+
+def condition_of(spec: Spec, trained: bool = False) -> list[str]:
+    """The options that say what a run compares; those that are the default go unsaid.
+
+    Args:
+        trained: as training sees it: without the format that is applied after it.
+    """
+    names = spec.condition
+    order = GROUPS if spec.uses_indexer else ("selector", "pattern") if spec.sparse else ("selector",)
+    unsaid = {"selector": "topk", "precision": "fp32"}
+    left_out = ("precision",) if trained and not spec.in_training else ()
+    return [names[group] for group in order if group not in left_out and unsaid.get(group) != names[group]]
+
+
+def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:
+    """A readable name: what is special, model and data, length, seed."""
+    unsaid = {"model": "tiny", "data": "stdlib", "recipe": "continue"}
+    for group in ("model", "data", *(["recipe"] if recipe else [])):
+        name = spec.options.get(group, "custom")
+        if unsaid[group] != name and not (group == "recipe" and name == "dense"):
+            parts.append(name)
+    other = spec.uses_indexer and spec.indexer_seed != spec.seed and parts[0] != "dense"
+    return "-".join([*parts, f"L{spec.seq_len}", f"s{spec.seed}", *([f"i{spec.indexer_seed}"] if other else [])])
+
+
+def run_id(spec: Spec, graph: Graph) -> str:
+    """Readable name of a run that ends in its hash."""
+    return f"{named(spec, condition_of(spec))}-{graph.hash}"

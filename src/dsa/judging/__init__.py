@@ -1,0 +1,1 @@
+"""What is measured of a model as it is: quality, selection, cost and speed. Nothing is trained."""

@@ -1,0 +1,117 @@
+"""Loss, perplexity and accuracy on the fixed evaluation batches."""
+
+import logging
+import warnings
+from collections.abc import Iterable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.text import Perplexity
+
+from dsa.backbones import Backbone, Pass
+from dsa.data import IGNORE, Batch, DataModule
+from dsa.judging.checkpoints import DurableCheckpoints
+from dsa.spec import Devices
+
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", ".*does not have many workers.*")
+warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+
+
+def make_trainer(devices: Devices, dtype: str, **arguments: object) -> pl.Trainer:
+    """A Trainer for one fit or one evaluation, on these devices."""
+    defaults: dict[str, object] = {
+        "accelerator": devices.accelerator,
+        "devices": devices.devices,
+        "strategy": devices.strategy,
+        "num_nodes": devices.num_nodes,
+        "precision": {"fp32": "32-true", "bf16": "bf16-mixed"}[dtype],
+        "plugins": [DurableCheckpoints()],
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "inference_mode": False,  # its tensors, once made, could not serve in training
+        "use_distributed_sampler": False,
+    }
+    return pl.Trainer(**defaults | arguments)  # type: ignore[arg-type]
+
+
+class Evaluation(pl.LightningModule):
+    """Measures a model on the fixed evaluation batches.
+
+    Args:
+        sparse: attention runs on the selection.
+    """
+
+    def __init__(self, model: Backbone, data: DataModule, sparse: bool) -> None:
+        super().__init__()
+        self.model, self.data, self.sparse = model, data, sparse
+        self.metrics = EvalMetrics(model.vocab_size)
+        self.values: dict[str, float] = {}
+
+    def val_dataloader(self) -> Iterable[Batch]:
+        return self.data.eval_loader(self.global_rank, self.trainer.world_size)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metrics.update(self.model.run(batch.tokens, Pass(sparse=self.sparse)).logits, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.values = self.metrics.compute()
+        self.metrics.reset()
+
+
+class EvalMetrics(nn.Module):
+    """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice.
+
+    Raises:
+        FloatingPointError: a loss is not a number; torchmetrics would leave it out.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.loss, self.slice_loss = MeanMetric(), MeanMetric()
+        self.perplexity = Perplexity(ignore_index=IGNORE)
+        self.accuracy = MulticlassAccuracy(vocab_size, average="micro", ignore_index=IGNORE)
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, batch: Batch) -> None:
+        logits = logits.float()
+        asked = batch.targets != IGNORE
+        losses = nn.functional.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
+        if not losses.isfinite().all():
+            raise FloatingPointError(
+                "validation loss is not a number: the weights diverged. Give smaller rates (recipe)."
+            )
+        self.loss.update(losses[asked])
+        self.perplexity.update(logits, batch.targets)
+        self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())
+        if batch.slice is not None and bool(batch.slice.any()):
+            self.slice_loss.update(losses[batch.slice])
+
+    def compute(self) -> dict[str, float]:
+        """Everything measured so far; the recall slice only if there was one."""
+        out = {
+            "loss": self.loss.compute().item(),
+            "perplexity": self.perplexity.compute().item(),
+            "accuracy": self.accuracy.compute().item(),
+        }
+        if self.slice_loss.update_called:
+            out["recall_slice_loss"] = self.slice_loss.compute().item()
+        return out
+
+    def reset(self) -> None:
+        for metric in (self.loss, self.slice_loss, self.perplexity, self.accuracy):
+            metric.reset()
+
+
+def evaluate(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> dict[str, float]:
+    """Loss, perplexity and accuracy on the fixed evaluation batches."""
+    module = Evaluation(model, data, sparse)
+    make_trainer(devices, dtype).validate(module, verbose=False)
+    return module.values

@@ -1,0 +1,39 @@
+"""What is measured of a composition on a model as it is: quality, and what each layer selected."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.backbones import SparseTransformer
+from dsa.data import DataModule
+from dsa.judging.calibrate import calibrate, constants
+from dsa.judging.evaluation import evaluate, make_trainer
+from dsa.judging.probe import averaged, probe
+from dsa.spec import Devices
+
+PROBE_ROWS = 8  # held-out rows on which a selection is measured, spread evenly over the evaluation rows
+
+
+def judge(devices: Devices, dtype: str, data: DataModule, model: SparseTransformer, look: bool = True) -> dict[str, Any]:
+    """Validation metrics of a model as it is routed, dense if it is not.
+
+    Args:
+        look: also measure what each layer selects.
+    """
+    device = make_trainer(devices, dtype).strategy.root_device
+    calibrate(model.to(device), data, device)
+    routed = bool(model.router_of)
+    out: dict[str, Any] = {"val": evaluate(devices, dtype, data, model, sparse=routed)}
+    if routed and look:
+        layers = probe(model.to(device), probe_rows(data).to(device))
+        out["selection"] = {"mean": averaged(layers), "layers": [layer._asdict() for layer in layers]}
+        out["constants"] = constants(model)
+    return out
+
+
+def probe_rows(data: DataModule) -> Int[Tensor, "row time"]:
+    """A few evaluation rows from all over the held-out part."""
+    rows = torch.cat([batch.tokens for batch in data.eval_loader()])
+    return rows[torch.linspace(0, len(rows) - 1, min(PROBE_ROWS, len(rows))).long()]

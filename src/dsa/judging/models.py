@@ -1,0 +1,71 @@
+"""Models put together from artifacts: a base or a joint training, and the routers of a composition."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+from dsa.artifacts.store import Store
+from dsa.backbones import SparseTransformer
+from dsa.build import build_backbone, build_indexers, build_routers
+from dsa.graph import Need
+from dsa.indexers import Indexer
+from dsa.judging.checkpoints import fit_weights, read_weights
+from dsa.spec import Spec
+
+
+class Models:
+    """Puts models together; what was read once serves every composition on the same base.
+
+    Args:
+        vocab_size: of the data.
+    """
+
+    def __init__(self, store: Store, vocab_size: int) -> None:
+        self.store, self.vocab_size = store, vocab_size
+        self.bases: dict[str, SparseTransformer] = {}
+        self.read = lru_cache(maxsize=64)(read_weights)
+
+    def of(self, spec: Spec, need: Need) -> SparseTransformer:
+        """The model that a judgement looks at; it is handed out again, with other routers, for the same base."""
+        on, composition = need.needs[0], need.identity["composition"]
+        if on.kind == "base":
+            model = self.base(spec, on)
+            if composition is None:
+                model.attach([])
+            elif composition.get("nearest"):
+                model.attach(build_routers(spec, model, None, nearest=True))
+            else:
+                indexers = None if need.indexers is None else self.indexers(spec, model, need.indexers)
+                model.attach(build_routers(spec, model, indexers))
+            return model
+        model = build_backbone(spec, self.vocab_size)
+        if composition is not None:
+            fresh = build_indexers(spec, model) if spec.uses_indexer else None
+            model.attach(build_routers(spec, model, fresh))
+        place = self.store.folder(on)
+        fit_weights(model, self.read(place), place)
+        return model
+
+    def base(self, spec: Spec, need: Need) -> SparseTransformer:
+        if need.hash not in self.bases:
+            model = build_backbone(spec, self.vocab_size)
+            place = self.store.folder(need)
+            fit_weights(model, self.read(place), place)
+            self.bases = {need.hash: model}  # the last one: judgements of a base follow each other
+        return self.bases[need.hash]
+
+    def indexers(self, spec: Spec, model: SparseTransformer, need: Need) -> list[Indexer]:
+        """The trained indexers of a base's sites."""
+        indexers = build_indexers(spec, model)
+        place = self.store.folder(need)
+        fit_indexers(indexers, self.read(place), place)
+        return indexers
+
+
+def fit_indexers(indexers: list[Indexer], weights: Mapping[str, Tensor], place: Path) -> None:
+    """Load what an indexers' artifact holds, by site."""
+    for site, indexer in enumerate(indexers):
+        own = {name.split(".", 1)[1]: weight for name, weight in weights.items() if name.startswith(f"{site}.")}
+        fit_weights(indexer, own, place)

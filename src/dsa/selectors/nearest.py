@@ -1,0 +1,37 @@
+"""A budget spent on the nearest keys instead: the opponent that an indexer has to beat."""
+
+from collections.abc import Callable
+
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.ops import Recency, Scorer, Selection, TrueAttention
+from dsa.selectors.base import Selector, SelectorContext
+
+
+class NearestInstead(Selector):
+    """Another selector's budget, spent on the nearest keys; a budget that depends on scores becomes the pattern's."""
+
+    uses_indexer = False
+
+    def __init__(self, selector: Selector) -> None:
+        super().__init__()
+        self.selector = selector
+
+    @property
+    def calibrates(self) -> bool:
+        return self.selector.calibrates and not self.selector.trims
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+        return context.own if self.selector.trims else self.selector.limit(context)
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Recency()
+
+    def observe(self, selection: Selection, context: SelectorContext) -> None:
+        self.selector.observe(selection, context)
+
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
+        return self.selector.calibrate(total)

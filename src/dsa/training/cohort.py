@@ -1,0 +1,259 @@
+"""The warm-up of many indexers at once: one pass through one frozen base, a loss for each, none touching another."""
+
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dsa import ops
+from dsa.artifacts.digest import digest
+from dsa.artifacts.atomic import write_json
+from dsa.artifacts.store import PLACES, Named, Store, read_json
+from dsa.backbones import Pass, SiteInputs, SparseTransformer
+from dsa.backbones.router import dense_target
+from dsa.build import build_backbone, build_indexers
+from dsa.data import Batch, DataModule
+from dsa.graph import Need
+from dsa.judging.checkpoints import fit_weights, read_weights, save_weights
+from dsa.judging.world import first_process, wait_for_all
+from dsa.precision import Exact, Precision
+from dsa.spec import Spec
+from dsa.training.dashboard import Dashboard
+from dsa.training.fit import fit
+from dsa.training.log import METRICS, RunLog
+from dsa.training.making import locked, record_of
+from dsa.training.module import Training
+from dsa.training.objective import IndexerObjective
+from dsa.training.stages import Group, Stage
+
+logger = logging.getLogger(__name__)
+RECORD_OF_MEMBER, DONE = "member.json", "done"
+
+
+@dataclass
+class Member:
+    """One indexer of a cohort, at every site of the base.
+
+    Args:
+        log: its own record, whoever else is trained with it.
+        folder: where its record and weights are kept until the cohort is done.
+        failed: why its training was given up; it then learns no more, and the others go on.
+    """
+
+    spec: Spec
+    need: Need
+    indexers: nn.ModuleList
+    precision: Precision
+    objective: IndexerObjective
+    log: RunLog
+    folder: Path
+    failed: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others of its cohort on a dashboard."""
+        own = self.spec.indexer_seed
+        return self.spec.indexer.option if own == self.spec.seed else f"{self.spec.indexer.option}-i{own}"
+
+    @property
+    def group(self) -> Group:
+        recipe = self.spec.recipe
+        return Group(self.need.hash, list(self.indexers.parameters()), recipe.warmup_lr, "recipe.warmup.indexer_lr")
+
+
+class CohortTraining(Training):
+    """The base attends densely and stays as it is; each member learns its attention over every earlier key.
+
+    What a member becomes does not depend on who is trained beside it: its weights, gradients, clipping and rates are
+    its own, and the losses are summed.
+    """
+
+    def __init__(self, members: Sequence[Member], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.members = members
+        self.indexers = nn.ModuleDict({member.need.hash: member.indexers for member in members})
+        self.strict_loading = False  # checkpoints leave out the base
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith("model.")}
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {member.need.hash: [] for member in self.members}
+
+        def watch(inputs: SiteInputs) -> None:
+            with torch.enable_grad():
+                for member, loss in zip(self.members, self.site_losses(inputs), strict=True):
+                    found[member.need.hash].append(loss)
+
+        with torch.no_grad():
+            self.model.run(batch.tokens, Pass(sparse=False, watch=watch))
+        return {name: torch.stack(parts).mean() for name, parts in found.items()}
+
+    def site_losses(self, inputs: SiteInputs) -> list[Tensor]:
+        """Each member's loss at one site; the attention that they learn is computed once."""
+        features = []
+        for member in self.members:
+            indexer = member.indexers[inputs.site.index]
+            features.append(member.precision.cast(indexer(inputs.hidden, inputs.rotary)))
+        target = dense_target(inputs.queries, inputs.keys, self.members[0].spec.ops)
+        return ops.indexer_losses(features, target, backend=self.members[0].spec.ops)
+
+    def weight(self, name: str) -> float:
+        return next(member.objective.weight for member in self.members if member.need.hash == name)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Losses are looked at together with gradients: a member that diverged stops nobody else."""
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        """Clip each member alone. One that diverged learns no more; where all have, training ends.
+
+        Raises:
+            FloatingPointError: no member is left.
+        """
+        norms = [nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip).item() for group in self.learning]
+        losses = [self.row[member.need.hash] for member in self.members]
+        bad = [not (math.isfinite(n) and math.isfinite(loss)) for n, loss in zip(norms, losses, strict=True)]
+        bad = [flag > 0 for flag in self.total(torch.tensor(bad, dtype=torch.float64)).tolist()]
+        for member, group, norm, loss, diverged in zip(self.members, self.learning, norms, losses, bad, strict=True):
+            if diverged and member.failed is None:
+                member.failed = self.diverged(loss if not math.isfinite(loss) else norm, "indexer_loss", [group])
+                logger.warning("%s: %s", member.need.name, member.failed)
+            if member.failed is not None:
+                for parameter in group.parameters:
+                    parameter.grad = torch.zeros_like(parameter)
+            self.row[f"grad_norm_{group.name}"] = norm
+        self.note_rates(optimizer)
+        if all(member.failed is not None for member in self.members):
+            raise FloatingPointError(self.members[0].failed)
+
+    def record(self, row: dict[str, float]) -> None:
+        """Each member's part of the step into its own log, and all of them side by side into the cohort's."""
+        speed = {name: value for name, value in row.items() if name.startswith("speed/")}
+        together: dict[str, float] = {}
+        for member in self.members:
+            key = member.need.hash
+            own = {
+                "train/indexer_loss": row[f"train/{key}"],
+                "train/grad_norm_indexers": row[f"train/grad_norm_{key}"],
+                "train/lr_indexers": row[f"train/lr_{key}"],
+            }
+            together |= {f"{name}/{member.label}": value for name, value in own.items()}
+            member.log.add(self.stage, self.global_step, "train", own | speed)
+        self.run_log.add(self.stage, self.global_step, "train", together | speed)
+
+
+Wish = tuple[Spec, Need]
+"""Indexers to be trained: the spec that names them, and their need."""
+
+
+def make_indexers(
+    store: Store, wishes: Sequence[Wish], data: DataModule, dashboard: Dashboard,
+    run_log: RunLog | None = None, again: bool = False,
+) -> dict[str, str]:  # fmt: skip
+    """Train indexers of one base that are not there, all at once; the reasons of those that failed, by hash.
+
+    Args:
+        run_log: of the run for which they are trained, if it is one run; it gets the rows of the first.
+        again: train them although they are there.
+
+    Raises:
+        FloatingPointError: every one of them diverged.
+    """
+    base = wishes[0][1].base
+    assert base is not None
+    if not again and not left(store, wishes):
+        return {}
+    with locked(store, f"{base.hash}-cohort"):
+        if first_process():
+            publish_trained(store, base)
+        wait_for_all()
+        missing = list(wishes) if again else left(store, wishes)
+        return train_cohort(store, base, missing, data, dashboard, run_log) if missing else {}
+
+
+def left(store: Store, wishes: Sequence[Wish]) -> list[Wish]:
+    """Those that nobody has trained yet."""
+    return [(spec, need) for spec, need in wishes if store.find(need) is None]
+
+
+def train_cohort(
+    store: Store, base: Need, wishes: list[Wish], data: DataModule, dashboard: Dashboard, run_log: RunLog | None
+) -> dict[str, str]:
+    """See `make_indexers`; the lock of the base's cohorts is held."""
+    spec = wishes[0][0]
+    folder = cohort_folder(store, base, wishes)
+    code = digest([need.code for _, need in wishes], 12)
+    resumed = store.begin(folder, code, spec.resume) if first_process() else False
+    wait_for_all()
+    model = build_backbone(spec, data.vocab_size)
+    place = store.folder(base)
+    fit_weights(model, read_weights(place), place)
+    members = [member_of(wish, model, folder, run_log if wish is wishes[0] else None) for wish in wishes]
+    if spec.recipe.warmup_steps:
+        stage = Stage("warmup", spec.recipe.warmup_steps, spec.recipe.dense_steps)
+        groups = [member.group for member in members]
+        with dashboard.started(folder, [stage.name], resumed) as listener:
+            log = RunLog(folder / METRICS if first_process() else None, listener)
+            module = CohortTraining(
+                members, model, data, False, stage, groups, spec.optimizer.make(), spec.recipe,
+                spec.trainer.accumulate, log,
+            )  # fmt: skip
+            fit(spec, module, folder, validate=False)
+    if first_process():
+        for member in members:
+            if member.failed is None:
+                save_weights(member.indexers.state_dict(), member.folder)
+                write_json(member.folder / RECORD_OF_MEMBER, record_of(member.need, member.spec) | {
+                    "name": member.need.name, "hash": member.need.hash, "code": member.need.code,
+                })  # fmt: skip
+        (folder / DONE).touch()
+        publish_trained(store, base)
+    wait_for_all()
+    return {member.need.hash: member.failed for member in members if member.failed is not None}
+
+
+def member_of(wish: Wish, model: SparseTransformer, cohort: Path, run_log: RunLog | None) -> Member:
+    """An indexer as it begins, with its record in the cohort's folder."""
+    spec, need = wish
+    folder = cohort / need.hash
+    if first_process():
+        folder.mkdir(exist_ok=True)
+    log = RunLog(folder / METRICS if first_process() else None, then=run_log)
+    precision = spec.precision.make() if spec.in_training else Exact()
+    indexers = nn.ModuleList(build_indexers(spec, model))
+    return Member(spec, need, indexers, precision, spec.objective.make(), log, folder)
+
+
+def cohort_folder(store: Store, base: Need, wishes: list[Wish]) -> Path:
+    """Where a cohort is trained: the same members go on where they were interrupted."""
+    return cohort_place(store) / f"{base.hash}-{digest(sorted(need.hash for _, need in wishes))}"
+
+
+def cohort_place(store: Store) -> Path:
+    return store.root / PLACES["indexers"] / ".cohorts"
+
+
+def publish_trained(store: Store, base: Need) -> None:
+    """Publish the members of every cohort of a base whose training is over, also if a kill came in between."""
+    for cohort in cohort_place(store).glob(f"{base.hash}-*"):
+        if not (cohort / DONE).exists():
+            continue
+        for record in sorted(cohort.glob(f"*/{RECORD_OF_MEMBER}")):
+            publish_member(store, record.parent)
+        shutil.rmtree(cohort)
+
+
+def publish_member(store: Store, folder: Path) -> None:
+    """Give one member's folder its place among the indexers."""
+    record = read_json(folder / RECORD_OF_MEMBER)
+    assert record is not None
+    (folder / RECORD_OF_MEMBER).unlink()
+    store.publish(folder, Named("indexers", record["name"], record["hash"], record["code"]), record)

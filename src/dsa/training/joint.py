@@ -1,0 +1,103 @@
+"""Joint training: backbone and indexers go on together, with attention on the selection."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dsa.artifacts.store import Artifact, Store
+from dsa.backbones import Pass, Router, SparseTransformer
+from dsa.build import build_backbone, build_indexers, build_routers
+from dsa.data import Batch, DataModule
+from dsa.graph import Need
+from dsa.judging.calibrate import calibrate
+from dsa.judging.checkpoints import fit_weights, read_weights, save_weights
+from dsa.judging.evaluation import make_trainer
+from dsa.judging.models import fit_indexers
+from dsa.judging.world import first_process
+from dsa.spec import Spec
+from dsa.training.dashboard import Dashboard
+from dsa.training.fit import fit
+from dsa.training.log import METRICS, RunLog
+from dsa.training.making import made
+from dsa.training.module import Training
+from dsa.training.objective import IndexerObjective, language_model_loss
+from dsa.training.stages import Group, Stage
+
+
+class JointTraining(Training):
+    """Attention on the selection (dense where nothing is routed); each loss trains its own group of parameters."""
+
+    def __init__(self, objective: IndexerObjective, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.objective = objective
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        teach = any(group.name == "indexers" for group in self.learning)
+        progress = self.global_step / max(self.stage.steps - 1, 1)
+        how = Pass(sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1)
+        logits, losses = self.model.run(batch.tokens, how)
+        out = {"loss": language_model_loss(logits, batch.targets)}
+        return out | {f"{name}_loss": loss for name, loss in losses.items()}
+
+    def weight(self, name: str) -> float:
+        return 1.0 if name == "loss" else self.objective.weight
+
+    def end_step(self, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.accumulate == 0:
+            for router in self.model.routers:
+                assert isinstance(router, Router)
+                router.selector.calibrate(self.total)
+        super().end_step(batch_idx)
+
+
+def make_joint(
+    store: Store, spec: Spec, need: Need, data: DataModule, dashboard: Dashboard, run_log: RunLog | None = None,
+    maps: Path | None = None, again: bool = False,
+) -> Artifact:  # fmt: skip
+    """The joint training that a spec names, done now unless it is there; with dense attention without a composition.
+
+    Args:
+        run_log: of the run for which it is trained; it gets the same rows.
+        maps: where pictures of the selection go.
+    """
+
+    def make(folder: Path, resumed: bool) -> dict[str, Any]:
+        model = start_of(store, spec, need, data)
+        recipe, routed = spec.recipe, need.identity["composition"] is not None
+        objective = spec.objective.make()
+        groups = [Group("backbone", model.groups()["backbone"], recipe.sparse_lr, "recipe.sparse.lr")]
+        indexers = model.groups()["indexers"]
+        if indexers and objective.train_when_sparse:
+            groups.append(Group("indexers", indexers, recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
+        calibrate(model, data, make_trainer(spec.trainer, spec.dtype).strategy.root_device)
+        before = recipe.dense_steps + (recipe.warmup_steps if routed and spec.uses_indexer else 0)
+        stage = Stage("sparse", recipe.sparse_steps, before)
+        with dashboard.started(folder, [stage.name], resumed) as listener:
+            log = RunLog(folder / METRICS if first_process() else None, listener, run_log)
+            module = JointTraining(
+                objective, model, data, routed, stage, groups, spec.optimizer.make(), recipe, spec.trainer.accumulate,
+                log,
+            )  # fmt: skip
+            fit(spec, module, folder, maps)
+        if first_process():
+            save_weights(model.state_dict(), folder)
+        return {"vocab_size": data.vocab_size}
+
+    return made(store, need, spec, make, again)
+
+
+def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> SparseTransformer:
+    """The model as joint training finds it: base and indexers, or from scratch as they begin."""
+    model = build_backbone(spec, data.vocab_size)
+    if need.base is not None:
+        place = store.folder(need.base)
+        fit_weights(model, read_weights(place), place)
+    if need.identity["composition"] is None:
+        return model
+    indexers = build_indexers(spec, model) if spec.uses_indexer else None
+    if indexers is not None and need.indexers is not None:
+        place = store.folder(need.indexers)
+        fit_indexers(indexers, read_weights(place), place)
+    model.attach(build_routers(spec, model, indexers, trained=True))
+    return model
