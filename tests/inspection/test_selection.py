@@ -17,7 +17,7 @@ from dsa.inspection.overlap import Overlap
 from dsa.inspection.pieces import BLOCK, pieces
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
-from dsa.model import Observation
+from dsa.backbones import Observation
 from dsa.ops import Recency, Scorer, TrueAttention, Zone
 from dsa.training.judge import PROBE_ROWS
 from dsa.training.probe import measure as probed
