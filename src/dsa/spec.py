@@ -187,9 +187,6 @@ def spec_of(cfg: DictConfig) -> Spec:
         ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
     """
     plain = resolved(cfg)
-    for group, option in plain["choices"].items():
-        if isinstance(option, list):
-            raise ValueError(f"{group} = {option}: give one option; lists are for sweeps (python train.py -m, sweep.py).")
 
     def part(group: str, drop: tuple[str, ...] = ()) -> Part:
         node = plain[group]

@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dsa.mistakes import sentence
+from dsa.cli_errors import sentence
 from dsa.study.composer import Load
 from dsa.study.drive import Dispatch
 from dsa.study.plan import PlannedRun
