@@ -16,10 +16,10 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        cause = error.__cause__
-        while isinstance(cause, InstantiationException):
-            cause = cause.__cause__
-        raise (cause or error) from error
+        own: BaseException = error
+        while isinstance(own, InstantiationException) and own.__cause__ is not None:
+            own = own.__cause__
+    raise own  # out here, or Python would chain it to Hydra's error, whose cause it is: a circle
 
 
 def build_data(cfg: DictConfig) -> DataModule:

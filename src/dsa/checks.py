@@ -15,6 +15,13 @@ def at_least(value: int, least: int, name: str, why: str = "") -> int:
     return value
 
 
+def above(value: float, bound: float, name: str) -> float:
+    """A number above `bound`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > bound:
+        raise ValueError(f"{name} = {value}: give a number above {bound}.")
+    return float(value)
+
+
 def null_or_positive(value: int | None, name: str, why: str) -> int | None:
     """None, or a whole number from 1."""
     return None if value is None else at_least(value, 1, name, why)

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dsa.checks import at_least, even, positive
+from dsa.checks import above, at_least, even, positive
 from dsa.indexers import Indexer
 from dsa.model.attention import Pass, SparseAttention
 from dsa.ops import Rotation
@@ -94,8 +94,7 @@ class SparseTransformer(nn.Module):
         if d_model % heads:
             raise ValueError(f"model.heads = {heads}: must divide model.d_model = {d_model}.")
         at_least(conv, 0, "model.conv")
-        if rope_base <= 1:
-            raise ValueError(f"model.rope_base = {rope_base}: give a number above 1.")
+        above(rope_base, 1, "model.rope_base")
         even(d_model // heads, "model.d_model / model.heads", "the rotary embedding turns pairs of dimensions")
         self.vocab_size, self.rope_base, self.checkpointing = vocab_size, rope_base, checkpointing
         self.embedding = nn.Embedding(vocab_size, d_model)
@@ -153,6 +152,8 @@ class SparseTransformer(nn.Module):
 
         The recall tasks do not train from 0.02 everywhere. Each weight is drawn from (seed, name) alone.
         """
+        if self.embedding.weight.is_meta:  # only the sizes are asked for
+            return
         norms = {id(p) for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()}
         for name, parameter in self.named_parameters():
             digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()

@@ -119,10 +119,12 @@ def attempt(cfg: DictConfig, kind: str, timeout_minutes: float | None) -> str | 
 
 
 def timed_out(error: BaseException | None) -> TimedOut | None:
-    """The time limit behind an error, if that was its cause."""
-    while error is not None:
+    """The time limit behind an error, if that was its cause; a chain of errors may run in a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, TimedOut):
             return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
 

@@ -16,6 +16,7 @@ from dsa.study.composer import Composer, Layer, stacked
 from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.spec import Study
 from dsa.training.plan import Plan, base_of, control_of
+from dsa.training.settings import check_settings
 
 IN_ORDER = ("base", "control", "run")  # what stands on what
 ELSEWHERE = ("output_dir", "stale")  # typed beside a study's settings, and nothing of what it compares
@@ -100,6 +101,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
             context = context_of(layer, study, composer.groups) if several else ""
             run = PlannedRun(label, role, "run", seq_len, study.seed[0], cfg, context)
             if label not in checked:
+                check_settings(cfg)
                 check_indexer(cfg, label)
                 checked.add(label)
             runs += seeds_of(run, study, data, shared)

@@ -93,6 +93,11 @@ def base_of(cfg: DictConfig) -> DictConfig | None:
     """The dense run that a run starts from; None if it starts from scratch or is one itself."""
     if cfg.recipe.dense.steps == 0 or not sparse_run(cfg):
         return None
+    return dense_of(cfg)
+
+
+def dense_of(cfg: DictConfig) -> DictConfig:
+    """The dense stage of a run alone: what does not depend on indexer, pattern, selector and precision."""
     return with_stages(cfg, ("dense",), "dense")
 
 

@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from dsa.build import build_data, build_model, instantiate
-from dsa.checks import at_least, positive
 from dsa.config import GROUPS, check_targets, choice, digest
 from dsa.data import DataModule
 from dsa.model import Pass, SparseTransformer
@@ -27,6 +26,7 @@ from dsa.training.log import RunLog
 from dsa.training.mirrors import Mirror, NoMirror
 from dsa.training.plan import Plan, base_of, control_of, sparse_run
 from dsa.training.result import FILE, RunResult, read_result
+from dsa.training.settings import check_settings
 from dsa.training.world import first_process, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -100,13 +100,8 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
 def rehearse(plan: Plan, data: DataModule) -> None:
     """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour."""
     cfg = plan.cfg
-    for name in ("val_every", "checkpoint_every"):
-        positive(cfg.callbacks[name], f"callbacks.{name}")
-    at_least(cfg.callbacks.maps_every, 0, "callbacks.maps_every")
-    positive(cfg.trainer.accumulate, "trainer.accumulate")
-    instantiate(cfg.objective), instantiate(cfg.logger)
+    check_settings(cfg)
     model = build_model(cfg, data.vocab_size)
-    instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 0.0}])
     if sparse_run(cfg):
         with torch.no_grad():
             model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))

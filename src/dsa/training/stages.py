@@ -1,6 +1,8 @@
 """The stages of a run, as the recipe describes them."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -58,13 +60,18 @@ def check_numbers(recipe: DictConfig) -> None:
     """Refuse rates and bounds that would train silently wrong."""
     rates = [("dense", "lr"), ("warmup", "indexer_lr"), ("sparse", "lr"), ("sparse", "indexer_lr")]
     for stage, name in rates:
-        if not recipe[stage][name] >= 0:
+        if not number(recipe[stage][name]) >= 0:
             raise ValueError(f"recipe.{stage}.{name} = {recipe[stage][name]}: a learning rate must be 0 or more.")
-    if not recipe.clip > 0:
+    if not number(recipe.clip) > 0:
         raise ValueError(f"recipe.clip = {recipe.clip}: the largest gradient norm must be above 0.")
     for name in ("lr_warmup", "lr_final"):
-        if not 0 <= recipe[name] <= 1:
+        if not 0 <= number(recipe[name]) <= 1:
             raise ValueError(f"recipe.{name} = {recipe[name]}: give a share from 0 to 1.")
+
+
+def number(value: Any) -> float:
+    """The value, if it is a number; else NaN, which fails every comparison."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def scaled(steps: dict[str, int], total: int | None) -> dict[str, int]:
