@@ -12,7 +12,7 @@ from dsa.build import build_data
 from dsa.config import GROUPS, digest, resolved
 from dsa.data import DataModule
 from dsa.study.applicable import check_indexer, obstacle
-from dsa.study.composer import Composer, Layer, stacked
+from dsa.study.composer import Composer, Layer, root
 from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.spec import Study
 from dsa.training.plan import Plan, base_of, control_of
@@ -67,10 +67,15 @@ class PlannedRun:
 
 @dataclass
 class StudyPlan:
-    """A study with its runs, each (label, length, seed) once; runs of equal configuration have equal hashes."""
+    """A study with its runs, each (label, length, seed) once; runs of equal configuration have equal hashes.
+
+    Args:
+        dropped: values of its yaml that belong to an option which is not chosen, and the conditions that lack them.
+    """
 
     study: Study
     runs: list[PlannedRun]
+    dropped: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def applicable(self) -> list[PlannedRun]:
@@ -92,9 +97,10 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     runs: list[PlannedRun] = []
     shared: dict[str, tuple[str, ...]] = {}
     checked: set[str] = set()
-    several = len({context_of(layer, study, composer.groups) for _, _, layer in points(study, composer.groups)}) > 1
+    whole = list(points(study, composer))
+    several = len({context_of(layer, study, composer.groups) for _, _, layer in whole}) > 1
     for seq_len in study.seq_len:
-        for label, role, layer in points(study, composer.groups):
+        for label, role, layer in whole:
             cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
             with open_dict(cfg):
                 cfg.name = study.name
@@ -105,44 +111,47 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
                 check_indexer(cfg, label)
                 checked.add(label)
             runs += seeds_of(run, study, data, shared)
-    out = StudyPlan(study, sorted(runs, key=lambda run: IN_ORDER.index(run.kind)))
+    in_order = sorted(runs, key=lambda run: IN_ORDER.index(run.kind))
+    out = StudyPlan(study, in_order, study.dropped(composer.groups))
     if not any(run.role == "condition" and run.reason is None for run in runs):
         reasons = sorted({run.reason for run in runs if run.reason})
         raise ValueError(f"study {study.name}: no condition applies at any length. {' '.join(reasons[:3])}")
     return out
 
 
-def points(study: Study, groups: set[str]) -> Iterator[tuple[str, str, Layer]]:
+def points(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:
     """Label, role and overrides of every condition, then of the controls: one set for each setting that is varied."""
     contexts: dict[str, Layer] = {}
-    for label, layer in study.conditions.items():
-        whole = stacked(study.common, layer, groups=groups)
+    for label in study.conditions:
+        whole = study.overrides(label, composer.groups)
         yield label, "condition", whole
-        contexts.setdefault(context_of(whole, study, groups), whole)
+        contexts.setdefault(context_of(whole, study, composer.groups), whole)
     for name, whole in contexts.items():
         around = {key: value for key, value in whole.items() if root(key) not in GROUPS}
         for control in study.controls:
             if control != "dense":
                 label = f"{control}-{name}" if len(contexts) > 1 else control
-                yield label, "control", around | pattern_of_controls(study) | selector_of_control(study, control)
+                pattern = pattern_of_controls(study, composer)
+                yield label, "control", around | pattern | selector_of_control(study, control)
 
 
-def pattern_of_controls(study: Study) -> Layer:
-    """The pattern that all conditions share; causal where they differ in it."""
-    common = {key: value for key, value in study.common.items() if root(key) == "pattern"}
-    varied = any(root(key) == "pattern" for layer in study.conditions.values() for key in layer)
-    return common or ({"pattern": "causal"} if varied else {})
+def pattern_of_controls(study: Study, composer: Composer) -> Layer:
+    """The pattern that all conditions share; where they differ in it, that of `common`, else causal."""
+    common, *own = (
+        {key: value for key, value in layer.items() if root(key) == "pattern"}
+        for layer in (study.common, *(study.overrides(label, composer.groups) for label in study.conditions))
+    )
+    if all(pattern == own[0] for pattern in own):
+        return own[0]
+    if "pattern" in common:
+        return common
+    return {"pattern": "causal"} | {k: v for k, v in common.items() if composer.has(k, "pattern=causal")}
 
 
 def selector_of_control(study: Study, control: str) -> Layer:
     """A control at the study's budget; without one, at the pattern's own."""
     budget = study.common.get("selector.k") if study.budget is None else study.budget
     return {"selector": control} | ({} if budget is None else {"selector.k": budget})
-
-
-def root(key: str) -> str:
-    """The group that a key belongs to."""
-    return key.split(".")[0]
 
 
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dsa.config import GROUPS
-from dsa.study.composer import Layer
+from dsa.study.composer import Layer, stacked
 from dsa.study.lists import as_list
 
 CONTROLS = ("dense", "oracle", "random", "window")
@@ -24,7 +24,9 @@ class Study:
         hypothesis: claim (a statement that the statistics can accept or reject) and metric.
         baseline: label of the condition that the others are compared with.
         conditions: overrides of each condition, by label.
-        common: overrides of every run, controls too.
+        common: overrides of every run, controls too; those of the yaml and of the command line.
+        given: values that the command line gives once, options apart: no condition's option makes them fall away.
+        written: the yaml's own overrides of every run.
         budget: keys of each query in the controls [tokens, or a share of the length].
         margin: largest difference that counts as none, by metric.
         exploratory: too few seeds for a claim, and known to be.
@@ -42,10 +44,24 @@ class Study:
     margin: dict[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = CONTROLS
     exploratory: bool = False
+    given: Layer = field(default_factory=dict)
+    written: Layer = field(default_factory=dict)
 
     @property
     def metric(self) -> str:
         return str(self.hypothesis.get("metric", "val_loss"))
+
+    def overrides(self, label: str, groups: set[str]) -> Layer:
+        """All that holds for a condition; what was typed once stands, or composing the condition refuses it."""
+        return stacked(self.common, self.conditions[label], groups=groups) | self.given
+
+    def dropped(self, groups: set[str]) -> dict[str, list[str]]:
+        """Values of the yaml that belong to an option which is not chosen, and the conditions that lack them."""
+        out: dict[str, list[str]] = {}
+        for label in self.conditions:
+            for key in self.written.keys() - self.overrides(label, groups).keys():
+                out.setdefault(key, []).append(label)
+        return {key: out[key] for key in self.written if key in out}
 
 
 def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: set[str]) -> Study:
@@ -57,25 +73,29 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
             key multiply the conditions; single values hold for every run.
 
     Raises:
-        ValueError: a key is unknown, or a list is empty.
+        ValueError: a key is unknown, a list is empty, or a condition sets what the command line gives for all.
     """
     unknown = sorted(set(plan) - KEYS)
     if unknown:
         raise ValueError(f"study {name}: unknown key {', '.join(unknown)}; a study has {', '.join(sorted(KEYS))}.")
+    for key, values in given.items():
+        if not values:
+            raise ValueError(f"{key} = []: lists nothing; give one value or several.")
     given = dict(given)
     seq_len = numbers("seq_len", given.pop("seq_len", []) or as_list(plan.get("seq_len", 512)))
     seed = numbers("seed", given.pop("seed", []) or as_list(plan.get("seed", 0)))
     blocks = as_blocks(plan.get("conditions"), given)
-    conditions = {label: layer for block in blocks for label, layer in expand(block, groups)}
+    conditions = labelled([one for block in blocks for one in expand(block, groups)])
+    for label, layer in conditions.items():
+        for key in (key for key in layer if key in given):
+            typed = ", ".join(map(str, given[key]))
+            raise ValueError(f"{key} = {typed}: condition {label} of study {name} sets it already.")
     for key in [key for key, values in given.items() if len(values) > 1]:
         conditions = multiplied(conditions, key, given.pop(key))
     if not conditions:
         raise ValueError(f"study {name}: it has no condition.")
     fixed = {key: values[0] for key, values in given.items()}
-    for label, layer in conditions.items():
-        clash = [key for key in layer if key in fixed]
-        if clash:
-            raise ValueError(f"{clash[0]} = {fixed[clash[0]]}: condition {label} of study {name} sets it already.")
+    written = dict(plan.get("common") or {})
     controls = tuple(as_list(plan.get("controls", list(CONTROLS))))
     for control in controls:
         if control not in CONTROLS:
@@ -86,20 +106,27 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         hypothesis=dict(plan.get("hypothesis") or {"claim": "some_condition_differs", "metric": "val_loss"}),
         baseline=baseline_of(name, plan.get("baseline"), conditions),
         conditions=conditions,
-        common=dict(plan.get("common") or {}) | fixed,
+        common=stacked(written, fixed, groups=groups),
         budget=plan.get("budget"),
         seq_len=seq_len,
         seed=seed,
         margin=dict(plan.get("margin") or {"val_loss": 0.01}),
         controls=controls,
         exploratory=bool(plan.get("exploratory", False)),
+        given={key: value for key, value in fixed.items() if key not in groups},
+        written=written,
     )
 
 
 def as_blocks(conditions: Any, given: dict[str, list[Any]]) -> list[dict[str, Any]]:
-    """Blocks of conditions, with the lists of the command line in place of those they vary; takes these from given."""
+    """Blocks of conditions, with the lists of the command line in place of those they vary; takes these from given.
+
+    Without conditions of its own a study compares what the command line lists; its only one if it lists nothing.
+    """
     if conditions is None:
-        return [{key: given.pop(key) for key in list(given) if key in GROUPS or len(given[key]) > 1}]
+        only = "-".join(str(values[0]) for key, values in given.items() if key in GROUPS)
+        lists: dict[str, Any] = {key: given.pop(key) for key in list(given) if len(given[key]) > 1}
+        return [lists or {"name": only or "default"}]
     blocks = [dict(block) for block in (conditions if isinstance(conditions, list) else [conditions])]
     for key in list(given):
         places = [block for block in blocks if key in block and len(as_list(block[key])) > 1]
@@ -133,6 +160,19 @@ def expand(block: dict[str, Any], groups: set[str]) -> Iterator[tuple[str, Layer
         for pair in pairs:
             layer = {**dict(zip(lists, row, strict=True)), **pair}
             yield name or label_of(layer, varied, groups), layer
+
+
+def labelled(conditions: list[tuple[str, Layer]]) -> dict[str, Layer]:
+    """Conditions by label; what is said twice counts once.
+
+    Raises:
+        ValueError: two different conditions have one label.
+    """
+    out: dict[str, Layer] = {}
+    for label, layer in conditions:
+        if out.setdefault(label, layer) != layer:
+            raise ValueError(f"conditions: two of them are labelled {label}; give each a block of its own with a name.")
+    return out
 
 
 def label_of(layer: Layer, varied: list[str], groups: set[str]) -> str:

@@ -10,6 +10,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from dsa.study.composer import root
 from dsa.study.estimate import predicted, scale, trained_since
 from dsa.study.outcome import Outcome
 from dsa.study.plan import PlannedRun, StudyPlan, outlook
@@ -30,6 +31,8 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
         out.print(f"[bold]{study.name}[/]  {study.question}")
         out.print(f"  {len(study.conditions)} conditions x {len(study.seq_len)} lengths x {len(study.seed)} seeds")
         out.print(f"  {outlook(plan)}")
+        for key, labels in plan.dropped.items():
+            out.print(f"  [yellow]left out[/] {left_out(plan, key, labels)}")
         for run in plan.applicable:
             unique.setdefault(run.config_hash, run)
         for reason, count in not_applicable(plan).items():
@@ -46,6 +49,13 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
     )
     basis = "by the runs already timed" if factor != 1.0 else "by counted operations"
     out.print(f"{len(left)} to train: about {duration(cost)} ({basis})")
+
+
+def left_out(plan: StudyPlan, key: str, labels: list[str]) -> str:
+    """Which value of the yaml does not hold, where, and why."""
+    study, group = plan.study, root(key)
+    where = "" if len(labels) == len(study.conditions) else f" in {', '.join(labels)}"
+    return f"{key}={study.written[key]}{where}: the yaml gives it for {group}={study.written[group]}, not chosen here"
 
 
 def not_applicable(plan: StudyPlan) -> dict[str, int]:
