@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dsa import mistakes
+from dsa.signals import stoppable
 
 LAUNCHERS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -35,4 +36,5 @@ def check_launcher(arguments: list[str]) -> None:
 if __name__ == "__main__":
     check_launcher(sys.argv)
     sys.argv.insert(1, "--multirun")  # or Hydra would explain a mistyped option in terms of a single run
-    mistakes.run(main)
+    with stoppable("the same command goes on where it was."):
+        mistakes.run(main)

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from dsa import mistakes
 from dsa.config import with_choices
+from dsa.signals import stoppable
 from dsa.training import RunFailed, train
 
 
@@ -26,7 +27,8 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        mistakes.run(main)
-    except RunFailed as failed:  # of a multirun
-        sys.exit(f"error: {failed}")
+    with stoppable("the same command goes on from the last checkpoint."):
+        try:
+            mistakes.run(main)
+        except RunFailed as failed:  # of a multirun
+            sys.exit(f"error: {failed}")

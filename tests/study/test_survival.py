@@ -262,13 +262,14 @@ def test_deaths_count_while_a_run_gets_no_further(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_interrupted_it_says_how_to_go_on(outputs):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_says_how_to_go_on(outputs, number, status):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of who ignores it would too
     process = start(outputs, "steps=4000")
     wait_for(lambda: list(outputs.glob("dense/*/metrics.csv")), process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     text, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, text
+    assert process.returncode == status, text
     assert "stopped; to go on: python " in text and "sweep.py --config-dir" in text
     assert "Traceback" not in text
     assert not list(outputs.glob("*/*/running.json"))

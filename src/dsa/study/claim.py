@@ -16,6 +16,8 @@ from typing import Any
 
 import psutil
 
+from dsa.atomic import write_json
+
 CLAIM, JOB = "running.json", "job.json"
 DEATHS = 2  # processes that may die at a run without getting any further
 BEAT, STALE = 5.0, 60.0  # seconds between heartbeats, and without one until the work counts as given up
@@ -41,7 +43,7 @@ def claimed(folder: Path) -> Iterator[bool]:
         ended.set()
         beating.join()
         with suppress(OSError):  # a full disk must not hide the run's own error
-            write(folder / JOB, mine | {"ended": time.time()})
+            write_json(folder / JOB, mine | {"ended": time.time()})
         (folder / CLAIM).unlink(missing_ok=True)
 
 
@@ -152,10 +154,3 @@ def read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-
-
-def write(path: Path, value: Any) -> None:
-    """Write JSON in one rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)

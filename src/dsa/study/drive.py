@@ -5,7 +5,8 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from dsa.study.claim import CLAIM, deaths_after, read, write
+from dsa.atomic import write_json
+from dsa.study.claim import CLAIM, deaths_after, read
 from dsa.study.job import STOP, write_job
 from dsa.study.options import Options
 from dsa.study.outcome import Outcome
@@ -109,7 +110,7 @@ class Drive:
             (folder / STOP).unlink(missing_ok=True)
             created = read(folder / STUDY).get("created", f"{date.today()}")
             self.groups[plan.study.name] = f"{plan.study.name} {created}"
-            write(folder / STUDY, record(plan) | {"created": created})
+            write_json(folder / STUDY, record(plan) | {"created": created})
 
     def link_finished(self) -> None:
         """Take runs over that any other study has finished."""

@@ -11,9 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from dsa.atomic import replacing
 from dsa.build import build_data
 from dsa.config import digest, resolved
 from dsa.data import DataModule
+from dsa.signals import heeded
 from dsa.study.claim import CLAIM, DEATHS, claimed, read
 from dsa.study.plan import PlannedRun
 from dsa.study.store import Finished, sound, state, trained_elsewhere
@@ -49,12 +51,12 @@ def write_job(
         "config": resolved(planned.cfg)
         | {"label": planned.label if planned.role != "base" else "base", "group": group},
     }
-    temporary = path.with_suffix(".writing")
-    OmegaConf.save(OmegaConf.create(content), temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        OmegaConf.save(OmegaConf.create(content), temporary)
     return path.resolve()
 
 
+@heeded()
 def work(path: Path) -> str | None:
     """Train a planned run; the reason if it failed, and its folder tells it too unless that could not be written.
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from dsa.study.claim import this_process, write
+from dsa.atomic import write_json
+from dsa.study.claim import this_process
 from dsa.study.queue import QUEUED
 from dsa.study.task import TrainTask
 
@@ -32,7 +33,7 @@ class RayQueue:
         task = ray.remote(**{"max_retries": 0} | options)(train)
         handed = [task.remote(str(file)) for file in files]
         for one, file in zip(handed, files, strict=True):
-            write(file.parent / QUEUED, this_process() | {"cluster": "ray", "job_id": one.task_id().hex()})
+            write_json(file.parent / QUEUED, this_process() | {"cluster": "ray", "job_id": one.task_id().hex()})
         return [answer_of(one) for one in handed]
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 
-from dsa.study.claim import this_process, write
+from dsa.atomic import write_json
+from dsa.study.claim import this_process
 from dsa.study.queue import QUEUED, alive, squeue
 from dsa.study.task import ConcludeTask, TrainTask
 
@@ -73,7 +74,7 @@ class SubmititQueue:
         if self.cluster == "local":
             process = psutil.Process(int(job.job_id))
             note |= this_process() | {"pid": process.pid, "process_started": process.create_time()}
-        write(folder / QUEUED, note)
+        write_json(folder / QUEUED, note)
         squeue.forget()
 
     def train(self, files: list[Path]) -> list[str | None]:

@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from dsa.atomic import write_json
 from dsa.config import choice
-from dsa.study.claim import read, write
+from dsa.study.claim import read
 from dsa.study.store import planned, sound
 from dsa.training.dashboard import final_values, flat
 from dsa.training.mirrors import WandbMirror
@@ -45,7 +46,7 @@ def sync(folder: Path, mode: str = "auto") -> Synced:
         if read(run / SYNCED).get("content") == print_of:
             out.unchanged.append(run)
         elif rebuild(run, result, label, group, mode):
-            write(run / SYNCED, {"content": print_of})
+            write_json(run / SYNCED, {"content": print_of})
             out.sent.append(run)
         else:
             out.lost.append(run)

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from dsa.atomic import write_json
 from dsa.build import build_data, instantiate
 from dsa.model import Pass
-from dsa.study.claim import read, write
+from dsa.study.claim import read
 from dsa.study.store import planned, sound
 from dsa.training.fit import make_trainer
 from dsa.training.load import load_run
@@ -43,7 +44,7 @@ def time_study(folder: Path, again: bool = False) -> None:
         before = known.get(str(length), {})
         good = before.get("schema") == SCHEMA and before["runs"] == ids and not before["contended"]
         out[str(length)] = before if good and not again else {"schema": SCHEMA, "runs": ids} | in_turns(ready)
-    write(folder / FILE, out)
+    write_json(folder / FILE, out)
 
 
 def finished_runs(folder: Path, plan: dict[str, Any], seq_len: int) -> dict[str, Path]:

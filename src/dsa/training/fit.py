@@ -4,31 +4,40 @@ import logging
 import os
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 
+from dsa.atomic import remove_unfinished
 from dsa.build import build_model, instantiate
 from dsa.checks import positive
 from dsa.data import DataModule
 from dsa.model import SparseTransformer
-from dsa.training.callbacks import AtomicCheckpoints, EndOfStep, SelectionMaps, StageBar, last_checkpoint
+from dsa.training.callbacks import (
+    AtomicCheckpoints,
+    EndOfStep,
+    LastCheckpoint,
+    SelectionMaps,
+    SigtermAsBefore,
+    StageBar,
+)
 from dsa.training.log import RunLog
 from dsa.training.module import Evaluation, StageModule
 from dsa.training.plan import Plan
 from dsa.training.stages import Stage
 from dsa.training.world import first_process, wait_for_all
 
-WEIGHTS = "weights.ckpt"
+WEIGHTS, LAST = "weights.ckpt", "last.ckpt"
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
 
-def make_trainer(cfg: DictConfig, dtype: str, **arguments: object) -> pl.Trainer:
+def make_trainer(cfg: DictConfig, dtype: str, callbacks: Sequence[pl.Callback] = (), **arguments: object) -> pl.Trainer:
     """A Trainer for one fit or one evaluation, on the devices the configuration names."""
     settings = cfg.trainer
     defaults: dict[str, object] = {
@@ -38,6 +47,7 @@ def make_trainer(cfg: DictConfig, dtype: str, **arguments: object) -> pl.Trainer
         "num_nodes": settings.num_nodes,
         "precision": {"fp32": "32-true", "bf16": "bf16-mixed"}[dtype],
         "plugins": [AtomicCheckpoints()],
+        "callbacks": [SigtermAsBefore(), *callbacks],
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
@@ -55,16 +65,25 @@ def train_stage(plan: Plan, data: DataModule, model: SparseTransformer, stage: S
     A stage's folder gets its final name in one rename, when its weights are whole.
     """
     done = plan.folder / "checkpoints" / stage.name
-    if not done.exists():
-        fit(plan, data, model, stage, log, done.with_suffix(".partial"))
+    partial = done.with_suffix(".partial")
+    if not is_done(plan, stage):
+        if first_process():
+            for file in (LAST, WEIGHTS):
+                remove_unfinished(partial / file)
+        fit(plan, data, model, stage, log, partial)
         wait_for_all()
         if first_process():
-            (done.with_suffix(".partial") / "last.ckpt").unlink(missing_ok=True)
-            os.replace(done.with_suffix(".partial"), done)
+            (partial / LAST).unlink(missing_ok=True)
+            os.replace(partial, done)
         wait_for_all()
     trained = build_model(plan.cfg, data.vocab_size)
     load_weights(trained, done / WEIGHTS)
     return trained
+
+
+def is_done(plan: Plan, stage: Stage) -> bool:
+    """Whether a stage has left its weights."""
+    return (plan.folder / "checkpoints" / stage.name / WEIGHTS).exists()
 
 
 def fit(plan: Plan, data: DataModule, model: SparseTransformer, stage: Stage, log: RunLog, folder: Path) -> None:
@@ -74,7 +93,7 @@ def fit(plan: Plan, data: DataModule, model: SparseTransformer, stage: Stage, lo
     val_every = positive(cfg.callbacks.val_every, "callbacks.val_every")
     callbacks: list[pl.Callback] = [
         EndOfStep(),
-        last_checkpoint(folder, positive(cfg.callbacks.checkpoint_every, "callbacks.checkpoint_every")),
+        LastCheckpoint(folder, positive(cfg.callbacks.checkpoint_every, "callbacks.checkpoint_every")),
     ]
     if cfg.callbacks.progress_bar:
         callbacks.append(StageBar(leave=True))
@@ -105,7 +124,7 @@ def fit(plan: Plan, data: DataModule, model: SparseTransformer, stage: Stage, lo
         recipe.clip,
         accumulate,
     )
-    last = folder / "last.ckpt"
+    last = folder / LAST
     if last.exists():
         state = torch.load(last, map_location="cpu", weights_only=True)
         log.cut(stage.offset + state["global_step"])

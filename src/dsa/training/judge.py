@@ -1,7 +1,6 @@
 """What is measured about a trained model: quality, selection, and what a window would have reached."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dsa.atomic import write_json
 from dsa.build import build_model
 from dsa.data import DataModule
 from dsa.model import SparseTransformer
@@ -51,9 +51,7 @@ def recorded(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any
         values = measure()
         wait_for_all()
         if first_process():
-            temporary = path.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(values))
-            os.replace(temporary, path)
+            write_json(path, values)
         wait_for_all()
     return json.loads(path.read_text())
 

@@ -1,10 +1,10 @@
 """metrics.csv: the run's own record, one row a step, mirrored to a dashboard."""
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
+from dsa.atomic import replacing
 from dsa.training.mirrors import Mirror
 from dsa.training.stages import Stage
 
@@ -55,12 +55,10 @@ class RunLog:
     def write(self) -> None:
         """The whole file anew, in one rename."""
         assert self.path is not None
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)
 
     def column(self, stage: str, name: str) -> list[float]:
         """The values of one metric in a stage's training rows, by step."""

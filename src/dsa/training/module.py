@@ -226,18 +226,20 @@ class EvalMetrics(nn.Module):
         self.loss.update(losses[asked])
         self.perplexity.update(logits, batch.targets)
         self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())
-        if batch.slice is not None and bool(batch.slice.any()):
+        if batch.slice is not None:
             self.slice_loss.update(losses[batch.slice])
 
     def compute(self) -> dict[str, float]:
-        """Everything measured so far; the recall slice only if there was one."""
+        """Everything measured so far by all processes together; the recall slice only if there was one."""
         out = {
             "loss": self.loss.compute().item(),
             "perplexity": self.perplexity.compute().item(),
             "accuracy": self.accuracy.compute().item(),
         }
-        if self.slice_loss.update_called:
-            out["recall_slice_loss"] = self.slice_loss.compute().item()
+        if self.slice_loss.update_called:  # in every process, also where no token of the slice was met
+            slice_loss = self.slice_loss.compute().item()
+            if not math.isnan(slice_loss):  # the mean of no token at all
+                out["recall_slice_loss"] = slice_loss
         return out
 
     def reset(self) -> None:

@@ -12,7 +12,7 @@ from dsa.build import needs_indexer
 from dsa.config import GROUPS, choice, digest, resolved
 from dsa.data import DataModule
 from dsa.training.provenance import code_fingerprint
-from dsa.training.stages import scaled, stages_of
+from dsa.training.stages import IN_ORDER, scaled, stages_of
 
 logger = logging.getLogger(__name__)
 SHARED = "dense"  # the study folder of dense bases and dense controls, shared by all conditions
@@ -111,7 +111,7 @@ def control_of(cfg: DictConfig) -> DictConfig | None:
 def with_stages(cfg: DictConfig, names: tuple[str, ...], recipe: str) -> DictConfig:
     """A copy with dense attention and only these stages, each as long as before, in the folder of shared runs."""
     out = deepcopy(cfg)
-    counts = scaled({name: cfg.recipe[name].steps for name in ("dense", "warmup", "sparse")}, cfg.steps)
+    counts = scaled({name: cfg.recipe[name].steps for name in IN_ORDER}, cfg.steps)
     with open_dict(out):
         for name, count in counts.items():
             out.recipe[name].steps = count if name in names else 0

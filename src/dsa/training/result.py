@@ -2,10 +2,11 @@
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from dsa.atomic import write_json
 
 SCHEMA = 1
 FILE = "result.json"
@@ -67,9 +68,7 @@ class RunResult:
 
     def write(self, folder: Path) -> None:
         """Write result.json in one rename."""
-        temporary = folder / f".{FILE}.{os.getpid()}"
-        temporary.write_text(json.dumps(plain(asdict(self)), indent=2, allow_nan=False) + "\n")
-        os.replace(temporary, folder / FILE)
+        write_json(folder / FILE, plain(asdict(self)), strict=True)
 
 
 def plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from dsa.atomic import replacing, write_text
 from dsa.build import build_data, build_model, instantiate
 from dsa.config import GROUPS, check_targets, choice, digest
 from dsa.data import DataModule
@@ -20,16 +21,18 @@ from dsa.training.assemble import assemble, blank
 from dsa.training.console import show_config, show_result, show_start
 from dsa.training.dashboard import final_values, flat_config, identity
 from dsa.training.errors import category, expected
-from dsa.training.fit import WEIGHTS, load_weights, remove_stages, train_stage
+from dsa.training.fit import WEIGHTS, is_done, load_weights, remove_stages, train_stage
 from dsa.training.judge import judged, judged_untouched, recorded
 from dsa.training.log import RunLog
 from dsa.training.mirrors import Mirror, NoMirror
 from dsa.training.plan import Plan, base_of, control_of, sparse_run
 from dsa.training.result import FILE, RunResult, read_result
 from dsa.training.settings import check_settings
+from dsa.training.stages import IN_ORDER
 from dsa.training.world import first_process, wait_for_all
 
 logger = logging.getLogger(__name__)
+UNTOUCHED = "untouched"  # where the weights of a run without a stage of its own lie
 
 
 class RunFailed(Exception):
@@ -89,7 +92,7 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
                 mirror.alert("Loss is not a number", str(error))
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into an exit
             if stopped:
-                logger.warning("interrupted: the same command goes on from the last checkpoint.")
+                logger.warning("%s: interrupted, to be continued from its last checkpoint.", plan.run_id)
             mirror.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
             mirror.finish(failed=True)
             raise
@@ -143,8 +146,9 @@ def begin(plan: Plan) -> bool:
         resumed = (plan.folder / "metrics.csv").exists()
         (plan.folder / FILE).unlink(missing_ok=True)
         (plan.folder / "checkpoints").mkdir(exist_ok=True)
-        marker.write_text(plan.code)
-        OmegaConf.save(OmegaConf.create(OmegaConf.to_container(plan.cfg, resolve=True)), plan.folder / "config.yaml")
+        write_text(marker, plan.code)
+        with replacing(plan.folder / "config.yaml") as temporary:
+            OmegaConf.save(OmegaConf.create(OmegaConf.to_container(plan.cfg, resolve=True)), temporary)
     wait_for_all()
     return resumed
 
@@ -161,7 +165,8 @@ def execute(
         show_start(plan)
     stages = [stage for stage in plan.stages if base is None or stage.name != "dense"]
     kept, swap = plan.folder / "checkpoints", None
-    for stage in stages:
+    done = [index for index, stage in enumerate(stages) if is_done(plan, stage)]
+    for stage in stages[max(done, default=0) :]:  # what came before a stage that is done is no longer needed
         if stage.name == "sparse" and base is not None:
             swap = recorded(kept / "swap.json", partial(judged_untouched, plan, data, model))
         model = train_stage(plan, data, model, stage, log)
@@ -171,11 +176,11 @@ def execute(
         final = recorded(kept / "final.json", partial(judged, plan, data, model, sparse_run(plan.cfg)))
     if first_process():
         result = assemble(plan, data, model, log, final, swap, base, control)
-        mirror.summary(final_values(result))
         if not stages:
-            save_weights(model, kept / "untouched")
-        remove_stages(plan, but=stages[-1].name if stages else "untouched")
+            save_weights(model, kept / UNTOUCHED)
         result.write(plan.folder)
+        mirror.summary(final_values(result))
+        remove_stages(plan, but=stages[-1].name if stages else UNTOUCHED)
     wait_for_all()
     written = read_result(plan.folder)
     assert written is not None
@@ -185,12 +190,14 @@ def execute(
 def save_weights(model: SparseTransformer, folder: Path) -> None:
     """The weights of a run without a stage of its own, as a stage would leave them."""
     folder.mkdir(exist_ok=True)
-    torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        torch.save({"state_dict": {f"model.{name}": value for name, value in model.state_dict().items()}}, temporary)
 
 
 def final_weights(folder: Path) -> Path:
-    """Weights at the end of a finished run."""
-    return next((folder / "checkpoints").glob(f"*/{WEIGHTS}"))
+    """Weights at the end of a finished run; a kill may have left those of earlier stages beside them."""
+    paths = [folder / "checkpoints" / name / WEIGHTS for name in (*reversed(IN_ORDER), UNTOUCHED)]
+    return next(path for path in paths if path.exists())
 
 
 @contextmanager

@@ -9,6 +9,8 @@ from omegaconf import DictConfig
 from dsa.build import needs_indexer
 from dsa.checks import at_least
 
+IN_ORDER = ("dense", "warmup", "sparse")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,7 +39,7 @@ def stages_of(cfg: DictConfig) -> list[Stage]:
     """
     recipe = cfg.recipe
     check_numbers(recipe)
-    counts = scaled({name: recipe[name].steps for name in ("dense", "warmup", "sparse")}, cfg.steps)
+    counts = scaled({name: recipe[name].steps for name in IN_ORDER}, cfg.steps)
     teach = needs_indexer(cfg)
     out: list[Stage] = []
 
