@@ -4,8 +4,7 @@ import pytest
 import torch
 from conftest import QUIET, SMALL, options
 
-from dsa import build_model, compose, train
-from dsa import config
+from dsa import build_model, compose, config, train
 from dsa.backbones import Pass
 from dsa.build import build_data
 from dsa.config import config_dir, resolved

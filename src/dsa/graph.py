@@ -218,9 +218,7 @@ def joint_of(
     return Need("joint", label, identity, needs, targets)
 
 
-def judgement_of(
-    spec: Spec, content: Any, on: Need, indexers: Need | None, composition: dict[str, Any] | None
-) -> Need:
+def judgement_of(spec: Spec, content: Any, on: Need, indexers: Need | None, composition: dict[str, Any] | None) -> Need:
     """What a composition measures on held-out rows; dense attention where there is none."""
     node = spec.data.node
     held_out = [content, *(node.get(name) for name in ("_target_", "batch_size", "eval_batch_size", "eval_batches"))]

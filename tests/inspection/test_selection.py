@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUIET, SMALL
+from dsa.training.judge import PROBE_ROWS
+from dsa.training.probe import measure as probed
+from dsa.training.result import RunResult
 
 from dsa import compose, ops, train
 from dsa.analysis.__main__ import main
+from dsa.backbones import Observation
 from dsa.data import MQAR, Induction
 from dsa.inspection.answers import Answers, answers
 from dsa.inspection.kinds import kind_of, kinds
@@ -17,11 +21,7 @@ from dsa.inspection.overlap import Overlap
 from dsa.inspection.pieces import BLOCK, pieces
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
-from dsa.backbones import Observation
 from dsa.ops import Recency, Scorer, TrueAttention, Zone
-from dsa.training.judge import PROBE_ROWS
-from dsa.training.probe import measure as probed
-from dsa.training.result import RunResult
 
 pytestmark = pytest.mark.slow
 

@@ -5,17 +5,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import options
+from dsa.model import Pass
+from dsa.training.measure import peak_megabytes
+from dsa.training.plan import Plan
 
 from dsa import compose
 from dsa.build import build_data, build_model, instantiate
-from dsa.model import Pass
 from dsa.study.applicable import memory_needed
 from dsa.study.lists import as_list
 from dsa.study.power import seeds_needed, smallest_p, visible_effect
 from dsa.study.spec import expand
-from dsa.training.measure import peak_megabytes
 from dsa.training.objective import language_model_loss
-from dsa.training.plan import Plan
 from study.studies import load, plans_of
 
 FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]

@@ -364,6 +364,7 @@ def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
         (["recipe.sparse.lr=-1"], "recipe.sparse.lr = -1", "config"),
         (["model.conv=-1"], "model.conv = -1", "config"),
         (["model.rope_base=-5"], "model.rope_base = -5", "config"),
+        (["ops=gpu"], "ops = gpu: no such backend", "config"),
         (["indexer._target_=os.system"], "allow_targets", "config"),
         (["indexer._target_=dsa.config.json.dumps"], "allow_targets", "config"),
     ],
@@ -377,6 +378,24 @@ def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, word
     failed = [json.loads(path.read_text()) for path in outputs.glob("*/*/result.json")]
     assert [f["status"] for f in failed] == ["failed"]
     assert failed[0]["error"]["category"] == kind
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.rope_base=wide", r"^model\.rope_base = wide: give a number above 1\.$"),
+        ("model.d_model=63", r"^model\.heads = 2: must divide model\.d_model = 63\.$"),
+        ("objective.weight=-1", r"^objective\.weight = -1: give a number above 0\.$"),
+        ("optimizer.betas=[2,3]", r"^optimizer = adamw~: Invalid beta parameter at index 0: 2\.?0?$"),
+        ("ops=cpu", r"^ops = cpu: no C\+\+ compiler here\. Or give ops=auto\.$"),
+    ],
+)
+def test_a_setting_that_cannot_be_trained_is_named_before_the_dense_base(override, words, outputs, monkeypatch):
+    monkeypatch.setattr("dsa.ops.native.unavailable", lambda: "no C++ compiler here.")
+    with pytest.raises(RunFailed, match=words):
+        train(compose([*RUN, override, f"output_dir={outputs}"]))
+    assert [json.loads(path.read_text())["status"] for path in outputs.glob("*/*/result.json")] == ["failed"]
+    assert not (outputs / "dense").exists()
 
 
 def test_an_unknown_option_is_answered_with_those_there_are():

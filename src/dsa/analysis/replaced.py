@@ -1,17 +1,14 @@
-"""Files that are there whole or not at all."""
+"""Atomic writes as a call: dsa.artifacts.atomic.replacing for what fills a path by itself."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dsa.artifacts.atomic import replacing
+
 
 def replaced(path: Path, fill: Callable[[Path], Any]) -> Path:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         fill(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -62,9 +62,7 @@ class Router(nn.Module):
         with named("indexer_loss"):
             return {"indexer": ops.indexer_loss(routed.cast, target, routed.selection, backend=self.backend)}
 
-    def index(
-        self, x: Tensor, rotary: Rotation, how: Pass
-    ) -> tuple[IndexFeatures | None, IndexFeatures | None]:
+    def index(self, x: Tensor, rotary: Rotation, how: Pass) -> tuple[IndexFeatures | None, IndexFeatures | None]:
         """Index features before and after rounding to the precision's format."""
         if self.indexer is None:
             return None, None

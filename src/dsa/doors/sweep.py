@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from dsa import cli_errors
 from dsa.config import config_dir
+from dsa.signals import stoppable
 
 LAUNCHERS = {
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "joblib"),
@@ -37,7 +38,8 @@ def main() -> None:
     """The command; its status is 0 all done, 1 something failed, 2 the study cannot be planned, 130 interrupted."""
     check_launcher(sys.argv)
     sys.argv.insert(1, "--multirun")  # or Hydra would explain a mistyped option in terms of a single run
-    cli_errors.run(plan_or_work)
+    with stoppable("the same command goes on where it was."):
+        cli_errors.run(plan_or_work)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from dsa import cli_errors
 from dsa.config import config_dir, with_choices
+from dsa.signals import stoppable
 
 
 class Refused(Exception):
@@ -41,11 +42,12 @@ def compose_and_train(cfg: DictConfig) -> None:
 
 
 def main() -> None:
-    """The command; its status is 0, 1 after a failure, 2 if a setting is impossible."""
-    try:
-        cli_errors.run(compose_and_train)
-    except Refused as error:
-        sys.exit(f"error: {error}")
+    """The command; its status is 0, 1 after a failure, 2 if a setting is impossible, 130 or 143 if it was stopped."""
+    with stoppable("the same command goes on from the last checkpoint."):
+        try:
+            cli_errors.run(compose_and_train)
+        except Refused as error:
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

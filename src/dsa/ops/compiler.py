@@ -15,6 +15,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from dsa.artifacts.atomic import replacing
+
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -53,13 +55,12 @@ def library(source: str, **constants: int) -> ctypes.CDLL:
 
 def build(source: Path, flags: list[str], path: Path) -> None:
     """Compile and publish by rename, so that processes which start together never load half a file."""
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=path.parent) as folder:
-        made, unlinked = Path(folder) / path.name, Path(folder) / "kernel.o"
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=path.parent) as folder, replacing(path) as made:
+        unlinked = Path(folder) / "kernel.o"
         run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
         run([compiler(), *flags, "-c", str(source), "-o", str(unlinked)])
         # Linked without an OpenMP library: its symbols come from the one that torch has loaded.
         run([compiler(), "-shared", *link_flags(), str(unlinked), "-o", str(made)])
-        os.replace(made, path)
 
 
 def link_flags() -> list[str]:

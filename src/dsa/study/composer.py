@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from dsa.config import with_choices
 from dsa.cli_errors import alternatives
+from dsa.config import with_choices
 from dsa.study.share import at_length
 
 Load = Callable[[list[str]], DictConfig]  # overrides -> the whole configuration, Hydra's part included

@@ -33,6 +33,7 @@ from dsa.training.errors import category, expected
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import LocalFiles, RunLogger
+from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
@@ -129,7 +130,7 @@ def execute(run: Run, models: Models | None = None) -> tuple[RunResult, list[str
                 board.alert("Loss is not a number", str(error))
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into an exit
             if stopped:
-                logger.warning("interrupted: the same command goes on from the last checkpoint.")
+                logger.warning("%s: interrupted, to be continued from its last checkpoint.", run.name)
             board.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
             board.finish(failed=True)
             raise
@@ -177,7 +178,9 @@ def train_needs(run: Run, data: DataModule, log: RunLog) -> None:
     spec, graph, store = run.spec, run.graph, run.store
     reused = [need.name for need in (graph.base, graph.indexers) if need is not None and store.find(need) is not None]
     if reused and first_process():
-        logger.info("%s there already: not trained again.", " and ".join(reused) + (" is" if len(reused) == 1 else " are"))
+        logger.info(
+            "%s there already: not trained again.", " and ".join(reused) + (" is" if len(reused) == 1 else " are")
+        )
     if graph.base is not None:
         make_base(store, spec, graph.base, data, shared(spec, graph.base, "base"))
         if not spec.sparse:
@@ -234,9 +237,8 @@ def judged(run: Run, need: Need, data: DataModule, models: Models) -> dict[str, 
 
 def rehearse(spec: Spec, data: DataModule) -> None:
     """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour."""
-    spec.objective.make(), spec.logger.make()
+    check_settings(spec)
     model = build_model(spec, data.vocab_size)
-    spec.optimizer.make()([{"params": list(model.parameters()), "lr": 0.0}])
     if spec.sparse:
         with torch.no_grad():
             model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))
@@ -361,5 +363,3 @@ def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str
     except OSError as second:
         logger.warning("the failure could not be written to a run folder: %s", second)
         return None
-
-
