@@ -155,7 +155,8 @@ class SparseTransformer(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """What can learn: the backbone from the language-model loss, the indexers from their own."""
-        indexers = [p for router in self.routers if router.indexer is not None for p in router.indexer.parameters()]
+        own = [router.indexer for router in self.routers if isinstance(router, Router) and router.indexer is not None]
+        indexers = [p for indexer in own for p in indexer.parameters()]
         routed = {id(p) for p in self.routers.parameters()}
         return {"backbone": [p for p in self.parameters() if id(p) not in routed], "indexers": indexers}
 
@@ -166,6 +167,4 @@ class SparseTransformer(nn.Module):
         """
         if self.embedding.weight.is_meta:  # only the sizes are asked for
             return
-        draw(
-            self, seed, "", lambda name, weight: 0.02 if name == "embedding.weight" else (3 * weight[0].numel()) ** -0.5
-        )
+        draw(self, seed, "", lambda name, w: 0.02 if name == "embedding.weight" else (3 * w[0].numel()) ** -0.5)

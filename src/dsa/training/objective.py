@@ -19,10 +19,8 @@ class IndexerObjective:
     """
 
     def __init__(self, weight: float, train_when_sparse: bool) -> None:
-        self.weight, self.train_when_sparse = (
-            above(weight, 0, "objective.weight"),
-            flag(train_when_sparse, "objective.train_when_sparse"),
-        )
+        self.weight = above(weight, 0, "objective.weight")
+        self.train_when_sparse = flag(train_when_sparse, "objective.train_when_sparse")
 
 
 def language_model_loss(

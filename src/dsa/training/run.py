@@ -1,4 +1,4 @@
-"""One run from its spec to its result: what it needs is found or made, what it is gets judged, and the row is written."""
+"""One run from its spec to its result: what it needs is found or made, then judged, and its row is written."""
 
 import logging
 import shutil
@@ -176,11 +176,9 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models) -> RunRes
 def train_needs(run: Run, data: DataModule, log: RunLog) -> None:
     """Base, indexers, control and joint training: each found, or made now."""
     spec, graph, store = run.spec, run.graph, run.store
-    reused = [need.name for need in (graph.base, graph.indexers) if need is not None and store.find(need) is not None]
-    if reused and first_process():
-        logger.info(
-            "%s there already: not trained again.", " and ".join(reused) + (" is" if len(reused) == 1 else " are")
-        )
+    found = [need.name for need in (graph.base, graph.indexers) if need is not None and store.find(need) is not None]
+    if found and first_process():
+        logger.info("there already, not trained again: %s", " and ".join(found))
     if graph.base is not None:
         make_base(store, spec, graph.base, data, shared(spec, graph.base, "base"))
         if not spec.sparse:
