@@ -39,7 +39,7 @@ def test_the_command_prints_tables_and_leaves_three_files(study, capsys):
     out = capsys.readouterr().out
     assert "supported" in out and "b[i]" in out and "1 runs missing" in out
     verdict = json.loads((study / "verdict.json").read_text())
-    assert verdict["schema"] == 1
+    assert verdict["schema"] == 2 and verdict["rule"]["name"] == "sign-flip-holm-and-no-loss"
     assert verdict["verdict"] == "supported"
     assert {gap["seed"] for gap in verdict["gaps"]} == {7}
     assert verdict["efficiency"]["formula"]

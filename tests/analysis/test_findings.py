@@ -31,7 +31,7 @@ PARAMETERS = {"h4d64": 41472, "h2d32": 12544, "h1d16": 4224}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Few bootstrap draws."""
-    monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
+    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 199)
 
 
 def sized(run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def sized(run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
 
 
 def indexers(losses: dict[str, Any], **changes: Any) -> Prepared:
-    return made_up(losses, seeds=10, **{"name": "optimal_indexer_config", "each": sized} | changes)
+    return made_up(losses, seeds=20, **{"name": "optimal_indexer_config", "each": sized} | changes)
 
 
 def study(prepared: Prepared, times: dict[str, Any] | None = None) -> Study:
@@ -108,7 +108,7 @@ def test_missing_lengths_and_runs_are_listed():
 
 def formatted(losses: dict[str, float]) -> Prepared:
     """Labels are indexer-format."""
-    prepared = made_up(losses, seeds=10, name="quantization_effectiveness")
+    prepared = made_up(losses, seeds=20, name="quantization_effectiveness")
     parts = {label: label.split("-") for label in losses}
     conditions = {label: {"indexer": indexer, "precision": name} for label, (indexer, name) in parts.items()}
     return replace(prepared, meta=replace(prepared.meta, conditions=conditions))
@@ -196,7 +196,7 @@ def test_random_tokens_are_told_by_their_verdict():
 def outputs_of_a_study(tmp_path: Path) -> Path:
     """A study's run folders, with a run missing."""
     folder = tmp_path / "outputs" / "optimal_indexer_config"
-    meta = meta_of({label: {"indexer": label} for label in PARAMETERS}, seeds=10, name="optimal_indexer_config")
+    meta = meta_of({label: {"indexer": label} for label in PARAMETERS}, seeds=20, name="optimal_indexer_config")
     for run in meta.runs:
         run["study"] = meta.name
         if (run["label"], run["seed"]) == ("h1d16", 9):
@@ -229,7 +229,7 @@ def test_the_command_writes_pages_that_the_compact_results_give_again(outputs_of
             assert written[name] == again[name], name
             assert str(tmp_path) not in written[name].decode()
     page = written["README.md"].decode()
-    assert "**h2d32**, equivalent" in page and "1 of 70 runs missing" in page and "+20." in page
+    assert "**h2d32**, equivalent" in page and "1 of 140 runs missing" in page and "+20." in page
     for name in ("quality.csv", "comparisons.csv", "best.csv", "times.csv", "quality.png", "runs.parquet"):
         assert f"optimal_indexer_config/{name}" in written
     assert sum(len(content) for content in written.values()) < 1_000_000

@@ -14,10 +14,10 @@ from dsa.analysis.headroom import Headroom, headrooms
 from dsa.analysis.hypothesis import Answer, Evidence, judge_hypothesis
 from dsa.analysis.pareto import Point, fronts
 from dsa.analysis.prepare import Prepared, prepare
-from dsa.analysis.ranking import ranked
+from dsa.analysis.ranking import Ranked, ranked
 from dsa.analysis.scale import SCALES, scale_of
 from dsa.analysis.scaling import Fit, scaling
-from dsa.analysis.statistics import bootstrap_interval
+from dsa.analysis.statistics.intervals import bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Analysis:
     efficiency: list[Efficiency]
     scaling: list[Fit]
     guards: list[Guard]
+    ranked: Ranked
 
 
 def analyse_folder(folder: str | Path) -> Analysis:
@@ -76,10 +77,11 @@ def analyse(prepared: Prepared) -> Analysis:
     """
     scale = scale_of(prepared.meta.metric)
     metrics = scales_measured(prepared)
-    comparisons = [c for metric in metrics for c in compare(prepared, metric)]
-    to_dense = [c for metric in metrics for c in compare(prepared, metric, to=DENSE)]
-    primary = [c for c in comparisons if c.metric == scale.metric]
     found = discriminate(prepared, scale)
+    places = rankable(found)
+    comparisons = [c for metric in metrics for c in compare(prepared, metric, places)]
+    to_dense = [c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)]
+    primary = [c for c in comparisons if c.metric == scale.metric]
     known = guards(prepared, scale, found, primary, [c for c in to_dense if c.metric == scale.metric])
     field = ranked(prepared, found, known)
     points = fronts(prepared, field, scale)
@@ -87,7 +89,7 @@ def analyse(prepared: Prepared) -> Analysis:
     allowed = [
         c
         for c in primary
-        if (c.seq_len, prepared.meta.context(c.label)) in rankable(found)
+        if (c.seq_len, prepared.meta.context(c.label)) in places
         and not {(c.label, c.seq_len), (c.reference, c.seq_len)} & blocked
     ]
     answer, sentence = judge_hypothesis(Evidence(prepared, scale, field, allowed, points), found)
@@ -100,11 +102,12 @@ def analyse(prepared: Prepared) -> Analysis:
         comparisons=comparisons,
         to_dense=to_dense,
         headroom=[h for metric in metrics for h in headrooms(prepared, SCALES[metric])],
-        best=bests(prepared, field, scale),
+        best=bests(prepared, field, scale, allowed),
         points=points,
         efficiency=efficiencies(prepared, scale.metric),
         scaling=scaling(prepared, scale, found),
         guards=known,
+        ranked=field,
     )
 
 

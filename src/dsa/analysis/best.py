@@ -1,25 +1,38 @@
-"""The best condition at each length, what is tied with it, and the cheapest of those: the recommendation."""
+"""What to use at each length: the cheapest condition that was shown to lose nothing, or the best, said to be no more.
+
+Loss is counted against the baseline, which the study named before it ran. What was not shown to be worse is not
+recommended for that: a condition that fails in some seeds can hardly be shown to be worse.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from dsa.analysis.compare import Comparison
 from dsa.analysis.cost import COSTS, cost_of
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.ranking import Ranked
 from dsa.analysis.scale import Scale
-from dsa.analysis.statistics import bootstrap_interval, equivalence, holm, t_test
-from dsa.study.power import ALPHA
+from dsa.analysis.statistics.correction import holm
+from dsa.analysis.statistics.intervals import bootstrap_interval
+from dsa.analysis.statistics.power import enough
+from dsa.analysis.statistics.sign_flip import sign_flip
+from dsa.analysis.statistics.values import ALPHA
+
+ONLY_BEST = "only the best measured here, not shown to lose nothing"
 
 
 @dataclass(frozen=True)
 class Best:
-    """The answer for one length and context; best is None where nothing may be ranked.
+    """The answer for one length and context; best and recommended are None where nothing may be ranked.
 
     Args:
-        tied: not shown to be worse than the best, after Holm's correction over the others; the best not among them.
-        equivalent: those of the tied that were shown to lie within the margin of the best.
-        recommended: the cheapest of the best and the tied, by operations, then by indexer parameters.
+        best: the condition of the best mean over the seeds that all have.
+        lossless: shown to lose nothing against the baseline (equivalent to it, or better), on the primary metric.
+        worse: shown to be worse than the best, corrected by Holm over the others.
+        recommended: the cheapest of the lossless and the baseline, by operations, then by indexer parameters, without
+            those that are worse than the best; the best if none is lossless.
+        shown: whether the recommended one was shown to lose nothing, or is the baseline beside others that were.
     """
 
     seq_len: int
@@ -28,23 +41,31 @@ class Best:
     best: str | None
     mean: float | None
     interval: tuple[float, float] | None
-    tied: tuple[str, ...]
-    equivalent: tuple[str, ...]
+    seeds: int
+    lossless: tuple[str, ...]
+    worse: tuple[str, ...]
     recommended: str | None
+    shown: bool
     sentence: str
 
 
-def bests(prepared: Prepared, field: Ranked, scale: Scale) -> list[Best]:
-    """The best at every length and context that has finished runs."""
+def bests(prepared: Prepared, field: Ranked, scale: Scale, comparisons: list[Comparison]) -> list[Best]:
+    """The answer at every length and context that has finished runs.
+
+    Args:
+        comparisons: with the baseline, on the primary metric, where ranking is allowed.
+    """
     return [
-        best(prepared, field[seq_len, context], seq_len, context, scale)
+        best(prepared, field[seq_len, context], seq_len, context, scale, comparisons)
         for seq_len in prepared.lengths
         for context in prepared.contexts
         if prepared.conditions(seq_len, context)
     ]
 
 
-def best(prepared: Prepared, labels: list[str], seq_len: int, context: str, scale: Scale) -> Best:
+def best(
+    prepared: Prepared, labels: list[str], seq_len: int, context: str, scale: Scale, comparisons: list[Comparison]
+) -> Best:
     """Among conditions, over the seeds that all of them have.
 
     The best was chosen for its mean, so that the tests against it lean towards calling others worse.
@@ -54,18 +75,20 @@ def best(prepared: Prepared, labels: list[str], seq_len: int, context: str, scal
     where = f"At {seq_len}" + (f" ({context})" if context else "")
     seeds = sorted(set.intersection(*(set(v.index) for v in values.values()))) if values else []
     if not seeds:
-        nothing = f"{where}: nothing is ranked."
-        return Best(seq_len, context, scale.metric, None, None, None, (), (), None, nothing)
+        nothing = f"{where}: nothing is ranked, so nothing is recommended."
+        return Best(seq_len, context, scale.metric, None, None, None, 0, (), (), None, False, nothing)
     shared = {label: v.loc[seeds].to_numpy() for label, v in values.items()}
     top = min(shared, key=lambda label: scale.sign * shared[label].mean())
     others = [label for label in shared if label != top]
-    behind = {label: shared[label] - shared[top] for label in others}
-    p = holm([t_test(d) for d in behind.values()])
-    margin = prepared.meta.margin.get(scale.metric, 0.0)
-    near = holm([equivalence(d, margin) for d in behind.values()])
-    equivalent = [label for label, q in zip(others, near, strict=True) if q < ALPHA]
-    tied = [label for label, q in zip(others, p, strict=True) if q >= ALPHA or label in equivalent]
-    cheapest = min([top, *tied], key=lambda label: price(prepared, label, seq_len))
+    p = holm([sign_flip(shared[label] - shared[top]) for label in others])
+    certain = enough(len(seeds), len(others))
+    worse = tuple(label for label, q in zip(others, p, strict=True) if certain and q < ALPHA)
+    mine = {c.label: c for c in comparisons if c.seq_len == seq_len and c.label in shared}
+    lossless = tuple(label for label, c in mine.items() if c.loses_nothing)
+    baseline = prepared.meta.reference(top)
+    candidates = [label for label in (baseline, *lossless) if label in shared and label not in worse]
+    shown = bool(set(lossless) - set(worse))
+    chosen = min(candidates, key=lambda label: price(prepared, label, seq_len)) if shown else top
     return Best(
         seq_len=seq_len,
         context=context,
@@ -73,10 +96,12 @@ def best(prepared: Prepared, labels: list[str], seq_len: int, context: str, scal
         best=top,
         mean=float(shared[top].mean()),
         interval=bootstrap_interval(shared[top]),
-        tied=tuple(tied),
-        equivalent=tuple(equivalent),
-        recommended=cheapest,
-        sentence=f"{where}: {reason(top, cheapest, equivalent, scale, margin, len(seeds))}",
+        seeds=len(seeds),
+        lossless=lossless,
+        worse=worse,
+        recommended=chosen,
+        shown=shown,
+        sentence=f"{where}: {reason(chosen, baseline, shown, mine.get(chosen), len(seeds))}",
     )
 
 
@@ -87,12 +112,18 @@ def price(prepared: Prepared, label: str, seq_len: int) -> tuple[float, float, s
     return operations, parameters, label
 
 
-def reason(top: str, cheapest: str, equivalent: list[str], scale: Scale, margin: float, seeds: int) -> str:
+def reason(chosen: str, baseline: str, shown: bool, compared: Comparison | None, seeds: int) -> str:
     """What the recommendation rests on."""
-    if cheapest == top:
-        return f"{top} is best and none that is tied with it is cheaper ({seeds} seeds)."
-    if cheapest in equivalent:
-        return (
-            f"{cheapest}: within {margin:g} {scale.unit} of the best, {top}, and the cheapest that is ({seeds} seeds)."
-        )
-    return f"{cheapest}: not shown to be worse than the best, {top}, nor shown to equal it ({seeds} seeds)."
+    if not shown:
+        return f"{chosen}: {ONLY_BEST}{near(compared, baseline) or f' ({seeds} seeds)'}."
+    if compared is None:
+        return f"{chosen}, the baseline: nothing cheaper is shown to lose nothing against it ({seeds} seeds)."
+    return f"{chosen}: the cheapest that is shown to lose nothing against {baseline}{near(compared, baseline)}."
+
+
+def near(compared: Comparison | None, baseline: str) -> str:
+    """How many seeds lie within the margin of the baseline."""
+    if compared is None or compared.difference.within is None:
+        return ""
+    d = compared.difference
+    return f" ({d.within} of {d.seeds} seeds within {compared.margin:g} of {baseline})"

@@ -1,4 +1,4 @@
-"""Whether a study can tell good from bad at a length: dense attention must beat random keys and the nearest keys."""
+"""Whether a study can tell good from bad at a length: dense attention must beat the controls that find nothing."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,15 @@ import pandas as pd
 
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import SCALES, Scale
-from dsa.analysis.statistics import bootstrap_interval, t_test
-from dsa.study.power import ALPHA
+from dsa.analysis.statistics.intervals import beyond_zero, t_interval
 
-OPPONENTS = ("random", "window")
+REQUIRED = ("random", "window")
+WHERE_PLANNED = ("sink_window",)
 SLACK = 0.01  # nats below the unigram entropy that a loss must reach to say anything
+NEXT = (
+    "What to do: train the dense base longer or on an easier task until it beats the controls, take a longer "
+    "sequence or a smaller budget, or add seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,31 @@ def one(prepared: Prepared, seq_len: int, context: str, scale: Scale) -> Discrim
     dense = prepared.dense(label, seq_len, scale)
     where = f"at {seq_len}" + (f", {context}" if context else "")
     obstacles = [uninformed(prepared, label, seq_len, scale)]
-    for kind in OPPONENTS:
-        obstacles.append(undefeated(kind, dense, prepared.opponent(kind, label, seq_len, scale), scale))
+    opponents = (*REQUIRED, *(kind for kind in WHERE_PLANNED if prepared.meta.plans(kind)))
+    for kind in opponents:
+        theirs = capped(prepared, label, seq_len, scale, prepared.opponent(kind, label, seq_len, scale))
+        obstacles.append(undefeated(kind, dense, theirs, scale))
     found = [obstacle for obstacle in obstacles if obstacle]
-    sentence = f"{where}: {'; '.join(found) if found else 'dense attention beats random and window'}."
+    beaten = " and ".join([", ".join(opponents[:-1]), opponents[-1]])
+    sentence = f"{where}: {'; '.join(found) if found else f'dense attention beats {beaten}'}."
     return Discrimination(seq_len, context, scale.metric, not found, sentence)
 
 
+def capped(prepared: Prepared, label: str, seq_len: int, scale: Scale, loss: pd.Series) -> pd.Series:
+    """A control's loss, at most that of chance: a confident wrong answer costs more than none, and shows no more."""
+    chance = prepared.column(label, seq_len, "chance_loss")
+    return loss.clip(upper=chance.mean()) if scale.unit == "nats" and len(chance) else loss
+
+
 def undefeated(kind: str, dense: pd.Series, theirs: pd.Series, scale: Scale) -> str | None:
-    """Why dense attention does not beat an opponent by more than its interval; None if it does."""
+    """Why dense attention does not beat an opponent by more than its intervals; None if it does."""
     gain = ((theirs - dense) * scale.sign).dropna().to_numpy()
     if len(gain) < 2:
         return f"dense and {kind} share {len(gain)} seeds, at least 2 are needed"
-    interval = bootstrap_interval(gain)
-    if gain.mean() > 0 and t_test(gain) < ALPHA and (interval is None or interval[0] > 0):
+    if beyond_zero(gain) > 0:
         return None
-    return f"dense is not distinguishable from {kind} (it gains {gain.mean():+.4g} {scale.unit}, p {t_test(gain):.2g})"
+    low, high = t_interval(gain) or (gain.mean(), gain.mean())
+    return f"dense does not beat {kind} by more than the interval (it gains {gain.mean():+.4g} [{low:+.4g}, {high:+.4g}] {scale.unit})"
 
 
 def uninformed(prepared: Prepared, label: str, seq_len: int, scale: Scale) -> str | None:

@@ -13,8 +13,17 @@ from dsa.analysis.figures.every import FOLDER, charts, save
 from dsa.analysis.finite import finite
 from dsa.analysis.replaced import replaced
 from dsa.analysis.report.page import write_report
+from dsa.analysis.statistics.values import ALPHA
 
-SCHEMA = 1
+SCHEMA = 2
+RULE = {
+    "name": "sign-flip-holm-and-no-loss",
+    "difference": "paired sign-flip test of the mean difference, exact up to 20 seeds; Holm over the comparisons of a "
+    "length and metric",
+    "no_loss": "two one-sided t tests within the margin and an exact binomial test that more than 80 % of seeds lie "
+    "within it, the larger p of both; Holm over the comparisons of a length and metric",
+    "alpha": ALPHA,
+}
 VERDICT, CSV, PARQUET = "verdict.json", "results.csv", "results.parquet"
 
 
@@ -47,7 +56,7 @@ def flat(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def record(analysis: Analysis) -> dict[str, Any]:
-    """The analysis as plain data: verdict.json, schema 1. What is undefined is null."""
+    """The analysis as plain data: verdict.json, schema 2. What is undefined is null."""
     prepared = analysis.prepared
     meta = prepared.meta
     lists = (
@@ -64,6 +73,7 @@ def record(analysis: Analysis) -> dict[str, Any]:
     return finite(
         {
             "schema": SCHEMA,
+            "rule": RULE,
             "study": meta.name,
             "question": meta.question,
             "hypothesis": meta.hypothesis,

@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from dsa.analysis.compare import Comparison, enough
+from dsa.analysis.compare import Comparison
 from dsa.analysis.cost import speed_obstacle
 from dsa.analysis.discriminate import SLACK, Discrimination
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import Scale
-from dsa.study.power import ALPHA, seeds_needed
+from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def uninformative(prepared: Prepared, seq_len: int) -> list[Guard]:
 
 def better_than_dense(c: Comparison, scale: Scale) -> Guard | None:
     """A condition that beats dense attention beyond its interval; one that does so beyond the margin is not ranked."""
-    interval = c.difference.interval
-    if interval is None or max(scale.sign * bound for bound in interval) >= 0 or c.difference.p >= ALPHA:
+    intervals = [interval for interval in (c.difference.interval, c.difference.t_interval) if interval is not None]
+    if not intervals or max(scale.sign * bound for interval in intervals for bound in interval) >= 0:
         return None
     beyond = abs(c.difference.mean) > c.margin
     sentence = (
@@ -94,11 +94,24 @@ def too_few(prepared: Prepared, seq_len: int, comparisons: list[Comparison]) -> 
     """Comparisons that no claim can rest on."""
     short = [c for c in comparisons if not enough(c.difference.seeds, c.comparisons)]
     if not short:
-        return []
+        return too_few_for_no_loss(seq_len, comparisons)
     least, count = min(c.difference.seeds for c in short), short[0].comparisons
     sentence = (
         f"at {seq_len}: {least} seeds carry no claim over {count} comparisons, {seeds_needed(count)} are needed"
         + ("; the study is exploratory." if prepared.meta.exploratory else ".")
+    )
+    return [Guard("too few seeds", seq_len, tuple(c.label for c in short), False, sentence)]
+
+
+def too_few_for_no_loss(seq_len: int, comparisons: list[Comparison]) -> list[Guard]:
+    """Comparisons that can show a difference, and never that there is none."""
+    short = [c for c in comparisons if c.margin and c.difference.seeds < seeds_for_no_loss(c.comparisons)]
+    if not short:
+        return []
+    fewest, count = min(c.difference.seeds for c in short), short[0].comparisons
+    sentence = (
+        f"at {seq_len}: {fewest} seeds can show a difference, never that nothing is lost: over {count} "
+        f"comparisons that takes {seeds_for_no_loss(count)} seeds, all of them within the margin."
     )
     return [Guard("too few seeds", seq_len, tuple(c.label for c in short), False, sentence)]
 

@@ -8,7 +8,8 @@ import pandas as pd
 from dsa.analysis.discriminate import undefeated
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import Scale
-from dsa.analysis.statistics import Array, bootstrap_interval
+from dsa.analysis.statistics.intervals import bootstrap_interval
+from dsa.analysis.statistics.values import Array
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from typing import Literal
 
 import numpy as np
 
-from dsa.analysis.compare import Comparison, enough
-from dsa.analysis.discriminate import Discrimination, rankable
+from dsa.analysis.compare import CANNOT, Comparison
+from dsa.analysis.discriminate import NEXT, Discrimination, rankable
 from dsa.analysis.pareto import Point
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.ranking import Ranked, orders, pairwise
 from dsa.analysis.scale import Scale
-from dsa.analysis.statistics import Array
-from dsa.study.power import ALPHA, seeds_needed
+from dsa.analysis.statistics.power import enough, seeds_needed
+from dsa.analysis.statistics.values import ALPHA, Array
 
 Answer = Literal["supported", "not supported", "inconclusive", "cannot discriminate"]
 Verdict = tuple[Answer, str]
@@ -45,8 +45,9 @@ def judge_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verdict
     claim = str(evidence.prepared.meta.hypothesis.get("claim", "some_condition_differs"))
     if not rankable(found):
         why = next((d.sentence for d in found), "no condition has a finished run.")
-        return "cannot discriminate", f"Nothing is ranked: {why}"
-    if claim == "cannot_discriminate":
+        rest = "" if claim == CANNOT.replace(" ", "_") else f" {NEXT}"
+        return CANNOT, f"Nothing is ranked: {why}{rest}"
+    if claim == CANNOT.replace(" ", "_"):
         places = ", ".join(str(d.seq_len) for d in found if d.possible)
         return "not supported", f"Dense attention beats random and window at {places}: there is something to rank."
     if claim not in CLAIMS:
@@ -83,7 +84,7 @@ def no_quality_loss(evidence: Evidence) -> Verdict:
     worse = [c for c in mine if c.word == "worse"]
     if worse:
         return "not supported", " ".join(c.sentence for c in worse)
-    if mine and wanted <= places and all(c.word in ("equivalent", "better") for c in mine):
+    if mine and wanted <= places and all(c.loses_nothing for c in mine):
         return (
             "supported",
             f"{', '.join(evidence.named)}: within the margin of the baseline, or better, at every length.",
@@ -158,7 +159,13 @@ def reversal(evidence: Evidence, differences: dict[tuple, Array], level: str) ->
     if all(sign.values()):
         return "not supported", f"Every pair keeps its order at every {level}, each difference significant."
     decided = int(np.count_nonzero(list(sign.values())))
-    return "inconclusive", f"No pair reverses its order, but only {decided} of {len(sign)} differences are significant."
+    told = f"No pair reverses its order, and only {decided} of {len(sign)} differences are significant."
+    least = seeds_needed(len(sign))
+    return "inconclusive", told + (
+        f" So many take {least} seeds; a study of fewer conditions, or of planned contrasts, asks less."
+        if fewest < least
+        else ""
+    )
 
 
 CLAIMS: dict[str, Callable[[Evidence], Verdict]] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 STUDY = "study.json"
 GROUPS = ("indexer", "pattern", "selector", "precision", "objective")  # what is compared; anything else is context
-CONTROLS = ("dense", "oracle", "random", "window")
+CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class Meta:
         if label in self.conditions:
             return None
         return next((name for name in CONTROLS if label == name or label.startswith(f"{name}-")), None)
+
+    def plans(self, kind: str) -> bool:
+        """Whether the study has a control of this kind."""
+        return any(run.get("role") == "control" and self.control(run["label"]) == kind for run in self.runs)
 
     def reference(self, label: str) -> str:
         """The condition that this one is compared with: the baseline, or what takes its place in another context."""

@@ -1,16 +1,19 @@
-"""Pareto fronts of quality against each cost, with a dominance that respects the intervals."""
+"""Pareto fronts of quality against each cost.
+
+In quality, the tests that decide everywhere decide here, each pair by itself: a front describes, it proves nothing
+about all pairs together. In cost, the interval over seeds or turns does.
+"""
 
 from dataclasses import dataclass
-
-import pandas as pd
 
 from dsa.analysis.cost import COSTS, Cost, cost_of
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.ranking import Ranked
 from dsa.analysis.scale import Scale
-from dsa.analysis.statistics import bootstrap_interval, t_interval
-
-Interval = tuple[float, float]
+from dsa.analysis.statistics.intervals import bootstrap_interval, t_interval
+from dsa.analysis.statistics.no_loss import no_loss
+from dsa.analysis.statistics.sign_flip import sign_flip
+from dsa.analysis.statistics.values import ALPHA, Array, Interval
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,14 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
     price = {label: cost_of(prepared, label, seq_len, cost) for label in labels}
     known = [label for label in labels if len(quality[label]) and len(price[label])]
     margin = prepared.meta.margin.get(scale.metric, 0.0)
-    better = {(a, b): step(quality[a], quality[b], scale.sign) for a in known for b in known if a != b}
-    cheaper = {(a, b): step(price[a], price[b], 1) for a in known for b in known if a != b}
+    pairs = [(a, b) for a in known for b in known if a != b]
+    behind = {(a, b): ((quality[a] - quality[b]) * scale.sign).dropna().to_numpy() for a, b in pairs}
+    dearer = {(a, b): t_interval((price[a] - price[b]).dropna().to_numpy()) for a, b in pairs}
     out = []
     for label in known:
         others = [other for other in known if other != label]
-        over = [o for o in others if dominates(better[o, label], cheaper[o, label], margin)]
-        safe = all(surely_ahead(better[label, o], margin) or surely_ahead(cheaper[label, o]) for o in others)
+        over = [o for o in others if dominates(behind[o, label], dearer[o, label], margin)]
+        safe = all(ahead(behind[label, o], margin) or cheaper(dearer[label, o]) for o in others)
         point = Point(
             label=label,
             seq_len=seq_len,
@@ -76,22 +80,27 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
     return out
 
 
-def step(mine: pd.Series, theirs: pd.Series, sign: int) -> Interval | None:
-    """95 % t interval of the difference paired by seed, negative where mine is ahead; None for fewer than two seeds."""
-    return t_interval(((mine - theirs) * sign).dropna().to_numpy())
+def dominates(behind: Array, dearer: Interval | None, margin: float) -> bool:
+    """Whether one condition is shown to be no worse than another on both axes and ahead on one.
 
-
-def dominates(quality: Interval | None, price: Interval | None, margin: float) -> bool:
-    """Whether one condition is surely no worse than another on both axes and surely ahead on one.
-
-    No worse in quality means within the margin; no worse in cost allows nothing. Where an interval leaves it open, or
-    there is none, the other is not dominated.
+    No worse in quality means better, or no loss within the margin; no worse in cost allows nothing. What is left open
+    does not dominate.
     """
-    if quality is None or price is None:
+    if dearer is None or dearer[1] > 0:
         return False
-    return quality[1] <= margin and price[1] <= 0 and (quality[1] < 0 or price[1] < 0)
+    return ahead(behind) or (dearer[1] < 0 and no_loss(behind, margin) < ALPHA)
 
 
-def surely_ahead(interval: Interval | None, by: float = 0.0) -> bool:
-    """Whether a difference is negative beyond its interval, and beyond a margin."""
-    return interval is not None and interval[1] < -by
+def ahead(behind: Array, by: float = 0.0) -> bool:
+    """Whether a condition is shown to be better than another by more than so much.
+
+    Args:
+        behind: how much worse it is, by seed.
+    """
+    shifted = behind + by
+    return len(shifted) > 1 and shifted.mean() < 0 and sign_flip(shifted) < ALPHA
+
+
+def cheaper(dearer: Interval | None) -> bool:
+    """Whether a cost is lower beyond its interval."""
+    return dearer is not None and dearer[1] < 0

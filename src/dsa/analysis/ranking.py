@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsa.analysis.compare import enough
 from dsa.analysis.discriminate import Discrimination, rankable
 from dsa.analysis.guards import Guard
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import Scale
-from dsa.analysis.statistics import Array, holm, t_test
-from dsa.study.power import ALPHA
+from dsa.analysis.statistics.correction import holm
+from dsa.analysis.statistics.power import enough
+from dsa.analysis.statistics.sign_flip import sign_flip
+from dsa.analysis.statistics.values import ALPHA, Array
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def pairwise(prepared: Prepared, labels: list[str], seq_len: int, scale: Scale) 
 
 def orders(differences: dict[tuple, Array]) -> dict[tuple, int]:
     """The sign of each difference that is significant after Holm's correction over all of them; else 0."""
-    p = dict(zip(differences, holm([t_test(d) for d in differences.values()]), strict=True))
+    p = dict(zip(differences, holm([sign_flip(d) for d in differences.values()]), strict=True))
     return {
         key: int(np.sign(d.mean())) if p[key] < ALPHA and enough(len(d), 1) else 0 for key, d in differences.items()
     }

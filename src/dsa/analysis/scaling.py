@@ -12,7 +12,7 @@ from dsa.analysis.cost import COSTS, cost_of
 from dsa.analysis.discriminate import Discrimination, rankable
 from dsa.analysis.prepare import Prepared
 from dsa.analysis.scale import Scale
-from dsa.analysis.statistics import t_interval
+from dsa.analysis.statistics.intervals import t_interval
 from dsa.analysis.timing import machines
 
 

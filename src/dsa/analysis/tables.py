@@ -5,9 +5,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from dsa.analysis.analyse import Analysis
+from dsa.analysis.best import ONLY_BEST, Best
 from dsa.analysis.compare import Comparison
 from dsa.analysis.efficiency import FORMULA
 from dsa.analysis.scale import SCALES
+from dsa.analysis.statistics.difference import Difference
 
 
 def show(analysis: Analysis, out: Console) -> None:
@@ -61,8 +63,9 @@ def quality(analysis: Analysis) -> Table:
 
 def verdicts(analysis: Analysis) -> Table:
     """Comparisons with the baseline, the primary metric first."""
-    title = "Against the baseline: t test decides, Holm within a length; the sign-flip test beside it"
-    heads = ("length", "condition", "metric", "difference", "p", "p Holm", "p sign-flip", "effect", "detectable")
+    title = "Against the baseline: the sign-flip test decides, corrected by Holm within a length; the t test beside it"
+    heads = ("length", "condition", "metric", "difference", "p", "p Holm", "p t test", "detectable", "seeds within",
+             "success rate", "worst seed")  # fmt: skip
     table = titled(title, *heads, "verdict")
     for c in analysis.comparisons:
         table.add_row(*row_of(c))
@@ -71,18 +74,44 @@ def verdicts(analysis: Analysis) -> Table:
 
 def row_of(c: Comparison) -> list[str]:
     d = c.difference
-    values = [number(v, 2) for v in (d.p, c.p, d.p_sign_flip, d.effect, d.detectable)]
-    return [str(c.seq_len), escape(c.label), c.metric, spread(d.mean, d.interval), *values, c.word]
+    values = [number(v, 2) for v in (d.p, c.p, d.p_t, d.detectable)]
+    seeds = (within(d), success(d), f"{d.worst:+.3g} (seed {d.worst_seed})")
+    return [str(c.seq_len), escape(c.label), c.metric, spread(d.mean, d.interval), *values, *seeds, c.word]
+
+
+def within(d: Difference) -> str:
+    """How many seeds lie within the margin."""
+    return "–" if d.within is None else f"{d.within} of {d.seeds}"
+
+
+def success(d: Difference) -> str:
+    """The share of seeds that lose no more than the margin, with its interval."""
+    if d.success_rate is None or d.success_interval is None:
+        return "–"
+    low, high = d.success_interval
+    return f"{d.success_rate:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def recommendations(analysis: Analysis) -> Table:
-    """The best per length, what is tied with it, the cheapest of the tied."""
-    table = titled("Best per length", "length", "best", analysis.prepared.meta.metric, "tied with it", "recommended")
+    """What to use per length, and what that rests on."""
+    heads = ("length", "recommended", "", "best", analysis.prepared.meta.metric, "shown to lose nothing")
+    table = titled("What to use per length", *heads)
     for b in analysis.best:
         if b.best is not None:
-            cells = (b.best, spread(b.mean, b.interval), ", ".join(b.tied) or "none", b.recommended or "")
+            cells = (
+                b.recommended or "",
+                standing(b),
+                b.best,
+                spread(b.mean, b.interval),
+                ", ".join(b.lossless) or "none",
+            )
             table.add_row(f"{b.seq_len} {b.context}".strip(), *(escape(cell) for cell in cells))
     return table
+
+
+def standing(b: Best) -> str:
+    """What a recommendation is worth."""
+    return "shown to lose nothing" if b.shown else ONLY_BEST
 
 
 def pareto(analysis: Analysis) -> Table:

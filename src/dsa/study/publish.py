@@ -101,5 +101,5 @@ def summary(verdict: dict[str, Any]) -> dict[str, Any]:
     out = {name: verdict[name] for name in ("verdict", "sentence", "finished")}
     for best in verdict["best"]:
         place = f"L{best['seq_len']}" + (f"-{best['context']}" if best["context"] else "")
-        out |= {f"best/{place}/{name}": best[name] for name in ("best", "recommended", "mean", "sentence")}
+        out |= {f"best/{place}/{name}": best[name] for name in ("best", "recommended", "shown", "mean", "sentence")}
     return out | {"missing": sum(gap["state"] != "not applicable" for gap in verdict["gaps"])}

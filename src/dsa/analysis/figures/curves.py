@@ -11,7 +11,7 @@ from dsa.analysis.figures.limits import axis
 from dsa.analysis.figures.lines import draw_lines
 from dsa.analysis.figures.places import labels, places, role, title
 from dsa.analysis.figures.spec import Axis, Chart, Line, Panel
-from dsa.analysis.statistics import t_interval
+from dsa.analysis.statistics.intervals import t_interval
 
 POINTS = 48  # a longer course is averaged over this many stretches
 COURSES = {

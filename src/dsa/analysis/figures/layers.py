@@ -8,7 +8,8 @@ from dsa.analysis.figures.forest import draw_forest
 from dsa.analysis.figures.limits import axis
 from dsa.analysis.figures.places import labels, places, role, title
 from dsa.analysis.figures.spec import Chart, Mark, Panel, Row
-from dsa.analysis.statistics import Array, t_interval
+from dsa.analysis.statistics.intervals import t_interval
+from dsa.analysis.statistics.values import Array
 
 TITLES = {
     "mass": "Attention mass captured, by layer",

@@ -11,7 +11,7 @@ from dsa.analysis.figures.scatter import draw_scatter
 from dsa.analysis.figures.spec import Chart, Panel, Spot
 from dsa.analysis.pareto import Point
 from dsa.analysis.scale import SCALES, Scale
-from dsa.analysis.statistics import bootstrap_interval
+from dsa.analysis.statistics.intervals import bootstrap_interval
 
 TITLES = {
     "flops": "operations",

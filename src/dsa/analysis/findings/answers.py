@@ -39,8 +39,8 @@ def best_by_length(studies: Studies) -> list[str]:
         return [NOT_RUN]
     analysis = studies[INDEXERS].analysis
     lines = [
-        f"**{analysis.answer}**: {analysis.sentence} Below: the best mean, what was shown to lie within the margin of "
-        "it, and what was shown neither to do so nor to be worse; the rest is worse."
+        f"**{analysis.answer}**: {analysis.sentence} Below: the cheapest that is shown to lose nothing against "
+        "the baseline; if there is none, the best mean, which is no more than that."
     ]
     return [*lines, framed(joined(best(analysis)))] if analysis.best else lines
 
@@ -114,12 +114,7 @@ def random_tokens(studies: Studies) -> list[str]:
     if NOISE not in studies:
         return [NOT_RUN]
     analysis = studies[NOISE].analysis
-    told = {"better", "worse"}
-    differing = [c for c in analysis.comparisons if c.word in told]
-    count = len(analysis.comparisons)
     return [
         f"**{analysis.answer}**: {analysis.sentence}",
         *(f"- {capital(d.sentence)}" for d in analysis.discrimination),
-        f"Of {count} comparisons with the baseline on all scales, {len(differing)} would have been called better or "
-        "worse, had they been ranked" + (f": {'; '.join(c.sentence for c in differing)}" if differing else "."),
     ]

@@ -26,7 +26,7 @@ def against_exact(analysis: Analysis, metric: str) -> list[Comparison]:
             if reference is None or o.get("precision", EXACT) == EXACT:
                 continue
             mine, theirs = (prepared.quality(one, seq_len, scale) for one in (label, reference))
-            d = (mine - theirs).dropna().to_numpy()
+            d = (mine - theirs).dropna()
             if len(d):
                 pairs[label, reference] = d
         out += family(pairs, seq_len, scale, margin)

@@ -16,7 +16,8 @@ from dsa.analysis.findings.evidence import Studies, label_of, places
 from dsa.analysis.findings.wanted import part_at
 from dsa.analysis.findings.words import listed, percent, signed
 from dsa.analysis.scale import SCALES
-from dsa.analysis.statistics import Array, bootstrap_interval
+from dsa.analysis.statistics.intervals import bootstrap_interval
+from dsa.analysis.statistics.values import Array
 
 Verdict = Literal["supported", "not supported", "inconclusive", "not tested"]
 Interval = tuple[float, float] | None
@@ -120,7 +121,7 @@ def within(share: float, interval: Interval) -> Verdict:
 
 
 def best_at(indexer: str, length: int, study_name: str) -> Judge:
-    """The best indexer at a length: supported only if no other is tied with it."""
+    """The best indexer at a length: supported only if every other is shown to be worse."""
 
     def judge(studies: Studies) -> list[Judged]:
         ran = [studies[name] for name in (study_name, part_at(study_name, length)) if name in studies]
@@ -138,12 +139,12 @@ def best_at(indexer: str, length: int, study_name: str) -> Judge:
         behind = (prepared.quality(label, length, scale) - prepared.quality(found.best, length, scale)).dropna()
         interval = bootstrap_interval(behind.to_numpy())
         value = f"{signed(float(behind.mean()), interval, scale.unit)} from the best, {found.best}"
-        if label == found.best and not found.tied:
-            return [Judged(where, f"best: {label}", "supported", "no other is tied with it")]
-        if label == found.best or label in found.tied:
-            others = [name for name in (found.best, *found.tied) if name != label]
-            return [Judged(where, value, "inconclusive", f"tied with {listed(others)}")]
-        return [Judged(where, value, "not supported", "shown to be worse than the best")]
+        if label in found.worse:
+            return [Judged(where, value, "not supported", "shown to be worse than the best")]
+        rivals = [name for name in study.analysis.ranked[length, ""] if name not in (label, *found.worse)]
+        if rivals:
+            return [Judged(where, value, "inconclusive", f"cannot be told from {listed(rivals)}")]
+        return [Judged(where, f"best: {label}", "supported", "every other is shown to be worse")]
 
     return judge
 

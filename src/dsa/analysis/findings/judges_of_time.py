@@ -9,7 +9,7 @@ from dsa.analysis.findings.evidence import Studies, pairs
 from dsa.analysis.findings.judges import Judge, Judged, Verdict, at_least, not_tested
 from dsa.analysis.findings.times import WHAT, Gain
 from dsa.analysis.findings.words import number, percent
-from dsa.analysis.statistics import constant
+from dsa.analysis.statistics.values import constant
 
 
 def faster(what: str, indexer: str, reference: str, least: float, length: int | None = None) -> Judge:

@@ -23,8 +23,9 @@ From the results that lie beside this page it is written again by
 `python -m dsa.analysis findings docs/findings --to docs/findings`, from run folders by
 `python -m dsa.analysis findings outputs/<study> ... --to docs/findings`.
 What the original experiment claimed: [claims](claims.md)."""
-HOW_READ = f"""Words: *equivalent* (two one-sided tests within the margin, corrected), *better* or *worse* (paired t
-test, corrected by Holm over the comparisons at a length, and an interval beyond 0), else *inconclusive*.
+HOW_READ = f"""Words: *better* or *worse* (paired sign-flip test, corrected by Holm over the comparisons at a length),
+*equivalent* (two one-sided tests within the margin, and more than 80 % of seeds within it by an exact binomial test,
+both corrected; ten seeds are too few for that), else *inconclusive*. The t test stands beside and decides nothing.
 Brackets hold 95 % BCa bootstrap intervals over seeds, unless they say otherwise.
 `swap_val_loss` ({SCALES["swap_val_loss"].meaning}) decides; `val_loss` is measured {SCALES["val_loss"].meaning}."""
 

@@ -8,6 +8,7 @@ from dsa.analysis.cost import COSTS, cost_of
 from dsa.analysis.discriminate import rankable
 from dsa.analysis.findings.words import listed, percent, signed, table, verdict, visible
 from dsa.analysis.scale import SCALES
+from dsa.analysis.tables import within
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def at_length(analysis: Analysis, metric: str, seq_len: int) -> Smallest:
     mine = [c for c in analysis.comparisons if (c.metric, c.seq_len) == (metric, seq_len) and c.label not in blocked]
     whole = parameters(baseline)
     field = sorted((c for c in mine if parameters(c.label) < whole), key=lambda c: parameters(c.label))
-    answer = next((c for c in field if c.word in ("equivalent", "better")), None)
+    answer = next((c for c in field if c.loses_nothing), None)
     size = None if answer is None else parameters(answer.label)
     smaller = tuple(c for c in field if size is None or parameters(c.label) < size)
     share = None if size is None else size / whole
@@ -81,10 +82,8 @@ def ladder(analysis: Analysis, metrics: list[str], seq_len: int) -> str:
             if label == baseline:
                 cells += ["baseline", ""]
             elif (label, metric) in found:
-                c, scale = found[label, metric], SCALES[metric]
-                d = (prepared.quality(label, seq_len, scale) - prepared.quality(baseline, seq_len, scale)).dropna()
-                near = int((d * scale.sign < c.margin).sum())
-                cells += [verdict(c, scale.unit), f"{near} of {len(d)}"]
+                c = found[label, metric]
+                cells += [verdict(c, SCALES[metric].unit), within(c.difference)]
             else:
                 cells += ["not run", ""]
         rows.append(cells)

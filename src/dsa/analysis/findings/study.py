@@ -52,9 +52,9 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         *(f"![{title}]({name})\n\n{caption}" for name, title, caption in drawn),
     ]
     headings = {
-        "best": "Best per length",
+        "best": "What to use per length",
         "quality": f"Quality on `{primary}`: mean and 95 % BCa interval over seeds",
-        "comparisons": f"Against the baseline on `{primary}`: t test decides, Holm within a length",
+        "comparisons": f"Against the baseline on `{primary}`: the sign-flip test decides, Holm within a length",
         "times": "Times taken alone, in turns: medians [ms]",
     }
     for name, heading in headings.items():

@@ -6,6 +6,7 @@ from dsa.analysis.analyse import Analysis
 from dsa.analysis.cost import COSTS, cost_of
 from dsa.analysis.findings.times import Times
 from dsa.analysis.findings.words import number
+from dsa.analysis.tables import standing, within
 
 Bounds = tuple[float, float] | None
 
@@ -43,23 +44,24 @@ def comparisons(analysis: Analysis) -> pd.DataFrame:
             "length": c.seq_len, "condition": c.label, "reference": c.reference, "metric": c.metric,
             "seeds": c.difference.seeds, "difference": c.difference.mean,
             **bounds("difference", c.difference.interval),
-            "p_holm": c.p, "p_sign_flip": c.difference.p_sign_flip, "p_equivalence_holm": c.p_equivalence,
-            "margin": c.margin, "detectable": c.difference.detectable, "verdict": c.word,
+            "p_holm": c.p, "p_t_test": c.difference.p_t, "p_no_loss_holm": c.p_no_loss,
+            "margin": c.margin, "detectable": c.difference.detectable, "within": within(c.difference),
+            "success_rate": c.difference.success_rate, **bounds("success_rate", c.difference.success_interval),
+            "worst": c.difference.worst, "worst_seed": c.difference.worst_seed, "verdict": c.word,
         }
         for c in analysis.comparisons
     )  # fmt: skip
 
 
 def best(analysis: Analysis) -> pd.DataFrame:
-    """The best mean per length, what lies within the margin of it, and what was shown neither to do so nor to be
-    worse."""
+    """What to use per length, the best mean, and what was shown to lose nothing against the baseline."""
     return pd.DataFrame(
         {
-            "length": b.seq_len, "best": b.best or "nothing is ranked", "mean": b.mean, **bounds("mean", b.interval),
-            "equivalent to it": ", ".join(b.equivalent) or "none",
-            "undecided": ", ".join(label for label in b.tied if label not in b.equivalent) or "none",
+            "length": b.seq_len, "recommended": b.recommended, "standing": standing(b), "best": b.best, "mean": b.mean,
+            **bounds("mean", b.interval), "shown to lose nothing": ", ".join(b.lossless) or "none",
         }
         for b in analysis.best
+        if b.best is not None
     )  # fmt: skip
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dsa.analysis.statistics import Array, t_interval
+from dsa.analysis.statistics.intervals import t_interval
+from dsa.analysis.statistics.values import Array
 
 WHAT = {"step_ms": "training step", "infer_ms": "forward pass of one row", "indexer_ms": "indexers in a forward pass"}
 

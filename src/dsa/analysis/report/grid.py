@@ -8,7 +8,7 @@ from dsa.analysis.analyse import Analysis
 from dsa.analysis.compare import Comparison
 from dsa.analysis.efficiency import FORMULA
 from dsa.analysis.scale import SCALES
-from dsa.analysis.tables import number, spread
+from dsa.analysis.tables import number, spread, standing, success, within
 
 Interval = tuple[float, float]
 
@@ -56,15 +56,17 @@ def measured(value: float | None, interval: Interval | None = None, digits: int 
 
 def best(analysis: Analysis) -> Grid:
     """The answer per length."""
-    columns = ("length", "best", analysis.prepared.meta.metric, "tied with it", "recommended")
+    columns = ("length", "recommended", "standing", "best", analysis.prepared.meta.metric, "shown to lose nothing")
     rows = [
-        (Cell(f"{b.seq_len} {b.context}".strip(), b.seq_len), *words(b.best), measured(b.mean, b.interval),
-         *words(", ".join(b.tied) or "none", b.recommended or "–"))
+        (Cell(f"{b.seq_len} {b.context}".strip(), b.seq_len), *words(b.recommended, standing(b), b.best),
+         measured(b.mean, b.interval), *words(", ".join(b.lossless) or "none"))
         for b in analysis.best
         if b.best is not None
     ]  # fmt: skip
-    note = "Tied: not shown to be worse after Holm's correction. Recommended: the cheapest of the best and the tied."
-    return Grid("best", "Best per length", columns, tuple(rows), note)
+    note = (
+        "Recommended: the cheapest that is shown to lose nothing against the baseline; if there is none, the best mean."
+    )
+    return Grid("best", "What to use per length", columns, tuple(rows), note)
 
 
 def quality(analysis: Analysis) -> Grid:
@@ -89,7 +91,9 @@ def comparisons(analysis: Analysis) -> Grid:
     primary = analysis.prepared.meta.metric
     rows = [versus(c) for c in sorted(analysis.comparisons, key=lambda c: c.metric != primary)]
     note = (
-        f"Condition less baseline. The t test decides, corrected by Holm within a length; {primary} decides the study."
+        "Condition less baseline. The sign-flip test decides, corrected by Holm within a length; the t test decides "
+        "nothing. Success: a seed that loses no more than the margin, with Clopper and Pearson's interval. "
+        f"{primary} decides the study."
     )
     return Grid("comparisons", "Against the baseline", VERSUS, tuple(rows), note, len(rows) > 60)
 
@@ -101,17 +105,19 @@ def to_dense(analysis: Analysis) -> Grid:
 
 
 VERSUS = (
-    "length", "condition", "against", "metric", "difference", "low", "high", "p", "p Holm", "p sign-flip", "effect",
-    "detectable", "seeds", "verdict",
+    "length", "condition", "against", "metric", "difference", "low", "high", "p", "p Holm", "p t test", "detectable",
+    "seeds", "within margin", "success rate", "worst", "worst seed", "verdict",
 )  # fmt: skip
 
 
 def versus(c: Comparison) -> tuple[Cell, ...]:
     """One comparison."""
     d = c.difference
-    small = [measured(value, digits=2) for value in (d.p, c.p, d.p_sign_flip, d.effect, d.detectable)]
+    small = [measured(value, digits=2) for value in (d.p, c.p, d.p_t, d.detectable)]
     names = words(c.label, c.reference, c.metric)
-    return whole(c.seq_len), *names, measured(d.mean), *bounds(d.interval), *small, whole(d.seeds), Cell(c.word)
+    seeds = (whole(d.seeds), Cell(within(d), d.within), Cell(success(d), d.success_rate), measured(d.worst, digits=3),
+             whole(d.worst_seed))  # fmt: skip
+    return whole(c.seq_len), *names, measured(d.mean), *bounds(d.interval), *small, *seeds, Cell(c.word)
 
 
 def pareto(analysis: Analysis) -> Grid:

@@ -1,0 +1,14 @@
+"""One number a seed, and when several of them count as the same."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Interval = tuple[float, float]
+ALPHA = 0.05
+SAME = 1e-12  # spread, relative to the values, below which they count as constant
+
+
+def constant(d: Array) -> bool:
+    """Whether values do not vary between seeds."""
+    return bool(np.ptp(d) <= SAME * max(1.0, float(np.abs(d).max())))
