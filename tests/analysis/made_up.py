@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dsa.analysis.meta import Meta
-from dsa.analysis.prepare import Prepared, assemble
+from dsa.analysis.inputs.meta import Meta
+from dsa.analysis.inputs.prepared import Prepared, assemble
 
 CONTROLS = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
 JITTER = (-0.02, -0.01, 0.0, 0.01, 0.02)  # of turns [ms]

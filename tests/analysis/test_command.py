@@ -1,8 +1,6 @@
 """The command: what it prints and leaves in a study's folder."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -59,8 +57,3 @@ def test_a_damaged_result_counts_as_failed(study):
 def test_a_folder_that_is_no_study_is_named(tmp_path, capsys):
     assert main([str(tmp_path)]) == 1
     assert "study.json does not exist" in capsys.readouterr().err
-
-
-def test_the_analysis_imports_no_torch():
-    code = "import sys, dsa.analysis.__main__; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_up import made_up
 
-from dsa.analysis.analyse import analyse
-from dsa.analysis.best import ONLY_BEST, Best
+from dsa.analysis.judgement.analysis import analyse
+from dsa.analysis.judgement.best import ONLY_BEST, Best
 from dsa.study.publish import summary
 
 ENOUGH = 20  # seeds that can show no loss over three comparisons

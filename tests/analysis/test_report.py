@@ -12,18 +12,18 @@ from browser import CHROMIUM, Page, with_page
 from made_up import made_up
 from study_folder import write_study
 
-from dsa.analysis.analyse import Analysis, analyse, analyse_folder
-from dsa.analysis.commands import command, overrides
-from dsa.analysis.figures.every import charts, draw
-from dsa.analysis.files import record, write
-from dsa.analysis.report.page import embedded, page, resource
+from dsa.analysis.inputs.commands import command, overrides
+from dsa.analysis.judgement.analysis import Analysis, analyse, analyse_folder
+from dsa.analysis.output.figures.every import charts, draw
+from dsa.analysis.output.files import record, write
+from dsa.analysis.output.report.page import embedded, page, resource
 
 pytestmark = pytest.mark.slow
 
 EVIL = "<script>alert(1)</script>"
 NASTY = '</script><img src=x onerror="boom()">$x$'
 MANY = ["h4d64", *(f"h{heads}d{dim}" for heads in (1, 2, 3) for dim in (16, 32, 64))]
-SCHEMA = json.loads(files("dsa.analysis").joinpath("verdict.schema.json").read_text())
+SCHEMA = json.loads(files("dsa.analysis.output").joinpath("verdict.schema.json").read_text())
 
 
 def schema_errors(verdict: dict) -> list[str]:

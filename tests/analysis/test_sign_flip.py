@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from dsa.analysis.compare import family
-from dsa.analysis.scale import scale_of
+from dsa.analysis.inputs.scale import scale_of
+from dsa.analysis.judgement.compare import family
 from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.sign_flip import DRAWS, EXACT, drawn, sign_flip
 from dsa.analysis.statistics.values import SAME, Array

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from made_up import made_up, meta_of, result_of
 
-from dsa.analysis.analyse import Analysis, analyse
-from dsa.analysis.compare import compare
-from dsa.analysis.files import finite, record
-from dsa.analysis.prepare import Prepared, assemble
+from dsa.analysis.inputs.prepared import Prepared, assemble
+from dsa.analysis.judgement.analysis import Analysis, analyse
+from dsa.analysis.judgement.compare import compare
+from dsa.analysis.output.files import finite, record
 
 
 @pytest.fixture(autouse=True)

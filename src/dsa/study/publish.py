@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from dsa.analysis.figures.every import FOLDER
-from dsa.analysis.files import CSV, PARQUET, VERDICT
-from dsa.analysis.report.page import REPORT
+from dsa.analysis.output.figures.every import FOLDER
+from dsa.analysis.output.files import CSV, PARQUET, VERDICT
+from dsa.analysis.output.report.page import REPORT
 from dsa.training.mirrors import WandbMirror, harmless, wandb_id
 from dsa.training.result import FILE
 

@@ -9,9 +9,7 @@ rule out is that less than a fifth of all seeds fails by much: the worst seed me
 import numpy as np
 from scipy import stats
 
-from dsa.analysis.statistics.values import Array, constant
-
-SHARE = 0.8  # of seeds, more than which have to lie within the margin
+from dsa.analysis.statistics.values import SHARE, Array, constant
 
 
 def no_loss(d: Array, margin: float) -> float:

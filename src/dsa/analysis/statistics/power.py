@@ -9,9 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dsa.analysis.statistics.no_loss import SHARE
 from dsa.analysis.statistics.sign_flip import EXACT, sign_flip
-from dsa.analysis.statistics.values import ALPHA
+from dsa.analysis.statistics.values import ALPHA, SHARE
 
 POWER = 0.8
 STUDIES = 400  # simulated ones

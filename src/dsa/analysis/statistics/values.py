@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 ALPHA = 0.05
+SHARE = 0.8  # of seeds, more than which have to lie within the margin for no loss
 SAME = 1e-12  # spread, relative to the values, below which they count as constant
 
 
