@@ -23,6 +23,7 @@ class Cost:
     timed: bool = False
 
 
+DENSE_FLOPS = "flops.dense_attention"
 SPARSE = ("flops.indexer", "flops.select", "flops.sparse_attention")
 COSTS = {
     cost.name: cost
@@ -41,7 +42,7 @@ def cost_of(prepared: Prepared, label: str, seq_len: int, cost: Cost) -> pd.Seri
         alone = turns(prepared.timing, label, seq_len, cost.name)
         return alone.iloc[:0] if speed_obstacle(prepared, label, seq_len) else alone
     if prepared.meta.control(label) == "dense" and cost.name == "flops":
-        return prepared.column(label, seq_len, "flops.dense_attention")
+        return prepared.column(label, seq_len, DENSE_FLOPS)
     parts = [prepared.column(label, seq_len, name) for name in cost.columns]
     return pd.concat(parts, axis=1, join="inner").sum(axis=1)
 

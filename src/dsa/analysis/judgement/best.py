@@ -115,7 +115,8 @@ def price(prepared: Prepared, label: str, seq_len: int) -> tuple[float, float, s
 def reason(chosen: str, baseline: str, shown: bool, compared: Comparison | None, seeds: int) -> str:
     """What the recommendation rests on."""
     if not shown:
-        return f"{chosen}: {ONLY_BEST}{near(compared, baseline) or f' ({seeds} seeds)'}."
+        named = f"{chosen}, the baseline" if chosen == baseline else chosen
+        return f"{named}: {ONLY_BEST}{near(compared, baseline) or f' ({seeds} seeds)'}."
     if compared is None:
         return f"{chosen}, the baseline: nothing cheaper is shown to lose nothing against it ({seeds} seeds)."
     return f"{chosen}: the cheapest that is shown to lose nothing against {baseline}{near(compared, baseline)}."

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-from dsa.analysis.inputs.cost import speed_obstacle
+from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of, speed_obstacle
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.compare import Comparison
@@ -18,7 +18,7 @@ class Guard:
 
     name: Literal[
         "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
-        "missing runs", "failed runs", "not applicable", "no speed claim",
+        "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
     ]  # fmt: skip
     seq_len: int | None
     labels: tuple[str, ...]
@@ -45,21 +45,25 @@ def guards(
         out += identical(prepared, seq_len, scale)
         out += too_few(prepared, seq_len, [c for c in comparisons if c.seq_len == seq_len])
         out += unreal_speed(prepared, seq_len)
+        out += dearer_than_dense(prepared, seq_len)
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
 def uninformative(prepared: Prepared, seq_len: int) -> list[Guard]:
     """Conditions whose loss after training is at or above the unigram entropy."""
-    out = []
+    losses: dict[str, tuple[float, float]] = {}
     for label in prepared.conditions(seq_len):
         loss, unigram = (prepared.column(label, seq_len, name) for name in ("val_loss", "unigram_loss"))
         if len(loss) and len(unigram) and loss.mean() > unigram.mean() - SLACK:
-            sentence = (
-                f"{label} at {seq_len}: its loss {loss.mean():.4f} is not below the unigram entropy "
-                f"{unigram.mean():.4f} and says nothing about attention; it is not ranked."
-            )
-            out.append(Guard("uninformative loss", seq_len, (label,), True, sentence))
-    return out
+            losses[label] = float(loss.mean()), float(unigram.mean())
+    if not losses:
+        return []
+    told = ", ".join(f"{label} {loss:.4f}" for label, (loss, _) in losses.items())
+    sentence = (
+        f"at {seq_len}: a loss that is not below the unigram entropy ({next(iter(losses.values()))[1]:.4f}) says "
+        f"nothing about attention, and is not ranked: {told}."
+    )
+    return [Guard("uninformative loss", seq_len, tuple(losses), True, sentence)]
 
 
 def better_than_dense(c: Comparison, scale: Scale) -> Guard | None:
@@ -128,6 +132,20 @@ def unreal_speed(prepared: Prepared, seq_len: int) -> list[Guard]:
         sentence = f"at {seq_len}: the speed of {', '.join(labels)} is not ranked: {reason}."
         out.append(Guard("no speed claim", seq_len, tuple(labels), False, sentence))
     return out
+
+
+def dearer_than_dense(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Conditions whose attention with its indexer counts more operations than the dense attention it replaces."""
+    shares: dict[str, float] = {}
+    for label in prepared.conditions(seq_len):
+        mine, dense = cost_of(prepared, label, seq_len, COSTS["flops"]), prepared.column(label, seq_len, DENSE_FLOPS)
+        if len(mine) and len(dense) and mine.mean() > dense.mean():
+            shares[label] = float(mine.mean() / dense.mean())
+    if not shares:
+        return []
+    told = ", ".join(f"{label} {share:.0%}" for label, share in shares.items())
+    sentence = f"at {seq_len}: more operations than the dense attention that is replaced, so no saving there: {told}."
+    return [Guard("dearer than dense", seq_len, tuple(shares), False, sentence)]
 
 
 def incomplete(prepared: Prepared) -> list[Guard]:

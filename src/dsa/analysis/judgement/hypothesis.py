@@ -17,6 +17,9 @@ from dsa.analysis.statistics.values import ALPHA, Array
 
 Answer = Literal["supported", "not supported", "inconclusive", "cannot discriminate"]
 Verdict = tuple[Answer, str]
+DEFAULT_CLAIM = "some_condition_differs"
+FEW = 2  # comparisons that a verdict tells with their numbers
+WORDS = {"better": "Better than", "worse": "Worse than", "inconclusive": "Undecided against"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verd
     Lengths that cannot discriminate take no part; if none can, nothing is judged. A claim that rests on some
     comparison of many is corrected over all lengths, one that needs all of them needs no more correction.
     """
-    claim = str(evidence.prepared.meta.hypothesis.get("claim", "some_condition_differs"))
+    claim = str(evidence.prepared.meta.hypothesis.get("claim", DEFAULT_CLAIM))
     if not rankable(found):
         why = next((d.sentence for d in found), "no condition has a finished run.")
         rest = "" if claim == CANNOT.replace(" ", "_") else f" {NEXT}"
@@ -58,13 +61,25 @@ def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verd
     return CLAIMS[claim](evidence)
 
 
+def told(comparisons: list[Comparison]) -> str:
+    """Comparisons in a sentence: a few with their numbers, many by name; the tables hold the rest."""
+    if len(comparisons) <= FEW:
+        return " ".join(c.sentence for c in comparisons)
+    alike: dict[tuple[str, str, int], list[str]] = {}
+    for c in comparisons:
+        alike.setdefault((WORDS[c.word], c.reference, c.seq_len), []).append(c.label)
+    return " ".join(
+        f"{word} {reference} at {seq_len}: {', '.join(labels)}." for (word, reference, seq_len), labels in alike.items()
+    )
+
+
 def some_condition_differs(evidence: Evidence) -> Verdict:
     """Whether any condition differs from the baseline at any length."""
     lengths = len({c.seq_len for c in evidence.comparisons})
     mine = [c for c in evidence.comparisons if c.label in evidence.named]
     differing = [c for c in mine if c.word in ("better", "worse") and c.p * lengths < ALPHA]
     if differing:
-        return "supported", " ".join(c.sentence for c in differing)
+        return "supported", told(differing)
     if mine and all(c.word == "equivalent" for c in mine):
         return "not supported", "Every condition is equivalent to the baseline at every length."
     return "inconclusive", "No condition is shown to differ from the baseline at any length, nor all to equal it."
@@ -83,15 +98,17 @@ def no_quality_loss(evidence: Evidence) -> Verdict:
     }  # fmt: skip
     worse = [c for c in mine if c.word == "worse"]
     if worse:
-        return "not supported", " ".join(c.sentence for c in worse)
+        return "not supported", told(worse)
     if mine and wanted <= places and all(c.loses_nothing for c in mine):
         return (
             "supported",
             f"{', '.join(evidence.named)}: within the margin of the baseline, or better, at every length.",
         )
-    open_ = [c.sentence for c in mine if c.word == "inconclusive"]
+    open_ = [told([c for c in mine if c.word == "inconclusive"])]
     lacking = [f"{label} at {seq_len} has no result." for label, seq_len in sorted(wanted - places)]
-    return "inconclusive", " ".join(open_ + lacking) or "None of the conditions that the claim names has a result."
+    return "inconclusive", " ".join(
+        [*open_, *lacking]
+    ).strip() or "None of the conditions that the claim names has a result."
 
 
 def inapplicable(prepared: Prepared, label: str, seq_len: int) -> bool:
@@ -110,7 +127,10 @@ def on_pareto_front(evidence: Evidence) -> Verdict:
     if mine and {p.label for p in mine} == set(evidence.named) and all(p.shown for p in mine):
         return "supported", f"{', '.join(evidence.named)}: on the front of quality against {cost} at every length."
     open_ = ", ".join(f"{p.label} at {p.seq_len}" for p in mine if not p.shown)
-    return "inconclusive", f"None is shown to be dominated, but the intervals leave it open for {open_ or 'all'}."
+    return (
+        "inconclusive",
+        f"No other condition is shown to beat them, but the seeds leave it open for {open_ or 'all'}.",
+    )
 
 
 def order_depends_on_length(evidence: Evidence) -> Verdict:

@@ -118,11 +118,8 @@ def pareto(analysis: Analysis) -> Table:
     """Who is on which front, and by whom the others are dominated."""
     table = titled("Pareto fronts", "length", "against", "condition", "quality", "cost", "on the front")
     for p in analysis.points:
-        if p.on_front:
-            standing = "yes" if p.shown else "not shown to be dominated"
-        else:
-            standing = f"dominated by {', '.join(p.dominated_by)}"
-        values = (spread(p.quality, p.quality_interval), number(p.price), escape(standing))
+        on = ("yes" if p.shown else "undecided") if p.on_front else f"no: {', '.join(p.dominated_by)}"
+        values = (spread(p.quality, p.quality_interval), number(p.price), escape(on))
         table.add_row(str(p.seq_len), p.cost, escape(p.label), *values)
     return table
 

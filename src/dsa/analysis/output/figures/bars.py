@@ -37,5 +37,5 @@ def draw_bars(chart: Chart) -> Figure:
         for row, text in zip(panel.rows, axes_.get_yticklabels(), strict=True):
             text.set_color(style.colour_of(row.role, "black"))
     handles = [Patch(color=style.SERIES[i % 8], label=name) for i, name in enumerate(chart.series)]
-    figure.legend(handles=handles, loc="outside lower left", fontsize=7, frameon=False, ncols=4)
+    style.legend_below(figure, handles, most=4)
     return figure

@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure
 
+from dsa.analysis.inputs.names import CONTROLS
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
@@ -28,7 +29,7 @@ def panel(analysis: Analysis, place: Place) -> Panel:
     rows = []
     for label in labels(analysis, place):
         kind = role(analysis, label)
-        if kind in ("oracle", "random", "window"):
+        if kind in CONTROLS and kind != "dense":
             continue
         parts = PARTS[3:] if kind == "dense" else PARTS[:3]
         values = {part: analysis.prepared.column(label, place[0], f"flops.{part}") for part in PARTS}

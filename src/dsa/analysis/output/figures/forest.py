@@ -26,9 +26,7 @@ def draw_forest(chart: Chart) -> Figure:
         Line2D([], [], color=style.SERIES[i % 8], marker=style.MARKERS[i % 8], markersize=4, linewidth=1, label=name)
         for i, name in enumerate(chart.series)
     ]  # fmt: skip
-    figure.legend(
-        handles=handles, loc="outside lower left", fontsize=7, frameon=False, ncols=4 if len(chart.series) > 3 else 1
-    )
+    style.legend_below(figure, handles, most=4 if len(chart.series) > 3 else 1)
     return figure
 
 

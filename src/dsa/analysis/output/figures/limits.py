@@ -28,7 +28,7 @@ def axis(label: str, core: Sequence[float], others: Sequence[float] = (), log: b
     low, high = min([low, *reach]), max([high, *reach])
     room = ROOM * (high - low or span)
     low, high = low - room, high + room
-    return Axis(label, logarithmic, (10**low, 10**high) if logarithmic else (low, high))
+    return Axis(label, logarithmic, (10**low, 10**high) if logarithmic else (low, high), marked=log)
 
 
 def ends(value: float, interval: Interval | None) -> list[float]:

@@ -17,6 +17,7 @@ def draw_lines(chart: Chart) -> Figure:
     rows = -(-len(names) // columns)
     figure, axes = style.new_figure(chart, len(chart.panels), 3.6, 2.9 + 0.14 * rows)
     drawn = {}
+    alike = len({panel.y and panel.y.title for panel in chart.panels}) == 1
     for axes_, panel in zip(axes, chart.panels, strict=True):
         assert panel.y is not None
         for line in panel.lines:
@@ -24,13 +25,13 @@ def draw_lines(chart: Chart) -> Figure:
             dash = style.DASHES[0 if line.role == "baseline" else place // 5 % 4]
             drawn[line.label], = axes_.plot(
                 line.x, line.y, label=style.fit(line.label),
-                color=style.colour_of(line.role, style.SERIES[place % 5]),
+                color=style.colour_of(line.role, style.LINES[place % 5]),
                 linestyle=style.CONTROL_DASHES.get(line.role, dash),
                 linewidth=2.0 if line.role == "baseline" else 1.0,
             )  # fmt: skip
         axes_.set_title(style.fit(panel.name, 48), fontsize=8, loc="left")
         style.apply(axes_, panel.x, "x")
-        style.apply(axes_, panel.y, "y", label=axes_ is axes[0])
+        style.apply(axes_, panel.y, "y", label=axes_ is axes[0] or not alike)
         axes_.grid(color="0.92", linewidth=0.6)
-    figure.legend(handles=list(drawn.values()), loc="outside lower left", fontsize=6.5, frameon=False, ncols=columns)
+    style.legend_below(figure, list(drawn.values()), columns, fontsize=6.5)
     return figure

@@ -44,7 +44,8 @@ def chart(analysis: Analysis, cost: str) -> Chart:
         + ("down" if scale(analysis).sign > 0 else "up")
         + " is better. Bars: 95 % BCa intervals "
         + ("over turns and seeds. " if COSTS[cost].timed else "over seeds. ")
-        + "Dominance respects the intervals, and the margin in quality; dashed: envelope of the means."
+        + "A condition is out where another is shown to be no worse (within the margin) and cheaper, or better and no "
+        "dearer; each pair by itself. Undecided: the seeds do not tell. Dashed: envelope of the means."
         + absent(analysis, cost),
     )
 

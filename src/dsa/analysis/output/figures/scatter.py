@@ -11,8 +11,8 @@ from dsa.analysis.output.figures.spec import Chart, Panel, Spot
 FACES = {"front": style.BLUE, "open": "#A9D3EC", "dominated": "white", "unranked": "white"}
 MEANINGS = {
     "front": "on the front",
-    "open": "not shown to be dominated",
-    "dominated": "dominated",
+    "open": "undecided",
+    "dominated": "another is better or as good, and cheaper",
     "unranked": "not ranked",
 }
 SIDES = ((5, 4, "left"), (5, -9, "left"), (-5, 4, "right"), (-5, -9, "right"), (0, 9, "center"), (0, -14, "center"))
@@ -25,21 +25,23 @@ def draw_scatter(chart: Chart) -> Figure:
         ValueError: the chart has nothing to show.
     """
     figure, axes = style.new_figure(chart, len(chart.panels), 3.7, 3.5)
+    alike = len({panel.y and panel.y.title for panel in chart.panels}) == 1
     for axes_, panel in zip(axes, chart.panels, strict=True):
-        draw_panel(axes_, panel, first=axes_ is axes[0])
-    figure.legend(handles=legend(chart), loc="outside lower left", fontsize=7, frameon=False, ncols=4)
+        draw_panel(axes_, panel, labelled=axes_ is axes[0] or not alike)
+    style.legend_below(figure, legend(chart), most=4)
     figure.draw_without_rendering()
     for axes_, panel in zip(axes, chart.panels, strict=True):
         name_spots(axes_, panel)
     return figure
 
 
-def draw_panel(axes: Axes, panel: Panel, first: bool) -> None:
+def draw_panel(axes: Axes, panel: Panel, labelled: bool) -> None:
     """Points with both intervals, and the envelope of the conditions' means."""
     assert panel.y is not None
     style.apply(axes, panel.x, "x")
-    style.apply(axes, panel.y, "y", label=first)
-    axes.set_title(style.fit(panel.name + (f" ({panel.note})" if panel.note else ""), 64), fontsize=7.5, loc="left")
+    style.apply(axes, panel.y, "y", label=labelled)
+    heading = "\n".join(style.fit(text, 52) for text in (panel.name, panel.note) if text)
+    axes.set_title(heading, fontsize=7.5, loc="left")
     axes.grid(color="0.93", linewidth=0.6)
     axes.set_axisbelow(True)
     envelope = panel.envelope

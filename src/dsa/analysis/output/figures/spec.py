@@ -12,11 +12,18 @@ class Axis:
     Args:
         label: quantity and unit.
         limits: what is shown; values beyond are marked at the edge. None = all values.
+        marked: whether to say which scale it has, where that depends on the values.
     """
 
     label: str
     log: bool = False
     limits: Interval | None = None
+    marked: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label, and the scale where it has to be said."""
+        return self.label + (f", {'log' if self.log else 'linear'} scale" if self.marked else "")
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Spot:
     """A condition or control on two axes.
 
     Args:
-        standing: front, open (not shown to be dominated), dominated, or unranked.
+        standing: front, open (undecided), dominated, or unranked.
         command: what trains it.
     """
 

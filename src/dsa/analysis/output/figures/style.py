@@ -1,5 +1,8 @@
 """How figures look: the palette of Okabe and Ito, one sign for each role, and paper-sized type."""
 
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -13,9 +16,11 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
 GREY = "#777777"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK, GREY)
 MARKERS = ("o", "D", "^", "v", "s", "P", "X", "*")
-CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v"}
+LINES = (BLUE, GREEN, PURPLE, SKY, BLACK)  # none that could be taken for the baseline's
+CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v", "sink_window": "<", "static": ">"}
 DASHES = ("-", "--", "-.", ":")
-CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (0, (1, 1)), "window": (0, (1, 3))}
+CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (0, (1, 1)), "window": (0, (1, 3)),
+                  "sink_window": (0, (3, 1, 1, 1)), "static": (0, (5, 1))}  # fmt: skip
 
 
 def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
@@ -34,6 +39,20 @@ def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[
         axes_.tick_params(labelsize=7)
         axes_.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], most: int = 6, fontsize: float = 7) -> None:
+    """A legend in as many columns as fit below the panels; a figure narrower than legend or title is widened."""
+    heading = figure.texts[0].get_window_extent().width / figure.dpi if figure.texts else 0.0
+    for columns in range(min(most, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower left", fontsize=fontsize, frameon=False, ncols=columns
+        )
+        needed = max(legend.get_window_extent().width / figure.dpi, heading) + 0.15
+        if needed <= figure.get_figwidth() or columns == 1:
+            figure.set_figwidth(max(needed, figure.get_figwidth()))
+            return
+        legend.remove()
 
 
 def apply(axes: Axes, axis: Axis, which: str, label: bool = True) -> None:
@@ -55,7 +74,7 @@ def apply(axes: Axes, axis: Axis, which: str, label: bool = True) -> None:
         ruler.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ruler.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
     if label:
-        getattr(axes, f"set_{which}label")(axis.label, fontsize=8)
+        getattr(axes, f"set_{which}label")(axis.title, fontsize=8)
 
 
 def short(value: float) -> str:

@@ -124,7 +124,7 @@ def pareto(analysis: Analysis) -> Grid:
     """Every point on every front."""
     rows = []
     for p in analysis.points:
-        on = ("yes" if p.shown else "not shown to be dominated") if p.on_front else "no"
+        on = ("yes" if p.shown else "undecided") if p.on_front else "no"
         values = (measured(p.quality), *bounds(p.quality_interval), measured(p.price), *bounds(p.price_interval))
         rows.append((whole(p.seq_len), *texts(p.label, p.cost), *values, *texts(on, ", ".join(p.dominated_by))))
     columns = ("length", "condition", "cost", "quality", "low", "high", "price", "price low", "price high",

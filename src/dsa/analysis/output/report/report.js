@@ -6,15 +6,18 @@
     diamond: "M0,-5L5,0L0,5L-5,0Z",
     up: "M0,-5L5,4L-5,4Z",
     down: "M0,5L5,-4L-5,-4Z",
+    left: "M-5,0L4,5L4,-5Z",
+    right: "M5,0L-4,5L-4,-5Z",
     square: "M-4,-4H4V4H-4Z",
     cross: "M-4.5,-2.5L-2.5,-4.5L0,-2L2.5,-4.5L4.5,-2.5L2,0L4.5,2.5L2.5,4.5L0,2L-2.5,4.5L-4.5,2.5L-2,0Z",
   };
+  const LINES = [0, 2, 3, 4, 6]; // series whose colours cannot be taken for the baseline's
   const SERIES = ["circle", "diamond", "up", "down", "square", "cross", "circle", "diamond"];
-  const CONTROLS = { dense: "square", oracle: "up", random: "cross", window: "down" };
+  const CONTROLS = { dense: "square", oracle: "up", random: "cross", window: "down", sink_window: "left", static: "right" };
   const STANDINGS = {
-    front: "on the front", open: "not shown to be dominated", dominated: "dominated", unranked: "not ranked",
+    front: "on the front", open: "undecided", dominated: "another is better or as good, and cheaper", unranked: "not ranked",
   };
-  const CONTROL_DASHES = { dense: "9 3", oracle: "7 3 2 3", random: "2 2", window: "2 5" };
+  const CONTROL_DASHES = { dense: "9 3", oracle: "7 3 2 3", random: "2 2", window: "2 5", sink_window: "6 2 2 2", static: "8 2" };
   const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
   const tip = document.getElementById("tip");
 
@@ -61,6 +64,7 @@
   const roleClass = (role) => (role === "baseline" ? "baseline" : control(role) ? "control" : "condition");
 
   // ---- axes
+  const titled = (axis) => axis.label + (axis.marked ? `, ${axis.log ? "log" : "linear"} scale` : "");
   function scaleOf(axis, values, from, to) {
     let [low, high] = axis.limits || [Math.min(...values), Math.max(...values)];
     if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
@@ -173,7 +177,7 @@
     const every = panel.rows.flatMap((r) => r.marks.flatMap((m) => [m.value, ...(m.interval || [])]));
     const x = scaleOf(panel.x, every, left, right);
     root.setAttribute("height", bottom + 42);
-    xAxis(root, x, top, bottom, left, right, panel.x.label);
+    xAxis(root, x, top, bottom, left, right, titled(panel.x));
     const first = panel.rows.findIndex((r) => control(r.role));
     panel.rows.forEach((row, i) => {
       const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
@@ -215,7 +219,7 @@
     const totals = panel.rows.map((r) => r.marks.reduce((sum, m) => sum + m.value, 0));
     const x = scaleOf({ log: false, limits: [0, Math.max(...totals)] }, [], left, right);
     root.setAttribute("height", bottom + 42);
-    xAxis(root, x, top, bottom, left, right, panel.x.label);
+    xAxis(root, x, top, bottom, left, right, titled(panel.x));
     panel.rows.forEach((row, i) => {
       const group = svg(root, "g", { class: "row" }), y = top + tall * (i + 0.5);
       svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
@@ -252,8 +256,8 @@
     root.setAttribute("height", height);
     const x = scaleOf(panel.x, panel.spots.map((s) => s.x), left, right);
     const y = scaleOf(panel.y, panel.spots.map((s) => s.y), bottom, top);
-    xAxis(root, x, top, bottom, left, right, panel.x.label);
-    yAxis(root, y, left, right, top, bottom, panel.y.label);
+    xAxis(root, x, top, bottom, left, right, titled(panel.x));
+    yAxis(root, y, left, right, top, bottom, titled(panel.y));
     if (panel.envelope.length > 1) {
       const path = panel.envelope.map(([a, b], i) => (i ? `H${x(a)}V${y(b)}` : `M${x(a)},${y(b)}`)).join("");
       svg(root, "path", { d: path, fill: "none", stroke: "var(--soft)", "stroke-dasharray": "4 4", opacity: 0.7 });
@@ -313,15 +317,15 @@
     const names = [...new Set(chart.panels.flatMap((p) => p.lines.map((l) => l.label)))], i = names.indexOf(line.label);
     if (line.role === "baseline") return { stroke: "var(--baseline)", "stroke-dasharray": "", width: 2.6 };
     if (control(line.role)) return { stroke: "var(--control)", "stroke-dasharray": CONTROL_DASHES[line.role], width: 1.6 };
-    return { stroke: seriesColour(i % 5), "stroke-dasharray": DASHES[Math.floor(i / 5) % 4], width: 1.6 };
+    return { stroke: seriesColour(LINES[i % 5]), "stroke-dasharray": DASHES[Math.floor(i / 5) % 4], width: 1.6 };
   }
   function lines(chart, panel, root, width) {
     const height = Math.max(260, Math.min(340, width * 0.62)), left = 58, right = width - 14, top = 24, bottom = height - 42;
     root.setAttribute("height", height);
     const x = scaleOf(panel.x, panel.lines.flatMap((l) => l.x), left, right);
     const y = scaleOf(panel.y, panel.lines.flatMap((l) => l.y), bottom, top);
-    xAxis(root, x, top, bottom, left, right, panel.x.label);
-    yAxis(root, y, left, right, top, bottom, panel.y.label);
+    xAxis(root, x, top, bottom, left, right, titled(panel.x));
+    yAxis(root, y, left, right, top, bottom, titled(panel.y));
     for (const line of panel.lines) {
       const style = styleOf(chart, line), group = svg(root, "g", { class: "line", "data-label": line.label });
       const up = line.x.map((v, i) => `${x(v)},${y.clip(line.high[i])}`), down = line.x.map((v, i) => `${x(v)},${y.clip(line.low[i])}`).reverse();
