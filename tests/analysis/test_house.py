@@ -48,6 +48,7 @@ def test_nothing_in_the_library_imports_the_findings():
         assert not {name for name in imported(path) if name.split(".")[0] in ("paper", "findings")}, path
 
 
+@pytest.mark.slow
 def test_the_whole_analysis_imports_neither_torch_nor_the_study():
     names = [str(path.relative_to(SOURCE.parent).with_suffix("")) for path in modules(SOURCE / "analysis")]
     lines = [f"import {name.replace('/', '.').removesuffix('.__init__')}" for name in names]

@@ -16,7 +16,7 @@ from dsa.analysis.output.files import finite, record
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Few bootstrap draws."""
-    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 199)
+    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 99)
 
 
 def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
@@ -155,10 +155,10 @@ def test_a_control_that_is_confidently_wrong_counts_as_chance():
 
 
 def test_too_many_differences_for_the_seeds_are_said_to_be_so():
-    losses = {chr(ord("a") + i): 1.2 + 0.01 * i for i in range(9)}
+    losses = {chr(ord("a") + i): 1.2 + 0.01 * i for i in range(5)}
     claim = {"hypothesis": {"claim": "order_depends_on_length"}}
     done = analyse(made_up(losses, lengths=(64, 128), **claim))
-    assert "only 0 of 72 differences" in done.sentence and "So many take 12 seeds" in done.sentence
+    assert "only 0 of 20 differences" in done.sentence and "So many take 10 seeds" in done.sentence
 
 
 def test_better_than_dense_is_a_leak_until_explained():

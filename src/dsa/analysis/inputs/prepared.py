@@ -62,9 +62,17 @@ class Prepared:
 
     def column(self, label: str, seq_len: int, name: str) -> pd.Series:
         """What a condition's runs measured, by seed; runs that did not measure it are left out."""
-        rows = self.rows(label, seq_len)
-        values = rows[name] if name in rows else pd.Series(dtype=float)
-        return pd.to_numeric(values, errors="coerce").dropna().astype(float)
+        key = (label, seq_len, name)
+        if key not in self.asked:
+            rows = self.rows(label, seq_len)
+            values = rows[name] if name in rows else pd.Series(dtype=float)
+            self.asked[key] = pd.to_numeric(values, errors="coerce").dropna().astype(float)
+        return self.asked[key]
+
+    @functools.cached_property
+    def asked(self) -> dict[tuple[str, int, str], pd.Series]:
+        """Columns that were asked for, which every table and figure asks for again."""
+        return {}
 
     def quality(self, label: str, seq_len: int, scale: Scale) -> pd.Series:
         """A condition's quality by seed; dense attention with the backbone untouched is the base itself."""
@@ -74,8 +82,13 @@ class Prepared:
 
     def control(self, kind: str, context: str) -> str | None:
         """Label of a context's control."""
-        mine = self.runs[(self.runs["kind"] == kind) & (self.runs["context"] == context)]
-        return None if mine.empty else str(mine["label"].iloc[0])
+        return self.controls.get((kind, context))
+
+    @functools.cached_property
+    def controls(self) -> dict[tuple[str, str], str]:
+        """The label of each control with a finished run, by kind and context."""
+        rows = self.runs[["kind", "context", "label"]].drop_duplicates(["kind", "context"])
+        return {(kind, context): label for kind, context, label in rows.itertuples(index=False)}
 
     def dense(self, label: str, seq_len: int, scale: Scale) -> pd.Series:
         """Dense attention beside each of a condition's runs, by seed."""
