@@ -13,11 +13,11 @@ from dsa.analysis.output.terminal import number
 
 @dataclass(frozen=True)
 class Line:
-    """A condition or control. role: condition, baseline, or which control; recommended: what to use at this length."""
+    """A condition or control. role: condition, baseline, or which control; mark: what it is at this length, if it is what to use."""
 
     label: str
     role: str
-    recommended: bool
+    mark: str
     cells: tuple[Cell, ...]
 
 
@@ -40,9 +40,13 @@ def overviews(analysis: Analysis) -> list[Overview]:
     """Every length and context."""
     out = []
     for place in places(analysis):
-        use = {b.recommended for b in analysis.best if (b.seq_len, b.context) == place}
+        use = {
+            b.recommended: "recommended" if b.shown else "best measured, no more"
+            for b in analysis.best
+            if (b.seq_len, b.context) == place
+        }
         lines = [
-            Line(label, role(analysis, label), label in use, cells(analysis, place, label))
+            Line(label, role(analysis, label), use.get(label, ""), cells(analysis, place, label))
             for label in labels(analysis, place)
         ]
         out.append(Overview(title(place), tuple(lines)))
