@@ -13,7 +13,12 @@ from dsa.analysis.output.terminal import number
 
 @dataclass(frozen=True)
 class Line:
-    """A condition or control. role: condition, baseline, or which control; mark: what it is at this length, if it is what to use."""
+    """A condition or control.
+
+    Args:
+        role: condition, baseline, or which control.
+        mark: what its being the answer at this length is worth; empty if it is not the answer.
+    """
 
     label: str
     role: str
