@@ -1,4 +1,4 @@
-import math
+import re
 import time
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from dsa import compose
 from dsa.build import build_data, build_model, instantiate
 from dsa.study.applicable import memory_needed
 from dsa.study.lists import as_list
-from dsa.study.power import seeds_needed, smallest_p, visible_effect
+from dsa.study.plan import StudyPlan, outlook
 from dsa.study.spec import expand
 from dsa.training.objective import language_model_loss
 from study.studies import load, plans_of
@@ -92,11 +92,14 @@ def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     assert plan.study.exploratory
 
 
-def test_power_agrees_with_published_figures():
-    assert visible_effect(8) == pytest.approx(1.16, abs=0.01)
-    assert visible_effect(5) == pytest.approx(1.68, abs=0.01)
-    assert math.isinf(visible_effect(1))
-    assert (seeds_needed(13), seeds_needed(39), smallest_p(8)) == (10, 11, 2**-7)
+def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_can_be_shown():
+    def told(seeds: int) -> str:
+        study = SimpleNamespace(seed=range(seeds), conditions=range(14), exploratory=seeds < 10)
+        return outlook(StudyPlan(study, []))
+
+    assert re.search(r"an effect of (1\.9|2\.0)\d standard", told(10)) and "can be shown from 25 seeds on" in told(10)
+    assert "can be shown too" in told(25)
+    assert "too few to show anything" in told(2)
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def end(folder: Path) -> int:
 
 def upload(folder: Path) -> int:
     """Send the study to W&B."""
-    from dsa.analysis.files import VERDICT
+    from dsa.analysis.output.files import VERDICT
     from dsa.study.publish import publish
     from dsa.study.sync import sync
     from dsa.training.mirrors import has_key

@@ -80,7 +80,7 @@ class Drive:
         self.link_finished()
         if self.options.retry_failed:
             self.forget_failures()
-        from dsa.analysis.files import VERDICT  # late: a plan needs no statistics
+        from dsa.analysis.output.files import VERDICT  # late: a plan needs no statistics
 
         before: list[str] = []  # jobs of this sweep and of others that still have some of these runs
         handed: list[str] = []

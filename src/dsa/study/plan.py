@@ -8,12 +8,12 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed, smallest_p, visible_effect
 from dsa.build import build_data
 from dsa.config import GROUPS, digest, resolved
 from dsa.data import DataModule
 from dsa.study.applicable import check_indexer, obstacle
 from dsa.study.composer import Composer, Layer, stacked
-from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.spec import Study
 from dsa.training.plan import Plan, base_of, control_of
 
@@ -235,7 +235,7 @@ def check_seeds(study: Study) -> None:
         ValueError: unless the study says that it is exploratory.
     """
     comparisons = max(1, len(study.conditions) - 1)
-    if study.exploratory or smallest_p(len(study.seed)) * comparisons <= ALPHA:
+    if study.exploratory or enough(len(study.seed), comparisons):
         return
     least = smallest_p(len(study.seed))
     raise ValueError(
@@ -250,12 +250,21 @@ def outlook(plan: StudyPlan) -> str:
     seeds = len(plan.study.seed)
     if seeds < 2:
         return "1 seed: differences cannot be told from chance"
+    if not enough(seeds, plan.comparisons):
+        return f"{seeds} seeds, {plan.comparisons} comparisons a length: too few to show anything, exploratory"
     effect = visible_effect(seeds, plan.comparisons)
     claim = ", exploratory: no claim" if plan.study.exploratory else ""
     return (
         f"{seeds} seeds, {plan.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
-        f"of the paired difference is seen with 80 % power after correction{claim}"
+        f"of the paired difference is seen with 80 % power after correction; that nothing is lost can be shown "
+        f"{no_loss_from(seeds, plan.comparisons)}{claim}"
     )
+
+
+def no_loss_from(seeds: int, comparisons: int) -> str:
+    """Whether so many seeds can show that nothing is lost, or how many can."""
+    least = seeds_for_no_loss(comparisons)
+    return "too" if seeds >= least else f"from {least} seeds on"
 
 
 def record(plan: StudyPlan) -> dict[str, Any]:
