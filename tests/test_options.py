@@ -71,7 +71,7 @@ def take_a_step(cfg):
     """One optimiser step on both losses; the weights that should move do."""
     data = build_data(cfg)
     model = build_model(cfg, data.vocab_size)
-    optimizer = instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 1e-2}])
+    optimizer = instantiate(cfg, "optimizer")([{"params": list(model.parameters()), "lr": 1e-2}])
     batch = data.batch("sparse", 0)
     logits, indexer_loss = model.run(batch.tokens, Pass(teach=True, progress=0.5, step=1))
     (language_model_loss(logits, batch.targets) + indexer_loss).backward()

@@ -2,30 +2,29 @@
 
 from typing import Any
 
-import hydra
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from dsa.config import check_targets
 from dsa.data import DataModule
 from dsa.model import SparseTransformer
+from dsa.targets import maker, slot_class
 
 
-def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Hydra's instantiate with plain lists and dictionaries, and with the object's own error instead of Hydra's."""
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        cause = error.__cause__
-        while isinstance(cause, InstantiationException):
-            cause = cause.__cause__
-        raise (cause or error) from error
+def instantiate(cfg: DictConfig, slot: str, **arguments: Any) -> Any:
+    """The object that a configuration describes in a slot; an optimizer still wants its parameters.
+
+    Args:
+        slot: one of targets.SLOTS.
+        arguments: what the class takes besides its settings.
+
+    Raises:
+        TargetRefused: the slot, or one inside, names something that it may not.
+    """
+    return maker(cfg, slot)(**arguments)
 
 
 def build_data(cfg: DictConfig) -> DataModule:
     """The data that a configuration names, prepared."""
-    check_targets(cfg)
-    return instantiate(cfg.data)
+    return instantiate(cfg, "data")
 
 
 def build_model(cfg: DictConfig, vocab_size: int | None = None) -> SparseTransformer:
@@ -34,15 +33,15 @@ def build_model(cfg: DictConfig, vocab_size: int | None = None) -> SparseTransfo
     Args:
         vocab_size: of the data; None asks the data.
     """
-    check_targets(cfg)
     vocab = build_data(cfg).vocab_size if vocab_size is None else vocab_size
     return instantiate(
-        cfg.model,
+        cfg,
+        "model",
         vocab_size=vocab,
-        pattern=instantiate(cfg.pattern),
-        precision=instantiate(cfg.precision),
-        selector=lambda: instantiate(cfg.selector),
-        indexer=(lambda: instantiate(cfg.indexer)) if needs_indexer(cfg) else None,
+        pattern=instantiate(cfg, "pattern"),
+        precision=instantiate(cfg, "precision"),
+        selector=maker(cfg, "selector"),
+        indexer=maker(cfg, "indexer") if needs_indexer(cfg) else None,
         backend=cfg.ops,
         seed=cfg.seed,
     )
@@ -51,5 +50,5 @@ def build_model(cfg: DictConfig, vocab_size: int | None = None) -> SparseTransfo
 def needs_indexer(cfg: DictConfig) -> bool:
     """Whether some stage ranks keys by an indexer: not in dense training, and not under a control."""
     sparse = cfg.recipe.warmup.steps > 0 or cfg.recipe.sparse.steps > 0
-    selector: Any = hydra.utils.get_class(cfg.selector._target_)
+    selector: Any = slot_class(cfg, "selector")
     return sparse and selector.uses_indexer

@@ -32,3 +32,10 @@ def share(value: float, name: str) -> float:
     if not isinstance(value, int | float) or not 0 < value <= 1:
         raise ValueError(f"{name} = {value}: give a share above 0 and at most 1.")
     return float(value)
+
+
+def folder_name(value: str, name: str) -> str:
+    """The name of a folder, which thereby lies in the one where it belongs and nowhere else."""
+    if str(value) in ("", ".", "..") or set(str(value)) & set("/\\\0"):
+        raise ValueError(f"{name} = {value}: it names one folder; give it without / and \\, and not as . or ...")
+    return str(value)

@@ -1,19 +1,17 @@
-"""Configurations: composed from conf/, checked against the allow-list, named, and hashed by what they mean."""
+"""Configurations: composed from conf/, named, and hashed by what they mean."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 GROUPS = ("indexer", "pattern", "selector", "precision")
-ALLOWED_TARGETS = ("dsa", "torch.optim", "torch.nn", "pytorch_lightning")
 
 
 def config_dir() -> Path:
@@ -59,37 +57,6 @@ def choice(cfg: DictConfig, group: str) -> str:
     """Name of the option in a group; with `~` behind it if a value inside was overridden."""
     name = cfg.choices.get(group, "custom")
     return f"{name}~" if group in cfg.overridden else name
-
-
-def targets(node: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every `_target_` below a node, with the key it stands at."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        where = f"{path}.{key}" if path else str(key)
-        if key == "_target_":
-            yield where, str(value)
-        else:
-            yield from targets(value, where)
-
-
-def check_targets(cfg: DictConfig) -> None:
-    """Refuse configurations that name classes outside the allowed packages: a config must not run foreign code.
-
-    Raises:
-        ValueError: a `_target_` lies outside, or is reached through an allowed package but defined elsewhere.
-    """
-    allowed = (*ALLOWED_TARGETS, *cfg.get("allow_targets", []))
-
-    def inside(name: str) -> bool:
-        return any(name == package or name.startswith(f"{package}.") for package in allowed)
-
-    for where, target in targets(resolved(cfg)):  # resolved, or an interpolation could smuggle one in
-        home = f"{getattr(get_object(target), '__module__', '')}." if inside(target) else ""
-        if not inside(target) or not inside(home.rstrip(".")):
-            raise ValueError(
-                f"{where} = {target}: configs may only name classes of {', '.join(allowed)}. "
-                f"To admit a package of your own, add allow_targets=[{target.split('.')[0]}]."
-            )
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     from dsa.ops import Rotation
     from dsa.ops.scores import score
 
-    indexer = instantiate(compose(["model=seed", "indexer=h2d32"]).indexer)
+    indexer = instantiate(compose(["model=seed", "indexer=h2d32"]), "indexer")
     x = torch.randn(1, 64, 256)
     features = indexer(x, Rotation(64, 1e4))
     projections = counted(lambda: indexer(x, Rotation(64, 1e4)))

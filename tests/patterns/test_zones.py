@@ -16,7 +16,7 @@ def keys_of(zone, t):
 
 
 def pattern_of(*overrides):
-    return instantiate(compose(list(overrides)).pattern)
+    return instantiate(compose(list(overrides)), "pattern")
 
 
 @pytest.mark.parametrize("name", options("pattern"))

@@ -12,7 +12,7 @@ from dsa.precision.float8 import hadamard
 
 
 def format_of(*overrides):
-    return instantiate(compose(list(overrides)).precision)
+    return instantiate(compose(list(overrides)), "precision")
 
 
 def features(dim=16):

@@ -14,7 +14,7 @@ CAUSAL = (Zone(first=None),)
 
 
 def selector_of(*overrides):
-    return instantiate(compose(["seq_len=128", *overrides]).selector)
+    return instantiate(compose(["seq_len=128", *overrides]), "selector")
 
 
 def context(own=16, **values):

@@ -130,7 +130,7 @@ def test_models_that_a_machine_has_no_memory_for_are_not_applicable(outputs, mon
 def test_the_memory_that_training_needs_is_foreseen_within_a_factor_of_two():
     cfg = compose([*FAST[2:4], "model.d_model=128", "seq_len=256", "indexer=h2d32", "dtype=fp32", "ops=blocked"])
     model = build_model(cfg, 256)
-    optimizer = instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 1e-3}])
+    optimizer = instantiate(cfg, "optimizer")([{"params": list(model.parameters()), "lr": 1e-3}])
     tokens = torch.zeros(cfg.data.batch_size, cfg.seq_len, dtype=torch.long)
 
     def step():

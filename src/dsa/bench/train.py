@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from torch.optim import Optimizer
 
 from dsa import build_model, compose
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
+from dsa.build import instantiate
 from dsa.model import Pass, SparseTransformer
 from dsa.training.measure import quiet_profile
 
@@ -27,7 +27,7 @@ def measure(
     for length in lengths:
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         cfg = compose([*choices, "selector=topk", f"selector.k={k}"])
-        net, make_optimizer = build_model(cfg).train(), instantiate(cfg.optimizer)
+        net, make_optimizer = build_model(cfg).train(), instantiate(cfg, "optimizer")
         works = {name: step(net, make_optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}

@@ -9,12 +9,13 @@ from pathlib import Path
 from dsa.data.hashing import digest, digest_bytes
 from dsa.data.rows import read_rows
 from dsa.data.split import Texts, split
+from dsa.data.text import Corpus
 
 TABLES = {".jsonl": "json", ".ndjson": "json", ".parquet": "parquet"}  # suffix -> builder in `datasets`
 SNIFFED = 8192  # bytes looked at to tell text from binary, as git does
 
 
-class TextFiles:
+class TextFiles(Corpus):
     """Text under `path`. In a folder hidden files and binary ones (a zero byte in the first 8 KiB) are left out.
 
     A plain file is one document, split by the hash of its name relative to the folder; each row of a .jsonl or

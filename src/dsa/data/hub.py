@@ -11,13 +11,14 @@ from dsa.data.files import file_hashes
 from dsa.data.hashing import digest
 from dsa.data.rows import read_rows
 from dsa.data.split import SHARE, Texts, split
+from dsa.data.text import Corpus
 
 OFFLINE_FLAGS = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 PATIENCE = 3.0  # seconds to wait for the hub's first sign of life
 LOCAL = "Local text needs no network: data=stdlib, or data=text data.path=<file, folder or glob>."
 
 
-class HubCorpus:
+class HubCorpus(Corpus):
     """A dataset of the Hugging Face hub, or a local folder that `datasets` can load.
 
     Rows are split by the hash of their text, unless the dataset brings a validation split of its own. Once its

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dsa.data.hashing import digest_bytes
 from dsa.data.split import Texts, split
+from dsa.data.text import Corpus
 
 # Installed packages, tests, tables of character codes, and what differs from one build to the next.
 SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "encodings"}
@@ -14,7 +15,7 @@ BUILT = ("_sysconfigdata", "config-")
 SUFFIXES = {".py", ".txt", ".rst", ".md"}
 
 
-class StdlibCorpus:
+class StdlibCorpus(Corpus):
     """Source and documentation text of the running interpreter's standard library, a document per file.
 
     About 11 MB on CPython 3.11 (pydoc_data/topics.py alone is 0.75 MB of documentation). Files are taken in the

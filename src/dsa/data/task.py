@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from dsa.data.batch import IGNORE, Batch
+from dsa.data.batch import IGNORE, Batch, Source
 from dsa.data.hashing import digest, generator
 
 Rows = Int[np.ndarray, "rows number"]
 
 
-class Task(ABC):
+class Task(Source, ABC):
     """A source that draws its rows; its evaluation rows are drawn from a generator of their own.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from dsa.data.batch import Batch
+from dsa.data.batch import Batch, Source
 from dsa.data.cache import Tokens, cached, content_hash, default_folder
 from dsa.data.hashing import digest
 from dsa.data.recall_slice import RecallSlice
@@ -45,7 +45,7 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Sequence[int]) -> str: ...
 
 
-class TextSource:
+class TextSource(Source):
     """Rows of a corpus's tokens, each document followed by the tokeniser's end token.
 
     Training rows begin anywhere in the training part and may span documents. Evaluation rows are evenly spaced

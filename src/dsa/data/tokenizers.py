@@ -7,11 +7,12 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from dsa.checks import at_least
+from dsa.data.text import Tokenizer
 
 END = "\0"
 
 
-class ByteTokenizer:
+class ByteTokenizer(Tokenizer):
     """UTF-8 bytes: 256 tokens, nothing to train."""
 
     description = "bytes"
@@ -41,7 +42,7 @@ class ByteTokenizer:
         return bytes(tokens).decode(errors="replace")
 
 
-class BPETokenizer:
+class BPETokenizer(Tokenizer):
     """Byte-level byte-pair encoding (GPT-2's), trained on the training part alone; any text round-trips.
 
     Args:

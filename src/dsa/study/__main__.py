@@ -11,8 +11,10 @@ from rich.table import Table
 
 from dsa.study.claim import CLAIM, read
 from dsa.study.queue import QUEUED
-from dsa.study.store import planned, state
+from dsa.study.store import packages_named, planned, state
+from dsa.targets import HOW, TargetRefused
 
+LOOK_AT_CODE = ("status", "time", "conclude")
 SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
 
 
@@ -27,30 +29,42 @@ def main(arguments: list[str] | None = None) -> int:
         ("sync", "upload the study to W&B, each run rebuilt from its files"),
         ("browse", "open the study's report, or its runs with `wandb leet`"),
     ):
-        commands.add_parser(name, help=text).add_argument("folder", type=Path, help="outputs/<study>")
+        command = commands.add_parser(name, help=text)
+        command.add_argument("folder", type=Path, help="outputs/<study>")
+        if name in LOOK_AT_CODE:
+            what = "of your own, whose classes the runs may name; the folder cannot admit it"
+            command.add_argument("--allow-target", action="append", default=[], metavar="PACKAGE", help=what)
     given = parser.parse_args(arguments)
     try:
         planned(given.folder)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    commanded = {"status": status, "time": again, "conclude": end, "sync": upload, "browse": browse}
-    return commanded[given.command](given.folder)
+    if given.command not in LOOK_AT_CODE:
+        return {"sync": upload, "browse": browse}[given.command](given.folder)
+    try:
+        return {"status": status, "time": again, "conclude": end}[given.command](given.folder, given.allow_target)
+    except TargetRefused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
-def status(folder: Path) -> int:
-    """Runs of each condition by state; where those under way are."""
+def status(folder: Path, allow_targets: list[str]) -> int:
+    """Runs of each condition by state; where those under way are, and which packages were not looked at."""
     rows: dict[str, Counter[str]] = {}
     active: list[str] = []
     seen: set[tuple[str, str]] = set()
+    foreign: set[str] = set()
     for run in planned(folder)["runs"]:
         counts = rows.setdefault("dense base" if run["role"] == "base" else run["label"], Counter())
         if run["run_id"] is None:
             counts["not applicable"] += 1
             continue
         place = folder.parent / run["study"] / run["run_id"]
-        now = state(place)
+        now = state(place, allow_targets=allow_targets)
         counts[now] += 1
+        if now == "stale":
+            foreign |= set(packages_named(place)) - set(allow_targets)
         if (run["study"], run["run_id"]) not in seen and now in ("running", "queued"):
             claim, note = read(place / CLAIM), read(place / QUEUED)
             who = f"{claim['host']} process {claim['pid']}" if claim else f"{note['cluster']} job {note['job_id']}"
@@ -64,6 +78,10 @@ def status(folder: Path) -> int:
     console.print(table)
     for line in active:
         console.print(line)
+    for package in sorted(foreign):
+        console.print(
+            f"stale may be wrong: runs use {package}, which was not looked at. {HOW.format(package)}", markup=False
+        )
     return 0
 
 
@@ -72,11 +90,11 @@ def wide_console() -> Console:
     return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
-def again(folder: Path) -> int:
+def again(folder: Path, allow_targets: list[str]) -> int:
     """Time the conditions anew."""
     from dsa.study.timing import FILE, time_study
 
-    time_study(folder, again=True)
+    time_study(folder, again=True, allow_targets=allow_targets)
     for length, timed in read(folder / FILE).items():
         table = Table("condition", "step, ms", "forward, ms", title=f"length {length}", title_justify="left")
         for label, times in timed["times"].items():
@@ -87,11 +105,11 @@ def again(folder: Path) -> int:
     return 0
 
 
-def end(folder: Path) -> int:
+def end(folder: Path, allow_targets: list[str]) -> int:
     """What a sweep does when its runs are over."""
     from dsa.study.conclude import conclude
 
-    return 0 if conclude(folder, timing=True) else 1
+    return 0 if conclude(folder, timing=True, allow_targets=allow_targets) else 1
 
 
 def upload(folder: Path) -> int:

@@ -7,8 +7,9 @@ import torch
 from omegaconf import DictConfig
 
 from dsa.build import instantiate, needs_indexer
-from dsa.config import check_targets, choice
+from dsa.config import choice
 from dsa.selectors import Dense, Selector, SelectorContext
+from dsa.targets import check_targets
 
 
 def obstacle(cfg: DictConfig) -> str | None:
@@ -30,7 +31,7 @@ def check_indexer(cfg: DictConfig, label: str) -> None:
         return
     check_targets(cfg)
     try:
-        instantiate(cfg.indexer)
+        instantiate(cfg, "indexer")
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"condition {label}, indexer={choice(cfg, 'indexer')}: {first}") from error
@@ -38,7 +39,7 @@ def check_indexer(cfg: DictConfig, label: str) -> None:
 
 def too_wide(cfg: DictConfig) -> str | None:
     """The reason if every query keeps all its keys, or the pattern forces all that a query may keep."""
-    pattern, selector = instantiate(cfg.pattern), instantiate(cfg.selector)
+    pattern, selector = instantiate(cfg, "pattern"), instantiate(cfg, "selector")
     if isinstance(selector, Dense):
         return None
     last = torch.tensor([[cfg.seq_len - 1]])

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -16,17 +17,18 @@ from dsa.study.timing import time_study
 LOG = "analysis.log"
 
 
-def conclude(folder: Path, timing: bool, stale: str = "rerun") -> bool:
+def conclude(folder: Path, timing: bool, stale: str = "rerun", allow_targets: Sequence[str] = ()) -> bool:
     """Time and analyse whatever has finished; False if that failed, which says nothing about the runs.
 
     Args:
         timing: whether to time the conditions before.
         stale: keep counts results made by other code of this package as done.
+        allow_targets: packages of the user's own whose classes the runs' configurations may name.
     """
     try:
-        gather(folder, stale)
+        gather(folder, stale, allow_targets)
         if timing:
-            time_study(folder)
+            time_study(folder, allow_targets=allow_targets)
         analysis = analyse_folder(folder)
         show_verdict(analysis, write(analysis, folder))
         publish(folder)

@@ -39,6 +39,7 @@ class Drive:
         for run in self.runs:
             self.first.setdefault(run.config_hash, run)
         self.stale = self.runs[0].template.stale
+        self.allow_targets = sorted({package for run in self.runs for package in run.template.allow_targets})
         self.unwritten: dict[str, str] = {}  # hash -> reason, where the run folder could not take it
         self.launcher_error: str | None = None
         self.linked = 0
@@ -50,7 +51,7 @@ class Drive:
         return sorted(self.first.values(), key=lambda run: IN_ORDER.index(run.kind))
 
     def state(self, run: PlannedRun) -> str:
-        return state(run.folder, self.stale)
+        return state(run.folder, self.stale, self.allow_targets)
 
     def __call__(self) -> Outcome:
         """Train what is left, then say what became of everything.
@@ -68,7 +69,7 @@ class Drive:
             for kind in IN_ORDER:
                 self.carry_through([run for run in left if run.kind == kind])
         for plan in self.plans:
-            gather(self.outputs / plan.study.name, self.stale)
+            gather(self.outputs / plan.study.name, self.stale, self.allow_targets)
         return self.outcome()
 
     def submit(self, queue: SubmititQueue) -> list[str]:
@@ -92,7 +93,8 @@ class Drive:
             before += [read(run.folder / QUEUED)["job_id"] for run in runs if self.state(run) == "queued"]
         folders = [self.outputs / plan.study.name for plan in self.plans]
         if handed or not all(queued(folder) or (folder / VERDICT).exists() for folder in folders):
-            handed.append(queue.submit_conclusion(folders, self.options.timing, self.stale, before))
+            ending = queue.submit_conclusion(folders, self.options.timing, self.stale, self.allow_targets, before)
+            handed.append(ending)
         return handed
 
     def forget_failures(self) -> None:
@@ -113,7 +115,7 @@ class Drive:
 
     def link_finished(self) -> None:
         """Take runs over that any other study has finished."""
-        known = Finished(self.outputs)
+        known = Finished(self.outputs, self.allow_targets)
         for run in self.unique:
             if run.kind == "run" and self.state(run) not in ("done", "running"):
                 source = known.elsewhere(run.config_hash, run.folder, self.stale)

@@ -62,12 +62,12 @@ def work(path: Path) -> str | None:
     """
     job: Any = OmegaConf.load(path)
     cfg, stop = job.config, None if job.stop is None else Path(job.stop)
-    if (stop is not None and stop.exists()) or (job.shared and with_others(path.parent, job.kind, cfg.stale)):
+    if (stop is not None and stop.exists()) or (job.shared and with_others(path.parent, job.kind, cfg)):
         return None
     if not first_process():  # of a run on several devices: the first one holds the claim and writes
         return attempt(cfg, job.kind, job.timeout_minutes)
     with claimed(path.parent) as mine:
-        if not mine or state_before(path.parent, cfg.stale) == "done":
+        if not mine or state_before(path.parent, cfg) == "done":
             return None
         with terminal_to(path.parent / LOG):
             reason = crashing(cfg, path.parent) or attempt(cfg, job.kind, job.timeout_minutes)
@@ -76,12 +76,13 @@ def work(path: Path) -> str | None:
     return reason
 
 
-def with_others(folder: Path, kind: str, stale: str) -> bool:
+def with_others(folder: Path, kind: str, cfg: DictConfig) -> bool:
     """Whether another study trains this very run now, or has finished it since the runs were handed out."""
     if trained_elsewhere(folder):
         return True
     config_hash = folder.name.rsplit("-", 1)[-1]
-    return kind == "run" and Finished(folder.parent.parent).elsewhere(config_hash, folder, stale) is not None
+    known = Finished(folder.parent.parent, cfg.allow_targets)
+    return kind == "run" and known.elsewhere(config_hash, folder, cfg.stale) is not None
 
 
 def crashing(cfg: DictConfig, folder: Path) -> str | None:
@@ -94,10 +95,10 @@ def crashing(cfg: DictConfig, folder: Path) -> str | None:
     return reason
 
 
-def state_before(folder: Path, stale: str) -> str:
+def state_before(folder: Path, cfg: DictConfig) -> str:
     """The run's state apart from our own claim."""
     result = sound(folder)
-    return "done" if result is not None and state(folder, stale) in ("done",) else "open"
+    return "done" if result is not None and state(folder, cfg.stale, cfg.allow_targets) in ("done",) else "open"
 
 
 def attempt(cfg: DictConfig, kind: str, timeout_minutes: float | None) -> str | None:

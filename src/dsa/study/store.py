@@ -1,12 +1,14 @@
 """What is known about runs, read from their folders: there is no other state."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
+from dsa.checks import folder_name
 from dsa.config import config_dir
 from dsa.study.claim import given_up, read, working
 from dsa.study.queue import queued
@@ -19,19 +21,20 @@ OF_A_RUN = {"label", "role", "kind", "context", "seq_len", "seed", "run_id", "co
 State = Literal["done", "failed", "running", "queued", "stale", "interrupted", "missing"]
 
 
-def state(folder: Path, stale: str = "rerun") -> State:
+def state(folder: Path, stale: str = "rerun", allow_targets: Sequence[str] = ()) -> State:
     """How far a run is.
 
     stale: its result was made by other code of this package. interrupted: it began and nobody works on it now.
 
     Args:
         stale: keep counts such a result as done.
+        allow_targets: the user's own packages; a run whose configuration names others is stale.
     """
     result = sound(folder)
     if working(folder):
         return "running"
     if result is not None and result.status == "finished":
-        return "done" if stale == "keep" or same_code(folder, result) else "stale"
+        return "done" if stale == "keep" or same_code(folder, result, allow_targets) else "stale"
     if queued(folder):
         return "queued"
     if result is not None:
@@ -40,14 +43,22 @@ def state(folder: Path, stale: str = "rerun") -> State:
     return "interrupted" if begun else "missing"
 
 
-def same_code(folder: Path, result: RunResult) -> bool:
-    """Whether this very code made a result; the user's own packages count where the run names them."""
+def same_code(folder: Path, result: RunResult, allow_targets: Sequence[str]) -> bool:
+    """Whether this very code made a result; the user's own packages count where the run names them.
+
+    Packages are looked at, which may import them, only if the user names them too: no folder vouches for itself.
+    """
     made_by = result.provenance.get("code")
     if made_by == code_fingerprint(()):
         return True
+    packages = packages_named(folder)
+    return bool(packages) and set(packages) <= set(allow_targets) and made_by == code_fingerprint(packages)
+
+
+def packages_named(folder: Path) -> tuple[str, ...]:
+    """The user's own packages that a run's configuration names."""
     config = folder / "config.yaml"
-    packages = OmegaConf.select(OmegaConf.load(config), "allow_targets", default=[]) if config.exists() else []
-    return bool(packages) and made_by == code_fingerprint(tuple(packages))
+    return tuple(OmegaConf.select(OmegaConf.load(config), "allow_targets", default=())) if config.exists() else ()
 
 
 def sound(folder: Path) -> RunResult | None:
@@ -65,9 +76,14 @@ def trained_elsewhere(folder: Path) -> bool:
 
 
 class Finished:
-    """Finished runs below an output folder, by the hash of their configuration."""
+    """Finished runs below an output folder, by the hash of their configuration.
 
-    def __init__(self, outputs: Path) -> None:
+    Args:
+        allow_targets: the user's own packages.
+    """
+
+    def __init__(self, outputs: Path, allow_targets: Sequence[str]) -> None:
+        self.allow_targets = allow_targets
         self.folders: dict[str, list[Path]] = {}
         for folder in sorted(outputs.glob("*/*-*")):
             self.folders.setdefault(folder.name.rsplit("-", 1)[-1], []).append(folder)
@@ -75,7 +91,7 @@ class Finished:
     def elsewhere(self, config_hash: str, here: Path, stale: str) -> Path | None:
         """Another folder that holds this very run, finished."""
         for folder in self.folders.get(config_hash, []):
-            if folder.resolve() == here.resolve() or state(folder, stale) != "done":
+            if folder.resolve() == here.resolve() or state(folder, stale, self.allow_targets) != "done":
                 continue
             result = sound(folder)
             if result and result.config_hash == config_hash and not result.reused_from:
@@ -87,7 +103,8 @@ def planned(folder: Path) -> dict[str, Any]:
     """The plan in a study's folder.
 
     Raises:
-        ValueError: there is none, or other code wrote it, without something that is needed now.
+        ValueError: there is none, other code wrote it, without something that is needed now, or it names folders
+            outside the output folder.
     """
     plan = read(folder / STUDY)
     if not plan:
@@ -100,17 +117,21 @@ def planned(folder: Path) -> dict[str, Any]:
             f"{folder / STUDY}: older code planned it, its runs lack {', '.join(lacking)}. Plan it again: {again}, "
             "with the lists that you gave before; stale=keep accepts the results that are there."
         )
+    for run in plan["runs"]:
+        for name in ("study", "run_id"):
+            if run[name] is not None:
+                folder_name(run[name], f"{folder / STUDY}: {name}")
     return plan
 
 
-def gather(folder: Path, stale: str) -> None:
+def gather(folder: Path, stale: str, allow_targets: Sequence[str] = ()) -> None:
     """Link what a study shares into its folder: runs that another study trained, and dense controls."""
-    known = Finished(folder.parent)
+    known = Finished(folder.parent, allow_targets)
     for run in planned(folder)["runs"]:
         if run["run_id"] is None or run["role"] == "base":
             continue
         target = folder / run["run_id"]
-        if state(target, stale) in ("done", "running"):
+        if state(target, stale, allow_targets) in ("done", "running"):
             continue
         source = known.elsewhere(run["config_hash"], target, stale)
         if source is not None:

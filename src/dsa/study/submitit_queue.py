@@ -60,10 +60,12 @@ class SubmititQueue:
             handed += jobs
         return handed
 
-    def submit_conclusion(self, folders: list[Path], timing: bool, stale: str, after: list[str]) -> str:
+    def submit_conclusion(
+        self, folders: list[Path], timing: bool, stale: str, allow_targets: list[str], after: list[str]
+    ) -> str:
         """Hand over the end of studies, to begin when their runs have ended; the job's id."""
         paths = [str(folder.resolve()) for folder in folders]
-        job = self.executor(after, **ONE_PROCESS).submit(ConcludeTask(), paths, timing, stale)
+        job = self.executor(after, **ONE_PROCESS).submit(ConcludeTask(), paths, timing, stale, allow_targets)
         for folder in folders:
             self.note(job, folder)
         return str(job.job_id)

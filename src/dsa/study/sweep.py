@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dsa.checks import folder_name
 from dsa.study.composer import Composer, Load
 from dsa.study.drive import Dispatch, Drive
 from dsa.study.lists import values_of
@@ -61,7 +62,7 @@ def sweep(
     from dsa.study.conclude import conclude  # late: a plan needs no statistics
 
     timing = options.timing and outcome.status == 0
-    concluded = [conclude(folder, timing, drive.stale) for folder in folders]
+    concluded = [conclude(folder, timing, drive.stale, drive.allow_targets) for folder in folders]
     show_time(drive.unique)
     return outcome.status if all(concluded) else 1
 
@@ -86,6 +87,7 @@ def studies(
     name = cfg.name or (chosen or "").split("/")[-1]
     if not name:
         raise ValueError("study: give study=quick (the yamls are in conf/study), or name=NAME and lists of options.")
+    folder_name(name, "name")
     if options.exploratory is not None:
         plan["exploratory"] = options.exploratory
     if "union" not in plan:

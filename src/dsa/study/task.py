@@ -29,7 +29,7 @@ class TrainTask(Task):
 class ConcludeTask(Task):
     """End studies whose runs have all been tried."""
 
-    def __call__(self, folders: list[str], timing: bool, stale: str) -> bool:
+    def __call__(self, folders: list[str], timing: bool, stale: str, allow_targets: list[str]) -> bool:
         from dsa.study.conclude import conclude
 
-        return all([conclude(Path(folder), timing, stale) for folder in folders])
+        return all([conclude(Path(folder), timing, stale, allow_targets) for folder in folders])

@@ -34,7 +34,7 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
             unique.setdefault(run.config_hash, run)
         for reason, count in not_applicable(plan).items():
             out.print(f"  [yellow]not applicable[/] {reason}" + (f" ({count} runs)" if count > 1 else ""))
-    states = {key: state(run.folder, run.template.stale) for key, run in unique.items()}
+    states = {key: state(run.folder, run.template.stale, run.template.allow_targets) for key, run in unique.items()}
     counts = Counter(states.values())
     kinds = Counter(run.kind for run in unique.values())
     left = [run for key, run in unique.items() if states[key] != "done"]

@@ -5,6 +5,7 @@ weights of finished runs are loaded, and a step at learning rate 0 leaves them a
 """
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ FILE, SCHEMA, ROUNDS = "timing.json", 2, 5
 CONTENDED = 0.1  # share of the cores that others may use before times count as contended
 
 
-def time_study(folder: Path, again: bool = False) -> None:
+def time_study(folder: Path, again: bool = False, allow_targets: Sequence[str] = ()) -> None:
     """Write timing.json: by length and condition the medians over turns of a training step and a forward pass [ms].
 
     Conditions of a length take turns, so that a machine that slows down slows them all; dense attention takes part. A
@@ -34,6 +35,10 @@ def time_study(folder: Path, again: bool = False) -> None:
 
     Args:
         again: time even so.
+        allow_targets: packages of the user's own whose classes the runs' configurations may name.
+
+    Raises:
+        TargetRefused: a run's configuration names a class of another package.
     """
     plan, known = planned(folder), read(folder / FILE)
     out: dict[str, Any] = {}
@@ -42,7 +47,9 @@ def time_study(folder: Path, again: bool = False) -> None:
         ids = sorted(place.name for place in ready.values())
         before = known.get(str(length), {})
         good = before.get("schema") == SCHEMA and before["runs"] == ids and not before["contended"]
-        out[str(length)] = before if good and not again else {"schema": SCHEMA, "runs": ids} | in_turns(ready)
+        out[str(length)] = (
+            before if good and not again else {"schema": SCHEMA, "runs": ids} | in_turns(ready, allow_targets)
+        )
     write(folder / FILE, out)
 
 
@@ -64,9 +71,9 @@ def finished_runs(folder: Path, plan: dict[str, Any], seq_len: int) -> dict[str,
     return out | {label: place for label, place in bases.items() if label not in out and "dense" in plan["controls"]}
 
 
-def in_turns(folders: dict[str, Path]) -> dict[str, Any]:
+def in_turns(folders: dict[str, Path], allow_targets: Sequence[str]) -> dict[str, Any]:
     """Times by label, how many turns each had, where, and whether other processes were busy meanwhile."""
-    timed = {label: Timed(folder) for label, folder in folders.items()}
+    timed = {label: Timed(folder, allow_targets) for label, folder in folders.items()}
     turns: dict[str, list[dict[str, float]]] = {label: [] for label in timed}
     company = Contention()
     for _ in range(ROUNDS):
@@ -90,10 +97,11 @@ def in_turns(folders: dict[str, Path]) -> dict[str, Any]:
 class Timed:
     """A finished run's model with what its training step needs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, allow_targets: Sequence[str] = ()) -> None:
         cfg: Any = OmegaConf.load(folder / "config.yaml")
+        cfg.allow_targets = list(allow_targets)
         data = build_data(cfg)
-        self.cfg, self.model = cfg, load_run(folder, cfg.allow_targets)
+        self.cfg, self.model = cfg, load_run(folder, allow_targets)
         self.batch, self.row = data.batch("sparse", 0), next(iter(data.eval_loader())).tokens[:1]
         result = sound(folder)
         self.sparse = result is not None and result.condition["selector"] != "dense"
@@ -114,7 +122,7 @@ class Timed:
         model, tokens, targets = self.model, self.batch.tokens.to(self.device), self.batch.targets.to(self.device)
         groups = [model.backbone_parameters(), model.indexer_parameters() if self.teach else []]
         groups = [group for group in groups if group]
-        optimizer = instantiate(self.cfg.optimizer)([{"params": group, "lr": 0.0} for group in groups])
+        optimizer = instantiate(self.cfg, "optimizer")([{"params": group, "lr": 0.0} for group in groups])
         how = Pass(sparse=self.sparse, teach=self.teach, progress=1.0, step=1)
 
         def step() -> None:

@@ -110,7 +110,7 @@ def compare(
 def is_dense(plan: Plan) -> bool:
     """Whether the run attends to everything, by its configuration."""
     return not sparse_run(plan.cfg) or (
-        isinstance(instantiate(plan.cfg.selector), Dense) and plan.cfg.pattern._target_.endswith(".Causal")
+        isinstance(instantiate(plan.cfg, "selector"), Dense) and plan.cfg.pattern._target_.endswith(".Causal")
     )
 
 
@@ -148,7 +148,7 @@ def cost(plan: Plan, data: DataModule, model: SparseTransformer, log: RunLog, re
         sparse
         and not is_dense(plan)
         and computes_selected_only(plan.cfg.ops, torch.empty(0, device=device))
-        and not instantiate(plan.cfg.precision).simulated
+        and not instantiate(plan.cfg, "precision").simulated
         and needs_indexer(plan.cfg)
         and (result.density or 1.0) < 1.0
     )
@@ -197,14 +197,14 @@ def warnings_of(plan: Plan, result: RunResult) -> list[str]:
         )
     if not sparse_run(cfg):
         return out
-    everything = isinstance(instantiate(cfg.selector), Dense)
+    everything = isinstance(instantiate(cfg, "selector"), Dense)
     if result.density is not None and result.density >= 1.0 and not everything:
         out.append(
             f"window or budget reaches seq_len = {cfg.seq_len}: every query keeps every key, this attention is dense."
         )
-    selector = instantiate(cfg.selector)
+    selector = instantiate(cfg, "selector")
     if isinstance(selector, Adaptive) and result.mean_k is not None:
-        target = selector.target(instantiate(cfg.pattern).own_budget(torch.arange(cfg.seq_len)))
+        target = selector.target(instantiate(cfg, "pattern").own_budget(torch.arange(cfg.seq_len)))
         if target is not None and abs(result.mean_k / target - 1) > 0.05:
             out.append(
                 f"selector {choice(cfg, 'selector')} keeps {result.mean_k:.1f} keys a query, "
@@ -213,8 +213,8 @@ def warnings_of(plan: Plan, result: RunResult) -> list[str]:
             )
     if result.dense_val_loss is None and cfg.recipe.sparse.steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
-    uses = instantiate(cfg.selector).uses_indexer
-    if uses and instantiate(cfg.precision).simulated:
+    uses = instantiate(cfg, "selector").uses_indexer
+    if uses and instantiate(cfg, "precision").simulated:
         out.append(
             f"precision {choice(cfg, 'precision')}: its rounding is simulated in float32 arithmetic; "
             "quality counts, speed does not."

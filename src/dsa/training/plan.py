@@ -9,6 +9,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 
 from dsa.build import needs_indexer
+from dsa.checks import folder_name
 from dsa.config import GROUPS, choice, digest, resolved
 from dsa.data import DataModule
 from dsa.training.provenance import code_fingerprint
@@ -124,6 +125,9 @@ class Plan:
 
     Args:
         data: None if it could not be read.
+
+    Raises:
+        ValueError: a setting is impossible; name and study are names of folders in output_dir.
     """
 
     def __init__(self, cfg: DictConfig, data: DataModule | None) -> None:
@@ -131,6 +135,8 @@ class Plan:
         self.dtype = compute_dtype(cfg)
         self.stages = stages_of(cfg)
         self.config_hash = digest(scientific(cfg, data, self.dtype))
+        for name in ("name", "study"):
+            folder_name(cfg[name], name)
         self.study = str(cfg.study) if sparse_run(cfg) else SHARED
         study = Path(cfg.output_dir) / self.study
         self.run_id = run_id(cfg, self.config_hash)

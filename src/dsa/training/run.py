@@ -13,10 +13,11 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from dsa.build import build_data, build_model, instantiate
-from dsa.checks import at_least, positive
-from dsa.config import GROUPS, check_targets, choice, digest
+from dsa.checks import at_least, folder_name, positive
+from dsa.config import GROUPS, choice, digest
 from dsa.data import DataModule
 from dsa.model import Pass, SparseTransformer
+from dsa.targets import check_targets
 from dsa.training.assemble import assemble, blank
 from dsa.training.console import show_config, show_result, show_start
 from dsa.training.dashboard import final_values, flat_config, identity
@@ -80,7 +81,7 @@ def run(plan: Plan, kind: str) -> tuple[RunResult, list[str]]:
         base = run(Plan(base_cfg, plan.data), "base")[0] if base_cfg is not None else None
         control = dense_control(plan, Plan(control_cfg, plan.data)) if control_cfg is not None else None
         resumed = begin(plan)
-        mirror: Mirror = instantiate(plan.cfg.logger) if first_process() else NoMirror()
+        mirror: Mirror = instantiate(plan.cfg, "logger") if first_process() else NoMirror()
         mirror.start(plan.folder, identity(plan, kind, resumed), flat_config(plan, base))
         try:
             result = execute(plan, plan.data, mirror, base, control)
@@ -104,9 +105,9 @@ def rehearse(plan: Plan, data: DataModule) -> None:
         positive(cfg.callbacks[name], f"callbacks.{name}")
     at_least(cfg.callbacks.maps_every, 0, "callbacks.maps_every")
     positive(cfg.trainer.accumulate, "trainer.accumulate")
-    instantiate(cfg.objective), instantiate(cfg.logger)
+    instantiate(cfg, "objective"), instantiate(cfg, "logger")
     model = build_model(cfg, data.vocab_size)
-    instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 0.0}])
+    instantiate(cfg, "optimizer")([{"params": list(model.parameters()), "lr": 0.0}])
     if sparse_run(cfg):
         with torch.no_grad():
             model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))
@@ -289,7 +290,7 @@ def refused(cfg: DictConfig) -> RunResult:
             recipe=choice(cfg, "recipe"),
             seq_len=cfg.seq_len,
             seed=cfg.seed,
-            folder=str(Path(cfg.output_dir) / cfg.study / name),
+            folder=str(Path(cfg.output_dir) / folder_name(cfg.study, "study") / name),
         )
 
 

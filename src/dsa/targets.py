@@ -1,0 +1,126 @@
+"""Which classes a configuration may name, and what they are called with: nothing else of it is ever run.
+
+The node is read as plain data first, so that what is checked is what is called.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGES = ("dsa", "torch.optim")  # besides those that the user admits (allow_targets)
+SLOTS = {  # where a configuration names a class, and what that has to be a subclass of
+    "model": "dsa.model.SparseTransformer",
+    "indexer": "dsa.indexers.Indexer",
+    "pattern": "dsa.patterns.Pattern",
+    "selector": "dsa.selectors.Selector",
+    "precision": "dsa.precision.Precision",
+    "data": "dsa.data.DataModule",
+    "data.source": "dsa.data.Source",
+    "data.source.corpus": "dsa.data.Corpus",
+    "data.source.tokenizer": "dsa.data.Tokenizer",
+    "data.source.recall_slice": "dsa.data.RecallSlice",
+    "objective": "dsa.training.objective.IndexerObjective",
+    "optimizer": "torch.optim.Optimizer",
+    "logger": "dsa.training.mirrors.Mirror",
+}
+DEFERRED = "optimizer"  # made later, with the parameters: its node says `_partial_: true`
+HOW = (
+    "To admit a package of your own, give allow_targets=[{0}] to train.py, sweep.py and load_run, "
+    "--allow-target {0} to python -m dsa.study and python -m dsa.analysis selection."
+)
+
+
+class TargetRefused(ValueError):
+    """A configuration names something that it may not."""
+
+
+def maker(cfg: DictConfig, slot: str) -> Callable[..., Any]:
+    """What makes the object of a slot, once its node and those inside were checked.
+
+    Raises:
+        TargetRefused: a node names no class, one of a package that nobody admitted, or one that the slot cannot take.
+    """
+    node = cfg.get(slot)
+    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=True) if OmegaConf.is_config(node) else node
+    return checked(plain, slot, cfg.get("allow_targets", []))
+
+
+def slot_class(cfg: DictConfig, slot: str) -> type:
+    """The class that a configuration names in a slot, checked."""
+    return class_of(OmegaConf.select(cfg, f"{slot}._target_"), slot, SLOTS[slot], cfg.get("allow_targets", []))
+
+
+def check_targets(cfg: DictConfig) -> None:
+    """Refuse at the start what would be refused when its turn comes.
+
+    Raises:
+        TargetRefused: see `maker`.
+    """
+    for slot in SLOTS:
+        if "." not in slot and cfg.get(slot) is not None:
+            maker(cfg, slot)
+
+
+def checked(node: Any, slot: str, admitted: Sequence[str]) -> Callable[..., Any]:
+    """See `maker`; the node is plain data."""
+    if not isinstance(node, dict):
+        raise TargetRefused(f"{slot} = {node}: give the settings of a class, which _target_ names.")
+    settings = {str(key): value for key, value in node.items()}
+    made = class_of(settings.pop("_target_", None), slot, SLOTS[slot], admitted)
+    deferred = slot == DEFERRED and bool(settings.pop("_partial_", True))
+    inner = {}
+    for key, value in settings.items():
+        place = f"{slot}.{key}"
+        if key.startswith("_"):
+            raise TargetRefused(f"{place} = {value}: a class gets its settings by their names alone.")
+        if place in SLOTS and value is not None:
+            inner[key] = checked(value, place, admitted)
+        for where, target in targets(value, place) if place not in SLOTS else ():
+            raise TargetRefused(f"{where} = {target}: no class can be given there.")
+
+    def make(**arguments: Any) -> Any:
+        given = settings | {key: make_inner() for key, make_inner in inner.items()} | arguments
+        return functools.partial(made, **given) if deferred else made(**given)
+
+    return make
+
+
+def class_of(target: Any, slot: str, base: str, admitted: Sequence[str]) -> type:
+    """The class of that name: of an admitted package, by its name and by its home, and a subclass of `base`.
+
+    Raises:
+        TargetRefused: it is not; nothing outside the admitted packages was imported.
+    """
+    name, packages = str(target), (*PACKAGES, *admitted)
+    foreign = TargetRefused(
+        f"{slot}._target_ = {name}: configs may only name classes of {', '.join(packages)}. "
+        f"{HOW.format(name.split('.')[0])}"
+    )
+    if not inside(name, packages):
+        raise foreign
+    try:
+        found = get_class(name)
+    except (ImportError, ValueError) as error:
+        raise TargetRefused(f"{slot}._target_ = {name}: no such class ({error}).") from error
+    if not inside(found.__module__, packages):
+        raise foreign
+    if get_class(base) not in found.__mro__:  # nominal: what merely looks alike was not written for this
+        raise TargetRefused(f"{slot}._target_ = {name}: give a subclass of {base}.")
+    return found
+
+
+def inside(name: str, packages: Sequence[str]) -> bool:
+    """Whether a dotted name lies in one of the packages."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Every `_target_` in plain data, with the key it stands at."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if key == "_target_":
+            yield f"{path}.{key}", value
+        yield from targets(value, f"{path}.{key}")
