@@ -33,7 +33,7 @@ CHECKPOINT = {
 }
 EVIL = {
     "a target in a setting, by an interpolation": (SMUGGLED, "model.d_model._target_"),
-    "a function of this package": ({"indexer": BUILD}, "no such class"),
+    "a function of this package": ({"indexer": BUILD}, "a function, no class"),
     "a method": ({"precision": CHECKPOINT}, "configs may only name classes"),
     "a class of another slot": ({"pattern": {"_target_": "dsa.selectors.Dense"}}, "subclass of dsa.patterns.Pattern"),
     "a class of no slot": ({"selector": {"_target_": "dsa.training.log.RunLog", "path": "x"}}, "subclass of"),

@@ -20,7 +20,7 @@ INNER = "hydra: {callbacks: {it: {_target_: hydra.experimental.callback.Callback
 EVIL = {
     "a callback": (CALLBACK, "hydra.callbacks.it"),
     "a callback that admits itself": (f"allow_targets: [foreign]\n{CALLBACK}", "hydra.callbacks.it"),
-    "a function as a callback": ("hydra: {callbacks: {it: {_target_: hydra.utils.get_object, path: x}}}", "no such"),
+    "a function as a callback": ("hydra: {callbacks: {it: {_target_: hydra.utils.get_object, path: x}}}", "no class"),
     "a class inside a callback": (INNER, "it.x._target_ = foreign.run"),
     "a callback by an interpolation": (
         "name: foreign.run\nhydra: {callbacks: {it: {_target_: '${name}'}}}",

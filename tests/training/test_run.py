@@ -329,7 +329,7 @@ def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
         (["model.conv=-1"], "model.conv = -1", "config"),
         (["model.rope_base=-5"], "model.rope_base = -5", "config"),
         (["indexer._target_=os.system"], "allow_targets", "config"),
-        (["indexer._target_=dsa.config.json.dumps"], "allow_targets", "config"),
+        (["indexer._target_=dsa.config.json.dumps"], "no such class", "config"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):
