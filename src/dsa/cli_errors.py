@@ -10,6 +10,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dsa.guard import guarded
+
 FULL = "HYDRA_FULL_ERROR"
 NOT_TYPED = ("hydra", "choices", "overridden", "_target_", "_partial_", "plan", "planned")
 
@@ -21,11 +23,13 @@ def run(main: Callable[[], None]) -> None:
         SystemExit: the command line is wrong.
     """
     if os.environ.get(FULL) == "1":
-        main()
+        with guarded(sys.argv[1:]):
+            main()
         return
     os.environ[FULL] = "1"  # Hydra then raises what it would print
     try:
-        main()
+        with guarded(sys.argv[1:]):
+            main()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)

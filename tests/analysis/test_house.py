@@ -11,7 +11,7 @@ import dsa
 
 SOURCE = Path(dsa.__file__).parent
 ROOMS = ("inputs", "statistics", "judgement", "output")  # each may import those before it, and itself
-BESIDE = ("dsa.frame", "dsa.config")
+BESIDE = ("dsa.artifacts", "dsa.config")
 
 
 def modules(folder: Path) -> list[Path]:

@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import QUIET, SMALL
-from dsa.training.judge import PROBE_ROWS
-from dsa.training.probe import measure as probed
-from dsa.training.result import RunResult
 
 from dsa import compose, ops, train
 from dsa.analysis.__main__ import main
+from dsa.artifacts.results import RunResult
 from dsa.backbones import Observation
 from dsa.data import MQAR, Induction
 from dsa.inspection.answers import Answers, answers
@@ -21,6 +19,8 @@ from dsa.inspection.overlap import Overlap
 from dsa.inspection.pieces import BLOCK, pieces
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
+from dsa.judging.judge import PROBE_ROWS
+from dsa.judging.probe import measure as probed
 from dsa.ops import Recency, Scorer, TrueAttention, Zone
 
 pytestmark = pytest.mark.slow

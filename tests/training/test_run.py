@@ -366,7 +366,7 @@ def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
         (["model.rope_base=-5"], "model.rope_base = -5", "config"),
         (["ops=gpu"], "ops = gpu: no such backend", "config"),
         (["indexer._target_=os.system"], "allow_targets", "config"),
-        (["indexer._target_=dsa.config.json.dumps"], "allow_targets", "config"),
+        (["indexer._target_=dsa.config.json.dumps"], "no such class", "config"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dsa.analysis.inputs.names import CONTROLS, GROUPS
+from dsa.checks import folder_name
 
 STUDY = "study.json"
 
@@ -89,7 +90,7 @@ def read_meta(folder: str | Path) -> Meta:
 
     Raises:
         FileNotFoundError: the folder holds no study.json.
-        ValueError: study.json lacks something.
+        ValueError: study.json lacks something, or names folders outside the output folder.
     """
     path = Path(folder) / STUDY
     if not path.exists():
@@ -98,5 +99,8 @@ def read_meta(folder: str | Path) -> Meta:
     lacking = [key for key in ("name", "metric", "baseline", "conditions", "runs") if key not in values]
     if lacking:
         raise ValueError(f"{path}: it lacks {', '.join(lacking)}.")
+    names = [values["name"], *(run[key] for run in values["runs"] for key in ("study", "run_id") if run.get(key))]
+    for name in names:
+        folder_name(name, f"{path}: name, study or run_id")
     known = {key: values[key] for key in Meta.__dataclass_fields__ if key in values}
     return Meta(**known | {"controls": tuple(values.get("controls", CONTROLS))})
