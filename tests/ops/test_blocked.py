@@ -118,11 +118,6 @@ def test_the_indexer_loss_and_its_gradients_equal_the_reference(weighted, select
         torch.testing.assert_close(got, expected)
 
 
-def test_dense_logsumexp_equals_the_reference():
-    q, k = torch.randn(2, 4, 60, 8), torch.randn(2, 4, 70, 8)
-    torch.testing.assert_close(blocked.dense_logsumexp(q, k), reference.dense_logsumexp(q, k))
-
-
 def test_patterns_of_forced_zones_compute_no_score(monkeypatch):
     monkeypatch.setattr(blocked, "score", lambda *_: pytest.fail("a score was computed"))
     blocked.select(Hash(0), ZONES["forced"], torch.full((1, 50), 5))

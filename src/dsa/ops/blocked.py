@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
 from dsa.ops.reference import Trim, causal, check_loss, from_mask, members, trimmed
-from dsa.ops.scores import block_of, check_scores, groups_of, score, wide
+from dsa.ops.scores import block_of, check_scores, groups_of, repeated, scale_of, score, wide
 from dsa.ops.zones import Span, Zones, spans
 
 TILE = 1 << 20  # elements of the largest temporary: larger ones leave the cache
@@ -117,42 +117,48 @@ def best(scores: Tensor, legal: Tensor, keep: Int[Tensor, "batch group rows"]) -
 
 def attend(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the backward pass recomputes the probabilities block by block."""
-    out, logsumexp = _Attend.apply(q, k, v, sink, selection.positions)
+    out, logsumexp = _Attend.apply(q, k, v, sink, selection.positions, scale_of(q, scale))
     return out, logsumexp
 
 
 def attend_with_target(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     groups: int = 1,
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `reference.attend_with_target`."""
-    out, logsumexp = attend(q, k, v, selection)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+    out, logsumexp = attend(q, k, v, selection, sink, scale=scale)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, sink, positions):
+    def forward(ctx, q, k, v, sink, positions, scale):
         out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
         logsumexp = torch.empty(q.shape[:-1], dtype=wide(q).dtype, device=q.device)
         for rows in blocks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]):
             columns, chosen = chosen_keys(positions[:, :, rows], q.shape[1])
-            logits = wide(q[:, :, rows]) @ wide(k[:, :, columns]).mT * q.shape[-1] ** -0.5
+            logits = products(wide(q[:, :, rows]), wide(k[:, :, columns]).mT) * scale
             logits = logits.masked_fill(~chosen, -math.inf)
             lse = logits.logsumexp(-1)
             if sink is not None:
                 lse = torch.logaddexp(lse, sink.to(lse.dtype)[:, None])
-            out[:, :, rows] = (probabilities(logits, lse) @ wide(v[:, :, columns])).to(out.dtype)
+            out[:, :, rows] = products(probabilities(logits, lse), wide(v[:, :, columns])).to(out.dtype)
             logsumexp[:, :, rows] = lse
+        ctx.scale = scale
         ctx.save_for_backward(q, k, v, sink, positions, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
         return out, logsumexp
@@ -160,23 +166,33 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, _):
         q, k, v, sink, positions, out, logsumexp = ctx.saved_tensors
-        scale = q.shape[-1] ** -0.5
+        scale = ctx.scale
         dq = torch.empty_like(q)
         dk, dv = torch.zeros_like(wide(k)), torch.zeros_like(wide(v))
         delta = (wide(grad) * wide(out)).sum(-1, keepdim=True)
         for rows in blocks(q.shape[2], q.shape[0] * q.shape[1] * k.shape[2]):
             columns, chosen = chosen_keys(positions[:, :, rows], q.shape[1])
             queries, keys, upstream = wide(q[:, :, rows]), wide(k[:, :, columns]), wide(grad[:, :, rows])
-            logits = (queries @ keys.mT * scale).masked_fill(~chosen, -math.inf)
+            logits = (products(queries, keys.mT) * scale).masked_fill(~chosen, -math.inf)
             p = probabilities(logits, logsumexp[:, :, rows])
-            ds = p * (upstream @ wide(v[:, :, columns]).mT - delta[:, :, rows]) * scale
-            dq[:, :, rows] = (ds @ keys).to(dq.dtype)
-            dk[:, :, columns] += ds.mT @ queries
-            dv[:, :, columns] += p.mT @ upstream
+            ds = p * (products(upstream, wide(v[:, :, columns]).mT) - delta[:, :, rows]) * scale
+            dq[:, :, rows] = products(ds, keys).to(dq.dtype)
+            dk[:, :, columns] += by_key_head(ds, k).mT @ by_key_head(queries, k)
+            dv[:, :, columns] += by_key_head(p, v).mT @ by_key_head(upstream, v)
         dsink = None
         if sink is not None:
             dsink = -((sink.to(logsumexp.dtype)[:, None] - logsumexp).exp() * delta[..., 0]).sum((0, 2)).to(sink.dtype)
-        return dq, dk.to(k.dtype), dv.to(v.dtype), dsink, None
+        return dq, dk.to(k.dtype), dv.to(v.dtype), dsink, None, None
+
+
+def by_key_head(x: Float[Tensor, "batch head row n"], keys: Float[Tensor, "batch kv_head *rest"]) -> Tensor:
+    """The rows of all heads that share a key/value head, one head after the other."""
+    return x.unflatten(1, (keys.shape[1], -1)).flatten(2, 3)
+
+
+def products(x: Float[Tensor, "batch head row n"], y: Float[Tensor, "batch kv_head n m"]) -> Tensor:
+    """x @ y, each head with its key/value head."""
+    return (by_key_head(x, y) @ y).view(*x.shape[:3], -1)
 
 
 def probabilities(logits: Tensor, logsumexp: Tensor) -> Tensor:
@@ -192,21 +208,26 @@ def chosen_keys(positions: Int[Tensor, "b g rows slot"], heads: int) -> tuple[sl
     start, stop = int(positions[used].min()), int(positions.max()) + 1
     mask = torch.zeros(*positions.shape[:-1], stop - start + 1, dtype=torch.bool, device=positions.device)
     mask.scatter_(-1, torch.where(used, positions - start, stop - start).long(), True)
-    return slice(start, stop), mask[..., :-1].repeat_interleave(heads // positions.shape[1], 1)
+    return slice(start, stop), repeated(mask[..., :-1], heads)
 
 
 def dense_logsumexp(
-    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch head time"]:
     """As `reference.dense_logsumexp`."""
     time, keys = q.shape[2], k.shape[2]
     parts = []
     for rows in blocks(time, q.shape[0] * q.shape[1] * keys):
         stop = keys - time + rows.stop
-        logits = wide(q[:, :, rows]) @ wide(k[:, :, :stop]).mT * q.shape[-1] ** -0.5
+        logits = products(wide(q[:, :, rows]), wide(k[:, :, :stop]).mT) * scale_of(q, scale)
         mask = causal(rows.stop - rows.start, stop, q.device)
         parts.append(logits.masked_fill(~mask, -math.inf).logsumexp(-1))
-    return torch.cat(parts, 2)
+    logsumexp = torch.cat(parts, 2)
+    return logsumexp if sink is None else torch.logaddexp(logsumexp, sink.to(logsumexp.dtype)[:, None])
 
 
 def indexer_loss(

@@ -13,7 +13,8 @@ class IndexFeatures(NamedTuple):
     I[t,s] = sum_j weights[t,j] * activation(queries[t,j] . keys[s])  (DeepSeek-V3.2-Exp report, eq. 1)
 
     Args:
-        keys: one per token, or per block of `block` tokens; keygroup is 1 (shared) or the number of groups.
+        keys: one per token, or per block of `block` tokens; keygroup divides group, and groups map to keygroups
+            contiguously.
         weights: signed and already scaled; None stands for 1.
         pool: "entry": keys are per selectable unit; "max": keys are per token, a block scores its best token.
         block: tokens per selectable unit.
@@ -65,17 +66,21 @@ class TrueAttention(NamedTuple):
     """Scores are the attention probabilities themselves, summed over the heads of each group (the oracle).
 
     Args:
-        logsumexp: per head and query, over the scope in which the probabilities are meant (dense or selected).
+        keys: kv_head divides head, and heads map to kv_heads contiguously.
+        logsumexp: per head and query, over the scope in which the probabilities are meant (dense or selected), and
+            over a sink if there is one.
         groups: heads map to groups contiguously.
         mass: the scores at a selection's slots, if attending has left them: the indexer loss over this selection
             then need not compute them again.
+        scale: of the logits; None = dim^-1/2.
     """
 
     queries: Float[Tensor, "batch head time dim"]
-    keys: Float[Tensor, "batch head key dim"]
+    keys: Float[Tensor, "batch kv_head key dim"]
     logsumexp: Float[Tensor, "batch head time"]
     groups: int = 1
     mass: SelectedMass | None = None
+    scale: float | None = None
 
 
 Scorer = IndexFeatures | TrueAttention | Hash | Recency

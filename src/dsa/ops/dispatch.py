@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from dsa.ops import blocked, native, reference
 from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
 from dsa.ops.reference import Trim
-from dsa.ops.scores import block_of, groups_of
+from dsa.ops.scores import block_of, groups_of, repeated
 from dsa.ops.zones import Zone, Zones
 
 logger = logging.getLogger(__name__)
@@ -104,45 +105,50 @@ def group_of(scorer: Scorer, group: int) -> Scorer:
     """The scorer of one group alone."""
     if isinstance(scorer, IndexFeatures):
         part = slice(group, group + 1)
-        keys = scorer.keys if scorer.keys.shape[1] == 1 else scorer.keys[:, part]
+        keys = repeated(scorer.keys, scorer.queries.shape[1])[:, part]
         weights = None if scorer.weights is None else scorer.weights[:, part]
         return scorer._replace(queries=scorer.queries[:, part], keys=keys, weights=weights)
     if isinstance(scorer, TrueAttention):
         size = scorer.queries.shape[1] // scorer.groups
         heads = slice(group * size, (group + 1) * size)
-        return TrueAttention(scorer.queries[:, heads], scorer.keys[:, heads], scorer.logsumexp[:, heads])
+        keys = repeated(scorer.keys, scorer.queries.shape[1])[:, heads]
+        return TrueAttention(scorer.queries[:, heads], keys, scorer.logsumexp[:, heads], scale=scorer.scale)
     return scorer
 
 
 def attend(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     sink: Float[Tensor, "head"] | None = None,
     *,
+    scale: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense.
 
     Raises:
-        ValueError: k and v differ in shape, or q in anything but its length.
+        ValueError: shapes that do not fit each other, or a scale that is not above 0.
     """
-    check_shapes(q, k, v)
+    check_attention(q, k, v, sink, scale)
     if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return out, dense_logsumexp(q.detach(), k.detach(), backend=backend)
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+        return out, dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
     with own_dtypes(q):
-        return serving(backend, q, k, v).attend(q, k, v, selection, sink)
+        return serving(backend, q, k, v).attend(q, k, v, selection, sink, scale=scale)
 
 
 def attend_with_target(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     groups: int = 1,
+    sink: Float[Tensor, "head"] | None = None,
     *,
+    scale: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `attend`, and the attention itself: what an indexer loss over this selection is to reach.
@@ -152,18 +158,26 @@ def attend_with_target(
     Args:
         groups: of the index features that are to learn it.
     """
-    check_shapes(q, k, v)
-    if keeps_everything(selection, q.shape[2], k.shape[2]):
-        out, logsumexp = attend(q, k, v, selection, backend=backend)
-        return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+    check_attention(q, k, v, sink, scale)
+    if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
+        out, logsumexp = attend(q, k, v, selection, scale=scale, backend=backend)
+        return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
     with own_dtypes(q):
-        return serving(backend, q, k, v).attend_with_target(q, k, v, selection, groups)
+        return serving(backend, q, k, v).attend_with_target(q, k, v, selection, groups, sink, scale=scale)
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
+def check_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None) -> None:
+    """Raise if shapes do not fit each other, or the scale is impossible."""
+    if k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]) or q.shape[1] % k.shape[1]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
-        raise ValueError(f"attend: q, k, v have shapes {shapes}; they may differ in the length of q alone.")
+        raise ValueError(
+            f"attend: q, k, v have shapes {shapes}; k and v must be alike, and q may differ from them in its length "
+            "and have a multiple of their heads."
+        )
+    if sink is not None and sink.shape != q.shape[1:2]:
+        raise ValueError(f"attend: sink has shape {tuple(sink.shape)}; give one logit for each of {q.shape[1]} heads.")
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"attend: scale = {scale}; give a number above 0, or None for dim^-1/2.")
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
@@ -174,11 +188,17 @@ def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
 
 
 def dense_logsumexp(
-    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"], *, backend: str = "auto"
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
 ) -> Float[Tensor, "batch head time"]:
     """Log-sum-exp of causal attention logits: see `dsa.ops.reference.dense_logsumexp`. Carries no gradient."""
+    check_attention(q, k, k, sink, scale)
     with torch.no_grad(), own_dtypes(q):
-        return serving(backend, q, k).dense_logsumexp(q, k)
+        return serving(backend, q, k).dense_logsumexp(q, k, sink, scale=scale)
 
 
 def indexer_loss(

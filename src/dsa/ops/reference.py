@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import IndexFeatures, ScoredRows, Scorer, Selection, TrueAttention
-from dsa.ops.scores import block_of, check_scores, groups_of, score
+from dsa.ops.scores import block_of, check_scores, groups_of, repeated, scale_of, score
 from dsa.ops.zones import Span, Zones, spans
 
 Trim = Callable[[ScoredRows], Int[Tensor, "batch group time"]]
@@ -93,22 +93,27 @@ def trimmed(trim: Trim, scores: Tensor, kept: Tensor, scored: Tensor, seen: Tens
 
 def attend(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
-    """Softmax attention of each query over its selected keys alone, logits scaled by dim^-1/2.
+    """Softmax attention of each query over its selected keys alone.
 
     Args:
+        k, v: kv_head divides head, and heads map to kv_heads contiguously (grouped-query attention).
         sink: one more logit per head that takes probability and gives no value.
+        scale: of the logits; None = dim^-1/2.
 
     Returns:
         output, and the log-sum-exp of the logits (a measurement: it carries no gradient). A query without keys
         gets 0 and -inf (or the sink).
     """
-    chosen = to_mask(selection, k.shape[-2]).repeat_interleave(q.shape[1] // selection.positions.shape[1], 1)
-    logits = (q @ k.mT * q.shape[-1] ** -0.5).masked_fill(~chosen, -math.inf)
+    k, v = repeated(k, q.shape[1]), repeated(v, q.shape[1])
+    chosen = repeated(to_mask(selection, k.shape[2]), q.shape[1])
+    logits = (q @ k.mT * scale_of(q, scale)).masked_fill(~chosen, -math.inf)
     if sink is not None:
         logits = torch.cat([logits, sink[None, :, None, None].expand(*logits.shape[:-1], 1)], -1)
     logsumexp = logits.detach().logsumexp(-1)
@@ -119,26 +124,35 @@ def attend(
 
 
 def dense_logsumexp(
-    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch head time"]:
-    """Log-sum-exp of causal attention logits; the last query stands at the last key.
+    """Log-sum-exp of causal attention logits and the sink, if there is one; the last query stands at the last key.
 
-    The mass of a selection is exp(attend's log-sum-exp - this), per head and query.
+    The mass of a selection is exp(attend's log-sum-exp - this), per head and query: with a sink in both, the share of
+    the dense probability on the selected keys and the sink.
     """
-    logits = q @ k.mT * q.shape[-1] ** -0.5
-    return logits.masked_fill(~causal(q.shape[-2], k.shape[-2], q.device), -math.inf).logsumexp(-1)
+    logits = q @ repeated(k, q.shape[1]).mT * scale_of(q, scale)
+    logsumexp = logits.masked_fill(~causal(q.shape[2], k.shape[2], q.device), -math.inf).logsumexp(-1)
+    return logsumexp if sink is None else torch.logaddexp(logsumexp, sink[:, None])
 
 
 def attend_with_target(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     groups: int = 1,
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `attend`, and the attention itself: what an indexer loss over this selection is to reach."""
-    out, logsumexp = attend(q, k, v, selection)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+    out, logsumexp = attend(q, k, v, selection, sink, scale=scale)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
 
 
 def indexer_loss(

@@ -51,7 +51,7 @@ def _feature_scores(features: IndexFeatures, rows: slice, columns: slice) -> Flo
     def rounded(x: Tensor) -> Tensor:  # straight-through: gradients would vanish in a half format
         return x + (x.to(features.accumulate).to(x.dtype) - x).detach() if coarse else x
 
-    dots = rounded(torch.einsum("bgthd,bgsd->bgths", queries, keys.expand(-1, queries.shape[1], -1, -1)))
+    dots = rounded(torch.einsum("bgthd,bgsd->bgths", queries, repeated(keys, queries.shape[1])))
     if features.activation == "relu":
         dots = dots.relu()
     if weights is not None:
@@ -66,9 +66,19 @@ def _feature_scores(features: IndexFeatures, rows: slice, columns: slice) -> Flo
 
 def _attention_scores(attention: TrueAttention, rows: slice, columns: slice) -> Float[Tensor, "b g t s"]:
     queries, keys = wide(attention.queries[:, :, rows]), wide(attention.keys[:, :, columns])
-    logits = queries @ keys.mT * queries.shape[-1] ** -0.5
+    logits = queries @ repeated(keys, queries.shape[1]).mT * scale_of(queries, attention.scale)
     probability = (logits - attention.logsumexp[:, :, rows, None]).exp()
     return rearrange(probability, "b (g h) t s -> b g h t s", g=attention.groups).sum(2)
+
+
+def repeated(x: Float[Tensor, "batch few *rest"], many: int) -> Float[Tensor, "batch many *rest"]:
+    """One for each of `many`, which map to the few contiguously: key/value heads for heads, keygroups for groups."""
+    return x if x.shape[1] == many else x.repeat_interleave(many // x.shape[1], 1)
+
+
+def scale_of(q: Float[Tensor, "*rest dim"], scale: float | None) -> float:
+    """What the logits are multiplied by: dim^-1/2 unless given."""
+    return q.shape[-1] ** -0.5 if scale is None else scale
 
 
 def wide(x: Tensor) -> Tensor:

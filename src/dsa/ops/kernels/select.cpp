@@ -162,7 +162,12 @@ class Worker {
   void by_remainder(const Zone& zone) {
     const int64_t* start = zone.start + b * a.time;
     scorer.stride = zone.stride;
-    keys = zone.keys + b * scorer.batch_stride * zone.stride + g * scorer.group_stride * zone.stride;
+    keys = zone.keys + b * scorer.batch_stride * zone.stride;
+#if SCORER == 0
+    keys += g / scorer.share * DIM * zone.stride;
+#elif SCORER == 1
+    scorer.first_head = g * HEADS;
+#endif
     int64_t order[UNIT];
     for (int64_t i = 0; i < to - from; i++) order[i] = from + i;
     auto remainder = [&](int64_t t) { return (start[t] % zone.step + zone.step) % zone.step; };

@@ -24,13 +24,15 @@ from dsa.ops.native.arguments import (
     workspace,
 )
 from dsa.ops.reference import check_loss
+from dsa.ops.scores import scale_of
 
 LossArgs = structure(
     "LossArgs",
-    "q k *packed_k *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
-    "*positions *counts position_stride batch heads groups key_groups target_groups selection_groups time length slots "
-    "*row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
-    "scratch_per_thread",
+    "q k *packed_k scale *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
+    "*positions *counts position_stride batch heads kv_heads groups key_groups target_groups selection_groups time "
+    "length slots *row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads "
+    "*scratch scratch_per_thread",
+    scale=ctypes.c_double,
     **dict.fromkeys("q k index_k".split(), Heads),
 )
 
@@ -87,7 +89,7 @@ def run_loss(
     args = LossArgs()
     if not isinstance(target, TrueAttention):
         explicit = target.detach().float()
-        args.p, args.heads, args.target_groups = address(explicit), 1, explicit.shape[1]
+        args.p, args.heads, args.kv_heads, args.target_groups = address(explicit), 1, 1, explicit.shape[1]
         args.p_batch, args.p_group, args.p_time, args.p_key = explicit.stride()
     else:
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
@@ -97,7 +99,8 @@ def run_loss(
             args.packed_k = address(packed)
         else:
             args.mass = address(checked_mass(target.mass.sums, (target.groups, batch, time, -(-slots // 16) * 16)))
-        args.heads, args.target_groups = q.shape[1], target.groups
+        args.heads, args.kv_heads, args.target_groups = q.shape[1], k.shape[1], target.groups
+        args.scale = scale_of(q, target.scale)
     size = batch * key_groups * length * asked(kernels, "loss_index_pitch")
     args.queries, args.index_k, args.weights = address(queries), heads(keys), address(weights)
     args.packed_index_k = address(workspace.take("packed_index_k", size))

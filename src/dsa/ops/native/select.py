@@ -13,12 +13,12 @@ from dsa.ops.compiler import library
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, Selection
 from dsa.ops.native.arguments import address, asked, call, i64, pointer, scratch, single, structure
 from dsa.ops.reference import Trim
-from dsa.ops.scores import MASK32, _mix_int, block_of, groups_of
+from dsa.ops.scores import MASK32, _mix_int, block_of, groups_of, scale_of
 from dsa.ops.zones import Span, Zone, Zones, spans
 
 ZoneArgs = structure("ZoneArgs", "*start *count *keep step forced unit *keys stride segment")
 ScorerArgs = structure(
-    "ScorerArgs", "*queries *weights *keys stride group_stride batch_stride seed", seed=ctypes.c_uint32
+    "ScorerArgs", "*queries *weights *keys stride batch_stride share first_head seed", seed=ctypes.c_uint32
 )
 SelectArgs = structure(
     "SelectArgs",
@@ -125,25 +125,23 @@ def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tu
             steps[step] = (None, 0, -(-keys // step))
         seed = hash_state(scorer) if isinstance(scorer, Hash) else 0
         kind = 2 if isinstance(scorer, Hash) else 3
-        return library("select.cpp", SCORER=kind), (ScorerArgs(None, None, None, 0, 0, 0, seed),), steps
+        return library("select.cpp", SCORER=kind), (ScorerArgs(None, None, None, 0, 0, 1, 0, seed),), steps
 
     if isinstance(scorer, IndexFeatures):
         queries, source = single(scorer.queries).contiguous(), single(scorer.keys)
         weights = None if scorer.weights is None else single(scorer.weights).contiguous()
         _, _, _, count, dim = queries.shape
         constants = {"SCORER": 0, "HEADS": count, "DIM": dim, "RELU": int(scorer.activation == "relu")}
-        per_key = dim
-        key_groups = source.shape[1]
+        share = queries.shape[1] // source.shape[1]
     else:
-        scaled = single(scorer.queries) * scorer.queries.shape[-1] ** -0.5
+        scaled = single(scorer.queries) * scale_of(scorer.queries, scorer.scale)
         groups = scorer.groups
         queries = scaled.unflatten(1, (groups, -1)).transpose(2, 3).contiguous()
         weights = single(scorer.logsumexp).unflatten(1, (groups, -1)).transpose(2, 3).contiguous()
         source = single(scorer.keys)
         count, dim = queries.shape[3:]
         constants = {"SCORER": 1, "HEADS": count, "DIM": dim}
-        per_key = count * dim
-        key_groups = groups
+        share = scaled.shape[1] // source.shape[1]
     batch, rows, entries, _ = source.shape
     kernels = library("select.cpp", **constants)
     keep: list[Tensor | None] = [queries, weights, source]
@@ -158,8 +156,7 @@ def prepare(scorer: Scorer, every: list[Span], keys: int, all_zones: bool) -> tu
         )  # fmt: skip
         keep.append(to)
         steps[step] = (address(to), stride, segment)
-    group_stride = 0 if key_groups == 1 else per_key
-    args = ScorerArgs(address(queries), address(weights), None, 0, group_stride, key_groups * per_key, 0)
+    args = ScorerArgs(address(queries), address(weights), None, 0, rows * dim, share, 0, 0)
     return kernels, (args, *keep), steps
 
 
@@ -200,12 +197,16 @@ def trimmed(
 
 
 def dense_logsumexp(
-    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"]
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch head time"]:
     """As `reference.dense_logsumexp`: what `select` can learn of rows of scores, a group per head."""
-    batch, _, time, dim = q.shape
+    batch, _, time, _ = q.shape
     everything = (Zone(first=None, keep="all"),)
-    logits = IndexFeatures(q.detach().float()[:, :, :, None] * dim**-0.5, k.detach(), activation="none")
+    logits = IndexFeatures(q.detach().float()[:, :, :, None] * scale_of(q, scale), k.detach(), activation="none")
     nothing = torch.zeros(batch, time, dtype=torch.long)
     _, rows = scan(logits, everything, nothing, k.shape[2] - time, statistics=True)
-    return rows[1]
+    return rows[1] if sink is None else torch.logaddexp(rows[1], sink.detach().float()[:, None])

@@ -1,0 +1,55 @@
+"""The indexer loss and its gradients are those of the definition in float64."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.cases import attention, doubled, examples, qkv, random_selection, randoms
+from dsa.ops import IndexFeatures, reference
+
+
+@given(
+    batch=st.integers(1, 2), time=st.integers(1, 90), most=st.sampled_from([0, 1, 7, 200]),
+    groups=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]), kv_heads=st.sampled_from([4, 2, 1]),
+    relu=st.booleans(), weighted=st.booleans(), explicit=st.booleans(), dense=st.booleans(),
+    scale=st.sampled_from([None, 0.7]), sink=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+@examples
+def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
+    backend, batch, time, most, groups, kv_heads, relu, weighted, explicit, dense, scale, sink, seed
+):
+    (groups, key_groups), keys = groups, time + 7
+    q, k, _ = qkv(batch, 4, time, keys, 8, seed, kv_heads)
+    selection = None if dense else random_selection(batch, groups, time, keys, most, seed)
+    features = IndexFeatures(
+        randoms(batch, groups, time, 2, 4, seed=seed).requires_grad_(),
+        randoms(batch, key_groups, keys, 4, seed=seed + 1).requires_grad_(),
+        randoms(batch, groups, time, 2, seed=seed + 2).requires_grad_() if weighted else None,
+        "relu" if relu else "none",
+    )
+    if explicit:
+        target = randoms(batch, groups, time, keys, seed=seed).clamp(min=0)
+    else:
+        target = attention(q, k, selection, groups, scale=scale, sink=randoms(4) if sink else None)
+    loss = backend.indexer_loss(features, target, selection)
+    grads = torch.autograd.grad(loss * 3, [x for x in features[:3] if x is not None])
+    exact = doubled(features)
+    wanted = reference.indexer_loss(exact, doubled(target), selection)
+    wanted_grads = torch.autograd.grad(wanted * 3, [x for x in exact[:3] if x is not None])
+    torch.testing.assert_close(loss.double(), wanted, rtol=1e-5, atol=1e-6)
+    for got, want in zip(grads, wanted_grads, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-4 * max(want.abs().max().item(), 1e-3))
+
+
+def test_a_target_with_a_sink_is_normalised_over_the_keys(backend):
+    q, k, v = (x.detach() for x in qkv(1, 4, 30, 30, 8, kv_heads=2))
+    features = IndexFeatures(randoms(1, 1, 30, 2, 4), randoms(1, 1, 30, 4))
+    selection = random_selection(1, 1, 30, 30, 9)
+    one = torch.zeros(4)  # of one head: its sink weighs its keys against those of the others
+    plain, sunk = (
+        backend.indexer_loss(features, backend.attend_with_target(q, k, v, selection, 1, sink)[1], selection)
+        for sink in (None, one)
+    )
+    wanted = reference.indexer_loss(doubled(features), doubled(attention(q, k, selection, sink=one)), selection)
+    torch.testing.assert_close(sunk.double(), wanted, rtol=1e-5, atol=1e-6)
+    assert (sunk - plain).abs() > 1e-4
