@@ -101,7 +101,7 @@ def test_autocast_changes_nothing_inside_the_ops():
     features = IndexFeatures(torch.randn(1, 1, 64, 2, 8), torch.randn(1, 1, 64, 8), torch.randn(1, 1, 64, 2))
 
     def everything(backend):
-        selection = ops.select(features, (Zone(first=None),), torch.full((1, 64), 8), backend=backend)
+        selection = ops.select(features, (Zone(first=None),), torch.full((1, 1, 64), 8), backend=backend)
         out, target = ops.attend_with_target(q, k, v, selection, backend=backend)
         loss = ops.indexer_loss(features, target, selection, backend=backend)
         return selection.positions, out, target.logsumexp, loss, ops.dense_logsumexp(q, k, backend=backend)
@@ -156,8 +156,8 @@ def test_the_profiler_sees_the_parts_of_the_attention(tokens):
 def test_one_query_that_drops_a_key_makes_the_attention_sparse(tokens, short):
     model = build("pattern=causal", "selector.k=64")
     dense, _ = model.run(tokens, Pass(sparse=False))
-    limit = torch.arange(1, 65).expand(2, 64).clone()
-    limit[1, short] -= 1
+    limit = torch.arange(1, 65).expand(2, 1, 64).clone()
+    limit[1, 0, short] -= 1
     for attention in model.attentions():
         attention.selector.limit = lambda context: limit
     difference = (model(tokens) - dense).abs().amax(-1)

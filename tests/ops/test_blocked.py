@@ -57,7 +57,7 @@ def test_selections_equal_the_reference(zones, kind, block):
         scorer = scorer_of(kind, 2, groups, time, keys, block)
         first = torch.tensor([0, keys // 3]) if padded else None
         trim = (lambda rows: rows.forced + 2) if trims else None
-        arguments = scorer, ZONES[zones], torch.full((2, time), limit), trim, offset, first
+        arguments = scorer, ZONES[zones], torch.full((2, 1, time), limit), trim, offset, first
         expected, got = reference.select(*arguments), blocked.select(*arguments)
         assert torch.equal(reference.to_mask(got, keys), reference.to_mask(expected, keys))
         assert torch.equal(got.counts, expected.counts)
@@ -66,7 +66,7 @@ def test_selections_equal_the_reference(zones, kind, block):
 def test_blocks_in_a_strided_zone_are_refused():
     scorer = scorer_of("features", 1, 1, 8, 8, 4)
     with pytest.raises(ValueError, match="blocks need contiguous zones"):
-        blocked.select(scorer, ZONES["strided"], torch.full((1, 8), 4))
+        blocked.select(scorer, ZONES["strided"], torch.full((1, 1, 8), 4))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -77,8 +77,8 @@ def test_attention_and_all_its_gradients_equal_the_reference(groups, sink, limit
     q, k, v = (torch.randn(2, 4, 60, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     extra = [torch.randn(4, dtype=torch.float64, requires_grad=True)] if sink else []
     scorer = scorer_of("features", 2, groups, 60, 60, 1)
-    budget = torch.full((2, 60), limit)
-    budget[:, 30] = 0
+    budget = torch.full((2, 1, 60), limit)
+    budget[..., 30] = 0
     selection = reference.select(scorer, ZONES["local_global"], budget)
     upstream = torch.randn(2, 4, 60, 8, dtype=torch.float64)
     results = []
@@ -91,7 +91,7 @@ def test_attention_and_all_its_gradients_equal_the_reference(groups, sink, limit
 
 def test_half_precision_inputs_are_computed_in_float32():
     q, k, v = (torch.randn(1, 2, 40, 16).bfloat16() for _ in range(3))
-    selection = reference.select(Hash(1), ZONES["causal"], torch.full((1, 40), 7))
+    selection = reference.select(Hash(1), ZONES["causal"], torch.full((1, 1, 40), 7))
     out, _ = blocked.attend(q, k, v, selection)
     exact, _ = reference.attend(q.double(), k.double(), v.double(), selection)
     assert out.dtype == torch.bfloat16
@@ -107,7 +107,7 @@ def test_the_indexer_loss_and_its_gradients_equal_the_reference(weighted, select
     leaves = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes[: 3 if weighted else 2]]
     x = IndexFeatures(*leaves)
     q, k = torch.randn(2, 4, 60, 8).double(), torch.randn(2, 4, 60, 8).double()
-    selection = reference.select(x, ZONES["local_global"], torch.full((2, 60), 6)) if selected else None
+    selection = reference.select(x, ZONES["local_global"], torch.full((2, 1, 60), 6)) if selected else None
     lse = reference.attend(q, k, k, selection)[1] if selected else reference.dense_logsumexp(q, k)
     target = torch.rand(2, 2, 60, 60).double() if explicit else TrueAttention(q, k, lse, 2)
     results = []
@@ -120,12 +120,12 @@ def test_the_indexer_loss_and_its_gradients_equal_the_reference(weighted, select
 
 def test_patterns_of_forced_zones_compute_no_score(monkeypatch):
     monkeypatch.setattr(blocked, "score", lambda *_: pytest.fail("a score was computed"))
-    blocked.select(Hash(0), ZONES["forced"], torch.full((1, 50), 5))
+    blocked.select(Hash(0), ZONES["forced"], torch.full((1, 1, 50), 5))
 
 
 def test_keys_outside_the_zones_are_not_read():
     q, k, v = (torch.randn(1, 2, 200, 8) for _ in range(3))
     k[:, :, :60], v[:, :, :60] = torch.nan, torch.nan
-    selection = blocked.select(Recency(), ZONES["forced"], torch.full((1, 200), 5))
+    selection = blocked.select(Recency(), ZONES["forced"], torch.full((1, 1, 200), 5))
     out, _ = blocked.attend(q, k, v, selection)
     assert out[:, :, 100:].isfinite().all()

@@ -15,7 +15,7 @@ def counted(call):
 
 def test_dense_attention_costs_what_the_counter_counts_on_all_pairs():
     q, k, v = (torch.randn(1, 8, 64, 32, requires_grad=True) for _ in range(3))
-    selection = reference.select(Hash(0), (Zone(first=None),), torch.full((1, 64), 64))
+    selection = reference.select(Hash(0), (Zone(first=None),), torch.full((1, 1, 64), 64))
     assert counted(lambda: reference.attend(q, k, v, selection)) == cost.attention_flops(8, 32, 64 * 64)
     out, _ = reference.attend(q, k, v, selection)
     assert counted(lambda: out.sum().backward()) == cost.attention_flops(8, 32, 64 * 64, backward=True)

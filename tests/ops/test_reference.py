@@ -45,7 +45,7 @@ def test_attention_is_softmax_over_the_selected_keys_alone():
 
 def test_a_sink_takes_probability_and_gives_no_value():
     q, k, v = draw(1, 1, 3, 4), draw(1, 1, 3, 4, seed=1), draw(1, 1, 3, 4, seed=2)
-    selection = reference.select(Hash(0), CAUSAL, torch.full((1, 3), 3))
+    selection = reference.select(Hash(0), CAUSAL, torch.full((1, 1, 3), 3))
     plain, lse = reference.attend(q, k, v, selection)
     sunk, with_sink = reference.attend(q, k, v, selection, torch.tensor([0.7], dtype=torch.float64))
     torch.testing.assert_close(sunk, plain * (lse - with_sink).exp()[..., None])
@@ -53,7 +53,7 @@ def test_a_sink_takes_probability_and_gives_no_value():
 
 def test_rows_with_nothing_selected_are_zero_and_finite_gradients_too():
     q, k, v = (draw(1, 2, 4, 4, seed=s).requires_grad_() for s in range(3))
-    limit = torch.tensor([[0, 2, 0, 1]])
+    limit = torch.tensor([[[0, 2, 0, 1]]])
     selection = reference.select(Hash(0), CAUSAL, limit)
     assert selection.counts.tolist() == [[[0, 2, 0, 1]]]
     out, logsumexp = reference.attend(q, k, v, selection)
@@ -70,7 +70,7 @@ def test_the_indexer_loss_is_kl_and_its_gradient_softmax_minus_p_over_rows(selec
     index = draw(1, 1, 9, 9, seed=5).requires_grad_()  # queries against unit keys: the scores themselves
     ones = ones._replace(queries=index[:, :, :, None])
     q, k = draw(1, 2, 9, 4), draw(1, 2, 9, 4, seed=1)
-    selection = reference.select(x, CAUSAL, torch.full((1, 9), 3)) if selected else None
+    selection = reference.select(x, CAUSAL, torch.full((1, 1, 9), 3)) if selected else None
     scope = reference.to_mask(selection, 9)[0, 0] if selected else torch.ones(9, 9).tril().bool()
     lse = (q @ k.mT / 2).masked_fill(~scope, -math.inf).logsumexp(-1)
     loss = reference.indexer_loss(ones, TrueAttention(q, k, lse), selection)
@@ -84,15 +84,15 @@ def test_the_indexer_loss_is_kl_and_its_gradient_softmax_minus_p_over_rows(selec
 
 def test_equal_scores_go_to_the_lower_position():
     flat = IndexFeatures(torch.zeros(1, 1, 8, 1, 2), torch.zeros(1, 1, 8, 2), None)
-    assert reference.select(flat, CAUSAL, torch.full((1, 8), 3)).positions[0, 0, 7].tolist() == [0, 1, 2]
+    assert reference.select(flat, CAUSAL, torch.full((1, 1, 8), 3)).positions[0, 0, 7].tolist() == [0, 1, 2]
 
 
 def test_a_left_padded_row_selects_what_the_unpadded_row_does():
     x = features(batch=1, time=20)
     zones = (Zone(first=3, keep="all"), Zone(first=None, last=4, align=4, keep="selector"))
-    plain = reference.select(x, zones, torch.full((1, 20), 6))
+    plain = reference.select(x, zones, torch.full((1, 1, 20), 6))
     pad = [torch.cat([part.new_zeros(part[:, :, :5].shape), part], 2) for part in x[:3]]
-    padded = reference.select(IndexFeatures(*pad), zones, torch.full((1, 25), 6), first=torch.tensor([5]))
+    padded = reference.select(IndexFeatures(*pad), zones, torch.full((1, 1, 25), 6), first=torch.tensor([5]))
     assert not padded.counts[..., :5].any()
     shifted = torch.where(plain.positions >= 0, plain.positions + 5, -1)
     assert torch.equal(padded.positions[:, :, 5:], shifted)
@@ -100,16 +100,16 @@ def test_a_left_padded_row_selects_what_the_unpadded_row_does():
 
 def test_an_offset_continues_where_the_earlier_queries_stopped():
     x = features(batch=1, time=20)
-    whole = reference.select(x, CAUSAL, torch.full((1, 20), 6))
+    whole = reference.select(x, CAUSAL, torch.full((1, 1, 20), 6))
     later = x._replace(queries=x.queries[:, :, 12:], weights=x.weights[:, :, 12:])
-    part = reference.select(later, CAUSAL, torch.full((1, 8), 6), offset=12)
+    part = reference.select(later, CAUSAL, torch.full((1, 1, 8), 6), offset=12)
     assert torch.equal(part.positions, whole.positions[:, :, 12:])
 
 
 def test_blocks_compete_whole_and_the_query_keeps_its_own_unfinished_block():
     keys = torch.tensor([1.0, 5.0, 3.0])  # scores of blocks 0, 1, 2 of 4 tokens
     x = IndexFeatures(torch.ones(1, 1, 14, 1, 1), keys.view(1, 1, 3, 1), None, block=4)
-    selection = reference.select(x, CAUSAL, torch.full((1, 14), 7))
+    selection = reference.select(x, CAUSAL, torch.full((1, 1, 14), 7))
     assert selection.positions[0, 0, 13][:6].tolist() == [4, 5, 6, 7, 12, 13]
     assert selection.positions[0, 0, 6][:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
 
@@ -118,15 +118,15 @@ def test_a_score_that_is_not_a_number_is_reported():
     x = features(time=6)
     x.keys[1, 0, 2, 0] = math.nan
     with pytest.raises(FloatingPointError, match="NaN, the first for query 2"):
-        reference.select(x, CAUSAL, torch.full((2, 6), 3))
+        reference.select(x, CAUSAL, torch.full((2, 1, 6), 3))
 
 
 def test_minus_infinity_is_a_score_like_any_other_but_the_last():
     x = IndexFeatures(
         torch.ones(1, 1, 4, 1, 1), torch.tensor([-math.inf, 1.0, -math.inf, 0.0]).view(1, 1, 4, 1), None, "none"
     )
-    assert reference.select(x, CAUSAL, torch.full((1, 4), 2)).positions[0, 0, 3].tolist() == [1, 3]
-    assert reference.select(x, CAUSAL, torch.full((1, 4), 3)).positions[0, 0, 3].tolist() == [0, 1, 3]
+    assert reference.select(x, CAUSAL, torch.full((1, 1, 4), 2)).positions[0, 0, 3].tolist() == [1, 3]
+    assert reference.select(x, CAUSAL, torch.full((1, 1, 4), 3)).positions[0, 0, 3].tolist() == [0, 1, 3]
 
 
 def test_hash_scores_are_murmur_mixed_and_even():
@@ -149,6 +149,6 @@ def test_hash_scores_are_murmur_mixed_and_even():
 def test_budgets_that_trim_drop_the_lowest_scores_over_all_zones():
     x = IndexFeatures(torch.ones(1, 1, 8, 1, 1), torch.tensor([5.0, 1, 4, 2, 3, 0, 9, 7]).view(1, 1, 8, 1), None)
     zones = (Zone(first=1, keep="all"), Zone(first=4, last=2, keep=2), Zone(first=None, last=5, keep=2))
-    selection = reference.select(x, zones, torch.full((1, 8), 6), trim=lambda rows: rows.forced + 2)
+    selection = reference.select(x, zones, torch.full((1, 1, 8), 6), trim=lambda rows: rows.forced + 2)
     assert selection.positions[0, 0, 7].tolist()[:4] == [0, 2, 6, 7]
     assert int(selection.counts[0, 0, 7]) == 4

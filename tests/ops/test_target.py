@@ -22,7 +22,7 @@ def made_up(seed=0, groups=1, length=50):
 @pytest.mark.parametrize(("groups", "limit"), [(1, 9), (2, 9), (1, 50)])
 def test_the_target_is_the_attention_that_gave_the_output(backend, groups, limit):
     (q, k, v), features = made_up(groups=groups)
-    selection = ops.select(features, CAUSAL, torch.full((2, 50), limit))
+    selection = ops.select(features, CAUSAL, torch.full((2, 1, 50), limit))
     out, target = ops.attend_with_target(q, k, v, selection, groups, backend=backend)
     alone, logsumexp = ops.attend(q, k, v, selection, backend=backend)
     assert torch.equal(out, alone)
@@ -39,7 +39,7 @@ def test_the_target_is_the_attention_that_gave_the_output(backend, groups, limit
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_target_of_another_selection_is_refused(backend):
     (q, k, v), features = made_up()
-    selection = ops.select(features, CAUSAL, torch.full((2, 50), 9))
+    selection = ops.select(features, CAUSAL, torch.full((2, 1, 50), 9))
     _, target = ops.attend_with_target(q, k, v, selection, backend="cpu")
     other = Selection(*(x.clone() for x in selection))
     with pytest.raises(ValueError, match="mass of another selection"):
@@ -79,7 +79,7 @@ def test_the_loss_over_all_keys_of_few_queries(backend, time):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_gradients_survive_checkpointing_and_two_forwards_before_one_backward(backend):
     def loss(tensors, features):
-        selection = ops.select(features, CAUSAL, torch.full((2, 50), 9), backend=backend)
+        selection = ops.select(features, CAUSAL, torch.full((2, 1, 50), 9), backend=backend)
         out, target = ops.attend_with_target(*tensors, selection, backend=backend)
         return out.square().sum() + ops.indexer_loss(features, target, selection, backend=backend)
 

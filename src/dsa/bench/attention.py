@@ -66,7 +66,7 @@ def sparse_works(
     q, k_, v, grad = projections(length, heads, dim, batch)
     features = random_features(length, index, batch)
     index_inputs = [x for x in features[:3] if isinstance(x, Tensor)]
-    limit, zones = torch.full((batch, length), k), (Zone(first=None),)
+    limit, zones = torch.full((batch, 1, length), k), (Zone(first=None),)
 
     def select() -> Any:
         return ops.select(features, zones, limit, backend=backend)

@@ -30,7 +30,7 @@ class Observation(NamedTuple):
     selection: Selection | None  # None: every causal key
     features: IndexFeatures | None  # before rounding
     cast: IndexFeatures | None  # after
-    zones: Zones
+    zones: Zones | tuple[Zones, ...]
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,14 @@ class SparseAttention(nn.Module):
 
     def by_position(
         self, batch: int, length: int, device: torch.device
-    ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch time"], Int[Tensor, "batch time"]]:
+    ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch group time"], Int[Tensor, "batch group time"]]:
         """Positions, the keys that each sees, and how many of them the pattern keeps: mostly those of the last pass."""
         of = (self.pattern.zones(), self.pattern.budget, batch, length, device)
         if self.positions is None or self.positions[0] != of:
             with torch.inference_mode(False):  # a later pass may want gradients
                 time = torch.arange(length, device=device)
                 seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
-                self.positions = of, (time.expand(batch, -1), seen.expand(batch, -1), own.expand(batch, -1))
+                self.positions = of, (time.expand(batch, -1), seen.expand(batch, -1, -1), own.expand(batch, -1, -1))
         return self.positions[1]
 
     @torch.no_grad()
@@ -183,11 +183,11 @@ class SparseAttention(nn.Module):
             return ops.indexer_loss(cast, target, selection, backend=self.backend)
 
 
-def keeps_every_key(limit: Int[Tensor, "batch time"], context: SelectorContext) -> bool:
+def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorContext) -> bool:
     """Whether every query keeps every earlier key. The last one has most: mostly its number alone answers."""
-    if int(limit[0, -1]) < limit.shape[1]:
+    if int(limit[0, 0, -1]) < limit.shape[-1]:
         return False
-    return bool((torch.minimum(limit, context.visible) > context.time).all())
+    return bool((torch.minimum(limit, context.visible) > context.time[:, None]).all())
 
 
 def named(part: str) -> AbstractContextManager[object]:

@@ -12,7 +12,7 @@ from dsa.ops.dispatch import (
     select,
 )
 from dsa.ops.rotary import Rotation
-from dsa.ops.zones import Zone, Zones, visible
+from dsa.ops.zones import Zone, Zones, by_group, visible
 
 __all__ = [
     "Hash",
@@ -28,6 +28,7 @@ __all__ = [
     "Zones",
     "attend",
     "attend_with_target",
+    "by_group",
     "checked_backend",
     "dense_logsumexp",
     "indexer_loss",

@@ -25,20 +25,20 @@ def blocks(length: int, per_query: int) -> Iterator[slice]:
 def select(
     scorer: Scorer,
     zones: Zones,
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
 ) -> Selection:
     """As `reference.select`, a block of queries at a time; patterns without scored zones compute no score."""
-    batch, length = limit.shape
-    groups, block = groups_of(scorer), block_of(scorer)
+    batch, own, length = limit.shape
+    groups, block = max(groups_of(scorer), own), block_of(scorer)
     heads = scorer.queries.shape[3] if isinstance(scorer, IndexFeatures) else 1
     every = spans(zones, limit, offset, first, block)
     slots = max(int(torch.stack([span.keep * span.unit for span in every]).sum(0).max()), 1)
     parts = []
     for rows in blocks(length, batch * groups * heads * (offset + length)):
-        part = [span._replace(**{n: getattr(span, n)[:, rows] for n in ("start", "count", "keep")}) for span in every]
+        part = [span._replace(**{n: getattr(span, n)[..., rows] for n in ("start", "count", "keep")}) for span in every]
         start, mask = select_rows(scorer, part, rows, groups, offset, block, trim)
         chosen = from_mask(mask, slots)
         positions = torch.where(chosen.positions >= 0, chosen.positions + start, -1)
@@ -69,13 +69,12 @@ def select_rows(
             inside = members(moved, high - low)
             stop = moved.start + (span.count - span.keep) * span.step
             chosen = inside & (torch.arange(high - low, device=device) >= stop[..., None])
-            chosen, inside = chosen[:, None], inside[:, None]
         else:
             if tile is None:
                 continue
-            inside = members(moved, tile.shape[-1])[:, None].expand_as(tile)
+            inside = members(moved, tile.shape[-1]).expand_as(tile)
             check_scores(tile, inside)
-            chosen = best(tile, inside, span.keep[:, None].expand(-1, groups, -1))
+            chosen = best(tile, inside, span.keep.expand(-1, groups, -1))
             chosen, inside = (
                 torch.nn.functional.pad(x.repeat_interleave(block, -1), (0, high - low - x.shape[-1] * block))
                 for x in (chosen, inside)

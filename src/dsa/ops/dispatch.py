@@ -15,7 +15,7 @@ from dsa.ops import blocked, native, reference
 from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
 from dsa.ops.reference import Trim
 from dsa.ops.scores import block_of, groups_of, repeated
-from dsa.ops.zones import Zone, Zones
+from dsa.ops.zones import Zones, by_group
 
 logger = logging.getLogger(__name__)
 BACKENDS: dict[str, ModuleType] = {"reference": reference, "blocked": blocked, "cpu": native}
@@ -74,23 +74,38 @@ def computes_selected_only(name: str, *given: Scorer | Tensor) -> bool:
 def select(
     scorer: Scorer,
     zones: Zones | tuple[Zones, ...],
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
     *,
     backend: str = "auto",
 ) -> Selection:
-    """The keys each query keeps: see `dsa.ops.reference.select`. `zones` may differ by group."""
+    """The keys each query keeps: see `dsa.ops.reference.select`.
+
+    Args:
+        zones: of all groups, or of each.
+
+    Raises:
+        ValueError: zones, limit and scorer have different numbers of groups, none of them 1.
+    """
+    if limit.dim() != 3:
+        raise ValueError(f"select: limit has shape {tuple(limit.shape)}; give [batch, group, time], group 1 for all.")
+    each = by_group(zones)
+    numbers = {len(each), limit.shape[1], groups_of(scorer)} - {1}
+    if len(numbers) > 1:
+        raise ValueError(
+            f"select: zones for {len(each)} groups, limits for {limit.shape[1]}, a scorer of {groups_of(scorer)}: "
+            "give one for all groups, or the same number."
+        )
     if trim is not None and block_of(scorer) > 1:
         raise ValueError("select: a trim rule sees token scores; it cannot be combined with blocks of tokens.")
     ops = serving(backend, scorer, limit.device)
     with torch.no_grad(), own_dtypes(limit):
-        if isinstance(zones[0], Zone):
-            return ops.select(scorer, zones, limit, trim, offset, first)
-        if len(zones) != groups_of(scorer):
-            raise ValueError(f"select: zones for {len(zones)} groups, the scorer has {groups_of(scorer)}.")
-        parts = [ops.select(group_of(scorer, g), zones[g], limit, trim, offset, first) for g in range(len(zones))]
+        if len(set(each)) == 1:
+            return ops.select(scorer, each[0], limit, trim, offset, first)
+        limits = limit.expand(-1, len(each), -1).split(1, 1)
+        parts = [ops.select(group_of(scorer, g), each[g], limits[g], trim, offset, first) for g in range(len(each))]
     return side_by_side(parts)
 
 
@@ -102,7 +117,9 @@ def side_by_side(parts: list[Selection]) -> Selection:
 
 
 def group_of(scorer: Scorer, group: int) -> Scorer:
-    """The scorer of one group alone."""
+    """The scorer of one group alone; one that all groups share is that of each."""
+    if groups_of(scorer) == 1:
+        return scorer
     if isinstance(scorer, IndexFeatures):
         part = slice(group, group + 1)
         keys = repeated(scorer.keys, scorer.queries.shape[1])[:, part]

@@ -17,7 +17,7 @@ Trim = Callable[[ScoredRows], Int[Tensor, "batch group time"]]
 def select(
     scorer: Scorer,
     zones: Zones,
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
@@ -25,7 +25,8 @@ def select(
     """The keys each query keeps: forced zones first, then each scored zone's best; ties go to the lower position.
 
     Args:
-        limit: most keys a query may keep, forced ones included.
+        limit: most keys a query may keep, forced ones included; its groups are 1 or those of the selection, and so
+            are the scorer's.
         trim: how many of the kept keys stay, counted with the forced ones; drops the lowest scores over all zones.
         offset: position of the first query; keys are the positions 0 ... offset + time - 1.
         first: first real key of each left-padded row.
@@ -33,21 +34,21 @@ def select(
     Raises:
         FloatingPointError: a key that competes has a score that is not a number.
     """
-    batch, length = limit.shape
-    keys, groups, block = offset + length, groups_of(scorer), block_of(scorer)
+    batch, own, length = limit.shape
+    keys, groups, block = offset + length, max(groups_of(scorer), own), block_of(scorer)
     everything = score(scorer, slice(0, length), slice(0, keys // block), offset, limit.device)
     everything = everything.expand(batch, groups, -1, -1)
     kept = torch.zeros(batch, groups, length, keys, dtype=torch.bool, device=limit.device)
     scored = torch.zeros_like(kept)
     seen = torch.zeros_like(kept)
     for span in spans(zones, limit, offset, first, block):
-        inside = members(span, keys // span.unit)[:, None]
+        inside = members(span, keys // span.unit)
         if span.forced:
             stop = span.start + (span.count - span.keep) * span.step
-            chosen = inside & (torch.arange(keys, device=limit.device) >= stop[:, None, :, None])
+            chosen = inside & (torch.arange(keys, device=limit.device) >= stop[..., None])
         else:
             check_scores(everything, inside.expand_as(everything))
-            chosen = best(everything, inside.expand_as(everything), span.keep[:, None].expand(-1, groups, -1))
+            chosen = best(everything, inside.expand_as(everything), span.keep.expand(-1, groups, -1))
             chosen, inside = (x.repeat_interleave(span.unit, -1) for x in (chosen, inside))
             chosen, inside = (torch.nn.functional.pad(x, (0, keys - x.shape[-1])) for x in (chosen, inside))
             scored |= chosen
@@ -58,7 +59,7 @@ def select(
     return from_mask(kept)
 
 
-def members(span: Span, units: int) -> Bool[Tensor, "batch time unit"]:
+def members(span: Span, units: int) -> Bool[Tensor, "batch 1 time unit"]:
     """Which units lie in a span."""
     unit = torch.arange(units, device=span.start.device)
     distance = unit - span.start[..., None]

@@ -67,28 +67,34 @@ class Zone:
 Zones = tuple[Zone, ...]
 
 
+def by_group(zones: Zones | tuple[Zones, ...]) -> tuple[Zones, ...]:
+    """The zones of each group; those that all groups share stand alone."""
+    shared = tuple(zone for zone in zones if isinstance(zone, Zone))
+    return tuple(zone for zone in zones if not isinstance(zone, Zone)) or (shared,)
+
+
 class Span(NamedTuple):
     """What each query takes from one zone: the nearest `keep` units if forced, else the `keep` best by score.
 
     A unit is a token, or with `unit` > 1 a block of that many tokens; `start` then counts blocks.
     """
 
-    start: Int[Tensor, "batch time"]
-    count: Int[Tensor, "batch time"]  # type: ignore[assignment]  # tuple.count is never wanted here
-    keep: Int[Tensor, "batch time"]
+    start: Int[Tensor, "batch 1 time"]
+    count: Int[Tensor, "batch 1 time"]  # type: ignore[assignment]  # tuple.count is never wanted here
+    keep: Int[Tensor, "batch group time"]
     step: int
     forced: bool
     unit: int = 1
 
 
-def visible(zones: Zones, time: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Number of keys that queries at `time` (counted from the row's first token) can see in all zones."""
-    return torch.stack([zone.span(time)[1] for zone in zones]).sum(0)
+def visible(zones: Zones | tuple[Zones, ...], time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch group time"]:
+    """Number of keys that queries at `time` (counted from the row's first token) can see in all zones of a group."""
+    return torch.stack([torch.stack([zone.span(time)[1] for zone in each]).sum(0) for each in by_group(zones)], -2)
 
 
 def spans(
     zones: Zones,
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
     block: int = 1,
@@ -106,9 +112,9 @@ def spans(
         first: first real key of each left-padded row; None = 0.
         block: tokens per unit of the scored zones.
     """
-    batch, length = limit.shape
-    position = torch.arange(offset, offset + length, device=limit.device).expand(batch, length)
-    pad = torch.zeros_like(position) if first is None else first[:, None].expand_as(position)
+    batch, _, length = limit.shape
+    position = torch.arange(offset, offset + length, device=limit.device).expand(batch, 1, length)
+    pad = torch.zeros_like(position) if first is None else first[:, None, None].expand_as(position)
     time = position - pad
     left = limit.long().clamp(min=0)
     out: list[Span] = []

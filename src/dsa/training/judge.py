@@ -67,7 +67,7 @@ class NearestInstead(Selector):
         super().__init__()
         self.selector = selector
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.own if self.selector.trims else self.selector.limit(context)
 
     def scorer(self, features: Scorer | None, attention: Any, context: SelectorContext) -> Scorer:

@@ -22,8 +22,8 @@ ScorerArgs = structure(
 )
 SelectArgs = structure(
     "SelectArgs",
-    "*zones zone_count scorer batch groups time offset slots pool capacity *positions *broken *scores *logsumexp "
-    "*entropy *forced_logsumexp threads *scratch scratch_per_thread",
+    "*zones zone_count scorer batch groups scorer_groups zone_groups time offset slots pool capacity "
+    "*positions *broken *scores *logsumexp *entropy *forced_logsumexp threads *scratch scratch_per_thread",
     scorer=ScorerArgs,
 )
 
@@ -31,7 +31,7 @@ SelectArgs = structure(
 def select(
     scorer: Scorer,
     zones: Zones,
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
@@ -50,11 +50,17 @@ def scan(
 ) -> tuple[Selection, list[Tensor]]:
     """What is selected; with `statistics` also the kept keys' scores (NaN where forced) and the rows' log-sum-exp,
     entropy and log-sum-exp over the forced keys."""
-    batch, time = limit.shape
-    groups, block = groups_of(scorer), block_of(scorer)
+    batch, zone_groups, time = limit.shape
+    scorer_groups, block = groups_of(scorer), block_of(scorer)
+    groups = max(scorer_groups, zone_groups)
     pool = block if isinstance(scorer, IndexFeatures) and scorer.pool == "max" else 1
     every, table, counts, slots, most = budgets(
-        tuple(zones), in_bytes(limit), (batch, time), offset, None if first is None else in_bytes(first), block
+        tuple(zones),
+        in_bytes(limit),
+        (batch, zone_groups, time),
+        offset,
+        None if first is None else in_bytes(first),
+        block,
     )
     library, features, packed = prepare(scorer, every, offset + time, statistics)
     threads = torch.get_num_threads()
@@ -73,7 +79,8 @@ def scan(
         )
     )
     args = SelectArgs(
-        ctypes.addressof(zone_args), len(every), features[0], batch, groups, time, offset, slots, pool, capacity,
+        ctypes.addressof(zone_args), len(every), features[0], batch, groups, scorer_groups, zone_groups, time, offset,
+        slots, pool, capacity,
         address(positions), address(broken), *(map(address, rows) if rows else [None] * 4),
         threads, address(memory), size,
     )  # fmt: skip
@@ -86,23 +93,23 @@ class Budgets(NamedTuple):
     """What the kernels are told of zones and budgets: it is the same for all layers, and mostly for all steps."""
 
     every: list[Span]
-    table: Int[Tensor, "zone 3 batch time"]  # start, count and keep of every span
-    counts: Int[Tensor, "batch 1 time"]
+    table: Int[Tensor, "zone 3 batch group time"]  # start, count and keep of every span
+    counts: Int[Tensor, "batch group time"]
     slots: int
     most: int  # keys that a query takes by score from one zone
 
 
 @functools.lru_cache(maxsize=8)
 def budgets(
-    zones: Zones, limit: bytes, shape: tuple[int, int], offset: int, first: bytes | None, block: int
+    zones: Zones, limit: bytes, shape: tuple[int, int, int], offset: int, first: bytes | None, block: int
 ) -> Budgets:
     """From tensors as bytes, so that equal ones find what was computed before."""
     starts = None if first is None else from_bytes(first, shape[:1])
     every = spans(zones, from_bytes(limit, shape), offset, starts, block)
-    table = torch.stack([torch.stack([s.start, s.count, s.keep]) for s in every])
+    table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
     counts = torch.stack([s.keep * s.unit for s in every]).sum(0)
     most = max((int(s.keep.max()) for s in every if not s.forced), default=0)
-    return Budgets(every, table, counts.int()[:, None], max(int(counts.max()), 1), most)
+    return Budgets(every, table, counts.int(), max(int(counts.max()), 1), most)
 
 
 def in_bytes(x: Int[Tensor, "..."]) -> bytes:
@@ -207,6 +214,6 @@ def dense_logsumexp(
     batch, _, time, _ = q.shape
     everything = (Zone(first=None, keep="all"),)
     logits = IndexFeatures(q.detach().float()[:, :, :, None] * scale_of(q, scale), k.detach(), activation="none")
-    nothing = torch.zeros(batch, time, dtype=torch.long)
+    nothing = torch.zeros(batch, 1, time, dtype=torch.long)
     _, rows = scan(logits, everything, nothing, k.shape[2] - time, statistics=True)
     return rows[1] if sink is None else torch.logaddexp(rows[1], sink.detach().float()[:, None])

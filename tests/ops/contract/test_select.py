@@ -1,0 +1,158 @@
+"""Selections are those of the definition in float64: exactly for whole numbers, else within 1e-6 of the last kept."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.cases import CAUSAL, attention, doubled, examples, name_of, qkv, randoms, same, wholes
+from dsa import ops
+from dsa.ops import Hash, IndexFeatures, Recency, TrueAttention, Zone, reference
+
+zones = st.one_of(
+    st.builds(
+        lambda window, last, step, keep: (
+            Zone(window - 1, 0, keep="all"),
+            Zone(None, window + last, step, keep=keep),
+        ),
+        st.integers(1, 20), st.integers(0, 9), st.integers(1, 5), st.sampled_from(["selector", 3, 0.4]),
+    ),
+    st.builds(
+        lambda a, b, align: (Zone(a, 0, align=align, keep=5), Zone(a + b, a + 1, keep=0.3), Zone(None, a + b + 1)),
+        st.integers(0, 30), st.integers(1, 40), st.sampled_from([1, 4]),
+    ),
+    st.builds(lambda step: (Zone(0, keep="all"), Zone(None, 1, step)), st.integers(1, 70)),
+    st.just(CAUSAL),
+    st.just((Zone(9, keep="all"),)),
+)  # fmt: skip
+
+
+@st.composite
+def cases(draw, kinds=("features", "features", "blocks", "max", "attention", "real", "hash", "recency")):
+    """A scorer, zones, limits, offset and padding."""
+    batch, time, offset = draw(st.integers(1, 2)), draw(st.integers(1, 140)), draw(st.sampled_from([0, 0, 5, 33]))
+    groups, limit_groups = draw(st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 1), (1, 2), (1, 3)]))
+    keys, seed = offset + time, draw(st.integers(0, 99))
+    kind = draw(st.sampled_from(kinds))
+    rule = draw(zones)
+    block = draw(st.sampled_from([2, 5, 16])) if kind in ("blocks", "max") else 1
+    if block > 1:
+        rule = tuple(z for z in rule if z.step == 1) or CAUSAL
+    if kind == "attention":
+        q, k, _ = qkv(batch, 4, time, keys, 8, seed, draw(st.sampled_from([4, 2, 1])))
+        scorer = attention(q, k, None, groups, scale=draw(st.sampled_from([None, 0.6])))
+    elif kind in ("hash", "recency"):
+        scorer = Hash(seed, 1, 2) if kind == "hash" else Recency()
+    else:
+        make = draw(st.sampled_from([wholes, wholes, lambda *s, seed: torch.zeros(*s)]))
+        make = randoms if kind == "real" else make
+        scorer = IndexFeatures(
+            make(batch, groups, time, 2, 4, seed=seed),
+            make(batch, draw(st.sampled_from([1, groups])), keys if kind != "blocks" else keys // block, 4, seed=seed),
+            draw(st.sampled_from([None, wholes(batch, groups, time, 2, seed=seed + 2)])),
+            draw(st.sampled_from(["relu", "none"])),
+            "max" if kind == "max" else "entry",
+            block,
+        )
+    limit = torch.full((batch, limit_groups, time), draw(st.sampled_from([0, 1, 7, 40, 1000])))
+    if draw(st.booleans()):
+        limit = (torch.arange(limit.numel()).view_as(limit) * 7) % 50
+    first = draw(st.sampled_from([None, torch.arange(batch) * min(11, keys)]))
+    return scorer, rule, limit, offset, first
+
+
+def whole_scores(scorer):
+    return not isinstance(scorer, TrueAttention) and not (
+        isinstance(scorer, IndexFeatures) and bool((scorer.queries % 1).any())
+    )
+
+
+def assert_selected(got, wanted, scorer, offset):
+    """As many keys for each query; those that differ have scores that hardly do."""
+    assert torch.equal(got.counts, wanted.counts)
+    time = got.positions.shape[2]
+    scores = reference.score(doubled(scorer), slice(0, time), slice(0, offset + time), offset)
+    mine, theirs = (reference.to_mask(x, offset + time) for x in (got, wanted))
+    only_mine, only_theirs = (
+        torch.where(x, scores, math.inf).sort(-1).values for x in (mine & ~theirs, theirs & ~mine)
+    )
+    torch.testing.assert_close(only_mine, only_theirs, rtol=1e-6, atol=1e-6)
+
+
+@given(case=cases())
+@examples
+def test_the_same_keys_are_selected_as_by_the_definition(backend, case):
+    scorer, rule, limit, offset, first = case
+    got = backend.select(scorer, rule, limit, None, offset, first)
+    wanted = reference.select(doubled(scorer), rule, limit, None, offset, first)
+    if whole_scores(scorer):
+        assert same(got, wanted)
+    else:
+        assert_selected(got, wanted, scorer, offset)
+
+
+@given(case=cases())
+@examples
+def test_a_trim_rule_sees_and_drops_what_the_definition_says(backend, case):
+    scorer, rule, limit, offset, first = case
+    if getattr(scorer, "block", 1) > 1 or isinstance(scorer, Hash):
+        return
+    seen = []
+
+    def trim(rows):
+        seen.append(rows)
+        return (rows.entropy * 3 + 0.371).floor().long() + rows.forced // 2
+
+    got = backend.select(scorer, rule, limit, trim, offset, first)
+    mine = [
+        torch.cat([getattr(rows, name) for rows in seen], 2) for name in ("logsumexp", "forced_logsumexp", "entropy")
+    ]
+    kept = [rows.scores for rows in seen]
+    seen.clear()
+    wanted = reference.select(doubled(scorer), rule, limit, trim, offset, first)
+    (theirs,) = seen
+    shape = got.counts.shape
+    for a, name in zip(mine, ("logsumexp", "forced_logsumexp", "entropy"), strict=True):
+        b = getattr(theirs, name).double().expand(shape)
+        torch.testing.assert_close(a.double().expand(shape), b, rtol=1e-5, atol=1e-4)
+    slots = max(x.shape[-1] for x in [*kept, theirs.scores])
+    padded = [torch.nn.functional.pad(x, (0, slots - x.shape[-1]), value=-math.inf) for x in [*kept, theirs.scores]]
+    a, b = torch.cat(padded[:-1], 2), padded[-1]
+    torch.testing.assert_close(a.double().expand(*shape, -1), b.double().expand(*shape, -1), rtol=1e-5, atol=1e-5)
+    agree = (got.counts == wanted.counts).float().mean()
+    assert agree > 0.97  # an entropy next to a step may round either way
+
+
+@pytest.mark.parametrize("kind", ["features", "attention", "recency"])
+def test_zones_and_limits_may_differ_from_group_to_group(backend, kind):
+    q, k, _ = (x.detach() for x in qkv(2, 4, 50, 50, 8, kv_heads=2))
+    for groups in (1, 2):
+        scorer = {
+            "features": IndexFeatures(wholes(2, groups, 50, 2, 4), wholes(2, 1, 50, 4)),
+            "attention": attention(q, k, None, groups),
+            "recency": Recency(),
+        }[kind]
+        each = ((Zone(None),), (Zone(3, keep="all"), Zone(None, 4, 3)))
+        limit = torch.stack([torch.full((2, 50), 5), torch.arange(50).expand(2, 50) % 20], 1)
+        whole = ops.select(scorer, each, limit, backend=name_of(backend))
+        for g in range(2):
+            one = scorer
+            if kind == "features" and groups > 1:
+                one = scorer._replace(queries=scorer.queries[:, g : g + 1])
+            if kind == "attention" and groups > 1:
+                heads = slice(2 * g, 2 * g + 2)
+                one = TrueAttention(q[:, heads], k[:, g : g + 1], scorer.logsumexp[:, heads])
+            wanted = reference.select(one, each[g], limit[:, g : g + 1])
+            mine = [x[:, g : g + 1] for x in (reference.to_mask(whole, 50), whole.counts)]
+            assert torch.equal(mine[0], reference.to_mask(wanted, 50))
+            assert torch.equal(mine[1], wanted.counts)
+
+
+def test_numbers_of_groups_that_do_not_fit_are_refused():
+    features = IndexFeatures(wholes(1, 2, 9, 2, 4), wholes(1, 1, 9, 4))
+    with pytest.raises(ValueError, match="zones for 1 groups, limits for 3, a scorer of 2"):
+        ops.select(features, CAUSAL, torch.full((1, 3, 9), 4))
+    with pytest.raises(ValueError, match=r"limit has shape \(1, 9\)"):
+        ops.select(features, CAUSAL, torch.full((1, 9), 4))
