@@ -30,7 +30,7 @@ def whole(*shape, seed=0):
 def scorer_of(kind, batch, groups, time, keys, block):
     if kind == "features":
         shape = (batch, groups, time, 2, 4), (batch, 1, keys // block, 4), (batch, groups, time, 2)
-        return IndexFeatures(*(whole(*s) for s in shape), block=block)
+        return IndexFeatures(*(whole(*s) for s in shape), unit=block)
     if kind == "max":
         return scorer_of("features", batch, groups, time, keys, block)._replace(
             keys=whole(batch, 1, keys // block * block, 4), pool="max"
@@ -65,7 +65,7 @@ def test_selections_equal_the_reference(zones, kind, block):
 
 def test_blocks_in_a_strided_zone_are_refused():
     scorer = scorer_of("features", 1, 1, 8, 8, 4)
-    with pytest.raises(ValueError, match="blocks need contiguous zones"):
+    with pytest.raises(ValueError, match="units need contiguous zones"):
         blocked.select(scorer, ZONES["strided"], torch.full((1, 1, 8), 4))
 
 
@@ -119,7 +119,7 @@ def test_the_indexer_loss_and_its_gradients_equal_the_reference(weighted, select
 
 
 def test_patterns_of_forced_zones_compute_no_score(monkeypatch):
-    monkeypatch.setattr(blocked, "score", lambda *_: pytest.fail("a score was computed"))
+    monkeypatch.setattr(Hash, "scores", lambda *_: pytest.fail("a score was computed"))
     blocked.select(Hash(0), ZONES["forced"], torch.full((1, 1, 50), 5))
 
 

@@ -3,8 +3,7 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsa.ops import Zone, cost, reference
-from dsa.ops.contracts import Hash, IndexFeatures, TrueAttention
+from dsa.ops import Hash, IndexFeatures, TrueAttention, Zone, cost, reference
 
 
 def counted(call):
@@ -25,16 +24,15 @@ def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     from dsa import compose
     from dsa.build import instantiate
     from dsa.ops import Rotation
-    from dsa.ops.scores import score
 
     indexer = instantiate(compose(["model=seed", "indexer=h2d32"]).indexer)
     x = torch.randn(1, 64, 256)
     features = indexer(x, Rotation(64, 1e4))
     projections = counted(lambda: indexer(x, Rotation(64, 1e4)))
-    products = counted(lambda: score(features, slice(0, 64), slice(0, 64)))
+    products = counted(lambda: features.scores(slice(0, 64), slice(0, 64)))
     pairs = cost.causal_pairs(64)
-    expected = cost.indexer_flops(2, 32, 64, 256)
-    assert expected == projections + products * pairs / 64**2 + 3 * 2 * pairs
+    assert cost.projection_flops(2, 32, 64, 256) == projections
+    assert features.cost((Zone(first=None),), 64) == products * pairs / 64**2 + 3 * 2 * pairs
 
 
 def test_the_indexer_loss_costs_what_the_counter_counts_plus_its_activations():

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from dsa.ops import compiler, native, reference
-from dsa.ops.contracts import IndexFeatures, Selection
+from dsa.ops import IndexFeatures, Selection, compiler, native, reference
 from dsa.ops.zones import Zone
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
@@ -89,7 +88,7 @@ def test_long_rows_whose_threshold_is_estimated_select_the_best(built, heads, di
     )
     limit = torch.full((1, 1, 64), 100)
     got = native.select(features, CAUSAL, limit, offset=length - 64)
-    scores = reference.score(features, slice(0, 64), slice(0, length)).double()
+    scores = features.scores(slice(0, 64), slice(0, length)).double()
     visible = torch.arange(length) <= torch.arange(length - 64, length)[:, None]
     best = torch.where(visible, scores, -math.inf).topk(100).values
     mine = scores.gather(-1, got.positions.long()).sort(descending=True).values

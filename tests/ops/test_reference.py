@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dsa.ops import Hash, IndexFeatures, Selection, TrueAttention, Zone, reference
-from dsa.ops.scores import hash32, score
+from dsa.ops.scores import hash32
 
 CAUSAL = (Zone(first=None),)
 
@@ -21,7 +21,7 @@ def features(batch=2, time=9, heads=3, dim=4):
 
 def test_index_scores_are_the_formula():
     x = features()
-    got = score(x, slice(0, 9), slice(0, 9))
+    got = x.scores(slice(0, 9), slice(0, 9))
     for b, t, s in ((0, 8, 3), (1, 4, 4), (0, 2, 0)):
         heads = (
             max(0.0, float(x.queries[b, 0, t, j] @ x.keys[b, 0, s])) * float(x.weights[b, 0, t, j]) for j in range(3)
@@ -108,7 +108,7 @@ def test_an_offset_continues_where_the_earlier_queries_stopped():
 
 def test_blocks_compete_whole_and_the_query_keeps_its_own_unfinished_block():
     keys = torch.tensor([1.0, 5.0, 3.0])  # scores of blocks 0, 1, 2 of 4 tokens
-    x = IndexFeatures(torch.ones(1, 1, 14, 1, 1), keys.view(1, 1, 3, 1), None, block=4)
+    x = IndexFeatures(torch.ones(1, 1, 14, 1, 1), keys.view(1, 1, 3, 1), None, unit=4)
     selection = reference.select(x, CAUSAL, torch.full((1, 1, 14), 7))
     assert selection.positions[0, 0, 13][:6].tolist() == [4, 5, 6, 7, 12, 13]
     assert selection.positions[0, 0, 6][:7].tolist() == [0, 1, 2, 3, 4, 5, 6]
@@ -140,9 +140,9 @@ def test_hash_scores_are_murmur_mixed_and_even():
     state = 0x9E3779B9
     for part in (7, 0, 2, 3):
         state = mix(state ^ part)
-    got = hash32(Hash(seed=7, layer=2, step=3), torch.tensor([5]), torch.tensor([11]))
+    got = hash32(Hash(seed=7, layer=2, step=3).parts, torch.tensor([5]), torch.tensor([11]))
     assert int(got) == mix(mix((5 + state) % 2**32) ^ 11)
-    values = score(Hash(1), slice(0, 64), slice(0, 64)).flatten() / 2**24
+    values = Hash(1).scores(slice(0, 64), slice(0, 64)).flatten() / 2**24
     assert abs(float(values.mean()) - 0.5) < 0.02 and values.unique().numel() > 4090
 
 

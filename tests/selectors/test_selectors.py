@@ -6,7 +6,6 @@ import torch
 from dsa import compose
 from dsa.build import instantiate
 from dsa.ops import IndexFeatures, Selection, Zone, select
-from dsa.ops.scores import score
 from dsa.selectors import SelectorContext
 
 LENGTH = 128
@@ -73,7 +72,7 @@ def test_entropy_gives_flat_rows_more_keys_than_peaked_ones_by_its_exponential()
     flat, peaked = (entropy_counts(features(scale=s), selector) for s in (0.01, 100.0))
     assert int(flat[127]) == 128  # entropy ln 128
     assert int(peaked[127]) == 8  # the lower bound
-    row = score(features(), slice(0, LENGTH), slice(0, LENGTH))[0, 0, 127].log_softmax(-1)
+    row = features().scores(slice(0, LENGTH), slice(0, LENGTH))[0, 0, 127].log_softmax(-1)
     effective = float((-(row.exp() * row).sum()).exp())
     assert int(entropy_counts(features(), selector)[127]) == round(effective)
 
@@ -83,7 +82,7 @@ def test_dynamic_keeps_the_fewest_keys_that_reach_p():
         "selector=adaptive_dynamic", "selector.target_mean=null", "selector.min_k=1", "selector.p=0.7"
     )
     counts = entropy_counts(features(), selector)
-    probability = score(features(), slice(0, LENGTH), slice(0, LENGTH))[0, 0]
+    probability = features().scores(slice(0, LENGTH), slice(0, LENGTH))[0, 0]
     for t in (5, 60, 127):
         share = probability[t, : t + 1].softmax(-1).sort(descending=True).values.cumsum(-1)
         assert int(counts[t]) == int((share < 0.7).sum()) + 1

@@ -159,11 +159,12 @@ class SparseAttention(nn.Module):
         self, batch: int, length: int, device: torch.device
     ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, "batch group time"], Int[Tensor, "batch group time"]]:
         """Positions, the keys that each sees, and how many of them the pattern keeps: mostly those of the last pass."""
-        of = (self.pattern.zones(), self.pattern.budget, batch, length, device)
+        forced = () if self.indexer is None else self.indexer.forced
+        of = (self.pattern.zones(), self.pattern.budget, forced, batch, length, device)
         if self.positions is None or self.positions[0] != of:
             with torch.inference_mode(False):  # a later pass may want gradients
                 time = torch.arange(length, device=device)
-                seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
+                seen, own = self.pattern.visible(time, forced), self.pattern.own_budget(time, forced)
                 self.positions = of, (time.expand(batch, -1), seen.expand(batch, -1, -1), own.expand(batch, -1, -1))
         return self.positions[1]
 

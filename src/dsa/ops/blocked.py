@@ -7,12 +7,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
-from dsa.ops.reference import Trim, causal, check_loss, from_mask, members, trimmed
-from dsa.ops.scores import block_of, check_scores, groups_of, repeated, scale_of, score, wide
-from dsa.ops.zones import Span, Zones, spans
+from dsa.ops.contracts import Call, Scorer, Selection, Trim
+from dsa.ops.reference import by_unit, causal, check_loss, from_mask, members, per_token, trimmed
+from dsa.ops.scorers import IndexFeatures, TrueAttention
+from dsa.ops.scores import check_scores, repeated, scale_of, wide
+from dsa.ops.zones import Span, Zones, first_forced, spans
 
+name, selected_only = "blocked", False
 TILE = 1 << 20  # elements of the largest temporary: larger ones leave the cache
+
+
+def covers(call: Call) -> str | None:
+    """Everything."""
+    return None
 
 
 def blocks(length: int, per_query: int) -> Iterator[slice]:
@@ -32,14 +39,13 @@ def select(
 ) -> Selection:
     """As `reference.select`, a block of queries at a time; patterns without scored zones compute no score."""
     batch, own, length = limit.shape
-    groups, block = max(groups_of(scorer), own), block_of(scorer)
-    heads = scorer.queries.shape[3] if isinstance(scorer, IndexFeatures) else 1
-    every = spans(zones, limit, offset, first, block)
+    groups = max(scorer.groups, own)
+    every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
     slots = max(int(torch.stack([span.keep * span.unit for span in every]).sum(0).max()), 1)
     parts = []
-    for rows in blocks(length, batch * groups * heads * (offset + length)):
+    for rows in blocks(length, batch * groups * scorer.width * (offset + length)):
         part = [span._replace(**{n: getattr(span, n)[..., rows] for n in ("start", "count", "keep")}) for span in every]
-        start, mask = select_rows(scorer, part, rows, groups, offset, block, trim)
+        start, mask = select_rows(scorer, part, rows, (batch, groups), offset, trim)
         chosen = from_mask(mask, slots)
         positions = torch.where(chosen.positions >= 0, chosen.positions + start, -1)
         parts.append(Selection(positions, chosen.counts))
@@ -50,41 +56,39 @@ def select(
 
 
 def select_rows(
-    scorer: Scorer, part: list[Span], rows: slice, groups: int, offset: int, block: int, trim: Trim | None
+    scorer: Scorer, part: list[Span], rows: slice, shape: tuple[int, int], offset: int, trim: Trim | None
 ) -> tuple[int, Bool[Tensor, "batch group rows key"]]:
     """First key of the columns that these queries can see, and the mask of those they keep."""
-    batch, device = part[0].start.shape[0], part[0].start.device
+    device, unit = part[0].start.device, scorer.unit
     low, high = bounds(part)
-    low, high = low // block * block, -(-high // block) * block
-    shape = (batch, groups, rows.stop - rows.start, high - low)
-    kept = torch.zeros(shape, dtype=torch.bool, device=device)
+    low, high = low // unit * unit, -(-high // unit) * unit
+    keys = high - low
+    kept = torch.zeros(*shape, rows.stop - rows.start, keys, dtype=torch.bool, device=device)
     scored, seen = torch.zeros_like(kept), torch.zeros_like(kept)
-    units = slice(low // block, min(high, offset + rows.stop) // block)
+    units = slice(low // unit, min(high, offset + rows.stop) // unit)
     tile = None
     if trim is not None or any(not span.forced and bool(span.count.any()) for span in part):
-        tile = score(scorer, rows, units, offset, device).expand(batch, groups, -1, -1)
+        tile = scorer.scores(rows, units, offset, device).expand(*shape, -1, -1)
     for span in part:
         moved = span._replace(start=span.start - low // span.unit)
         if span.forced:
-            inside = members(moved, high - low)
+            inside = members(moved, keys)
             stop = moved.start + (span.count - span.keep) * span.step
-            chosen = inside & (torch.arange(high - low, device=device) >= stop[..., None])
+            chosen = inside & (torch.arange(keys, device=device) >= stop[..., None])
+            seen |= inside & (unit == 1)
         else:
             if tile is None:
                 continue
             inside = members(moved, tile.shape[-1]).expand_as(tile)
             check_scores(tile, inside)
-            chosen = best(tile, inside, span.keep.expand(-1, groups, -1))
-            chosen, inside = (
-                torch.nn.functional.pad(x.repeat_interleave(block, -1), (0, high - low - x.shape[-1] * block))
-                for x in (chosen, inside)
-            )
+            chosen = best(tile, inside, span.keep.expand(-1, shape[1], -1))
+            chosen, inside = (per_token(x, unit, keys) for x in (chosen, inside))
             scored |= chosen
+            seen |= inside
         kept |= chosen
-        seen |= inside
     if trim is not None:
         assert tile is not None
-        kept = trimmed(trim, torch.nn.functional.pad(tile, (0, high - low - tile.shape[-1])), kept, scored, seen)
+        kept = trimmed(trim, per_token(tile, unit, keys) - math.log(unit), kept, scored, seen, unit)
     return low, kept
 
 
@@ -243,15 +247,16 @@ class _IndexerLoss(torch.autograd.Function):
         inputs = [x for x in (queries, keys, weights) if x is not None]
         wanted = any(ctx.needs_input_grad[:3])
         gradients = [torch.zeros_like(x) for x in inputs]
-        time, count = queries.shape[2], keys.shape[2]
+        count = target.shape[-1] if isinstance(target, Tensor) else target.keys.shape[2]
         total, valid = queries.new_zeros(()), queries.new_zeros(())
-        for rows in blocks(time, queries.shape[0] * queries.shape[1] * queries.shape[3] * count):
-            columns, scope = scope_of(selection, rows, time, count, queries.device)
+        for rows in blocks(queries.shape[2], queries.shape[0] * queries.shape[1] * features.width * count):
+            columns, scope = scope_of(features, selection, rows, count)
+            tokens = slice(columns.start * features.unit, columns.stop * features.unit)
             with torch.enable_grad():
                 leaves = [x.detach().requires_grad_(wanted) for x in inputs]
-                tile = score(features_from(features, leaves), rows, columns)
-            raw = target[:, :, rows, columns] if isinstance(target, Tensor) else score(target, rows, columns)
-            p = raw.to(tile.dtype).masked_fill(~scope, 0.0)
+                tile = features_from(features, leaves).scores(rows, columns)
+            raw = target[:, :, rows, tokens] if isinstance(target, Tensor) else target.scores(rows, tokens)
+            p = by_unit(raw.to(tile.dtype), features.unit).sum(-1).masked_fill(~scope, 0.0)
             mass = p.sum(-1, keepdim=True)
             p = p / mass.where(mass > 0, 1.0)
             index = tile.detach().masked_fill(~scope, -math.inf).masked_fill(mass == 0, 0.0)
@@ -280,11 +285,19 @@ def features_from(features: IndexFeatures, tensors: list[Tensor]) -> IndexFeatur
 
 
 def scope_of(
-    selection: Selection | None, rows: slice, time: int, keys: int, device: torch.device
+    features: IndexFeatures, selection: Selection | None, rows: slice, keys: int
 ) -> tuple[slice, Bool[Tensor, "..."]]:
-    """The columns in scope of these queries, and which of them."""
+    """The columns of units in scope of these queries, and which of them: as `reference.scope_of`."""
+    unit, device = features.unit, features.queries.device
+    offset = keys - features.queries.shape[2]
     if selection is None:
-        stop = keys - time + rows.stop
-        return slice(0, stop), causal(rows.stop - rows.start, stop, device)
-    positions = selection.positions[:, :, rows]
-    return chosen_keys(positions, positions.shape[1])
+        low, scope = 0, causal(rows.stop - rows.start, offset + rows.stop, device)[None, None]
+    else:
+        positions = selection.positions[:, :, rows]
+        columns, scope = chosen_keys(positions, positions.shape[1])
+        low = columns.start
+    if features.forced:
+        fence = first_forced(features.forced, torch.arange(offset + rows.start, offset + rows.stop, device=device))
+        scope = scope & (torch.arange(low, low + scope.shape[-1], device=device) < fence[:, None])
+    scope = by_unit(torch.nn.functional.pad(scope, (low % unit, 0)), unit).all(-1)
+    return slice(low // unit, low // unit + scope.shape[-1]), scope

@@ -1,10 +1,9 @@
-"""One entry for every op: the backend is chosen by device and shape, or named by the caller."""
+"""One entry for every op: backends are asked in order whether they serve a call, the one that is named first."""
 
 import functools
 import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -12,13 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops import blocked, native, reference
-from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
-from dsa.ops.reference import Trim
-from dsa.ops.scores import block_of, groups_of, repeated
+from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
+from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import Zones, by_group
 
 logger = logging.getLogger(__name__)
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "blocked": blocked, "cpu": native}
+BACKENDS: tuple[Backend, ...] = (native, blocked, reference)
 
 
 def checked_backend(name: str) -> str:
@@ -27,37 +25,35 @@ def checked_backend(name: str) -> str:
     Raises:
         ValueError: none has, or it cannot.
     """
-    if name not in ("auto", *BACKENDS):
-        raise ValueError(f"ops = {name}: no such backend. Give auto, {', '.join(BACKENDS)}.")
-    if name == "cpu" and native.unavailable() is not None:
-        raise ValueError(f"ops = cpu: {native.unavailable()} Or give ops=auto.")
+    if name == "auto":
+        return name
+    named = [backend for backend in BACKENDS if backend.name == name]
+    if not named:
+        known = ", ".join(sorted(backend.name for backend in BACKENDS))
+        raise ValueError(f"ops = {name}: no such backend. Give auto, {known}.")
+    if (reason := named[0].covers(Call())) is not None:
+        raise ValueError(f"ops = {name}: {reason} Or give ops=auto.")
     return name
 
 
+def serving(name: str, call: Call) -> Backend:
+    """The backend that a call gets: the one that is named or else the first, if it covers the call, or the next that
+    does; told once."""
+    reasons: list[str] = []
+    for backend in sorted(BACKENDS, key=lambda backend: backend.name != name):
+        reason = backend.covers(call)
+        if reason is None:
+            if reasons:
+                tell(backend.name, reasons[0])
+            return backend
+        reasons.append(reason)
+    raise NotImplementedError(f"no backend serves this call: {' '.join(reasons)}")
+
+
 @functools.cache
-def native_runs() -> bool:
-    """Whether the fused kernels can be built here; says once what is lost if not."""
-    reason = native.unavailable()
-    if reason is not None:
-        logger.warning("attention runs on the slower blocked backend, in PyTorch alone: %s", reason)
-    return reason is None
-
-
-def serving(name: str, *given: Scorer | Tensor | torch.device) -> ModuleType:
-    """The backend that a call gets: the one that is named, or the fused kernels wherever they cover the call.
-
-    Raises:
-        ValueError: the fused kernels were asked for by name and do not cover the call.
-    """
-    if name not in ("auto", "cpu"):
-        return BACKENDS[name]
-    covered = all(native.supports(part) for part in given)
-    if name == "cpu" and not covered:
-        raise ValueError(
-            "ops = cpu: the fused kernels take CPU tensors of at most 32 bits and accumulate index scores in float32. "
-            "Give ops=auto, which takes the blocked backend for the rest."
-        )
-    return native if covered and native_runs() else blocked
+def tell(name: str, reason: str) -> None:
+    """Say once who serves instead, and why."""
+    logger.warning("attention runs in part on the %s backend, which is slower: %s", name, reason)
 
 
 def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
@@ -66,9 +62,9 @@ def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def computes_selected_only(name: str, *given: Scorer | Tensor) -> bool:
+def computes_selected_only(name: str, *tensors: Tensor) -> bool:
     """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
-    return serving(name, *given) is native
+    return serving(name, Call(tensors)).selected_only
 
 
 def select(
@@ -92,20 +88,18 @@ def select(
     if limit.dim() != 3:
         raise ValueError(f"select: limit has shape {tuple(limit.shape)}; give [batch, group, time], group 1 for all.")
     each = by_group(zones)
-    numbers = {len(each), limit.shape[1], groups_of(scorer)} - {1}
-    if len(numbers) > 1:
+    if len({len(each), limit.shape[1], scorer.groups} - {1}) > 1:
         raise ValueError(
-            f"select: zones for {len(each)} groups, limits for {limit.shape[1]}, a scorer of {groups_of(scorer)}: "
+            f"select: zones for {len(each)} groups, limits for {limit.shape[1]}, a scorer of {scorer.groups}: "
             "give one for all groups, or the same number."
         )
-    if trim is not None and block_of(scorer) > 1:
-        raise ValueError("select: a trim rule sees token scores; it cannot be combined with blocks of tokens.")
-    ops = serving(backend, scorer, limit.device)
+    ops = serving(backend, Call(device=limit.device, scorer=scorer))
     with torch.no_grad(), own_dtypes(limit):
         if len(set(each)) == 1:
             return ops.select(scorer, each[0], limit, trim, offset, first)
         limits = limit.expand(-1, len(each), -1).split(1, 1)
-        parts = [ops.select(group_of(scorer, g), each[g], limits[g], trim, offset, first) for g in range(len(each))]
+        scorers = [scorer if scorer.groups == 1 else scorer.of_group(group) for group in range(len(each))]
+        parts = [ops.select(*part, trim, offset, first) for part in zip(scorers, each, limits, strict=True)]
     return side_by_side(parts)
 
 
@@ -114,23 +108,6 @@ def side_by_side(parts: list[Selection]) -> Selection:
     slots = max(part.positions.shape[-1] for part in parts)
     positions = [F.pad(part.positions, (0, slots - part.positions.shape[-1]), value=-1) for part in parts]
     return Selection(torch.cat(positions, 1), torch.cat([part.counts for part in parts], 1))
-
-
-def group_of(scorer: Scorer, group: int) -> Scorer:
-    """The scorer of one group alone; one that all groups share is that of each."""
-    if groups_of(scorer) == 1:
-        return scorer
-    if isinstance(scorer, IndexFeatures):
-        part = slice(group, group + 1)
-        keys = repeated(scorer.keys, scorer.queries.shape[1])[:, part]
-        weights = None if scorer.weights is None else scorer.weights[:, part]
-        return scorer._replace(queries=scorer.queries[:, part], keys=keys, weights=weights)
-    if isinstance(scorer, TrueAttention):
-        size = scorer.queries.shape[1] // scorer.groups
-        heads = slice(group * size, (group + 1) * size)
-        keys = repeated(scorer.keys, scorer.queries.shape[1])[:, heads]
-        return TrueAttention(scorer.queries[:, heads], keys, scorer.logsumexp[:, heads], scale=scorer.scale)
-    return scorer
 
 
 def attend(
@@ -154,7 +131,7 @@ def attend(
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
         return out, dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
     with own_dtypes(q):
-        return serving(backend, q, k, v).attend(q, k, v, selection, sink, scale=scale)
+        return serving(backend, Call((q, k, v))).attend(q, k, v, selection, sink, scale=scale)
 
 
 def attend_with_target(
@@ -180,7 +157,7 @@ def attend_with_target(
         out, logsumexp = attend(q, k, v, selection, scale=scale, backend=backend)
         return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
     with own_dtypes(q):
-        return serving(backend, q, k, v).attend_with_target(q, k, v, selection, groups, sink, scale=scale)
+        return serving(backend, Call((q, k, v))).attend_with_target(q, k, v, selection, groups, sink, scale=scale)
 
 
 def check_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None) -> None:
@@ -215,7 +192,7 @@ def dense_logsumexp(
     """Log-sum-exp of causal attention logits: see `dsa.ops.reference.dense_logsumexp`. Carries no gradient."""
     check_attention(q, k, k, sink, scale)
     with torch.no_grad(), own_dtypes(q):
-        return serving(backend, q, k).dense_logsumexp(q, k, sink, scale=scale)
+        return serving(backend, Call((q, k))).dense_logsumexp(q, k, sink, scale=scale)
 
 
 def indexer_loss(
@@ -226,5 +203,6 @@ def indexer_loss(
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
+    call = Call((target,) if isinstance(target, Tensor) else target.tensors, features.queries.device, learner=features)
     with own_dtypes(features.queries):
-        return serving(backend, features, target).indexer_loss(features, target, selection)
+        return serving(backend, call).indexer_loss(features, target, selection)

@@ -1,5 +1,6 @@
 """Zones: which keys a query may see, as arithmetic progressions of positions, and how a budget is shared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -76,7 +77,7 @@ def by_group(zones: Zones | tuple[Zones, ...]) -> tuple[Zones, ...]:
 class Span(NamedTuple):
     """What each query takes from one zone: the nearest `keep` units if forced, else the `keep` best by score.
 
-    A unit is a token, or with `unit` > 1 a block of that many tokens; `start` then counts blocks.
+    A unit is a token, or with `unit` > 1 so many tokens; `start` then counts units.
     """
 
     start: Int[Tensor, "batch 1 time"]
@@ -87,9 +88,58 @@ class Span(NamedTuple):
     unit: int = 1
 
 
-def visible(zones: Zones | tuple[Zones, ...], time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch group time"]:
-    """Number of keys that queries at `time` (counted from the row's first token) can see in all zones of a group."""
-    return torch.stack([torch.stack([zone.span(time)[1] for zone in each]).sum(0) for each in by_group(zones)], -2)
+def first_forced(forced: Zones, time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch time"]:
+    """The key from which on a scorer forces all up to queries at `time`; the one after the query if it forces none.
+
+    Raises:
+        ValueError: a zone leaves gaps, or does not reach the query.
+    """
+    out = time + 1
+    for zone in forced:
+        if zone.last or zone.step > 1 or not zone.forced:
+            raise ValueError(f"forced = {zone}: an indexer forces whole windows; give last = 0, step = 1, keep = all.")
+        start, count = zone.span(time)
+        out = torch.where(count > 0, out.minimum(start), out)
+    return out
+
+
+def shown(
+    zone: Zone, time: Int[Tensor, "*batch time"], fence: Int[Tensor, "*batch time"] | None
+) -> tuple[Tensor, Tensor]:
+    """First position and number of a zone's keys before `fence`, from which on a scorer forces all."""
+    start, count = zone.span(time)
+    if fence is None:
+        return start, count
+    return start, count.minimum(-(-(fence - start) // zone.step)).clamp(min=0)
+
+
+def visible(
+    zones: Zones | tuple[Zones, ...], time: Int[Tensor, "*batch time"], forced: Zones = ()
+) -> Int[Tensor, "*batch group time"]:
+    """Number of keys that queries at `time` (counted from the row's first token) can see, by group.
+
+    Args:
+        forced: what a scorer forces; it is seen too, and counts once.
+    """
+    return counted(zones, time, forced, lambda zone, count: count)
+
+
+def kept(
+    zones: Zones | tuple[Zones, ...], time: Int[Tensor, "*batch time"], forced: Zones = ()
+) -> Int[Tensor, "*batch group time"]:
+    """Number of keys that the zones keep when no selector says otherwise, and a scorer forces; as `visible`."""
+    return counted(zones, time, forced, Zone.kept)
+
+
+def counted(
+    zones: Zones | tuple[Zones, ...], time: Tensor, forced: Zones, share: Callable[[Zone, Tensor], Tensor]
+) -> Int[Tensor, "*batch group time"]:
+    """The sum over zones of a share of the keys they show, and the forced ones."""
+    fence = first_forced(forced, time)
+    groups = [
+        torch.stack([share(zone, shown(zone, time, fence)[1]) for zone in each]).sum(0) for each in by_group(zones)
+    ]
+    return torch.stack(groups, -2) + (time + 1 - fence)[..., None, :]
 
 
 def spans(
@@ -97,20 +147,23 @@ def spans(
     limit: Int[Tensor, "batch group time"],
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
-    block: int = 1,
+    unit: int = 1,
+    forced: Zones = (),
 ) -> list[Span]:
     """Share each query's budget among the zones.
 
-    Forced zones fill first, nearest first. The rest goes to the scored zones in proportion to what they keep by
-    default, rounded up, in the order of the zones, the surplus to the last; what a zone cannot use goes to the
-    others. Exactly min(limit, visible) keys are kept. With `block` > 1 only blocks wholly inside a scored zone
-    compete; the tokens after a zone's last whole block are kept, and quotas round down to whole blocks.
+    Forced keys fill first: those of the scorer, then those of the zones, nearest first. Each counts once. The rest
+    goes to the scored zones in proportion to what they keep by default, rounded up, in the order of the zones, the
+    surplus to the last; what a zone cannot use goes to the others. Exactly min(limit, visible) keys are kept. With
+    `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit are kept, and
+    quotas round down to whole units.
 
     Args:
         limit: most keys each query may keep, forced ones included.
         offset: position of the first query.
         first: first real key of each left-padded row; None = 0.
-        block: tokens per unit of the scored zones.
+        unit: tokens per unit of the scored zones.
+        forced: what the scorer forces, from which on nothing competes.
     """
     batch, _, length = limit.shape
     position = torch.arange(offset, offset + length, device=limit.device).expand(batch, 1, length)
@@ -125,24 +178,27 @@ def spans(
         left = left - keep
         out.append(Span(start, count, keep, step, forced=True))
 
+    fence = first_forced(forced, time) if forced else None
+    if fence is not None:
+        force(fence + pad, time + 1 - fence, 1)
     for zone in sorted((z for z in zones if z.forced), key=lambda z: z.last):
-        start, count = zone.span(time)
+        start, count = shown(zone, time, fence)
         force(start + pad, count, zone.step)
 
     scored = [zone for zone in zones if not zone.forced]
     areas = []
     for zone in scored:
-        start, count = zone.span(time)
+        start, count = shown(zone, time, fence)
         wish = zone.kept(count)
         start = start + pad
-        if block > 1:
+        if unit > 1:
             if zone.step > 1:
-                raise ValueError(f"zone.step = {zone.step} with block = {block}: blocks need contiguous zones.")
+                raise ValueError(f"zone.step = {zone.step} with units of {unit} tokens: units need contiguous zones.")
             end = start + count
-            tail = torch.minimum(end % block, count)
+            tail = torch.minimum(end % unit, count)
             force(end - tail, tail, 1)
-            start = -(-start // block)
-            count = (end // block - start).clamp(min=0)
+            start = -(-start // unit)
+            count = (end // unit - start).clamp(min=0)
         areas.append((zone, start, count, wish))
 
     total = sum((wish for *_, wish in areas), torch.zeros_like(left))
@@ -150,11 +206,11 @@ def spans(
     for index, (_, _, count, wish) in enumerate(areas):
         last = index == len(areas) - 1
         share = rest if last else -(-left * wish // total.clamp(min=1))
-        quota = torch.minimum(torch.minimum(share, rest) // block, count)
-        rest = rest - quota * block
+        quota = torch.minimum(torch.minimum(share, rest) // unit, count)
+        rest = rest - quota * unit
         quotas.append(quota)
     for (zone, start, count, _), quota in zip(areas, quotas, strict=True):
-        more = torch.minimum(rest // block, count - quota)
-        rest = rest - more * block
-        out.append(Span(start, count, quota + more, zone.step, forced=False, unit=block))
+        more = torch.minimum(rest // unit, count - quota)
+        rest = rest - more * unit
+        out.append(Span(start, count, quota + more, zone.step, forced=False, unit=unit))
     return out

@@ -2,11 +2,10 @@
 
 from abc import ABC, abstractmethod
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dsa.ops import Zones, by_group, visible
+from dsa.ops import Zones, kept, visible
 
 
 class Pattern(ABC):
@@ -23,13 +22,13 @@ class Pattern(ABC):
     def zones(self) -> Zones | tuple[Zones, ...]:
         """The zones: disjoint, independent of the length. One tuple for all heads, or one for each group of them."""
 
-    def visible(self, time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch group time"]:
-        """Number of keys that queries at `time` can see."""
-        return visible(self.zones(), time)
+    def visible(self, time: Int[Tensor, "*batch time"], forced: Zones = ()) -> Int[Tensor, "*batch group time"]:
+        """Number of keys that queries at `time` can see, with what an indexer forces."""
+        return visible(self.zones(), time, forced)
 
-    def own_budget(self, time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch group time"]:
-        """Number of keys that queries at `time` keep by default."""
+    def own_budget(self, time: Int[Tensor, "*batch time"], forced: Zones = ()) -> Int[Tensor, "*batch group time"]:
+        """Number of keys that queries at `time` keep by default; those that an indexer forces come on top where the
+        zones say how much they keep."""
         if self.budget is not None:
-            return self.visible(time).clamp(max=self.budget)
-        kept = [torch.stack([zone.kept(zone.span(time)[1]) for zone in each]) for each in by_group(self.zones())]
-        return torch.stack([each.sum(0) for each in kept], -2)
+            return self.visible(time, forced).clamp(max=self.budget)
+        return kept(self.zones(), time, forced)

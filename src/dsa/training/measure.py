@@ -110,7 +110,8 @@ def flops(model: SparseTransformer, length: int, density: float) -> dict[str, fl
         if layer.indexer is not None:
             index = index_features(layer.indexer, width)
             index_heads, index_dim = index.queries.shape[3:]
-            indexer += cost.indexer_flops(index_heads, index_dim, length, width, index.weights is not None)
+            scored = index.cost(layer.pattern.zones(), length)
+            indexer += scored + cost.projection_flops(index_heads, index_dim, length, width, index.weights is not None)
     return {
         "dense_attention": dense,
         "indexer": indexer,

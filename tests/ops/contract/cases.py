@@ -4,7 +4,6 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from dsa.ops import Selection, TrueAttention, Zone, reference
-from dsa.ops.dispatch import BACKENDS
 
 CAUSAL = (Zone(None),)
 examples = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -70,8 +69,3 @@ def attention(q, k, selection=None, groups=1, **options):
     else:
         logsumexp = reference.attend(q, k, k, selection, **options)[1]
     return TrueAttention(q.detach(), k.detach(), logsumexp.detach(), groups, scale=options.get("scale"))
-
-
-def name_of(backend):
-    """What the dispatcher calls a backend."""
-    return next(name for name, each in BACKENDS.items() if each is backend)

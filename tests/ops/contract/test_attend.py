@@ -96,7 +96,7 @@ def test_the_target_is_the_attention_that_gave_the_output(backend, heads, time, 
     assert not any(x.requires_grad for x in target[:3])
     if target.mass is not None:
         wanted = doubled(attention(q, k, selection, learn, sink=sinks, scale=scale))
-        p = reference.score(wanted, slice(0, time), slice(0, keys))
+        p = wanted.scores(slice(0, time), slice(0, keys))
         chosen = selection.positions.long().clamp(min=0).expand(-1, learn, -1, -1)
         used = (selection.positions >= 0).expand_as(chosen)
         sums = target.mass.sums.transpose(0, 1)[..., : chosen.shape[-1]]

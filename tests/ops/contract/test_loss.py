@@ -5,28 +5,46 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.cases import attention, doubled, examples, qkv, random_selection, randoms
-from dsa.ops import IndexFeatures, reference
+from dsa.ops import Call, IndexFeatures, Zone, reference
+from dsa.ops.dispatch import serving
+
+
+def in_units(selection, keys, unit):
+    """The selection with a random part of it as whole units."""
+    mask = reference.to_mask(selection, keys)
+    whole = mask.clone()
+    for first in range(0, keys - unit + 1, 2 * unit):
+        whole[..., first : first + unit] = mask[..., first : first + 1]
+    return reference.from_mask(whole)
 
 
 @given(
     batch=st.integers(1, 2), time=st.integers(1, 90), most=st.sampled_from([0, 1, 7, 200]),
     groups=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]), kv_heads=st.sampled_from([4, 2, 1]),
     relu=st.booleans(), weighted=st.booleans(), explicit=st.booleans(), dense=st.booleans(),
-    scale=st.sampled_from([None, 0.7]), sink=st.booleans(), seed=st.integers(0, 99),
+    scale=st.sampled_from([None, 0.7]), sink=st.booleans(), unit=st.sampled_from([1, 1, 2, 5]), pool=st.booleans(),
+    forced=st.sampled_from([(), (), (Zone(4, keep="all"),), (Zone(3, align=5, keep="all"),)]), seed=st.integers(0, 99),
 )  # fmt: skip
 @examples
 def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
-    backend, batch, time, most, groups, kv_heads, relu, weighted, explicit, dense, scale, sink, seed
+    backend, batch, time, most, groups, kv_heads, relu, weighted, explicit, dense, scale, sink, unit, pool, forced, seed
 ):
     (groups, key_groups), keys = groups, time + 7
     q, k, _ = qkv(batch, 4, time, keys, 8, seed, kv_heads)
     selection = None if dense else random_selection(batch, groups, time, keys, most, seed)
+    if unit > 1 and not dense:
+        selection = in_units(selection, keys, unit)
+    entries = keys if pool else keys // unit
     features = IndexFeatures(
         randoms(batch, groups, time, 2, 4, seed=seed).requires_grad_(),
-        randoms(batch, key_groups, keys, 4, seed=seed + 1).requires_grad_(),
+        randoms(batch, key_groups, entries, 4, seed=seed + 1).requires_grad_(),
         randoms(batch, groups, time, 2, seed=seed + 2).requires_grad_() if weighted else None,
         "relu" if relu else "none",
+        "max" if pool else "entry",
+        unit,
+        forced=forced,
     )
+    backend = serving(backend.name, Call((q,), learner=features))
     if explicit:
         target = randoms(batch, groups, time, keys, seed=seed).clamp(min=0)
     else:
@@ -53,3 +71,32 @@ def test_a_target_with_a_sink_is_normalised_over_the_keys(backend):
     wanted = reference.indexer_loss(doubled(features), doubled(attention(q, k, selection, sink=one)), selection)
     torch.testing.assert_close(sunk.double(), wanted, rtol=1e-5, atol=1e-6)
     assert (sunk - plain).abs() > 1e-4
+
+
+def test_the_loss_over_units_is_spelled_out_in_sums(backend):
+    """Row by row in Python: which units are in scope, their mass and their KL."""
+    unit, keys, time = 3, 20, 14
+    q, k, _ = (x.detach() for x in qkv(1, 2, time, keys, 8))
+    features = IndexFeatures(randoms(1, 1, time, 2, 4), randoms(1, 1, 6, 4), unit=unit, forced=(Zone(4, keep="all"),))
+    target = attention(q, k)
+    backend = serving(backend.name, Call((q,), learner=features))
+    p = target.scores(slice(0, time), slice(0, keys))[0, 0].double()
+    index = features.scores(slice(0, time), slice(0, 6))[0, 0].double()
+    for selection in (None, in_units(random_selection(1, 1, time, keys, 20, 1), keys, unit)):
+        chosen = reference.causal(time, keys) if selection is None else reference.to_mask(selection, keys)[0, 0]
+        losses = []
+        for t in range(time):
+            window = keys - time + t - 4  # the first key that is forced
+            scope = [
+                u for u in range(6)
+                if all(bool(chosen[t, s]) and s < window for s in range(u * unit, (u + 1) * unit))
+            ]  # fmt: skip
+            if not scope:
+                continue
+            mass = torch.stack([p[t, u * unit : (u + 1) * unit].sum() for u in scope])
+            share = mass / mass.sum()
+            losses.append((share * (share.log() - index[t, scope].log_softmax(0))).sum())
+        wanted = torch.stack(losses).mean()
+        torch.testing.assert_close(
+            backend.indexer_loss(features, target, selection).double(), wanted, rtol=1e-5, atol=1e-6
+        )

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.cases import CAUSAL, attention, doubled, examples, name_of, qkv, randoms, same, wholes
+from contract.cases import CAUSAL, attention, doubled, examples, qkv, randoms, same, wholes
 from dsa import ops
 from dsa.ops import Hash, IndexFeatures, Recency, TrueAttention, Zone, reference
 
+WINDOW = (Zone(6, keep="all"),)
 zones = st.one_of(
     st.builds(
         lambda window, last, step, keep: (
@@ -30,15 +31,15 @@ zones = st.one_of(
 
 
 @st.composite
-def cases(draw, kinds=("features", "features", "blocks", "max", "attention", "real", "hash", "recency")):
+def cases(draw, kinds=("features", "features", "units", "max", "attention", "real", "hash", "recency")):
     """A scorer, zones, limits, offset and padding."""
     batch, time, offset = draw(st.integers(1, 2)), draw(st.integers(1, 140)), draw(st.sampled_from([0, 0, 5, 33]))
     groups, limit_groups = draw(st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 1), (1, 2), (1, 3)]))
     keys, seed = offset + time, draw(st.integers(0, 99))
     kind = draw(st.sampled_from(kinds))
     rule = draw(zones)
-    block = draw(st.sampled_from([2, 5, 16])) if kind in ("blocks", "max") else 1
-    if block > 1:
+    unit = draw(st.sampled_from([2, 5, 16])) if kind in ("units", "max") else 1
+    if unit > 1:
         rule = tuple(z for z in rule if z.step == 1) or CAUSAL
     if kind == "attention":
         q, k, _ = qkv(batch, 4, time, keys, 8, seed, draw(st.sampled_from([4, 2, 1])))
@@ -50,16 +51,19 @@ def cases(draw, kinds=("features", "features", "blocks", "max", "attention", "re
         make = randoms if kind == "real" else make
         scorer = IndexFeatures(
             make(batch, groups, time, 2, 4, seed=seed),
-            make(batch, draw(st.sampled_from([1, groups])), keys if kind != "blocks" else keys // block, 4, seed=seed),
+            make(batch, draw(st.sampled_from([1, groups])), keys if kind != "units" else keys // unit, 4, seed=seed),
             draw(st.sampled_from([None, wholes(batch, groups, time, 2, seed=seed + 2)])),
             draw(st.sampled_from(["relu", "none"])),
             "max" if kind == "max" else "entry",
-            block,
+            unit,
+            forced=draw(
+                st.sampled_from([(), (), (Zone(unit - 2 if unit > 1 else 0, align=unit, keep="all"),), WINDOW])
+            ),
         )
     limit = torch.full((batch, limit_groups, time), draw(st.sampled_from([0, 1, 7, 40, 1000])))
     if draw(st.booleans()):
         limit = (torch.arange(limit.numel()).view_as(limit) * 7) % 50
-    first = draw(st.sampled_from([None, torch.arange(batch) * min(11, keys)]))
+    first = draw(st.sampled_from([None, torch.arange(batch) * min(11, keys) // unit * unit]))
     return scorer, rule, limit, offset, first
 
 
@@ -73,7 +77,7 @@ def assert_selected(got, wanted, scorer, offset):
     """As many keys for each query; those that differ have scores that hardly do."""
     assert torch.equal(got.counts, wanted.counts)
     time = got.positions.shape[2]
-    scores = reference.score(doubled(scorer), slice(0, time), slice(0, offset + time), offset)
+    scores = doubled(scorer).scores(slice(0, time), slice(0, offset + time), offset)
     mine, theirs = (reference.to_mask(x, offset + time) for x in (got, wanted))
     only_mine, only_theirs = (
         torch.where(x, scores, math.inf).sort(-1).values for x in (mine & ~theirs, theirs & ~mine)
@@ -97,7 +101,7 @@ def test_the_same_keys_are_selected_as_by_the_definition(backend, case):
 @examples
 def test_a_trim_rule_sees_and_drops_what_the_definition_says(backend, case):
     scorer, rule, limit, offset, first = case
-    if getattr(scorer, "block", 1) > 1 or isinstance(scorer, Hash):
+    if isinstance(scorer, Hash):
         return
     seen = []
 
@@ -136,7 +140,7 @@ def test_zones_and_limits_may_differ_from_group_to_group(backend, kind):
         }[kind]
         each = ((Zone(None),), (Zone(3, keep="all"), Zone(None, 4, 3)))
         limit = torch.stack([torch.full((2, 50), 5), torch.arange(50).expand(2, 50) % 20], 1)
-        whole = ops.select(scorer, each, limit, backend=name_of(backend))
+        whole = ops.select(scorer, each, limit, backend=backend.name)
         for g in range(2):
             one = scorer
             if kind == "features" and groups > 1:
@@ -156,3 +160,58 @@ def test_numbers_of_groups_that_do_not_fit_are_refused():
         ops.select(features, CAUSAL, torch.full((1, 3, 9), 4))
     with pytest.raises(ValueError, match=r"limit has shape \(1, 9\)"):
         ops.select(features, CAUSAL, torch.full((1, 9), 4))
+
+
+def spelled_out(scorer, rule, limit, t):
+    """Keys that are forced and keys that compete for the query at t, as sets, from the words of the contract."""
+    fence = min((t - zone.first) // zone.align * zone.align + (0 if (t - zone.first) % zone.align == 0 else zone.align)
+                for zone in scorer.forced) if scorer.forced else t + 1  # fmt: skip
+    fence = max(fence, 0)
+    forced, competing = set(range(fence, t + 1)), set()
+    for zone in rule:
+        start, count = zone.span(torch.tensor(t))
+        keys = {int(start) + i * zone.step for i in range(int(count))} - forced
+        if zone.forced:
+            forced |= keys
+            continue
+        units = {key // scorer.unit for key in keys}
+        whole = {unit for unit in units if all(unit * scorer.unit + i in keys for i in range(scorer.unit))}
+        inside = {unit * scorer.unit + i for unit in whole for i in range(scorer.unit)}
+        competing |= inside
+        forced |= {key for key in keys - inside if key >= (max(inside, default=-1) if scorer.unit > 1 else t + 1)}
+    return forced, competing
+
+
+@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize("forced", [(), (Zone(2, align=4, keep="all"),), (Zone(5, keep="all"),)])
+@pytest.mark.parametrize("rule", [CAUSAL, (Zone(7, keep="all"), Zone(None, 8)), (Zone(15, align=8, keep=0.5),)])
+def test_forced_keys_are_kept_once_and_only_whole_units_compete(backend, unit, forced, rule):
+    scorer = IndexFeatures(wholes(1, 1, 40, 2, 4), wholes(1, 1, 40 // unit, 4), unit=unit, forced=forced)
+    for limit in (3, 13, 1000):
+        got = backend.select(scorer, rule, torch.full((1, 1, 40), limit))
+        for t in range(40):
+            chosen = {key for key in got.positions[0, 0, t].tolist() if key >= 0}
+            must, may = spelled_out(scorer, rule, limit, t)
+            assert chosen <= must | may
+            assert len(chosen) == int(got.counts[0, 0, t]) <= limit
+            assert must <= chosen or len(chosen & must) == limit
+            if limit == 1000:
+                assert chosen == must | may
+            kept = {key // unit for key in chosen & may}
+            assert all(unit_ * unit + i in chosen for unit_ in kept for i in range(unit))
+            assert min(limit, len(must | may)) - len(chosen) < unit
+
+
+def test_an_indexer_that_forces_keys_with_gaps_is_refused(backend):
+    for zone in (Zone(5, 1, keep="all"), Zone(6, step=2, keep="all"), Zone(6, keep=3)):
+        scorer = IndexFeatures(wholes(1, 1, 9, 1, 4), wholes(1, 1, 9, 4), forced=(zone,))
+        with pytest.raises(ValueError, match="an indexer forces whole windows"):
+            backend.select(scorer, CAUSAL, torch.full((1, 1, 9), 3))
+
+
+def test_a_trim_rule_keeps_whole_units(backend):
+    scorer = IndexFeatures(wholes(1, 1, 30, 2, 4), wholes(1, 1, 7, 4), unit=4)
+    got = backend.select(scorer, CAUSAL, torch.full((1, 1, 30), 20), lambda rows: rows.forced + 5)
+    for t in range(30):
+        whole = int(got.counts[0, 0, t]) - (t + 1) % 4
+        assert whole == min(8, (t + 1) // 4 * 4)

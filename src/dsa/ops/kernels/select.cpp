@@ -21,6 +21,7 @@ struct Select {
   int64_t batch, groups, scorer_groups, zone_groups, time, offset, slots;  // the latter groups are 1 or as many
   int64_t pool;                         // tokens whose best score is that of their unit
   int64_t capacity;                     // candidates per query
+  int64_t forced_scores;                // with scores: whether forced keys are scored too
   int32_t* positions;                   // [batch, group, time, slot]
   int32_t* broken;                      // [batch, group, time]: scores that are NaN
   float* scores;                        // null, or as positions: scores of the kept keys, NaN where forced
@@ -114,7 +115,7 @@ class Worker {
     for (int64_t z = 0; z < a.zone_count; z++) {
       const Zone& zone = a.zones[z];
       if (zone.forced) take_forced(zone);
-      if (!zone.forced || a.scores) by_remainder(zone);
+      if (!zone.forced || (a.scores && a.forced_scores)) by_remainder(zone);
     }
     for (int64_t t = from; t < to; t++) finish(t);
   }

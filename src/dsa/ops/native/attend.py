@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsa.ops.compiler import library
-from dsa.ops.contracts import SelectedMass, Selection, TrueAttention
+from dsa.ops.contracts import SelectedMass, Selection
 from dsa.ops.native.arguments import (
     Heads,
     address,
@@ -27,6 +27,7 @@ from dsa.ops.native.arguments import (
     units,
     workspace,
 )
+from dsa.ops.scorers import TrueAttention
 from dsa.ops.scores import scale_of
 
 FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsa.ops.compiler import library
-from dsa.ops.contracts import IndexFeatures, Selection, TrueAttention
+from dsa.ops.contracts import Selection
 from dsa.ops.native.arguments import (
     Heads,
     address,
@@ -24,7 +24,9 @@ from dsa.ops.native.arguments import (
     workspace,
 )
 from dsa.ops.reference import check_loss
+from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.scores import scale_of
+from dsa.ops.zones import first_forced
 
 LossArgs = structure(
     "LossArgs",
@@ -40,16 +42,18 @@ LossArgs = structure(
 def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
-    """As `reference.indexer_loss`. Where a gradient is wanted it is computed together with the loss."""
+    """As `reference.indexer_loss`, token by token. Where a gradient is wanted it is computed together with the loss."""
     check_loss(features, target, selection)
     batch, _, time = features.queries.shape[:3]
     keys = features.keys.shape[2]
+    fence = first_forced(features.forced, torch.arange(keys - time, keys))  # without forced keys, the next query
     if selection is None:  # one list of all keys; each query reads as much of it as it sees
         positions = torch.arange(keys, dtype=torch.int32).expand(batch, 1, time, keys)
-        counts = (torch.arange(1, time + 1, dtype=torch.int32) + keys - time).clamp(min=0)
-        counts = counts.expand(batch, 1, time).contiguous()
+        counts = fence.clamp(min=0).int().expand(batch, 1, time).contiguous()
     else:
         positions, counts = kernel_indices(selection)
+        if features.forced:
+            counts = ((positions >= 0) & (positions < fence[:, None])).sum(-1, dtype=torch.int32)
     relu = features.activation == "relu"
     return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
 
