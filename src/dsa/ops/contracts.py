@@ -33,6 +33,10 @@ class Scorer(Protocol):
         """How many numbers are held for each query and unit while they are scored."""
 
     @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Batch, queries and units that it can score; None: any."""
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
         """What the scores are computed from."""
 

@@ -83,10 +83,18 @@ def select(
         zones: of all groups, or of each.
 
     Raises:
-        ValueError: zones, limit and scorer have different numbers of groups, none of them 1.
+        ValueError: zones, limit and scorer have different numbers of groups, none of them 1, or the scorer has not
+            these queries and keys.
     """
     if limit.dim() != 3:
         raise ValueError(f"select: limit has shape {tuple(limit.shape)}; give [batch, group, time], group 1 for all.")
+    batch, _, time = limit.shape
+    units = (offset + time) // scorer.unit
+    if scorer.shape is not None and (scorer.shape[:2] != (batch, time) or scorer.shape[2] < units):
+        raise ValueError(
+            f"select: limits of batch {batch} for the queries {offset} to {offset + time - 1} need as many queries and "
+            f"{units} units of keys; the scorer has batch, queries and units {scorer.shape}."
+        )
     each = by_group(zones)
     if len({len(each), limit.shape[1], scorer.groups} - {1}) > 1:
         raise ValueError(

@@ -52,6 +52,10 @@ class IndexFeatures(NamedTuple):
         return self.keys.shape[2] // (self.unit if self.pool == "max" else 1)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.queries.shape[0], self.queries.shape[2], self.units
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
         return tuple(x for x in (self.queries, self.keys, self.weights) if x is not None)
 
@@ -110,6 +114,10 @@ class TrueAttention(NamedTuple):
         return self.queries.shape[1] // self.groups
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.queries.shape[0], self.queries.shape[2], self.keys.shape[2]
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.queries, self.keys, self.logsumexp
 
@@ -136,6 +144,7 @@ class Positional:
     unit = 1
     groups = 1
     width = 1
+    shape: tuple[int, int, int] | None = None
     forced: Zones = ()
     tensors: tuple[Tensor, ...] = ()
 
