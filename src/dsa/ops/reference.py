@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
 from dsa.ops.scorers import IndexFeatures, TrueAttention
-from dsa.ops.scores import check_scores, repeated, scale_of
+from dsa.ops.scores import check_scores, finite, largest, repeated, scale_of
 from dsa.ops.zones import Span, Zones, first_forced, spans
 
 name, selected_only = "reference", False
@@ -94,7 +94,7 @@ def trimmed(
     logsumexp = row.logsumexp(-1)
     probability = (row - logsumexp[..., None]).exp().nan_to_num(0.0)
     entropy = -(probability * torch.where(probability > 0, row - logsumexp[..., None], 0.0)).sum(-1)
-    slots = max(int(scored.sum(-1).max()), 1)
+    slots = max(largest(scored.sum(-1)), 1)
     rows = ScoredRows(
         scores=torch.where(scored, scores, -math.inf).sort(dim=-1, descending=True).values[..., :slots],
         forced=forced.sum(-1),
@@ -124,18 +124,26 @@ def attend(
 
     Returns:
         output, and the log-sum-exp of the logits (a measurement: it carries no gradient). A query without keys
-        gets 0 and -inf (or the sink).
+        gets 0 and -inf (or the sink). One of which query, a selected key or its value holds a number that is not
+        finite gets NaN; what it did not select may hold anything.
+
+    Raises:
+        IndexError: the selection holds positions outside the keys.
     """
     k, v = repeated(k, q.shape[1]), repeated(v, q.shape[1])
     chosen = repeated(to_mask(selection, k.shape[2]), q.shape[1])
-    logits = (q @ k.mT * scale_of(q, scale)).masked_fill(~chosen, -math.inf)
+    whole = [x.isfinite().all(-1) for x in (q, k, v)]
+    broken = ~whole[0][..., None] | ~(whole[1] & whole[2])[..., None, :]
+    logits = (
+        (finite(q) @ finite(k).mT * scale_of(q, scale)).masked_fill(broken, math.nan).masked_fill(~chosen, -math.inf)
+    )
     if sink is not None:
         logits = torch.cat([logits, sink[None, :, None, None].expand(*logits.shape[:-1], 1)], -1)
     logsumexp = logits.detach().logsumexp(-1)
     # A row of -inf alone has no softmax: give it finite logits, then no probability.
     empty = logsumexp == -math.inf
     probability = logits.masked_fill(empty[..., None], 0.0).softmax(-1).masked_fill(empty[..., None], 0.0)
-    return probability[..., : k.shape[-2]] @ v, logsumexp
+    return probability[..., : k.shape[2]].masked_fill(~chosen, 0.0) @ finite(v), logsumexp
 
 
 def dense_logsumexp(
@@ -240,8 +248,24 @@ def causal(time: int, keys: int, device: torch.device | None = None) -> Bool[Ten
 
 
 def to_mask(selection: Selection, keys: int) -> Bool[Tensor, "batch group time key"]:
-    """Selection as a dense mask."""
-    positions = selection.positions.long()
+    """Selection as a dense mask.
+
+    Raises:
+        IndexError: it holds positions outside the keys.
+    """
+    check_positions(selection.positions, keys)
+    return dense_mask(selection.positions, keys)
+
+
+def check_positions(positions: Int[Tensor, "*rest slot"], keys: int) -> None:
+    """Raise if a position lies outside the keys."""
+    if largest(positions) >= max(keys, 1):
+        raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
+
+
+def dense_mask(positions: Int[Tensor, "*rest slot"], keys: int) -> Bool[Tensor, "*rest key"]:
+    """Positions as a mask; those of unused slots are -1."""
+    positions = positions.long()
     mask = torch.zeros(*positions.shape[:-1], keys + 1, dtype=torch.bool, device=positions.device)
     return mask.scatter(-1, torch.where(positions < 0, keys, positions), True)[..., :keys]
 
@@ -249,7 +273,7 @@ def to_mask(selection: Selection, keys: int) -> Bool[Tensor, "batch group time k
 def from_mask(mask: Bool[Tensor, "batch group time key"], slots: int | None = None) -> Selection:
     """Dense mask as a selection of `slots` slots (as many as the fullest query needs, if not given)."""
     counts = mask.sum(-1)
-    slots = max(int(counts.max()), 1) if slots is None else slots
+    slots = max(largest(counts), 1) if slots is None else slots
     positions = torch.full((*mask.shape[:-1], slots), -1, dtype=torch.int32, device=mask.device)
     where = mask.nonzero(as_tuple=True)
     slot = (mask.cumsum(-1) - 1)[where]

@@ -56,6 +56,16 @@ def scale_of(q: Float[Tensor, "*rest dim"], scale: float | None) -> float:
     return q.shape[-1] ** -0.5 if scale is None else scale
 
 
+def finite(x: Tensor) -> Tensor:
+    """0 where a number is infinite or none."""
+    return x.where(x.isfinite(), 0.0)
+
+
+def largest(x: Int[Tensor, "..."]) -> int:
+    """The largest of some whole numbers; 0 of none."""
+    return int(x.max()) if x.numel() else 0
+
+
 def wide(x: Tensor) -> Tensor:
     """Half formats are computed in float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -15,7 +15,8 @@ Keep = Literal["all", "selector"] | int | float
 class Zone:
     """Keys of a query at t: those from t - first to t - last, every `step`-th counted back from t - last.
 
-    Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees.
+    Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees. (Units of
+    several tokens lie on a grid of their own: there a row must be padded by whole units.)
 
     Args:
         first: distance of the farthest key [tokens]; None reaches back to the row's first token.
@@ -30,10 +31,15 @@ class Zone:
     step: int = 1
     align: int = 1
     keep: Keep = "selector"
-    kind: type = field(init=False, repr=False)  # 1 key is not a share of 1.0, though 1 == 1.0
+    # Not for reading: it makes zones that keep 1 key and a share of 1.0 unequal, though 1 == 1.0. What is remembered
+    # of zones is found by equality.
+    kind: type = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", type(self.keep))
+        words = isinstance(self.keep, str) and self.keep in ("all", "selector")
+        if not words and (isinstance(self.keep, bool) or not isinstance(self.keep, int | float)):
+            raise ValueError(f"zone.keep = {self.keep}: give all, selector, a number of keys or a share of them.")
         if self.last < 0:
             raise ValueError(f"zone.last = {self.last}: a key after its query would be the future; give 0 or more.")
         if self.step < 1 or self.align < 1:
@@ -161,12 +167,16 @@ def spans(
     Args:
         limit: most keys each query may keep, forced ones included.
         offset: position of the first query.
-        first: first real key of each left-padded row; None = 0.
+        first: first real key of each left-padded row; None = 0. A multiple of the unit.
         unit: tokens per unit of the scored zones.
         forced: what the scorer forces, from which on nothing competes.
     """
     batch, _, length = limit.shape
     position = torch.arange(offset, offset + length, device=limit.device).expand(batch, 1, length)
+    if unit > 1 and first is not None and bool((first % unit).any()):
+        raise ValueError(
+            f"first = {first.tolist()}: where keys are chosen in units, give a multiple of their {unit} tokens."
+        )
     pad = torch.zeros_like(position) if first is None else first[:, None, None].expand_as(position)
     time = position - pad
     left = limit.long().clamp(min=0)

@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from dsa.ops import blocked, compiler, native, reference
+from dsa.ops.blocked import tiles as tiles_of_blocked
 
 attending = importlib.import_module("dsa.ops.native.attend")  # the package names a function as it names the module
 BUILDS = ["-march=haswell", "-march=x86-64", "threads", "-mno-amx-bf16"]
@@ -24,7 +25,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         return
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "blocked":
-            patch.setattr(blocked, "TILE", 2000)  # many blocks
+            patch.setattr(tiles_of_blocked, "TILE", 2000)  # many blocks
+            patch.setattr(tiles_of_blocked, "WIDTH", 16)
             yield blocked
             return
         if native.unavailable() is not None:

@@ -49,6 +49,7 @@ inline void add_rows(R& to, const float* rows, const int32_t* index, const float
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Attend, Heads>(structure); }
 extern "C" int64_t forward_scratch(int64_t tile, int64_t time, int64_t slots) {
   return round_up(tile * FORWARD + 2 * time + slots + W, 16);
 }

@@ -215,6 +215,7 @@ void backward_units(const Backward& a) {
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Backward, Heads>(structure); }
 extern "C" int64_t columns_of_a_block() { return COLUMNS; }
 extern "C" int64_t rows_of_a_strip() { return ROWS; }
 extern "C" int64_t bytes_of_a_block() { return sizeof(Block); }

@@ -173,6 +173,7 @@ void finish(const Loss& a) {
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Loss, Heads>(structure); }
 extern "C" int64_t loss_pitch() { return P; }
 extern "C" int64_t loss_index_pitch() { return IP; }
 

@@ -364,6 +364,7 @@ class Worker {
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Select, Zone, Scorer>(structure); }
 extern "C" int64_t select_scratch(int64_t capacity, int64_t pool, int64_t slots) {
   return round_up(Worker::scratch_size(capacity, pool, slots), 16);
 }

@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsa.ops.compiler import library
 from dsa.ops.contracts import SelectedMass, Selection
 from dsa.ops.native.arguments import (
     Heads,
@@ -19,6 +18,7 @@ from dsa.ops.native.arguments import (
     heads,
     i64,
     kernel_indices,
+    loaded,
     pointer,
     scratch,
     single,
@@ -130,7 +130,7 @@ def run_forward(
 ) -> None:  # fmt: skip
     """Fill `out`, `logsumexp` and, if given, `mass`."""
     (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
-    kernels = library("attend.cpp", HEAD_DIM=dim)
+    kernels = loaded("attend.cpp", (AttendArgs, Heads), HEAD_DIM=dim)
     chunks = heads_ if mass is None else mass.shape[0]
     tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
     memory, size = scratch(kernels, "forward_scratch", threads, tile, time, positions.shape[-1])
@@ -152,7 +152,7 @@ def run_backward(
     """The gradients of q, k, v and the sink."""
     (batch, heads_, time, dim), (_, kv_heads, keys, _), threads = q.shape, k.shape, torch.get_num_threads()
     groups, slots = positions.shape[1], positions.shape[-1]
-    kernels = library("backward.cpp", HEAD_DIM=dim)
+    kernels = loaded("backward.cpp", (BackwardArgs, Heads), HEAD_DIM=dim)
     parts, columns = units(batch * kv_heads, threads, keys // 64), asked(kernels, "columns_of_a_block")
     tile = tile_keys(keys, dim, 4, BACKWARD_TILE)
     tile = tile if parts == 1 else min(tile, -(-keys // parts))

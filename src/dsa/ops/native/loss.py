@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsa.ops.compiler import library
 from dsa.ops.contracts import Selection
 from dsa.ops.native.arguments import (
     Heads,
@@ -17,6 +16,7 @@ from dsa.ops.native.arguments import (
     call,
     heads,
     kernel_indices,
+    loaded,
     scratch,
     single,
     structure,
@@ -89,7 +89,7 @@ def run_loss(
     key_groups, length, slots = keys.shape[1], keys.shape[2], positions.shape[-1]
     threads = torch.get_num_threads()
     dim = target.queries.shape[-1] if isinstance(target, TrueAttention) else 16
-    kernels = library("loss.cpp", HEAD_DIM=dim, HEADS=index_heads, DIM=index_dim, RELU=int(relu))
+    kernels = loaded("loss.cpp", (LossArgs, Heads), HEAD_DIM=dim, HEADS=index_heads, DIM=index_dim, RELU=int(relu))
     args = LossArgs()
     if not isinstance(target, TrueAttention):
         explicit = target.detach().float()

@@ -7,16 +7,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dsa.ops.compiler import library
 from dsa.ops.contracts import Scorer
-from dsa.ops.native.arguments import address, i64, pointer, single, structure
+from dsa.ops.native.arguments import address, i64, loaded, pointer, single, structure
 from dsa.ops.scorers import Hash, IndexFeatures, Recency, TrueAttention
 from dsa.ops.scores import hash_state, scale_of
 from dsa.ops.zones import Span
 
+ZoneArgs = structure("ZoneArgs", "*start *count *keep step forced unit *keys stride segment")
 ScorerArgs = structure(
     "ScorerArgs", "*queries *weights *keys stride batch_stride share first_head seed", seed=ctypes.c_uint32
 )
+SelectArgs = structure(
+    "SelectArgs",
+    "*zones zone_count scorer batch groups scorer_groups zone_groups time offset slots pool capacity forced_scores "
+    "*positions *broken *scores *logsumexp *entropy *forced_logsumexp threads *scratch scratch_per_thread",
+    scorer=ScorerArgs,
+)
+STRUCTURES = SelectArgs, ZoneArgs, ScorerArgs
 
 
 class Material(NamedTuple):
@@ -102,7 +109,7 @@ def packed(of: Material, every: list[Span], keys: int, all_zones: bool) -> Packe
     Args:
         all_zones: forced ones are scored too.
     """
-    kernels = library("select.cpp", **of.constants)
+    kernels = loaded("select.cpp", STRUCTURES, **of.constants)
     steps: dict[int, tuple[int | None, int, int]] = {s.step: (None, 0, -(-keys // s.step)) for s in every}
     kept = [of.queries, of.weights, of.keys]
     batch_stride = 0

@@ -5,24 +5,17 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
-from dsa.ops.native.arguments import address, asked, call, scratch, structure
-from dsa.ops.native.pack import ScorerArgs, material, packed
+from dsa.ops.native.arguments import address, asked, call, scratch
+from dsa.ops.native.pack import SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
-from dsa.ops.scores import scale_of
+from dsa.ops.scores import largest, scale_of
 from dsa.ops.zones import Span, Zone, Zones, spans
-
-ZoneArgs = structure("ZoneArgs", "*start *count *keep step forced unit *keys stride segment")
-SelectArgs = structure(
-    "SelectArgs",
-    "*zones zone_count scorer batch groups scorer_groups zone_groups time offset slots pool capacity forced_scores "
-    "*positions *broken *scores *logsumexp *entropy *forced_logsumexp threads *scratch scratch_per_thread",
-    scorer=ScorerArgs,
-)
 
 
 def select(
@@ -98,9 +91,9 @@ def budgets(
     starts = None if first is None else from_bytes(first, shape[:1])
     every = spans(zones, from_bytes(limit, shape), offset, starts, unit, forced)
     table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
-    counts = torch.stack([s.keep * s.unit for s in every]).sum(0)
-    most = max((int(s.keep.max()) for s in every if not s.forced), default=0)
-    return Budgets(every, table, counts.int(), max(int(counts.max()), 1), most)
+    counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0)
+    most = max((largest(s.keep) for s in every if not s.forced), default=0)
+    return Budgets(every, table, counts.int(), max(largest(counts), 1), most)
 
 
 def in_bytes(x: Int[Tensor, "..."]) -> bytes:
@@ -108,7 +101,7 @@ def in_bytes(x: Int[Tensor, "..."]) -> bytes:
 
 
 def from_bytes(x: bytes, shape: tuple[int, ...]) -> Int[Tensor, "..."]:
-    return torch.frombuffer(bytearray(x), dtype=torch.long).view(shape)
+    return torch.from_numpy(np.frombuffer(x, dtype=np.int64).copy()).view(shape)
 
 
 def report_broken(broken: Int[Tensor, "batch group time"]) -> None:
@@ -136,7 +129,7 @@ def trimmed(
     smallest = torch.finfo(scores.dtype).min
     competing = torch.where(used & ~is_forced, scores.clamp(min=smallest) - math.log(unit), -math.inf)
     ranked = competing.sort(dim=-1, descending=True, stable=True)
-    slots = max(int((selection.counts - forced).max()), 1)
+    slots = max(largest(selection.counts - forced), 1)
     spread = entropy + torch.where(logsumexp > -math.inf, math.log(unit), 0.0)
     rows = ScoredRows(ranked.values[..., :slots], forced, forced_logsumexp, logsumexp, spread)
     keep = -(-(trim(rows) - forced) // unit) * unit
@@ -145,7 +138,7 @@ def trimmed(
     positions = torch.where(stays, selection.positions, torch.iinfo(torch.int32).max).sort(dim=-1).values
     counts = stays.sum(-1)
     positions = torch.where(torch.arange(scores.shape[-1]) < counts[..., None], positions, -1)
-    return Selection(positions[..., : max(int(counts.max()), 1)].contiguous(), counts.int())
+    return Selection(positions[..., : max(largest(counts), 1)].contiguous(), counts.int())
 
 
 def dense_logsumexp(
