@@ -95,11 +95,15 @@ def mix(x: Word) -> Word:
     return x ^ (x >> 16)
 
 
-def check_scores(scores: Tensor, legal: Tensor) -> None:
-    """Raise if a legal key's score is not a number: such a key cannot be ranked."""
+def check_scores(scores: Tensor, legal: Tensor, first: int = 0) -> None:
+    """Raise if a legal key's score is not a number: such a key cannot be ranked.
+
+    Args:
+        first: number of the first of these queries among those of the call.
+    """
     broken = scores.isnan() & legal
     if broken.any():
-        query = int(broken.flatten(0, 1).any(-1).any(0).nonzero()[0])
+        query = first + int(broken.flatten(0, 1).any(-1).any(0).nonzero()[0])
         raise FloatingPointError(
             f"index scores: {int(broken.sum())} are NaN, the first for query {query} of this call. "
             "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."

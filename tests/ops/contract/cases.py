@@ -1,12 +1,36 @@
 """What the contract is tried on: tensors from a seed, selections, and how far two answers lie apart."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from dsa.ops import Selection, TrueAttention, Zone, reference
+from dsa.ops import Selection, TrueAttention, Zone, compiler, native, reference
 
 CAUSAL = (Zone(None),)
-examples = settings(deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), derandomize=True)
+BUILDS = [pytest.param(build, marks=pytest.mark.slow) for build in ("-march=haswell", "-march=x86-64", "threads")]
+WITHOUT_MATRIX_UNIT = pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)
+BACKENDS = ["reference", "blocked", "cpu", *BUILDS]
+examples = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck), derandomize=True)
+
+
+@contextmanager
+def kernels_built(build: str) -> Iterator[None]:
+    """The kernels for this processor ("cpu"), for a lesser one, or on std::thread instead of OpenMP ("threads")."""
+    with pytest.MonkeyPatch.context() as patch:
+        if native.unavailable() is not None:
+            pytest.skip(str(native.unavailable()))
+        if build == "threads":
+            patch.setattr(compiler, "torch_has_openmp", lambda: False)
+        elif build != "cpu":
+            if "avx2" not in compiler.processor():
+                pytest.skip("this processor does not run the code of x86 processors with AVX2")
+            patch.setenv("CXXFLAGS", build)
+        compiler.library.cache_clear()
+        yield
+    compiler.library.cache_clear()
 
 
 def randoms(*shape, seed=0):

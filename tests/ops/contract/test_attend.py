@@ -1,12 +1,17 @@
 """Attention over selected keys: values, gradients and log-sum-exps are those of the definition in float64."""
 
+import importlib
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.cases import (
+    BACKENDS,
+    WITHOUT_MATRIX_UNIT,
     attention,
+    clustered,
     doubled,
     examples,
     far,
@@ -14,7 +19,9 @@ from contract.cases import (
     random_selection,
     randoms,
 )
-from dsa.ops import reference
+from dsa.ops import blocked, reference
+
+attending = importlib.import_module("dsa.ops.native.attend")  # the package names a function as it names the module
 
 HEADS = st.sampled_from([(1, 1, 1), (4, 4, 2), (4, 4, 1), (4, 1, 1), (4, 2, 1), (4, 2, 4), (6, 2, 3), (6, 3, 2)])
 SCALES = st.sampled_from([None, None, 0.2, 1.5])
@@ -101,3 +108,33 @@ def test_the_target_is_the_attention_that_gave_the_output(backend, heads, time, 
         used = (selection.positions >= 0).expand_as(chosen)
         sums = target.mass.sums.transpose(0, 1)[..., : chosen.shape[-1]]
         torch.testing.assert_close(sums[used].double(), p.gather(-1, chosen)[used], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, WITHOUT_MATRIX_UNIT], indirect=True)
+@pytest.mark.parametrize(("time", "keys", "dim"), [(100, 100, 32), (77, 131, 20), (260, 260, 64), (300, 600, 32)])
+def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(backend, monkeypatch, time, keys, dim):
+    monkeypatch.setattr(attending, "BACKWARD_TILE", 1)  # of 256 keys, the least
+    q, k, v = qkv(1, 4, time, keys, dim, kv_heads=2)
+    selection = clustered(time, keys, 40, 12)
+    out, _ = backend.attend(q, k, v, selection)
+    grads = torch.autograd.grad((out * randoms(*out.shape, seed=1)).sum(), (q, k, v))
+    exact = [doubled(x) for x in (q, k, v)]
+    wanted = reference.attend(*exact, selection)[0]
+    for got, want in zip(grads, torch.autograd.grad((wanted * randoms(*out.shape, seed=1)).sum(), exact), strict=True):
+        assert far(got, want) < 3e-5
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("sink", [False, True])
+def test_in_float64_gradients_are_exact_to_it(groups, sink):
+    q, k, v = (doubled(x) for x in qkv(2, 4, 60, 60, 8, kv_heads=2))
+    extra = [randoms(4).double().requires_grad_()] if sink else []
+    selection = random_selection(2, groups, 60, 60, 9)
+    results = []
+    for ops in (reference, blocked):
+        out, logsumexp = ops.attend(q, k, v, selection, *extra)
+        results.append(
+            [out, logsumexp, *torch.autograd.grad(out, [q, k, v, *extra], randoms(*out.shape, seed=2).double())]
+        )
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)

@@ -215,3 +215,39 @@ def test_a_trim_rule_keeps_whole_units(backend):
     for t in range(30):
         whole = int(got.counts[0, 0, t]) - (t + 1) % 4
         assert whole == min(8, (t + 1) // 4 * 4)
+
+
+@pytest.mark.parametrize(("heads", "dim", "signed"), [(1, 8, True), (2, 4, False)])
+def test_long_rows_whose_threshold_is_estimated_select_the_best(backend, heads, dim, signed):
+    length = 9000
+    weights = randoms(1, 1, 64, heads)
+    features = IndexFeatures(
+        randoms(1, 1, 64, heads, dim), randoms(1, 1, length, dim), weights if signed else weights.abs()
+    )
+    got = backend.select(features, CAUSAL, torch.full((1, 1, 64), 100), offset=length - 64)
+    scores = features.scores(slice(0, 64), slice(0, length)).double()
+    visible = torch.arange(length) <= torch.arange(length - 64, length)[:, None]
+    best = torch.where(visible, scores, -math.inf).topk(100).values
+    mine = scores.gather(-1, got.positions.long()).sort(descending=True).values
+    torch.testing.assert_close(mine, best, rtol=1e-6, atol=1e-6)
+    assert bool((got.positions.diff() > 0).all())
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "two values", "a spike between samples"])
+def test_rows_that_mislead_the_estimate_are_selected_exactly(backend, order):
+    length, k = 9000, 64
+    step = torch.arange(length).float()
+    keys = {
+        "rising": step,
+        "falling": -step,
+        "two values": (step % 2),
+        "a spike between samples": torch.where((step > 4000) & (step < 4040), 5.0, -(step % 7)),
+    }[order]
+    features = IndexFeatures(
+        torch.ones(1, 1, 40, 2, 4), keys[None, None, :, None].expand(1, 1, length, 4), None, "none"
+    )
+    limit = torch.full((1, 1, 40), k)
+    got = backend.select(features, CAUSAL, limit, offset=length - 40)
+    wanted = keys[: length - 40 + 1].sort(descending=True, stable=True).indices[:k].sort().values
+    assert torch.equal(got.positions[0, 0, 0].long(), wanted)
+    assert same(got, reference.select(features, CAUSAL, limit, offset=length - 40))

@@ -64,7 +64,7 @@ def select_rows(
             if tile is None:
                 continue
             inside = members(moved, tile.shape[-1]).expand_as(tile)
-            check_scores(tile, inside)
+            check_scores(tile, inside, rows.start)
             chosen = best(tile, inside, span.keep.expand(-1, shape[1], -1))
             chosen, inside = (per_token(x, unit, keys) for x in (chosen, inside))
             scored |= chosen

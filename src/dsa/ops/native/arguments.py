@@ -24,7 +24,6 @@ def structure(name: str, fields: str, **types: Any) -> type[ctypes.Structure]:
     return type(name, (ctypes.Structure,), {"_fields_": parts})
 
 
-@functools.cache
 def loaded(source: str, structures: tuple[type[ctypes.Structure], ...], **constants: int) -> ctypes.CDLL:
     """The kernels of one source file, whose structures are those of Python, as far as sizes tell.
 
@@ -35,12 +34,17 @@ def loaded(source: str, structures: tuple[type[ctypes.Structure], ...], **consta
         RuntimeError: one has another size there.
     """
     kernels = library(source, **constants)
+    check_sizes(kernels, source, structures)
+    return kernels
+
+
+@functools.cache
+def check_sizes(kernels: ctypes.CDLL, source: str, structures: tuple[type[ctypes.Structure], ...]) -> None:
     for number, each in enumerate(structures):
         wanted = call(kernels.size_of, i64(number))
         if ctypes.sizeof(each) != wanted:
             here = f"{each.__name__} has {ctypes.sizeof(each)} bytes here"
             raise RuntimeError(f"{source}: {here} and {wanted} in the kernels; the two declarations differ.")
-    return kernels
 
 
 def heads(x: Tensor) -> Any:
