@@ -163,3 +163,32 @@ def test_one_query_that_drops_a_key_makes_the_attention_sparse(tokens, short):
     difference = (model(tokens) - dense).abs().amax(-1)
     assert difference[1, short] > 1e-4
     assert difference[0].max() < 1e-4
+
+
+def test_a_pattern_may_differ_from_group_to_group_of_heads(tokens):
+    from dsa.ops import Zone
+    from dsa.patterns import Pattern
+
+    class NearAndFar(Pattern):
+        """The first half of the heads among the nearest keys, the second among all."""
+
+        budget = 6
+
+        def zones(self):
+            return (Zone(11),), (Zone(1, keep="all"), Zone(None, 2))
+
+    seen = []
+    model = build().train()
+    for attention in model.attentions():
+        attention.pattern = NearAndFar()
+    logits, loss = model.run(tokens, Pass(teach=True, observe=seen.append))
+    (language_model_loss(logits, tokens) + loss).backward()
+    positions = seen[0].selection.positions
+    assert positions.shape[1] == 2
+    last = positions[:, :, 63]
+    assert int(last[:, 0].min()) >= 52 and torch.equal(last[:, 1, -2:], torch.tensor([[62, 63]] * 2).int())
+    assert not torch.equal(last[:, 0], last[:, 1])
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    changed = tokens.clone()
+    changed[:, 40:] = (tokens[:, 40:] + 1) % 64
+    assert torch.equal(model(tokens)[:, :40], model(changed)[:, :40])

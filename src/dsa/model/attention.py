@@ -105,7 +105,8 @@ class SparseAttention(nn.Module):
         context = self.context(x, how)
         with named("select"):
             selection = self.select(cast, q.detach(), k.detach(), context)
-        groups = 1 if cast is None else cast.queries.shape[1]
+        groups = 1 if selection is None else selection.positions.shape[1]
+        groups = groups if cast is None else max(groups, cast.groups)
         wants_target = (how.teach and cast is not None) or how.observe is not None
         with named("attend"):
             if selection is None:

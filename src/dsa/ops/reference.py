@@ -183,6 +183,7 @@ def indexer_loss(
 ) -> Float[Tensor, ""]:
     """Mean over rows with mass of KL(p || softmax(I)), both normalised over the units in scope.
 
+    A row is a query of one group; features of one group serve all groups of target and selection.
     In scope of a query are the whole units of `features.unit` tokens all of which it keeps (selection None: all of
     which lie at or before it), unless `features.forced` keeps one of them anyway: the units that can be chosen at t.
     p is the attention summed over heads and over the tokens of each unit. The gradient by I is (softmax(I) - p) / rows
@@ -191,13 +192,13 @@ def indexer_loss(
     Args:
         target: attention, whose head-summed probabilities are p after normalising; or p itself, by token.
     """
-    check_loss(features, target, selection)
+    features = checked_features(features, target, selection)
     time, unit = features.queries.shape[2], features.unit
     keys = target.shape[-1] if isinstance(target, Tensor) else target.keys.shape[2]
     index = features.scores(slice(0, time), slice(0, keys // unit))
     raw = target if isinstance(target, Tensor) else target.scores(slice(0, time), slice(0, keys))
     scope = scope_of(features, selection, time, keys).expand_as(index)
-    p = by_unit(raw.detach().to(index.dtype), unit).sum(-1).masked_fill(~scope, 0.0)
+    p = by_unit(raw.detach().to(index.dtype), unit).sum(-1).expand_as(index).masked_fill(~scope, 0.0)
     mass = p.sum(-1, keepdim=True)
     valid = mass[..., 0] > 0
     p = p / mass.where(mass > 0, 1.0)
@@ -224,8 +225,14 @@ def by_unit(x: Tensor, unit: int) -> Tensor:
     return x[..., : whole * unit].unflatten(-1, (whole, unit))
 
 
-def check_loss(features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None) -> None:
-    """Raise if the target is of another selection or shape than the features."""
+def checked_features(
+    features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None
+) -> IndexFeatures:
+    """The features, once for each group of target and selection where one scorer serves them all.
+
+    Raises:
+        ValueError: the target is of another selection or shape, or the groups do not fit.
+    """
     mass = None if isinstance(target, Tensor) else target.mass
     if mass is not None and mass.selection is not selection:
         raise ValueError("indexer_loss: the target holds the mass of another selection; give the one attended to.")
@@ -240,6 +247,16 @@ def check_loss(features: IndexFeatures, target: TrueAttention | Tensor, selectio
             f"indexer_loss: the target has batch, time and keys {given}, "
             f"the index features {(batch, time, features.units)}{units}."
         )
+    groups = target.shape[1] if isinstance(target, Tensor) else target.groups
+    chosen = 1 if selection is None else selection.positions.shape[1]
+    many = max(features.groups, groups, chosen)
+    if {features.groups, groups, chosen} - {1, many}:
+        raise ValueError(
+            f"indexer_loss: features of {features.groups} groups, a target of {groups}, a selection of {chosen}: give "
+            "one for all groups, or the same number."
+        )
+    weights = None if features.weights is None else features.weights.expand(-1, many, -1, -1)
+    return features._replace(queries=features.queries.expand(-1, many, -1, -1, -1), weights=weights)
 
 
 def causal(time: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "time key"]:

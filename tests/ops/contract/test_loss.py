@@ -1,12 +1,17 @@
 """The indexer loss and its gradients are those of the definition in float64."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.cases import attention, doubled, examples, qkv, random_selection, randoms
+from contract.cases import CAUSAL, attention, doubled, examples, qkv, random_selection, randoms
 from dsa.ops import Call, IndexFeatures, Zone, reference
 from dsa.ops.dispatch import serving
+
+GROUPS = [  # of features, their keys, selection, target
+    (1, 1, 1, 1), (2, 1, 2, 2), (2, 2, 1, 2), (4, 1, 4, 4), (4, 2, 4, 1), (1, 1, 2, 2), (1, 1, 4, 1), (1, 1, 1, 2),
+]  # fmt: skip
 
 
 def in_units(selection, keys, unit):
@@ -20,7 +25,7 @@ def in_units(selection, keys, unit):
 
 @given(
     batch=st.integers(1, 2), time=st.integers(1, 90), most=st.sampled_from([0, 1, 7, 200]),
-    groups=st.sampled_from([(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]), kv_heads=st.sampled_from([4, 2, 1]),
+    groups=st.sampled_from(GROUPS), kv_heads=st.sampled_from([4, 2, 1]),
     relu=st.booleans(), weighted=st.booleans(), explicit=st.booleans(), dense=st.booleans(),
     scale=st.sampled_from([None, 0.7]), sink=st.booleans(), unit=st.sampled_from([1, 1, 2, 5]), pool=st.booleans(),
     forced=st.sampled_from([(), (), (Zone(4, keep="all"),), (Zone(3, align=5, keep="all"),)]), seed=st.integers(0, 99),
@@ -29,9 +34,9 @@ def in_units(selection, keys, unit):
 def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
     backend, batch, time, most, groups, kv_heads, relu, weighted, explicit, dense, scale, sink, unit, pool, forced, seed
 ):
-    (groups, key_groups), keys = groups, time + 7
+    (groups, key_groups, chosen_groups, target_groups), keys = groups, time + 7
     q, k, _ = qkv(batch, 4, time, keys, 8, seed, kv_heads)
-    selection = None if dense else random_selection(batch, groups, time, keys, most, seed)
+    selection = None if dense else random_selection(batch, chosen_groups, time, keys, most, seed)
     if unit > 1 and not dense:
         selection = in_units(selection, keys, unit)
     entries = keys if pool else keys // unit
@@ -46,9 +51,10 @@ def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
     )
     backend = serving(backend.name, Call((q,), learner=features))
     if explicit:
-        target = randoms(batch, groups, time, keys, seed=seed).clamp(min=0)
+        target = randoms(batch, target_groups, time, keys, seed=seed).clamp(min=0)
     else:
-        target = attention(q, k, selection, groups, scale=scale, sink=randoms(4) if sink else None)
+        over = selection if target_groups >= chosen_groups else None  # heads of one target attend to the same keys
+        target = attention(q, k, over, target_groups, scale=scale, sink=randoms(4) if sink else None)
     loss = backend.indexer_loss(features, target, selection)
     grads = torch.autograd.grad(loss * 3, [x for x in features[:3] if x is not None])
     exact = doubled(features)
@@ -100,3 +106,26 @@ def test_the_loss_over_units_is_spelled_out_in_sums(backend):
         torch.testing.assert_close(
             backend.indexer_loss(features, target, selection).double(), wanted, rtol=1e-5, atol=1e-6
         )
+
+
+def test_one_scorer_for_several_selections_learns_from_each(backend):
+    """Its loss is the mean of those of the groups, each against the heads of its own."""
+    q, k, _ = (x.detach() for x in qkv(1, 4, 30, 30, 8, kv_heads=2))
+    features = IndexFeatures(randoms(1, 1, 30, 2, 4).requires_grad_(), randoms(1, 1, 30, 4))
+    limit = torch.stack([torch.full((1, 30), 3), torch.full((1, 30), 11)], 1)
+    selection = backend.select(features, CAUSAL, limit)
+    loss = backend.indexer_loss(features, attention(q, k, selection, 2), selection)
+    parts = []
+    for g in range(2):
+        heads, one = slice(2 * g, 2 * g + 2), type(selection)(*(x[:, g : g + 1] for x in selection))
+        parts.append(backend.indexer_loss(features, attention(q[:, heads], k[:, g : g + 1], one), one))
+    torch.testing.assert_close(loss, sum(parts) / 2)
+    both = [torch.autograd.grad(x, features.queries)[0] for x in (loss, sum(parts) / 2)]
+    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-7)
+
+
+def test_groups_that_do_not_fit_are_refused(backend):
+    q, k, _ = (x.detach() for x in qkv(1, 6, 9, 9, 8))
+    features = IndexFeatures(randoms(1, 2, 9, 2, 4), randoms(1, 1, 9, 4))
+    with pytest.raises(ValueError, match="features of 2 groups, a target of 3, a selection of 1"):
+        backend.indexer_loss(features, attention(q, k, None, 3), random_selection(1, 1, 9, 9, 4))

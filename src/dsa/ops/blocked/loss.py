@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa.ops.blocked.tiles import blocks
 from dsa.ops.contracts import Selection
-from dsa.ops.reference import by_unit, causal, check_loss, check_positions
+from dsa.ops.reference import by_unit, causal, check_positions, checked_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import first_forced
 
@@ -17,7 +17,7 @@ def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`; the gradient is taken together with the loss, so nothing of a tile is kept."""
-    check_loss(features, target, selection)
+    features = checked_features(features, target, selection)
     if selection is not None:
         check_positions(selection.positions, target.shape[-1] if isinstance(target, Tensor) else target.keys.shape[2])
     return _IndexerLoss.apply(features.queries, features.keys, features.weights, features, target, selection)
@@ -38,7 +38,7 @@ class _IndexerLoss(torch.autograd.Function):
                 leaves = [x.detach().requires_grad_(wanted) for x in inputs]
                 tile = features_from(features, leaves).scores(rows, columns)
             raw = target[:, :, rows, tokens] if isinstance(target, Tensor) else target.scores(rows, tokens)
-            p = by_unit(raw.to(tile.dtype), features.unit).sum(-1).masked_fill(~scope, 0.0)
+            p = by_unit(raw.to(tile.dtype), features.unit).sum(-1).expand_as(tile).masked_fill(~scope, 0.0)
             mass = p.sum(-1, keepdim=True)
             p = p / mass.where(mass > 0, 1.0)
             index = tile.detach().masked_fill(~scope, -math.inf).masked_fill(mass == 0, 0.0)

@@ -23,7 +23,7 @@ from dsa.ops.native.arguments import (
     units,
     workspace,
 )
-from dsa.ops.reference import check_loss
+from dsa.ops.reference import checked_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.scores import scale_of
 from dsa.ops.zones import first_forced
@@ -43,7 +43,7 @@ def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`, token by token. Where a gradient is wanted it is computed together with the loss."""
-    check_loss(features, target, selection)
+    features = checked_features(features, target, selection)
     batch, _, time = features.queries.shape[:3]
     keys = features.keys.shape[2]
     fence = first_forced(features.forced, torch.arange(keys - time, keys))  # without forced keys, the next query
