@@ -62,7 +62,8 @@ def attend_routed(
     """Attention over what the router chose, its losses, and word of it to whoever observes the pass."""
     routed = router.route(site, x, q, k, rotary, how)
     selection, cast = routed.selection, routed.cast
-    groups = 1 if cast is None else cast.queries.shape[1]
+    groups = 1 if selection is None else selection.positions.shape[1]
+    groups = groups if cast is None else max(groups, cast.groups)
     wants_target = (how.teach and cast is not None) or how.observe is not None
     with named("attend"):
         if selection is None:

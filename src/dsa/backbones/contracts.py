@@ -62,7 +62,7 @@ class Observation(NamedTuple):
     selection: Selection | None  # None: every causal key
     features: IndexFeatures | None  # before rounding
     cast: IndexFeatures | None  # after
-    zones: Zones
+    zones: Zones | tuple[Zones, ...]
 
 
 class Cache:

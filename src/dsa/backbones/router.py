@@ -76,9 +76,11 @@ class Router(nn.Module):
     def context(self, batch: int, length: int, device: torch.device, how: Pass) -> SelectorContext:
         """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
         time = torch.arange(how.offset, how.offset + length, device=device)
-        seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
-        time, seen, own = (x.expand(batch, -1) for x in (time, seen, own))
-        return SelectorContext(time, seen, own, how.progress, self.site, how.step)
+        forced = () if self.indexer is None else self.indexer.forced
+        seen, own = (
+            x.expand(batch, -1, -1) for x in (self.pattern.visible(time, forced), self.pattern.own_budget(time, forced))
+        )
+        return SelectorContext(time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
 
     @torch.no_grad()
     def select(
@@ -98,11 +100,11 @@ def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1) -> TrueAtt
     return TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend=backend), groups)
 
 
-def keeps_every_key(limit: Int[Tensor, "batch time"], context: SelectorContext) -> bool:
+def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorContext) -> bool:
     """Whether every query keeps every earlier key. The last one has most: mostly its number alone answers."""
-    if int(limit[0, -1]) <= int(context.time[0, -1]):
+    if int(limit[0, 0, -1]) <= int(context.time[0, -1]):
         return False
-    return bool((torch.minimum(limit, context.visible) > context.time).all())
+    return bool((torch.minimum(limit, context.visible) > context.time[:, None]).all())
 
 
 def named(part: str) -> AbstractContextManager[object]:

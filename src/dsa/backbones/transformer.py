@@ -138,7 +138,7 @@ class SparseTransformer(nn.Module):
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
         """Logits, and the mean over sites of the losses that routers have (none unless the pass teaches)."""
         how = how.begun()
-        rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, how.offset)
+        rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, offset=how.offset)
         x = self.embedding(tokens)
         losses: dict[str, list[Tensor]] = {}
         for site, block in enumerate(self.blocks):

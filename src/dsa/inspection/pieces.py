@@ -11,7 +11,6 @@ from dsa import ops
 from dsa.backbones import Observation, Pass, SparseTransformer
 from dsa.ops import Selection, TrueAttention
 from dsa.ops.reference import best, to_mask
-from dsa.ops.scores import score
 
 BLOCK = 256  # queries held at once: memory grows with BLOCK x length, not with the square of the length
 
@@ -64,7 +63,7 @@ def piece(dense: TrueAttention, selection: Selection, rows: slice) -> Piece:
     length = dense.keys.shape[2]
     position = torch.arange(rows.start, rows.stop, device=dense.keys.device)
     earlier = torch.arange(length, device=position.device) <= position[:, None]
-    summed = score(dense, rows, slice(0, length))[0].masked_fill(~earlier, 0.0)
+    summed = dense.scores(rows, slice(0, length))[0].masked_fill(~earlier, 0.0)
     counts = selection.counts[0, :, rows].long()
     return Piece(
         first=rows.start,

@@ -9,8 +9,6 @@ from torch import Tensor
 from dsa import ops
 from dsa.backbones import Observation, Pass, SparseTransformer
 from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
-from dsa.ops.dispatch import group_of, side_by_side
-from dsa.ops.scores import score
 
 EVERYTHING = (Zone(first=None, last=0),)
 
@@ -64,9 +62,7 @@ def measure(seen: Observation) -> LayerSelection:
         groups = seen.selection.positions.shape[1]
         counts = seen.selection.counts
         attention = TrueAttention(q, k, dense, groups)
-        oracle = side_by_side(
-            [ops.select(group_of(attention, g), EVERYTHING, counts[:, g].long()) for g in range(groups)]
-        )
+        oracle = ops.select(attention, EVERYTHING, counts.long())
         mass, best = (captured(q, k, selection, dense) for selection in (seen.selection, oracle))
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
@@ -101,10 +97,11 @@ def overlap(selection: Selection, oracle: Selection) -> float:
 
 def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -> tuple[float, float]:
     """Relative error of the rounded scores, and share of zeros, over the last queries of each row."""
-    time, keys = exact.queries.shape[2], exact.keys.shape[2]
+    time, units = exact.queries.shape[2], exact.units
     rows = slice(max(0, time - queries), time)
-    true, rounded = (score(x, rows, slice(0, keys)) for x in (exact, cast))
-    legal = torch.ones_like(true, dtype=torch.bool).tril(keys - (rows.stop - rows.start))
+    true, rounded = (x.scores(rows, slice(0, units)) for x in (exact, cast))
+    last = torch.arange(1, units + 1, device=true.device) * exact.unit  # one past each unit
+    legal = (last <= torch.arange(rows.start + 1, rows.stop + 1, device=true.device)[:, None]).expand_as(true)
     true, rounded = true[legal], rounded[legal]
     error = (rounded - true).norm() / true.norm().clamp(min=1e-30)
     return error.item(), (rounded == 0).float().mean().item()

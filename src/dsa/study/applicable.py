@@ -4,10 +4,13 @@ import math
 
 import psutil
 import torch
+from jaxtyping import Int
 from omegaconf import DictConfig
+from torch import Tensor
 
 from dsa.build import instantiate, needs_indexer
 from dsa.config import check_targets, choice
+from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 
 
@@ -43,19 +46,22 @@ def too_wide(cfg: DictConfig) -> str | None:
         return None
     last = torch.tensor([[cfg.seq_len - 1]])
     visible = pattern.visible(last)
-    keeps = int(least(selector, SelectorContext(last, visible, pattern.own_budget(last))))
-    forced = sum(int(zone.span(last)[1].sum()) for zone in pattern.zones() if zone.forced)
+    kept = least(selector, SelectorContext(last, visible, pattern.own_budget(last)))
+    keeps, most = int(kept.min()), int(kept.max())
+    forced = max(
+        sum(int(zone.span(last)[1].sum()) for zone in zones if zone.forced) for zones in by_group(pattern.zones())
+    )
     if keeps >= cfg.seq_len:
         return f"window and budget reach the length: {keeps} keys of {cfg.seq_len}, so attention is dense"
-    if keeps <= forced and int(visible) > forced:
-        return f"the pattern's {forced} forced keys use up the budget of {keeps}: nothing is left to choose"
+    if most <= forced and int(visible.max()) > forced:
+        return f"the pattern's {forced} forced keys use up the budget of {most}: nothing is left to choose"
     return None
 
 
-def least(selector: Selector, context: SelectorContext) -> int | torch.Tensor:
+def least(selector: Selector, context: SelectorContext) -> Int[Tensor, "1 group 1"]:
     """Keys that the last query keeps; for a rule that sees scores or is calibrated, its lower bound."""
     if selector.trims or selector.calibrates:
-        return min(int(getattr(selector, "min_k", 1)), int(context.visible))
+        return context.visible.clamp(max=int(getattr(selector, "min_k", 1)))
     return selector.limit(context)
 
 
