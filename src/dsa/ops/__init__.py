@@ -1,5 +1,6 @@
 """Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
 
+from dsa.ops.cohort import indexer_losses
 from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, SelectedMass, Selection, TrueAttention
 from dsa.ops.dispatch import (
     attend,
@@ -31,6 +32,7 @@ __all__ = [
     "checked_backend",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
     "keeps_everything",
     "own_dtypes",
     "select",

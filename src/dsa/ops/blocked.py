@@ -1,7 +1,7 @@
 """The ops in plain PyTorch, by blocks of queries: any device, memory O(block x keys), keys outside zones skipped."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -214,43 +214,74 @@ def indexer_loss(
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`; the gradient is taken together with the loss, so nothing of a tile is kept."""
     check_loss(features, target, selection)
-    return _IndexerLoss.apply(features.queries, features.keys, features.weights, features, target, selection)
+    return _IndexerLosses.apply([features], target, selection, *features[:3])[0]
 
 
-class _IndexerLoss(torch.autograd.Function):
+def indexer_losses(
+    features: Sequence[IndexFeatures], target: TrueAttention | Float[Tensor, "b g t s"]
+) -> list[Float[Tensor, ""]]:
+    """As `reference.indexer_losses`; each tile of the target is computed once, gradients together with the losses."""
+    for each in features:
+        check_loss(each, target, None)
+    return list(_IndexerLosses.apply(features, target, None, *(x for each in features for x in each[:3])))
+
+
+class _IndexerLosses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, queries, keys, weights, features, target, selection):
-        inputs = [x for x in (queries, keys, weights) if x is not None]
-        wanted = any(ctx.needs_input_grad[:3])
-        gradients = [torch.zeros_like(x) for x in inputs]
+    def forward(ctx, features, target, selection, *tensors):
+        queries, keys = tensors[:2]
         time, count = queries.shape[2], keys.shape[2]
-        total, valid = queries.new_zeros(()), queries.new_zeros(())
-        for rows in blocks(time, queries.shape[0] * queries.shape[1] * queries.shape[3] * count):
+        wanted = [any(ctx.needs_input_grad[i : i + 3]) for i in range(3, 3 + len(tensors), 3)]
+        totals = [each.queries.new_zeros(()) for each in features]
+        valid = [each.queries.new_zeros(()) for each in features]
+        gradients = [[None if x is None else torch.zeros_like(x) for x in each[:3]] for each in features]
+        # Cut by the target alone, so that no loss depends on the shapes of the others.
+        width = target.shape[1] if isinstance(target, Tensor) else target.queries.shape[1]
+        for rows in blocks(time, queries.shape[0] * width * count):
             columns, scope = scope_of(selection, rows, time, count, queries.device)
-            with torch.enable_grad():
-                leaves = [x.detach().requires_grad_(wanted) for x in inputs]
-                tile = score(features_from(features, leaves), rows, columns)
             raw = target[:, :, rows, columns] if isinstance(target, Tensor) else score(target, rows, columns)
-            p = raw.to(tile.dtype).masked_fill(~scope, 0.0)
+            p = wide(raw.detach()).masked_fill(~scope, 0.0)
             mass = p.sum(-1, keepdim=True)
             p = p / mass.where(mass > 0, 1.0)
-            index = tile.detach().masked_fill(~scope, -math.inf).masked_fill(mass == 0, 0.0)
-            log_index = index.log_softmax(-1)
-            total += (torch.special.xlogy(p, p) - p * log_index.masked_fill(~scope, 0.0)).sum()
-            valid += (mass > 0).sum()
-            if wanted:
-                slope = (log_index.exp() - p).masked_fill(~scope | (mass == 0), 0.0)
-                for gradient, part in zip(gradients, torch.autograd.grad(tile, leaves, slope), strict=True):
-                    gradient += part
-        valid = valid.clamp(min=1)
-        ctx.save_for_backward(*(gradient / valid for gradient in gradients))
-        ctx.weighted = weights is not None
-        return total / valid
+            for n, each in enumerate(features):
+                loss, found = tile_loss(each, p, mass, scope, rows, columns, wanted[n])
+                totals[n] += loss
+                valid[n] += (mass > 0).sum() * (each.queries.shape[1] // mass.shape[1])
+                for gradient, part in zip(gradients[n], found, strict=True):
+                    if gradient is not None and part is not None:
+                        gradient += part
+        shares = [1 / x.clamp(min=1) for x in valid]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*shares, *(x for each in gradients for x in each))
+        return tuple(total * share for total, share in zip(totals, shares, strict=True))
 
     @staticmethod
-    def backward(ctx, grad):
-        gradients = [grad * gradient for gradient in ctx.saved_tensors]
-        return (*gradients, *([] if ctx.weighted else [None]), None, None, None)
+    def backward(ctx, *upstream):
+        saved = ctx.saved_tensors
+        shares, gradients = saved[: len(upstream)], saved[len(upstream) :]
+        factors = [
+            None if x is None else x * share for x, share in zip(upstream, shares, strict=True) for _ in range(3)
+        ]
+        pairs = zip(factors, gradients, strict=True)
+        return (None, None, None, *(None if f is None or g is None else f * g for f, g in pairs))
+
+
+def tile_loss(
+    features: IndexFeatures, p: Tensor, mass: Tensor, scope: Tensor, rows: slice, columns: slice, wanted: bool
+) -> tuple[Float[Tensor, ""], list[Tensor | None]]:
+    """The loss, summed over these rows, and its gradients by queries, keys and weights if wanted."""
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_(wanted) for x in features[:3] if x is not None]
+        tile = score(features_from(features, leaves), rows, columns)
+    p = p.to(tile.dtype)
+    index = tile.detach().masked_fill(~scope, -math.inf).masked_fill(mass == 0, 0.0)
+    log_index = index.log_softmax(-1)
+    loss = (torch.special.xlogy(p, p) - p * log_index.masked_fill(~scope, 0.0)).sum()
+    if not wanted:
+        return loss, [None] * 3
+    slope = (log_index.exp() - p).masked_fill(~scope | (mass == 0), 0.0)
+    found = torch.autograd.grad(tile, leaves, slope)
+    return loss, [*found, *[None] * (3 - len(leaves))]
 
 
 def features_from(features: IndexFeatures, tensors: list[Tensor]) -> IndexFeatures:

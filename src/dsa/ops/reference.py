@@ -1,7 +1,7 @@
 """The definition of every op: dense, slow, plainly right, in any float dtype. Other backends are tested against it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -167,6 +167,13 @@ def indexer_loss(
     return (torch.special.xlogy(p, p) - p * log_index).sum() / valid.sum().clamp(min=1)
 
 
+def indexer_losses(
+    features: Sequence[IndexFeatures], target: TrueAttention | Float[Tensor, "b g t s"]
+) -> list[Float[Tensor, ""]]:
+    """The losses of several indexers that learn one attention, each over all causal keys as if it were alone."""
+    return [indexer_loss(each, target, None) for each in features]
+
+
 def check_loss(features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None) -> None:
     """Raise if the features score blocks (attention is defined per token), or the target is of another selection or
     shape."""
@@ -175,14 +182,17 @@ def check_loss(features: IndexFeatures, target: TrueAttention | Tensor, selectio
     mass = target.mass if isinstance(target, TrueAttention) else None
     if mass is not None and mass.selection is not selection:
         raise ValueError("indexer_loss: the target holds the mass of another selection; give the one attended to.")
-    batch, _, time = features.queries.shape[:3]
+    batch, groups, time = features.queries.shape[:3]
     wanted = batch, time, features.keys.shape[2]
     if isinstance(target, Tensor):
-        given = target.shape[0], *target.shape[2:]
+        given, given_groups = (target.shape[0], *target.shape[2:]), target.shape[1]
     else:
         given = target.keys.shape[0], target.queries.shape[2], target.keys.shape[2]
+        given_groups = target.groups
     if given != wanted:
         raise ValueError(f"indexer_loss: the target has batch, time and keys {given}, the index features {wanted}.")
+    if given_groups not in (1, groups):
+        raise ValueError(f"indexer_loss: the target has {given_groups} groups: give 1, or {groups} as the features.")
 
 
 def causal(time: int, keys: int, device: torch.device | None = None) -> Bool[Tensor, "time key"]:

@@ -13,6 +13,7 @@ from dsa.ops.compiler import NoCompiler, library
 from dsa.ops.contracts import IndexFeatures, Scorer, TrueAttention
 from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
+from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.native.loss import indexer_loss
 from dsa.ops.native.select import dense_logsumexp, select
 
@@ -21,6 +22,7 @@ __all__ = [
     "attend_with_target",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
     "select",
     "supports",
     "unavailable",

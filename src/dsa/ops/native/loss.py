@@ -1,4 +1,4 @@
-"""The indexer loss on the fused CPU kernels, over a selection or over all keys."""
+"""The indexer loss over a selection, on the fused CPU kernels."""
 
 import ctypes
 from typing import Any
@@ -23,13 +23,14 @@ from dsa.ops.native.arguments import (
     units,
     workspace,
 )
+from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.reference import check_loss
 
 LossArgs = structure(
     "LossArgs",
     "q k *packed_k *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
-    "*positions *counts position_stride batch heads groups key_groups target_groups selection_groups time length slots "
-    "*row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
+    "*positions *counts batch heads groups key_groups target_groups selection_groups time length slots *row_loss "
+    "*valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
     "scratch_per_thread",
     **dict.fromkeys("q k index_k".split(), Heads),
 )
@@ -39,15 +40,10 @@ def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`. Where a gradient is wanted it is computed together with the loss."""
+    if selection is None:
+        return indexer_losses([features], target)[0]
     check_loss(features, target, selection)
-    batch, _, time = features.queries.shape[:3]
-    keys = features.keys.shape[2]
-    if selection is None:  # one list of all keys; each query reads as much of it as it sees
-        positions = torch.arange(keys, dtype=torch.int32).expand(batch, 1, time, keys)
-        counts = (torch.arange(1, time + 1, dtype=torch.int32) + keys - time).clamp(min=0)
-        counts = counts.expand(batch, 1, time).contiguous()
-    else:
-        positions, counts = kernel_indices(selection)
+    positions, counts = kernel_indices(selection)
     relu = features.activation == "relu"
     return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
 
@@ -102,7 +98,6 @@ def run_loss(
     args.queries, args.index_k, args.weights = address(queries), heads(keys), address(weights)
     args.packed_index_k = address(workspace.take("packed_index_k", size))
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
-    args.position_stride = positions.stride(2) if positions.stride(0) else 0
     args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
     args.length, args.slots, args.threads = length, slots, threads
     args.row_loss = address(workspace.take("row_loss", batch * groups * time))
