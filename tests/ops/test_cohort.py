@@ -93,8 +93,7 @@ def test_any_number_of_queries_and_keys(backend, batch, time, keys):
                 assert_near(got, exactly(features, target))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("backend", "threads"), [("reference", 1), ("blocked", 1), ("cpu", 1), ("cpu", 2)])
 def test_an_indexer_learns_the_same_bit_for_bit_alone_and_in_any_cohort(backend, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
