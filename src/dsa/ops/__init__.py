@@ -1,5 +1,6 @@
 """Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
 
+from dsa.ops.cohort import indexer_losses
 from dsa.ops.contracts import Backend, Call, ScoredRows, Scorer, SelectedMass, Selection
 from dsa.ops.dispatch import (
     attend,
@@ -35,13 +36,10 @@ __all__ = [
     "checked_backend",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
     "keeps_everything",
     "kept",
     "own_dtypes",
     "select",
     "visible",
 ]
-
-
-def indexer_losses(features, target, *, backend="auto"):
-    return [indexer_loss(f, target, None, backend=backend) for f in features]

@@ -1,6 +1,6 @@
 """What goes between modules, ops and backends: what ranks keys, what was selected, and what a backend answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -103,12 +103,14 @@ class Call(NamedTuple):
         device: where the answer is wanted, if there is no tensor.
         scorer: what ranks keys.
         learner: the features whose loss is wanted.
+        dense: that loss is over all keys, not over a selection.
     """
 
     tensors: tuple[Tensor, ...] = ()
     device: torch.device = torch.device("cpu")
     scorer: Scorer | None = None
     learner: "IndexFeatures | None" = None
+    dense: bool = False
 
 
 class Backend(Protocol):
@@ -173,3 +175,9 @@ class Backend(Protocol):
         target: "TrueAttention | Float[Tensor, 'batch group time key']",
         selection: Selection | None,
     ) -> Float[Tensor, ""]: ...
+
+    def indexer_losses(
+        self,
+        features: "Sequence[IndexFeatures]",
+        target: "TrueAttention | Float[Tensor, 'batch group time key']",
+    ) -> list[Float[Tensor, ""]]: ...

@@ -211,6 +211,11 @@ def indexer_loss(
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
-    call = Call((target,) if isinstance(target, Tensor) else target.tensors, features.queries.device, learner=features)
     with own_dtypes(features.queries):
-        return serving(backend, call).indexer_loss(features, target, selection)
+        return learning(backend, features, target, selection is None).indexer_loss(features, target, selection)
+
+
+def learning(name: str, features: IndexFeatures, target: TrueAttention | Tensor, dense: bool) -> Backend:
+    """The backend that computes what features are to learn, over all keys or over a selection."""
+    tensors = (target,) if isinstance(target, Tensor) else target.tensors
+    return serving(name, Call(tensors, features.queries.device, learner=features, dense=dense))

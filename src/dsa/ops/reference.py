@@ -1,6 +1,7 @@
 """The definition of every op: dense, slow, plainly right, in any float dtype. Other backends are tested against it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -205,6 +206,13 @@ def indexer_loss(
     index = index.masked_fill(~scope, -math.inf).masked_fill(~valid[..., None], 0.0)
     log_index = index.log_softmax(-1).masked_fill(~scope, 0.0)
     return (torch.special.xlogy(p, p) - p * log_index).sum() / valid.sum().clamp(min=1)
+
+
+def indexer_losses(
+    features: Sequence[IndexFeatures], target: TrueAttention | Float[Tensor, "b g t s"]
+) -> list[Float[Tensor, ""]]:
+    """The losses of several indexers that learn one attention, each over all causal keys as if it were alone."""
+    return [indexer_loss(each, target, None) for each in features]
 
 
 def scope_of(

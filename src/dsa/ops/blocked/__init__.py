@@ -5,7 +5,7 @@ knows nothing of what was selected.
 """
 
 from dsa.ops.blocked.attend import attend, attend_with_target, dense_logsumexp
-from dsa.ops.blocked.loss import indexer_loss
+from dsa.ops.blocked.loss import indexer_loss, indexer_losses
 from dsa.ops.blocked.select import select
 from dsa.ops.contracts import Call
 
@@ -15,6 +15,7 @@ __all__ = [
     "covers",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
     "name",
     "select",
     "selected_only",

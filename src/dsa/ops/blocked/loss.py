@@ -1,6 +1,7 @@
 """The indexer loss by blocks of queries."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,6 +22,13 @@ def indexer_loss(
     if selection is not None:
         check_positions(selection.positions, target.shape[-1] if isinstance(target, Tensor) else target.keys.shape[2])
     return _IndexerLoss.apply(features.queries, features.keys, features.weights, features, target, selection)
+
+
+def indexer_losses(
+    features: Sequence[IndexFeatures], target: TrueAttention | Float[Tensor, "b g t s"]
+) -> list[Float[Tensor, ""]]:
+    """As `reference.indexer_losses`."""
+    return [indexer_loss(each, target, None) for each in features]
 
 
 class _IndexerLoss(torch.autograd.Function):

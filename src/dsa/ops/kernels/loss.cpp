@@ -17,8 +17,7 @@ struct Loss {
   Heads index_k;            // [batch, keygroup, key, DIM]
   float* packed_index_k;    // room for [batch, keygroup, key, PADDED]
   const float *weights;     // [batch, group, time, HEADS], or null
-  const int32_t *positions, *counts;  // [batch, selection group, time, ...]
-  int64_t position_stride;  // from one query's positions to the next; 0: all queries share one list
+  const int32_t *positions, *counts;  // [batch, selection group, time, slots] and without slots
   int64_t batch, heads, kv_heads, groups, key_groups, target_groups, selection_groups, time, length, slots;
   float* row_loss;          // room for [batch, group, time]
   int32_t* valid;           // room for [batch, group, time]: rows with probability
@@ -46,7 +45,7 @@ void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, i
   for (int64_t t = from; t < to; t++) {
     fetch(a.q.at(b, h, std::min(t + 4, to - 1)), HEAD_DIM);
     const int64_t n = a.counts[selection * a.time + t];
-    const int32_t* index = a.positions + (selection * a.time + t) * a.position_stride;
+    const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
     const float logsumexp = a.logsumexp[(b * a.heads + h) * a.time + t];
     Head q = Head::read(a.q.at(b, h, t));
     for (vf& x : q.x) x *= scale;
@@ -186,7 +185,7 @@ extern "C" bool indexer_loss(const Loss* args) {
   const Loss& a = *args;
   for (int64_t row = 0; row < a.batch * a.selection_groups * a.time; row++) {
     const int64_t n = a.counts[row];
-    const int32_t* index = a.positions + row * a.position_stride;
+    const int32_t* index = a.positions + row * a.slots;
     if (n > a.slots || (n > 0 && (index[0] < 0 || index[n - 1] >= a.length))) return false;
   }
   const int threads = int(a.threads);
@@ -215,7 +214,7 @@ extern "C" bool indexer_loss(const Loss* args) {
           }
         for (int64_t t = from; t < to; t++) {
           const int64_t n = a.counts[selection * a.time + t];
-          const int32_t* index = a.positions + (selection * a.time + t) * a.position_stride;
+          const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
           float* p = sums + (t - from) * pitch;
           if (a.p)
             for (int64_t i = 0; i < n; i++)

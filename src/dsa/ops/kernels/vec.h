@@ -36,6 +36,16 @@ int64_t sizes(int64_t number) {
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 inline vf load(const float* p) { return *(const vf_unaligned*)p; }
+// Stays in a register: some compilers would load it again wherever it is used.
+inline vf loaded(const float* p) {
+  vf x = load(p);
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#elif defined(__AVX__)
+  asm("" : "+x"(x));
+#endif
+  return x;
+}
 inline void store(float* p, vf x) { *(vf_unaligned*)p = x; }
 inline vi load(const int32_t* p) { return *(const vi_unaligned*)p; }
 inline void store(int32_t* p, vi x) { *(vi_unaligned*)p = x; }

@@ -12,6 +12,7 @@ from dsa.ops.compiler import NoCompiler, library
 from dsa.ops.contracts import Call
 from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
+from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.native.loss import indexer_loss
 from dsa.ops.native.pack import uncovered
 from dsa.ops.native.select import dense_logsumexp, select
@@ -22,6 +23,7 @@ __all__ = [
     "covers",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
     "name",
     "select",
     "selected_only",
@@ -58,6 +60,8 @@ def covers(call: Call) -> str | None:
         return f"the fused kernels compute in float32, not in {min(wide)}."
     if call.learner is not None and call.learner.unit > 1:
         return "the fused indexer loss learns token by token, not by units of several."
+    if call.learner is not None and call.dense and call.learner.forced:
+        return "the fused loss over all keys knows no forced ones."
     for scorer in (call.scorer, call.learner):
         if scorer is not None and (reason := uncovered(scorer)) is not None:
             return reason

@@ -1,4 +1,4 @@
-"""The indexer loss on the fused CPU kernels, over a selection or over all keys."""
+"""The indexer loss over a selection, on the fused CPU kernels."""
 
 import ctypes
 from typing import Any
@@ -23,6 +23,7 @@ from dsa.ops.native.arguments import (
     units,
     workspace,
 )
+from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.reference import checked_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.scores import scale_of
@@ -31,7 +32,7 @@ from dsa.ops.zones import first_forced
 LossArgs = structure(
     "LossArgs",
     "q k *packed_k scale *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
-    "*positions *counts position_stride batch heads kv_heads groups key_groups target_groups selection_groups time "
+    "*positions *counts batch heads kv_heads groups key_groups target_groups selection_groups time "
     "length slots *row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads "
     "*scratch scratch_per_thread",
     scale=ctypes.c_double,
@@ -43,17 +44,14 @@ def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
     """As `reference.indexer_loss`, token by token. Where a gradient is wanted it is computed together with the loss."""
+    if selection is None:
+        return indexer_losses([features], target)[0]
     features = checked_features(features, target, selection)
-    batch, _, time = features.queries.shape[:3]
-    keys = features.keys.shape[2]
-    fence = first_forced(features.forced, torch.arange(keys - time, keys))  # without forced keys, the next query
-    if selection is None:  # one list of all keys; each query reads as much of it as it sees
-        positions = torch.arange(keys, dtype=torch.int32).expand(batch, 1, time, keys)
-        counts = fence.clamp(min=0).int().expand(batch, 1, time).contiguous()
-    else:
-        positions, counts = kernel_indices(selection)
-        if features.forced:
-            counts = ((positions >= 0) & (positions < fence[:, None])).sum(-1, dtype=torch.int32)
+    time, keys = features.queries.shape[2], features.keys.shape[2]
+    positions, counts = kernel_indices(selection)
+    if features.forced:
+        fence = first_forced(features.forced, torch.arange(keys - time, keys))
+        counts = ((positions >= 0) & (positions < fence[:, None])).sum(-1, dtype=torch.int32)
     relu = features.activation == "relu"
     return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
 
@@ -109,7 +107,6 @@ def run_loss(
     args.queries, args.index_k, args.weights = address(queries), heads(keys), address(weights)
     args.packed_index_k = address(workspace.take("packed_index_k", size))
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
-    args.position_stride = positions.stride(2) if positions.stride(0) else 0
     args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
     args.length, args.slots, args.threads = length, slots, threads
     args.row_loss = address(workspace.take("row_loss", batch * groups * time))
