@@ -178,10 +178,10 @@ def test_a_pattern_may_differ_from_group_to_group_of_heads(tokens):
 
     seen = []
     model = build().train()
-    for attention in model.attentions():
-        attention.pattern = NearAndFar()
-    logits, loss = model.run(tokens, Pass(teach=True, observe=seen.append))
-    (language_model_loss(logits, tokens) + loss).backward()
+    for router in model.routers:
+        router.pattern = NearAndFar()
+    logits, losses = model.run(tokens, Pass(teach=True, observe=seen.append))
+    (language_model_loss(logits, tokens) + losses["indexer"]).backward()
     positions = seen[0].selection.positions
     assert positions.shape[1] == 2
     last = positions[:, :, 63]

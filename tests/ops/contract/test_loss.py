@@ -49,7 +49,7 @@ def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
         unit,
         forced=forced,
     )
-    backend = serving(backend.name, Call((q,), learner=features))
+    backend = serving(backend.name, Call((q,), learner=features, dense=selection is None))
     if explicit:
         target = randoms(batch, target_groups, time, keys, seed=seed).clamp(min=0)
     else:
