@@ -1,7 +1,7 @@
 """What goes between modules, ops and backends: what ranks keys, what was selected, and what a backend answers."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # they stand on this file
     from dsa.ops.scorers import IndexFeatures, TrueAttention
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """What ranks keys: it gives each query and each selectable unit, a token or a block of tokens, a score."""
 
@@ -113,6 +114,7 @@ class Call(NamedTuple):
     dense: bool = False
 
 
+@runtime_checkable
 class Backend(Protocol):
     """The ops, as `dsa.ops.reference` defines them; a module or an object."""
 

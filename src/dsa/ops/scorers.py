@@ -1,7 +1,8 @@
 """What can rank keys: an indexer's features, the attention itself, chance, nearness."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -138,7 +139,7 @@ class TrueAttention(NamedTuple):
         return (2 * self.queries.shape[3] + 2) * self.width * pairs_of_groups(self, zones, length)
 
 
-class Positional:
+class Positional(ABC):
     """Ranks keys by their positions alone: by no tensor, for all groups alike, without floating-point operations."""
 
     unit = 1
@@ -148,7 +149,13 @@ class Positional:
     forced: Zones = ()
     tensors: tuple[Tensor, ...] = ()
 
-    def of_group(self, group: int) -> Self:
+    @abstractmethod
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "1 1 time unit"]:
+        """As `Scorer.scores`."""
+
+    def of_group(self, group: int) -> "Positional":
         return self
 
     def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 MASK32 = 0xFFFFFFFF
@@ -46,7 +46,7 @@ def probability_sums(
     return rearrange((logits - logsumexp[..., None]).exp(), "b (g h) t s -> b g h t s", g=groups).sum(2)
 
 
-def repeated(x: Float[Tensor, "batch few *rest"], many: int) -> Float[Tensor, "batch many *rest"]:
+def repeated(x: Shaped[Tensor, "batch few *rest"], many: int) -> Shaped[Tensor, "batch many *rest"]:
     """One for each of `many`, which map to the few contiguously: key/value heads for heads, keygroups for groups."""
     return x if x.shape[1] == many else x.repeat_interleave(many // x.shape[1], 1)
 

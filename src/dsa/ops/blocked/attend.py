@@ -107,7 +107,7 @@ class _Attend(torch.autograd.Function):
         return out.to(q.dtype), logsumexp
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, sink, positions, out, logsumexp = ctx.saved_tensors
         x = inputs(q, k, v, ctx.scale)
         upstream = wide(grad)

@@ -96,7 +96,7 @@ def chosen_keys(positions: Int[Tensor, "b g rows slot"]) -> tuple[slice, Bool[Te
     """The columns between the nearest and farthest selected key, and which of them are selected."""
     used = positions >= 0
     if not used.any():
-        return slice(0, 1), torch.zeros(1, 1, 1, 1, dtype=torch.bool, device=positions.device)
+        return slice(0, 1), torch.zeros(*positions.shape[:-1], 1, dtype=torch.bool, device=positions.device)
     start, stop = int(positions[used].min()), int(positions.max()) + 1
     mask = torch.zeros(*positions.shape[:-1], stop - start + 1, dtype=torch.bool, device=positions.device)
     mask.scatter_(-1, torch.where(used, positions - start, stop - start).long(), True)
