@@ -321,8 +321,9 @@ extern "C" int64_t cohort_scratch(const Cohort* a) { return round_up(Worker::siz
 extern "C" void cohort_losses(const Cohort* args) {
   const Cohort& a = *args;
   const int threads = int(a.threads);
+  const int at_the_ends = a.batch * a.count < 16 ? 1 : threads;  // for little work threads cost more than they save
   const int64_t pitch = pitch_of(a.length);
-  parallel(threads, a.batch * (a.count + 1), [&](int64_t unit, int) {
+  parallel(at_the_ends, a.batch * (a.count + 1), [&](int64_t unit, int) {
     const int64_t b = unit / (a.count + 1), n = unit % (a.count + 1);
     if (n < a.count) {
       const Indexer& x = a.indexers[n];
@@ -338,7 +339,7 @@ extern "C" void cohort_losses(const Cohort* args) {
     Worker(a, unit % a.batch, a.scratch + thread * a.scratch_per_thread).run(a.parts - 1 - unit / a.batch);
   });
   const int64_t found = std::accumulate(a.valid, a.valid + a.batch * a.groups * a.time, int64_t(0));
-  parallel(threads, a.count * (a.batch + 1), [&](int64_t unit, int) {
+  parallel(at_the_ends, a.count * (a.batch + 1), [&](int64_t unit, int) {
     const Indexer& x = a.indexers[unit / (a.batch + 1)];
     const int64_t b = unit % (a.batch + 1), valid = found * (x.groups / a.groups);
     if (b == a.batch) finish_loss(a, x, valid);
