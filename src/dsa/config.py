@@ -49,10 +49,10 @@ def experiment_groups(name: str | None) -> set[str]:
     return {str(key) for key in OmegaConf.load(path)} if name is not None and path.exists() else set()
 
 
-def choice(cfg: DictConfig, group: str) -> str:
+def choice(cfg: DictConfig | dict[str, Any], group: str) -> str:
     """Name of the option in a group; with `~` behind it if a value inside was overridden."""
-    name = cfg.choices.get(group, "custom")
-    return f"{name}~" if group in cfg.overridden else name
+    name = cfg["choices"].get(group, "custom")
+    return f"{name}~" if group in cfg["overridden"] else name
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -186,7 +186,15 @@ def spec_of(cfg: DictConfig) -> Spec:
     Raises:
         ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
     """
-    plain = resolved(cfg)
+    return spec_from(resolved(cfg))
+
+
+def spec_from(plain: dict[str, Any]) -> Spec:
+    """The Spec of a configuration that is plain data already: what `Spec.content` holds.
+
+    Raises:
+        ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
+    """
     for group, option in plain["choices"].items():
         if isinstance(option, list):
             raise ValueError(f"{group} = {option}: give one option; lists are for sweeps (python train.py -m, sweep.py).")
@@ -196,7 +204,7 @@ def spec_of(cfg: DictConfig) -> Spec:
         if not isinstance(node, dict):
             raise ValueError(f"{group} = {node}: give the name of an option of conf/{group}.")
         kept = {key: value for key, value in node.items() if key not in drop}
-        return Part(group, choice(cfg, group), kept, tuple(plain["allow_targets"]))
+        return Part(group, choice(plain, group), kept, tuple(plain["allow_targets"]))
 
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
@@ -238,7 +246,7 @@ def spec_of(cfg: DictConfig) -> Spec:
         stale=one_of(plain["stale"], ("rerun", "keep"), "stale"),
         dense_control=flag(plain["dense_control"], "dense_control"),
         allow_targets=tuple(plain["allow_targets"]),
-        options={group: choice(cfg, group) for group in cfg.choices},
+        options={group: choice(plain, group) for group in plain["choices"]},
         content=plain,
     )
 

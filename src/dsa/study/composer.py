@@ -75,9 +75,18 @@ class Composer:
         try:
             OmegaConf.update(cfg, key, value, merge=True)
         except (ConfigAttributeError, ConfigKeyError) as error:
-            group = key.split(".")[0]
+            group = root(key)
             option = f" of {group}={choices[group]}" if group in choices else ""
             raise ValueError(f"{key} = {value}: no such setting{option}. {alternatives(error)}") from error
+
+    def has(self, key: str, option: str) -> bool:
+        """Whether a setting exists with an option, given as group=option."""
+        node: Any = self.whole((option,)) and self.raw[option,]
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                return False
+            node = node[part]
+        return True
 
     def reaches_out(self, group: str, option: str) -> bool:
         """Whether an option changes more than its own group, as an experiment does; Hydra then composes it whole."""
@@ -91,13 +100,16 @@ class Composer:
 def stacked(*layers: Layer, groups: set[str]) -> Layer:
     """Layers as one, the later ones on top.
 
-    A value inside a group belongs to the option it was written for: where a later layer chooses another option, the
-    value falls away.
+    A value inside a group belongs to the option chosen beside it: where a later layer chooses another option, the
+    value falls away. In what order a layer is written makes no difference, and a value without an option stands.
     """
     out: Layer = {}
     for layer in layers:
-        for key, value in layer.items():
-            if key in groups and out.get(key) != value:
-                out = {k: v for k, v in out.items() if not k.startswith(f"{key}.")}
-            out[key] = value
+        replaced = {key for key in groups & layer.keys() & out.keys() if out[key] != layer[key]}
+        out = {key: value for key, value in out.items() if root(key) not in replaced} | layer
     return out
+
+
+def root(key: str) -> str:
+    """The group that a key belongs to."""
+    return key.split(".")[0]

@@ -12,7 +12,7 @@ from dsa.backbones import SparseTransformer
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.models import Models
-from dsa.spec import spec_of
+from dsa.spec import Spec, spec_of
 from dsa.training.run import CONFIG
 
 
@@ -35,10 +35,7 @@ def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> SparseTrans
             raise ValueError(f"{folder}: its result has schema {values.get('schema')}; dsa 0.1 wrote it and reads it.")
         state = "no result" if result is None else f"status {result.status}"
         raise FileNotFoundError(f"{folder}: {state}; load_run reads finished runs.")
-    cfg: Any = OmegaConf.load(folder / CONFIG)
-    cfg.allow_targets = list(allow_targets)
-    cfg.output_dir = str(folder.resolve().parents[1])
-    spec = spec_of(cfg)
+    spec = spec_in(folder, allow_targets)
     graph = graph_of(spec, result.corpus)
     store = Store(spec.outputs, "keep")
     weights = graph.final.needs[0]
@@ -49,3 +46,15 @@ def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> SparseTrans
     model = Models(store, record["vocab_size"]).of(spec, graph.final)
     restore(model, judgement.get("constants", {}))
     return model.eval()
+
+
+def spec_in(folder: Path, allow_targets: Sequence[str] = ()) -> Spec:
+    """The spec of the run in a folder, with its artifacts where they lie now.
+
+    Args:
+        allow_targets: packages of your own whose classes it may name; the file itself admits none.
+    """
+    cfg: Any = OmegaConf.load(folder / CONFIG)
+    cfg.allow_targets = list(allow_targets)
+    cfg.output_dir = str(folder.resolve().parents[1])
+    return spec_of(cfg)

@@ -1,0 +1,107 @@
+"""One composed configuration under many seeds: the values that follow from the seed are exchanged, nothing else."""
+
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import fields, replace
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from dsa.spec import Part, Recipe, Spec, spec_of
+
+Path = tuple[str, ...]
+
+
+def under_seeds(cfg: DictConfig, seeds: Iterable[tuple[int, int | None]]) -> Iterator[Spec]:
+    """The spec of a configuration under each seed and seed of the indexers, the same as composed with them.
+
+    Args:
+        seeds: with None for the indexers' where it is the configuration's own: mostly that of the run.
+    """
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    follow = dict(interpolations(raw))
+    plain = all(text in ("${seed}", "${indexer_seed}") or "seed}" not in text for text in follow.values())
+    first: Spec | None = None
+    for seed, of_indexers in seeds:
+        if first is None or not plain:
+            one = deepcopy(cfg)
+            one.seed = seed
+            if of_indexers is not None:
+                one.indexer_seed = of_indexers
+            first = spec_of(one)
+            yield first
+            continue
+        own = of_indexers
+        if own is None:
+            own = seed if raw["indexer_seed"] == "${seed}" else raw["indexer_seed"]
+        yield reseeded(first, seed, own, follow)
+
+
+def reseeded(spec: Spec, seed: int, indexer_seed: int, follow: dict[Path, str]) -> Spec:
+    """A spec under other seeds.
+
+    Args:
+        follow: the places in its configuration that follow from a seed, and from which.
+    """
+    values = {path: {"${seed}": seed, "${indexer_seed}": indexer_seed}.get(text) for path, text in follow.items()}
+    values |= {("seed",): seed, ("indexer_seed",): indexer_seed}
+    content = spec.content
+    for path, value in values.items():
+        if value is not None:
+            content = changed(content, path, value)
+    touched = {path[0] for path, value in values.items() if len(path) > 1 and value is not None}
+    parts = {name: rebuilt(getattr(spec, name), content[name]) for name in PARTS & touched}
+    return replace(spec, content=content, seed=seed, indexer_seed=indexer_seed, **parts)  # type: ignore[arg-type]
+
+
+PARTS = {f.name for f in fields(Spec) if f.type is Part}
+
+
+def rebuilt(part: Part, node: dict[str, Any]) -> Part:
+    return replace(part, node={key: node[key] for key in part.node})
+
+
+def changed(node: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
+    """Nested dictionaries with another value at a place; the rest is shared."""
+    head, *rest = path
+    return node | {head: changed(node[head], tuple(rest), value) if rest else value}
+
+
+def interpolations(node: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every interpolation in plain data, and where it stands; in lists too, under the place of the list."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from interpolations(value, (*path, str(key)))
+    elif isinstance(node, list):
+        for value in node:
+            for _, text in interpolations(value, path):
+                yield path, f"{text} "  # never exchanged by itself: such a configuration is composed for each seed
+    elif isinstance(node, str) and "${" in node:
+        yield path, node
+
+
+def judged_only(spec: Spec) -> Spec:
+    """The spec without its sparse stage: the same base and indexers, judged with the backbone untouched.
+
+    Raises:
+        ValueError: without a dense stage and a warm-up there is nothing to judge.
+    """
+    recipe = spec.recipe
+    for stage in ("dense", "warmup"):
+        if not getattr(recipe, f"{stage}_steps"):
+            raise ValueError(
+                f"judge = swap: recipe.{stage}.steps = 0; what is judged with the backbone untouched needs a base and "
+                "a warm-up. Give another recipe, or judge: val."
+            )
+    if not recipe.sparse_steps:
+        return spec
+    steps = {"dense": recipe.dense_steps, "warmup": recipe.warmup_steps, "sparse": 0}
+    content = spec.content | {"steps": None}
+    for stage, count in steps.items():
+        content = changed(content, ("recipe", stage, "steps"), count)
+    content["overridden"] = sorted({*content["overridden"], "recipe"})
+    return replace(spec, recipe=without_sparse(recipe), content=content)
+
+
+def without_sparse(recipe: Recipe) -> Recipe:
+    return replace(recipe, sparse_steps=0)
