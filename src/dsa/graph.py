@@ -270,4 +270,5 @@ def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:
 
 def run_id(spec: Spec, graph: Graph) -> str:
     """Readable name of a run that ends in its hash."""
-    return f"{named(spec, condition_of(spec))}-{graph.hash}"
+    judged = ["swap"] if spec.content["judge"] == "swap" else []
+    return f"{named(spec, [*condition_of(spec), *judged])}-{graph.hash}"

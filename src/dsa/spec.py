@@ -1,6 +1,6 @@
 """What one command asks for, typed: made from a configuration at the door, and all that anything below it reads."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +209,9 @@ def spec_from(plain: dict[str, Any]) -> Spec:
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
     trainer, callbacks = plain["trainer"], plain["callbacks"]
+    recipe = recipe_of(plain["recipe"], plain["steps"])
+    if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":
+        recipe = untouched(recipe)
     return Spec(
         model=part("model"),
         indexer=part("indexer"),
@@ -219,7 +222,7 @@ def spec_from(plain: dict[str, Any]) -> Spec:
         objective=part("objective"),
         optimizer=part("optimizer"),
         logger=part("logger"),
-        recipe=recipe_of(plain["recipe"], plain["steps"]),
+        recipe=recipe,
         trainer=Devices(
             trainer["accelerator"],
             trainer["devices"],
@@ -278,6 +281,21 @@ def recipe_of(recipe: dict[str, Any], total: Any) -> Recipe:
         lr_final=float(recipe["lr_final"]),
         clip=float(recipe["clip"]),
     )
+
+
+def untouched(recipe: Recipe) -> Recipe:
+    """The recipe without joint training: what it makes is judged with the backbone untouched.
+
+    Raises:
+        ValueError: without a dense stage and a warm-up there is nothing to judge.
+    """
+    for stage, steps in (("dense", recipe.dense_steps), ("warmup", recipe.warmup_steps)):
+        if not steps:
+            raise ValueError(
+                f"judge = swap: recipe.{stage}.steps = 0; what is judged with the backbone untouched needs a base and "
+                "a warm-up. Give another recipe, or judge=val."
+            )
+    return replace(recipe, sparse_steps=0)
 
 
 def scaled(steps: dict[str, int], total: Any) -> dict[str, int]:

@@ -109,8 +109,9 @@ class PlannedRun:
 
     @functools.cached_property
     def run_id(self) -> str:
-        """Its readable name."""
-        return run_id(self.spec, self.graph)
+        """Its readable name; another spelling of the same run may have named its folder."""
+        place = self.spec.outputs / self.study
+        return folders_in(place, written(place)).get(self.hash) or run_id(self.spec, self.graph)
 
     @property
     def folder(self) -> Path:
@@ -125,6 +126,20 @@ class PlannedRun:
     def compared_as(self) -> str:
         """What the analysis takes it for: condition, or the control's name."""
         return self.label.split("-")[0] if self.role == "control" else self.role
+
+
+@functools.lru_cache(maxsize=64)
+def folders_in(place: Path, changed: int | None) -> dict[str, str]:
+    """Run folders of a study by the hash they end in, as the study's folder was when it last changed."""
+    return {} if changed is None else {path.name.rpartition("-")[2]: path.name for path in place.glob("*-*")}
+
+
+def written(path: Path) -> int | None:
+    """When a file or folder was written [ns]; None if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 @dataclass
@@ -177,7 +192,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
         for label, role, layer in layers:
             cfg = composer.config({**layer, "seq_len": seq_len})
             with open_dict(cfg):
-                cfg.name = study.name
+                cfg.name, cfg.judge = study.name, "val"
             if study.indexer_seed:
                 cfg.indexer_seed = study.indexer_seed[0]
             context = context_of(layer, study, composer.groups) if several else ""

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dsa.artifacts.results import FILE, RunResult
 from dsa.study.estimate import judging, making, seconds, step
 from dsa.study.jobs import Job, Kind, ToDo
-from dsa.study.plan import PlannedRun
+from dsa.study.plan import PlannedRun, written
 from dsa.study.workers.claim import ENDED
 
 POLL = 0.5  # seconds between looks at the folders
@@ -155,14 +155,6 @@ def took(job: Job) -> str:
     """What a job made, and how long that took."""
     value = seconds(job.folder)
     return f"[dim]{escape(job.title)}  {'' if value is None else duration(value)}[/]"
-
-
-def written(path: Path) -> int | None:
-    """When a file was written [ns]; None if it is not there."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def first_line(text: str | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from dsa.spec import Part, Recipe, Spec, spec_of
+from dsa.spec import Part, Spec, spec_of, untouched
 
 Path = tuple[str, ...]
 
@@ -81,27 +81,9 @@ def interpolations(node: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def judged_only(spec: Spec) -> Spec:
-    """The spec without its sparse stage: the same base and indexers, judged with the backbone untouched.
+    """The spec without joint training: the same base and indexers, judged with the backbone untouched.
 
     Raises:
         ValueError: without a dense stage and a warm-up there is nothing to judge.
     """
-    recipe = spec.recipe
-    for stage in ("dense", "warmup"):
-        if not getattr(recipe, f"{stage}_steps"):
-            raise ValueError(
-                f"judge = swap: recipe.{stage}.steps = 0; what is judged with the backbone untouched needs a base and "
-                "a warm-up. Give another recipe, or judge: val."
-            )
-    if not recipe.sparse_steps:
-        return spec
-    steps = {"dense": recipe.dense_steps, "warmup": recipe.warmup_steps, "sparse": 0}
-    content = spec.content | {"steps": None}
-    for stage, count in steps.items():
-        content = changed(content, ("recipe", stage, "steps"), count)
-    content["overridden"] = sorted({*content["overridden"], "recipe"})
-    return replace(spec, recipe=without_sparse(recipe), content=content)
-
-
-def without_sparse(recipe: Recipe) -> Recipe:
-    return replace(recipe, sparse_steps=0)
+    return replace(spec, recipe=untouched(spec.recipe), content=spec.content | {"judge": "swap"})

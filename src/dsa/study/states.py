@@ -9,7 +9,7 @@ from dsa.artifacts.results import FILE, RunResult, read_result
 from dsa.artifacts.store import PLACES, Store
 from dsa.config import config_dir
 from dsa.graph import Graph, Need
-from dsa.study.plan import PlannedRun
+from dsa.study.plan import PlannedRun, written
 from dsa.study.workers.claim import read
 
 STUDY = "study.json"
@@ -57,11 +57,11 @@ class Results:
 
     def of(self, folder: Path) -> RunResult | None:
         """The result in a folder; None if there is none or it is damaged."""
-        written = when_written(folder)
-        if written is None:
+        when = written(folder / FILE)
+        if when is None:
             return None
-        if folder not in self.known or self.known[folder][0] != written:
-            self.known[folder] = written, sound(folder)
+        if folder not in self.known or self.known[folder][0] != when:
+            self.known[folder] = when, sound(folder)
         return self.known[folder][1]
 
     def state(self, run: PlannedRun) -> State:
@@ -73,14 +73,6 @@ class Results:
             return "failed"
         same = self.stale == "keep" or result.provenance.get("code") == run.graph.code
         return "done" if same else "stale"
-
-
-def when_written(folder: Path) -> int | None:
-    """When a result was written [ns]; None if there is none."""
-    try:
-        return (folder / FILE).stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 def sound(folder: Path) -> RunResult | None:
