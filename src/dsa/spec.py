@@ -1,6 +1,7 @@
 """What one command asks for, typed: made from a configuration at the door, and all that anything below it reads."""
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Part:
     def target(self) -> str:
         return str(self.node.get("_target_"))
 
-    @property
+    @cached_property
     def cls(self) -> Any:
         """The class that it names.
 

@@ -13,8 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from dsa.config import config_dir
-from dsa.study.drive import Drive, Outcome
-from dsa.study.job import work
+from dsa.study.drive import Drive
+from dsa.study.outcome import Outcome
+from dsa.study.workers.job import work
 from dsa.study.options import Options
 from dsa.study.plan import StudyPlan
 from dsa.study.sweep import in_process, plan_all

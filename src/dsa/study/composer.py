@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -29,6 +30,8 @@ class Composer:
         self.composed: dict[tuple[str, ...], DictConfig] = {}
         self.choices: dict[tuple[str, ...], dict[str, Any]] = {}
         self.raw: dict[tuple[str, ...], dict[str, Any]] = {}
+        self.nodes: dict[str, DictConfig | None] = {}
+        self.places: list[Path] = []
         self.groups = set(self.options(()))
 
     def options(self, overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -41,6 +44,7 @@ class Composer:
         if overrides not in self.composed:
             cfg = self.load([*self.extra, *overrides])
             choices = {k: v for k, v in cfg.hydra.runtime.choices.items() if "/" not in k and k != "study"}
+            self.places = [Path(source.path) for source in cfg.hydra.runtime.config_sources if source.schema == "file"]
             with open_dict(cfg):
                 for key in ("hydra", *self.private):
                     cfg.pop(key, None)
@@ -60,9 +64,8 @@ class Composer:
         cfg, choices = deepcopy(self.whole(wide)), dict(self.options(wide))
         OmegaConf.set_struct(cfg, False)
         for group, option in groups.items():
-            one = (f"{group}={option}",)
-            if one[0] not in wide:
-                cfg[group] = deepcopy(self.whole(wide + one)[group])
+            if f"{group}={option}" not in wide:
+                cfg[group] = deepcopy(self.node(group, option, wide))
                 choices[group] = option
         OmegaConf.set_struct(cfg, True)
         values = {key: value for key, value in layers.items() if key not in self.groups}
@@ -70,6 +73,21 @@ class Composer:
         for key, value in values.items():
             self.put(cfg, key, at_length(value, seq_len), choices)
         return with_choices(cfg, choices, [*self.extra, *(f"{key}={value}" for key, value in values.items())])
+
+    def node(self, group: str, option: str, wide: tuple[str, ...] = ()) -> Any:
+        """What an option holds: as its file says, or as Hydra composes it."""
+        found = self.file(group, option)
+        return self.whole((*wide, f"{group}={option}"))[group] if found is None else found
+
+    def file(self, group: str, option: str) -> DictConfig | None:
+        """An option whose file is all that there is to it; None if Hydra has to compose it."""
+        name = f"{group}={option}"
+        if name not in self.nodes:
+            paths = [place / group / f"{option}.yaml" for place in self.places]
+            path = next((path for path in paths if path.is_file()), None)
+            changed = any(root(override.lstrip("+~")).split("=")[0] == group for override in self.extra)
+            self.nodes[name] = None if path is None or changed else plain(path)
+        return self.nodes[name]
 
     def put(self, cfg: DictConfig, key: str, value: Any, choices: dict[str, Any]) -> None:
         try:
@@ -81,8 +99,9 @@ class Composer:
 
     def has(self, key: str, option: str) -> bool:
         """Whether a setting exists with an option, given as group=option."""
-        node: Any = self.whole((option,)) and self.raw[option,]
-        for part in key.split("."):
+        group, _, name = option.partition("=")
+        node: Any = OmegaConf.to_container(self.node(group, name), resolve=False)
+        for part in key.split(".")[1:]:
             if not isinstance(node, dict) or part not in node:
                 return False
             node = node[part]
@@ -90,11 +109,22 @@ class Composer:
 
     def reaches_out(self, group: str, option: str) -> bool:
         """Whether an option changes more than its own group, as an experiment does; Hydra then composes it whole."""
+        if self.file(group, option) is not None:
+            return False
         one = (f"{group}={option}",)
         self.whole(())
         self.whole(one)
         base, changed = ({k: v for k, v in self.raw[key].items() if k != group} for key in ((), one))
         return base != changed
+
+
+def plain(path: Path) -> DictConfig | None:
+    """The content of an option's file; None if it is placed elsewhere (@package) or begins with other options."""
+    text = path.read_text(encoding="utf-8")
+    if "@package" in text:
+        return None
+    content = OmegaConf.create(text)
+    return content if isinstance(content, DictConfig) and "defaults" not in content else None
 
 
 def stacked(*layers: Layer, groups: set[str]) -> Layer:

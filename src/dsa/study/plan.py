@@ -1,6 +1,7 @@
 """Every run of a study, before any of them starts: deduplicated, with what cannot apply set apart."""
 
 import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from dsa.study.applicable import check_indexer, obstacle
 from dsa.study.composer import Composer, Layer, root
 from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.question import Study
-from dsa.study.seeds import judged_only, under_seeds
+from dsa.study.seeds import Template, judged_only
 from dsa.study.settings import check_settings
 
 SELECTION, CONFIRMATION = "selection", "confirmation"
@@ -39,7 +40,7 @@ class Point:
     role: str
     seq_len: int
     context: str
-    cfg: DictConfig = field(repr=False)
+    template: Template = field(repr=False)
     reason: str | None
     corpus: str | None
 
@@ -47,7 +48,8 @@ class Point:
         """Its runs: one for each seed and, where it has an indexer, each seed of the indexers."""
         of_indexers: list[int | None] = [*study.indexer_seed] if study.indexer_seed else [None]
         seen = set()
-        for spec in under_seeds(self.cfg, [(seed, other) for seed in seeds for other in of_indexers]):
+        for seed, other in itertools.product(seeds, of_indexers):
+            spec = self.template.under(seed, other)
             run = PlannedRun(self, judged_only(spec) if judge == "swap" else spec, judge, phase)
             key = run.seed if run.reason is not None else run.hash
             if key not in seen:
@@ -190,7 +192,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     points = []
     for seq_len in study.seq_len:
         for label, role, layer in layers:
-            cfg = composer.config({**layer, "seq_len": seq_len})
+            cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
             with open_dict(cfg):
                 cfg.name, cfg.judge = study.name, "val"
             if study.indexer_seed:
@@ -221,7 +223,8 @@ def point_of(
     Raises:
         ValueError: a setting is impossible at any length.
     """
-    (spec,) = under_seeds(cfg, [(study.seed[0], None)])
+    template = Template(cfg)
+    spec = template.spec
     if spec.rerun:
         raise ValueError(
             "rerun = true: a sweep goes on from what is there, also when it is started again. "
@@ -238,7 +241,7 @@ def point_of(
         reason = obstacle(spec)
     except ValueError as error:
         corpus, reason = None, str(error)
-    return Point(label, role, seq_len, context, cfg, reason, corpus)
+    return Point(label, role, seq_len, context, template, reason, corpus)
 
 
 def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:

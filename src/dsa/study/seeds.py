@@ -1,6 +1,6 @@
 """One composed configuration under many seeds: the values that follow from the seed are exchanged, nothing else."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
@@ -10,31 +10,37 @@ from omegaconf import DictConfig, OmegaConf
 from dsa.spec import Part, Spec, spec_of, untouched
 
 Path = tuple[str, ...]
+OF_A_SEED = ("${seed}", "${indexer_seed}")
 
 
-def under_seeds(cfg: DictConfig, seeds: Iterable[tuple[int, int | None]]) -> Iterator[Spec]:
-    """The spec of a configuration under each seed and seed of the indexers, the same as composed with them.
+class Template:
+    """A configuration, and the specs that it describes under other seeds.
 
     Args:
-        seeds: with None for the indexers' where it is the configuration's own: mostly that of the run.
+        cfg: composed, under any seed.
     """
-    raw: Any = OmegaConf.to_container(cfg, resolve=False)
-    follow = dict(interpolations(raw))
-    plain = all(text in ("${seed}", "${indexer_seed}") or "seed}" not in text for text in follow.values())
-    first: Spec | None = None
-    for seed, of_indexers in seeds:
-        if first is None or not plain:
-            one = deepcopy(cfg)
-            one.seed = seed
-            if of_indexers is not None:
-                one.indexer_seed = of_indexers
-            first = spec_of(one)
-            yield first
-            continue
-        own = of_indexers
-        if own is None:
-            own = seed if raw["indexer_seed"] == "${seed}" else raw["indexer_seed"]
-        yield reseeded(first, seed, own, follow)
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg, self.spec = cfg, spec_of(cfg)
+        raw: Any = OmegaConf.to_container(cfg, resolve=False)
+        self.follow = dict(interpolations(raw))
+        self.indexer_seed: int | None = None if raw["indexer_seed"] == "${seed}" else self.spec.indexer_seed
+        self.plain = all(text in OF_A_SEED or "seed}" not in text for text in self.follow.values())
+
+    def under(self, seed: int, indexer_seed: int | None = None) -> Spec:
+        """The spec under a seed, the same as composed with it.
+
+        Args:
+            indexer_seed: None for the configuration's own, which mostly is the seed.
+        """
+        if self.plain:
+            own = self.indexer_seed if indexer_seed is None else indexer_seed
+            return reseeded(self.spec, seed, seed if own is None else own, self.follow)
+        cfg = deepcopy(self.cfg)
+        cfg.seed = seed
+        if indexer_seed is not None:
+            cfg.indexer_seed = indexer_seed
+        return spec_of(cfg)
 
 
 def reseeded(spec: Spec, seed: int, indexer_seed: int, follow: dict[Path, str]) -> Spec:
