@@ -1,5 +1,6 @@
 """Configurations: composed from conf/, with the option chosen in each group."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,21 @@ def compose(overrides: list[str] | None = None, config_name: str = "train") -> D
 
 def with_choices(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> DictConfig:
     """The configuration with the option chosen in each group, and the groups in which a value was changed."""
-    named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
-    keys = [override.lstrip("+~").split("=")[0] for override in overrides]
-    touched = {key.split(".")[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
-    changed = sorted(touched & set(named))
+    marks = marked(choices, overrides)
     with open_dict(cfg):
-        cfg.choices, cfg.overridden = named, changed
+        cfg.choices, cfg.overridden = marks["choices"], marks["overridden"]
     return cfg
 
 
+def marked(choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
+    """The option chosen in each group, and the groups in which a value was changed."""
+    named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
+    keys = [override.lstrip("+~").split("=")[0] for override in overrides]
+    touched = {key.split(".")[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
+    return {"choices": named, "overridden": sorted(touched & set(named))}
+
+
+@functools.cache
 def experiment_groups(name: str | None) -> set[str]:
     """Groups in which a shipped experiment changes values."""
     path = config_dir() / "experiment" / f"{name}.yaml"

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig, open_dict
-
 from dsa.artifacts.digest import digest
 from dsa.artifacts.names import GROUPS
 from dsa.build import build_data
@@ -15,7 +13,7 @@ from dsa.data import DataModule
 from dsa.graph import Graph, graph_of, run_id
 from dsa.spec import Spec
 from dsa.study.applicable import check_indexer, obstacle
-from dsa.study.composer import Composer, Layer, root
+from dsa.study.composer import Composer, Layer, Plain, root
 from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
@@ -115,7 +113,7 @@ class PlannedRun:
         place = self.spec.outputs / self.study
         return folders_in(place, written(place)).get(self.hash) or run_id(self.spec, self.graph)
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
         return self.spec.outputs / self.study / self.run_id
 
@@ -193,10 +191,9 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     for seq_len in study.seq_len:
         for label, role, layer in layers:
             cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
-            with open_dict(cfg):
-                cfg.name, cfg.judge = study.name, "val"
+            cfg |= {"name": study.name, "judge": "val"}
             if study.indexer_seed:
-                cfg.indexer_seed = study.indexer_seed[0]
+                cfg["indexer_seed"] = study.indexer_seed[0]
             context = context_of(layer, study, composer.groups) if several else ""
             points.append(point_of(label, role, seq_len, context, cfg, study, data, checked))
     plan = StudyPlan(study, points, [], study.dropped(composer.groups))
@@ -212,7 +209,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
 
 
 def point_of(
-    label: str, role: str, seq_len: int, context: str, cfg: DictConfig, study: Study, data: "DataStore",
+    label: str, role: str, seq_len: int, context: str, cfg: Plain, study: Study, data: "DataStore",
     checked: set[str],
 ) -> Point:  # fmt: skip
     """A condition at a length, or the reason why it cannot apply there.

@@ -1,15 +1,11 @@
 """One composed configuration under many seeds: the values that follow from the seed are exchanged, nothing else."""
 
-from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import fields, replace
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from dsa.spec import Part, Spec, spec_from, untouched
+from dsa.study.plain import Path, changed, interpolations, resolved
 
-from dsa.spec import Part, Spec, spec_of, untouched
-
-Path = tuple[str, ...]
 OF_A_SEED = ("${seed}", "${indexer_seed}")
 
 
@@ -17,14 +13,13 @@ class Template:
     """A configuration, and the specs that it describes under other seeds.
 
     Args:
-        cfg: composed, under any seed.
+        cfg: under any seed, interpolations as they are written.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg, self.spec = cfg, spec_of(cfg)
-        raw: Any = OmegaConf.to_container(cfg, resolve=False)
-        self.follow = dict(interpolations(raw))
-        self.indexer_seed: int | None = None if raw["indexer_seed"] == "${seed}" else self.spec.indexer_seed
+    def __init__(self, cfg: dict[str, Any]) -> None:
+        self.cfg, self.spec = cfg, spec_from(resolved(cfg))
+        self.follow = dict(interpolations(cfg))
+        self.indexer_seed: int | None = None if cfg["indexer_seed"] == "${seed}" else self.spec.indexer_seed
         self.plain = all(text in OF_A_SEED or "seed}" not in text for text in self.follow.values())
 
     def under(self, seed: int, indexer_seed: int | None = None) -> Spec:
@@ -36,11 +31,8 @@ class Template:
         if self.plain:
             own = self.indexer_seed if indexer_seed is None else indexer_seed
             return reseeded(self.spec, seed, seed if own is None else own, self.follow)
-        cfg = deepcopy(self.cfg)
-        cfg.seed = seed
-        if indexer_seed is not None:
-            cfg.indexer_seed = indexer_seed
-        return spec_of(cfg)
+        of_indexers = {} if indexer_seed is None else {"indexer_seed": indexer_seed}
+        return spec_from(resolved(self.cfg | {"seed": seed} | of_indexers))
 
 
 def reseeded(spec: Spec, seed: int, indexer_seed: int, follow: dict[Path, str]) -> Spec:
@@ -65,25 +57,6 @@ PARTS = {f.name for f in fields(Spec) if f.type is Part}
 
 def rebuilt(part: Part, node: dict[str, Any]) -> Part:
     return replace(part, node={key: node[key] for key in part.node})
-
-
-def changed(node: dict[str, Any], path: Path, value: Any) -> dict[str, Any]:
-    """Nested dictionaries with another value at a place; the rest is shared."""
-    head, *rest = path
-    return node | {head: changed(node[head], tuple(rest), value) if rest else value}
-
-
-def interpolations(node: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Every interpolation in plain data, and where it stands; in lists too, under the place of the list."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield from interpolations(value, (*path, str(key)))
-    elif isinstance(node, list):
-        for value in node:
-            for _, text in interpolations(value, path):
-                yield path, f"{text} "  # never exchanged by itself: such a configuration is composed for each seed
-    elif isinstance(node, str) and "${" in node:
-        yield path, node
 
 
 def judged_only(spec: Spec) -> Spec:

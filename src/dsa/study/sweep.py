@@ -6,7 +6,6 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dsa.study.composer import Composer, Load
 from dsa.study.drive import Dispatch, Drive
@@ -75,7 +74,8 @@ def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options
     composer = Composer(load, extra, private_keys())
     lists = {key: values for key, values in given.items() if key not in (*OWN, *private_keys())}
     listed = composer.whole(())
-    kept = {key: [values] for key, values in lists.items() if is_list_setting(listed, key)}
+    # a setting that is a list by nature takes the list for one value
+    kept = {key: [values] for key, values in lists.items() if isinstance(at(listed, key), list)}
     data = DataStore()
     return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, load, options, composer.groups)]
 
@@ -131,12 +131,11 @@ def given_values(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]
     return given, extra
 
 
-def is_list_setting(cfg: DictConfig, key: str) -> bool:
-    """Whether a setting is a list by nature, so that a list for it is one value."""
-    try:
-        return OmegaConf.is_list(OmegaConf.select(cfg, key))
-    except OmegaConfBaseException:  # not there, or an interpolation that means nothing yet
-        return False
+def at(cfg: Any, key: str) -> Any:
+    """What a configuration holds at a key; None if it has none."""
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, dict) else None
+    return cfg
 
 
 def check_devices(plans: list[StudyPlan], processes: int) -> None:
