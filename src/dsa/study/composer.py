@@ -69,8 +69,12 @@ class Composer:
         return cfg | marked(choices, [*self.extra, *(f"{key}={value}" for key, value in values.items())])
 
     def node(self, group: str, option: str, wide: tuple[str, ...] = ()) -> Plain:
-        """What an option holds: as its file says, or as Hydra composes it."""
-        found = self.file(group, option)
+        """What an option holds: as its file says, or as Hydra composes it.
+
+        Args:
+            wide: options chosen beside it that change more than their own group.
+        """
+        found = None if wide else self.file(group, option)
         return self.whole((*wide, f"{group}={option}"))[group] if found is None else found
 
     def file(self, group: str, option: str) -> Plain | None:
