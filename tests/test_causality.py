@@ -47,7 +47,7 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_pattern(patte
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_changing_the_future_leaves_the_past_untouched_under_every_selector(pattern, selector):
     small = {"min_k": 2, "max_k": 16, "start_k": 2, "end_k": 8, "k": 8}
-    keys = compose([f"selector={selector}"]).selector
+    keys = compose([f"selector={selector}"]).selector.node
     overrides = [f"selector.{name}={value}" for name, value in small.items() if name in keys]
     assert_causal([f"pattern={pattern}", f"selector={selector}", *overrides])
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import QUIET, SMALL, options
 
-from dsa import build_model, compose, train
-from dsa.build import build_data, instantiate
+from dsa import build_model, compose, config, train
+from dsa.backbones import Pass
+from dsa.build import build_data
 from dsa.config import config_dir, resolved
-from dsa.model import Pass
 from dsa.training.objective import language_model_loss
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
@@ -26,7 +26,7 @@ def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
         text = (config_dir() / group / f"{name}.yaml").read_text()
         first = text.splitlines()[1 if text.startswith("# @package") else 0]
         assert first.startswith("# ") and len(first) > 15, name
-        cfg = compose([f"{group}={name}"])
+        cfg = config.compose([f"{group}={name}"])
         assert resolved(cfg)
         assert cfg.choices.get(group) == name
 
@@ -67,15 +67,15 @@ def test_every_model_trains_a_step(name):
     take_a_step(compose([f"model={name}", *batch]))
 
 
-def take_a_step(cfg):
+def take_a_step(spec):
     """One optimiser step on both losses; the weights that should move do."""
-    data = build_data(cfg)
-    model = build_model(cfg, data.vocab_size)
-    optimizer = instantiate(cfg.optimizer)([{"params": list(model.parameters()), "lr": 1e-2}])
+    data = build_data(spec)
+    model = build_model(spec, data.vocab_size)
+    optimizer = spec.optimizer.make()([{"params": list(model.parameters()), "lr": 1e-2}])
     batch = data.batch("sparse", 0)
-    logits, indexer_loss = model.run(batch.tokens, Pass(teach=True, progress=0.5, step=1))
-    (language_model_loss(logits, batch.targets) + indexer_loss).backward()
-    watched = [model.to_logits.weight, *model.indexer_parameters()[:1]]
+    logits, losses = model.run(batch.tokens, Pass(teach=True, progress=0.5, step=1))
+    torch.stack([language_model_loss(logits, batch.targets), *losses.values()]).sum().backward()
+    watched = [model.to_logits.weight, *model.groups()["indexers"][:1]]
     before = [parameter.detach().clone() for parameter in watched]
     optimizer.step()
     for parameter, old in zip(watched, before, strict=True):

@@ -13,7 +13,7 @@ def test_a_trained_indexer_recalls_what_an_untrained_one_and_a_window_cannot(out
     common = [*QUIET, *TASK, "dense_control=false", f"output_dir={outputs}"]
     untrained = train(compose([*common, "recipe.warmup.steps=0", "recipe.sparse.steps=1"]))
     trained = train(compose([*common, "recipe.warmup.steps=120", "recipe.sparse.steps=1"]))
-    assert trained.base_run_id == untrained.base_run_id
+    assert trained.artifacts["base"] == untrained.artifacts["base"]
     assert trained.base_val_accuracy >= 0.98  # dense
     assert trained.swap_val_accuracy >= 0.9
     assert untrained.swap_val_accuracy <= 0.4

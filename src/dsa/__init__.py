@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dsa.build import build_model
     from dsa.artifacts.frame import load_study
+    from dsa.build import build_model
     from dsa.spec import compose
     from dsa.training.load import load_run
     from dsa.training.run import train

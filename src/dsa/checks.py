@@ -30,6 +30,13 @@ def even(value: Any, name: str, why: str) -> int:
     return value
 
 
+def above(value: Any, bound: float, name: str) -> float:
+    """A number above `bound`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > bound:
+        raise ValueError(f"{name} = {value}: give a number above {bound}.")
+    return float(value)
+
+
 def share(value: Any, name: str) -> float:
     """A share above 0 and at most 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:

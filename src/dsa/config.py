@@ -34,7 +34,15 @@ def compose(overrides: list[str] | None = None, config_name: str = "train") -> D
 
 
 def with_choices(cfg: DictConfig, choices: Mapping[str, str], overrides: list[str]) -> DictConfig:
-    """The configuration with the option chosen in each group, and the groups in which a value was changed."""
+    """The configuration with the option chosen in each group, and the groups in which a value was changed.
+
+    Raises:
+        ValueError: a group was given several options, which Hydra would merge.
+    """
+    for override in overrides:
+        group, _, value = override.lstrip("+~").partition("=")
+        if value.startswith("[") and (config_dir() / group).is_dir():
+            raise ValueError(f"{group} = {value}: give one option; several are for -m or sweep.py, as {group}=a,b.")
     marks = marked(choices, overrides)
     with open_dict(cfg):
         cfg.choices, cfg.overridden = marks["choices"], marks["overridden"]

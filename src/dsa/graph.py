@@ -212,7 +212,7 @@ def joint_of(
     recipe = spec.recipe
     stage = rates_of(spec, steps=recipe.sparse_steps, lr=recipe.sparse_lr)
     identity: dict[str, Any] = {"stage": stage, "composition": composition, "rows": rows_of(spec, content)}
-    targets = (spec.model.target, spec.data.target, spec.optimizer.target)
+    targets: tuple[str, ...] = (spec.model.target, spec.data.target, spec.optimizer.target)
     if composition is not None:
         targets = (*targets, spec.pattern.target, spec.selector.target)
         if spec.uses_indexer:
@@ -228,14 +228,12 @@ def joint_of(
     return Need("joint", label, identity, needs, targets)
 
 
-def judgement_of(
-    spec: Spec, content: Any, on: Need, indexers: Need | None, composition: dict[str, Any] | None
-) -> Need:
+def judgement_of(spec: Spec, content: Any, on: Need, indexers: Need | None, composition: dict[str, Any] | None) -> Need:
     """What a composition measures on held-out rows; dense attention where there is none."""
     node = spec.data.node
     held_out = [content, *(node.get(name) for name in ("_target_", "batch_size", "eval_batch_size", "eval_batches"))]
     identity = {"composition": composition, "held_out": held_out, "seq_len": spec.seq_len, "dtype": spec.dtype}
-    targets = (spec.model.target, spec.data.target)
+    targets: tuple[str, ...] = (spec.model.target, spec.data.target)
     if composition is not None:
         targets = (*targets, spec.pattern.target, spec.selector.target)
         if spec.uses_indexer and composition.get("nearest") is None:

@@ -196,9 +196,6 @@ def spec_from(plain: dict[str, Any]) -> Spec:
     Raises:
         ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
     """
-    for group, option in plain["choices"].items():
-        if isinstance(option, list):
-            raise ValueError(f"{group} = {option}: give one option; lists are for sweeps (python train.py -m, sweep.py).")
 
     def part(group: str, drop: tuple[str, ...] = ()) -> Part:
         node = plain[group]

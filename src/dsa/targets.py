@@ -5,9 +5,8 @@ The node is read as plain data first, so that what is checked is what is called.
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any
-
-from hydra.utils import get_class
 
 PACKAGES = ("dsa", "torch.optim")  # besides those that the user admits (allow_targets)
 SLOTS = {  # where a configuration names a class, and what that has to be a subclass of
@@ -88,12 +87,14 @@ def class_of(target: Any, slot: str, base: str, admitted: Sequence[str]) -> type
     if not inside(name, packages):
         raise foreign
     try:
-        found = get_class(name)
-    except (ImportError, ValueError) as error:
+        found = located(name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise TargetRefused(f"{slot}._target_ = {name}: no such class ({error}).") from error
+    if not isinstance(found, type):
+        raise TargetRefused(f"{slot}._target_ = {name}: a {type(found).__name__}, no class.")
     if not inside(found.__module__, packages):
         raise foreign
-    if get_class(base) not in found.__mro__:  # nominal: what merely looks alike was not written for this
+    if located(base) not in found.__mro__:  # nominal: what merely looks alike was not written for this
         raise TargetRefused(f"{slot}._target_ = {name}: give a subclass of {base}.")
     return found
 
@@ -110,3 +111,9 @@ def targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
         if key == "_target_":
             yield f"{path}.{key}", value
         yield from targets(value, f"{path}.{key}")
+
+
+def located(name: str) -> Any:
+    """What a module calls by that name."""
+    module, _, own = name.rpartition(".")
+    return getattr(import_module(module), own)

@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from dsa.analysis.meta import Meta
-from dsa.analysis.prepare import Prepared, assemble
+from dsa.analysis.inputs.meta import Meta
+from dsa.analysis.inputs.prepared import Prepared, assemble
 
 CONTROLS = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
 JITTER = (-0.02, -0.01, 0.0, 0.01, 0.02)  # of turns [ms]
 COST = {"a": 4000, "b": 3000, "c": 2000, "d": 1000}  # baseline first, then ever cheaper
 
 
-def meta_of(conditions: dict[str, dict[str, Any]], lengths=(64,), seeds=8, **changes: Any) -> Meta:
-    labels = [(label, "condition") for label in conditions] + [(label, "control") for label in CONTROLS]
+def meta_of(conditions: dict[str, dict[str, Any]], lengths=(64,), seeds=8, planned=CONTROLS, **changes: Any) -> Meta:
+    labels = [(label, "condition") for label in conditions] + [(label, "control") for label in planned]
     runs = [
         {
             "label": label,
@@ -83,7 +83,7 @@ def made_up(
         each: changes a result, given (run, result).
     """
     draw = np.random.default_rng(seed)
-    meta = meta_of({label: {"indexer": label} for label in losses}, lengths, seeds, **changes)
+    meta = meta_of({label: {"indexer": label} for label in losses}, lengths, seeds, controls, **changes)
     of_seed = {(n, s): draw.normal(0, between) for n in lengths for s in range(seeds)}
     own = {(run["label"], run["seq_len"], run["seed"]): draw.normal(0, noise) for run in meta.runs}
 

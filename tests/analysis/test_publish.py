@@ -11,8 +11,8 @@ from google.protobuf.message import DecodeError
 from study_folder import write_study
 from training.test_wandb import records
 
-from dsa.analysis.analyse import analyse_folder
-from dsa.analysis.files import write
+from dsa.analysis.judgement.analysis import analyse_folder
+from dsa.analysis.output.files import write
 from dsa.study.publish import PLACE, publish
 
 pytestmark = pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -12,18 +13,19 @@ from browser import CHROMIUM, Page, with_page
 from made_up import made_up
 from study_folder import write_study
 
-from dsa.analysis.analyse import Analysis, analyse, analyse_folder
-from dsa.analysis.commands import command, overrides
-from dsa.analysis.figures.every import charts, draw
-from dsa.analysis.files import record, write
-from dsa.analysis.report.page import embedded, page, resource
+from dsa.analysis.inputs.commands import command, overrides
+from dsa.analysis.judgement.analysis import Analysis, analyse, analyse_folder
+from dsa.analysis.output.figures import style
+from dsa.analysis.output.figures.every import charts, draw
+from dsa.analysis.output.files import record, write
+from dsa.analysis.output.report.page import embedded, page, resource
 
 pytestmark = pytest.mark.slow
 
 EVIL = "<script>alert(1)</script>"
 NASTY = '</script><img src=x onerror="boom()">$x$'
 MANY = ["h4d64", *(f"h{heads}d{dim}" for heads in (1, 2, 3) for dim in (16, 32, 64))]
-SCHEMA = json.loads(files("dsa.analysis").joinpath("verdict.schema.json").read_text())
+SCHEMA = json.loads(files("dsa.analysis.output").joinpath("verdict.schema.json").read_text())
 
 
 def schema_errors(verdict: dict) -> list[str]:
@@ -236,3 +238,61 @@ def test_hover_pin_copy_and_sort(report, tmp_path):
 
 def test_resources_are_shipped():
     assert all(resource(name) for name in ("page.html", "report.css", "report.js"))
+
+
+def test_the_answer_stands_first_with_what_to_know_and_one_row_for_everything(text):
+    order = ["What to use", "What to know before believing this", "Everything at a glance", "<h2>Figures</h2>"]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    cells = re.findall(r'<td data-label="([^"]+)"', text)
+    assert {"beside dense", "seeds worse", "operations (dense = 100 %)", "step time (of dense)", "verdict"} <= set(
+        cells
+    )
+    rows = re.search(r'<table class="cards">.*?</table>', text, re.DOTALL).group(0)
+    assert "<small>best measured, no more</small>" in rows and ">recommended<" not in rows, "too few seeds"
+    assert re.search(r'<th scope="row">dense</th>.*?100 %', rows, re.DOTALL), (
+        "dense attention's own cost is in the table"
+    )
+
+
+def test_no_legend_or_title_is_cut(small):
+    for chart in charts(small):
+        if not chart.panels:
+            continue
+        for panels in (chart.panels, chart.panels[:1]):
+            figure = draw(replace(chart, panels=panels))
+            figure.draw_without_rendering()
+            width = figure.get_figwidth() * figure.dpi
+            for part in (*figure.legends, *figure.texts):
+                box = part.get_window_extent()
+                assert box.x0 >= 0 and box.x1 <= width, f"{chart.name}: {part}"
+
+
+def test_axes_whose_scale_depends_on_the_values_say_which_it_is(small):
+    drawn = {chart.name: chart for chart in charts(small)}
+    for name in ("quality", "pareto_flops"):
+        assert all(panel.x.title.endswith(" scale") for panel in drawn[name].panels)
+    assert not drawn["recovered"].panels or not drawn["recovered"].panels[0].x.title.endswith(" scale")
+
+
+def test_no_condition_has_the_baselines_colour_in_a_course(small):
+    assert style.VERMILION not in style.LINES and style.ORANGE not in style.LINES
+
+
+def test_a_verdict_of_many_comparisons_names_them_and_keeps_to_a_line():
+    done = analyse(made_up({"a": 1.2, "b": 1.3, "c": 1.3, "d": 1.3, "e": 1.1}))
+    assert done.sentence == "Worse than a at 64: b, c, d. Better than a at 64: e."
+
+
+@pytest.mark.parametrize("width", [400])
+def test_a_phone_shows_the_numbers_of_the_first_table(report, tmp_path, width):
+    async def look(browser: Page) -> None:
+        await browser.open(report, width)
+        outside = """[...document.querySelectorAll('table.cards td')].filter(cell => {
+            const box = cell.getBoundingClientRect();
+            return !box.width || box.left < 0 || box.right > document.documentElement.clientWidth;
+        }).length"""
+        assert await browser.run(outside) == 0
+        assert await browser.run("document.querySelectorAll('table.cards td').length") > 50
+
+    with_page(tmp_path / "profile", look)

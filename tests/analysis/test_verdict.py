@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 from made_up import made_up, meta_of, result_of
 
-from dsa.analysis.analyse import Analysis, analyse
-from dsa.analysis.compare import compare
-from dsa.analysis.files import finite, record
-from dsa.analysis.prepare import Prepared, assemble
+from dsa.analysis.inputs.prepared import Prepared, assemble
+from dsa.analysis.judgement.analysis import Analysis, analyse
+from dsa.analysis.judgement.compare import compare
+from dsa.analysis.output.files import finite, record
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Few bootstrap draws."""
-    monkeypatch.setattr("dsa.analysis.statistics.RESAMPLES", 199)
+    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 99)
 
 
 def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
@@ -28,7 +28,7 @@ def named(analysis: Analysis, guard: str) -> list[str]:
 
 
 def test_planted_effects_are_found_and_told_apart():
-    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3, "d": 1.2}))
+    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3, "d": 1.2}, seeds=20))
     assert words(done) == {("b", 64): "better", ("c", 64): "worse", ("d", 64): "equivalent"}
     assert done.answer == "supported"
     assert "b against a at 64: better" in done.sentence
@@ -58,7 +58,7 @@ def test_noise_wider_than_the_margin_is_inconclusive_and_says_what_could_be_seen
 
 
 def test_a_significant_difference_inside_the_margin_is_equivalent():
-    done = analyse(made_up({"a": 1.2, "b": 1.203}, noise=0.0005))
+    done = analyse(made_up({"a": 1.2, "b": 1.203}, noise=0.0005, seeds=14))
     (only,) = [c for c in done.comparisons if c.metric == "val_loss"]
     assert only.p < 0.05
     assert only.word == "equivalent"
@@ -78,7 +78,7 @@ def test_identical_conditions_are_one_condition():
         return kept[twin, run["seed"]]
 
     kept: dict = {}
-    done = analyse(made_up({"a": 1.2, "b": 9.9, "c": 1.3}, each=each))
+    done = analyse(made_up({"a": 1.2, "b": 9.9, "c": 1.3}, each=each, seeds=20))
     (sentence,) = named(done, "identical conditions")
     assert "a, b are one condition" in sentence
     assert words(done)["b", 64] == "equivalent"
@@ -128,6 +128,37 @@ def test_random_tokens_end_in_cannot_discriminate(seed):
     assert done.answer == "cannot discriminate"
     assert named(done, "uninformative loss") or "unigram" in done.sentence
     assert all(b.best is None for b in done.best)
+    assert {c.word for c in (*done.comparisons, *done.to_dense)} == {"cannot discriminate"}
+    assert not any(word in str(record(done)["comparisons"]) for word in ("better", "worse", "equivalent", "inconcl"))
+
+
+def test_a_planned_sink_window_has_to_be_beaten_too():
+    losses, controls = {"a": 1.2, "b": 1.1}, {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
+    assert analyse(made_up(losses, controls=controls | {"sink_window": 1.3})).answer == "supported"
+    done = analyse(made_up(losses, controls=controls | {"sink_window": 1.0}))
+    assert done.answer == "cannot discriminate"
+    assert "sink_window" in done.sentence and "What to do" in done.sentence
+
+
+def test_a_control_that_is_confidently_wrong_counts_as_chance():
+    """A window at nine nats where chance is four says no more than one at four."""
+    losses, controls = {"a": 4.0, "b": 4.1}, {"dense": 3.99, "oracle": 3.99, "window": 9.0, "random": 9.0}
+    noise = {"noise": 0.5, "between": 0.0, "controls": controls}
+    told = {"unigram_loss": 9.0, "chance_loss": 4.0}
+    assert (
+        analyse(made_up(losses, **noise, each=lambda run, result: result | {"unigram_loss": 9.0}))
+        .discrimination[0]
+        .possible
+    )
+    done = analyse(made_up(losses, **noise, each=lambda run, result: result | told))
+    assert done.answer == "cannot discriminate"
+
+
+def test_too_many_differences_for_the_seeds_are_said_to_be_so():
+    losses = {chr(ord("a") + i): 1.2 + 0.01 * i for i in range(5)}
+    claim = {"hypothesis": {"claim": "order_depends_on_length"}}
+    done = analyse(made_up(losses, lengths=(64, 128), **claim))
+    assert "only 0 of 20 differences" in done.sentence and "So many take 10 seeds" in done.sentence
 
 
 def test_better_than_dense_is_a_leak_until_explained():
@@ -188,14 +219,6 @@ def test_the_order_of_rows_changes_nothing():
     assert record(analyse(shuffled)) == record(analyse(prepared))
 
 
-def test_the_recommendation_is_the_cheapest_of_the_tied():
-    done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.1, "d": 1.3}))
-    (only,) = done.best
-    assert only.best in ("b", "c")
-    assert set(only.tied) == {"b", "c"} - {only.best}
-    assert only.recommended == "c"
-
-
 def test_a_headroom_is_recovered_in_the_share_that_was_planted():
     done = analyse(made_up({"a": 1.1, "b": 1.4}))
     found = {h.label: h for h in done.headroom if h.metric == "val_loss"}
@@ -215,7 +238,7 @@ def test_both_scales_stand_side_by_side():
 
 
 def test_dominance_respects_the_intervals():
-    done = analyse(made_up({"a": 1.2, "b": 1.2, "c": 1.25, "d": 1.1}, noise=0.002))
+    done = analyse(made_up({"a": 1.2, "b": 1.2, "c": 1.25, "d": 1.1}, noise=0.002, seeds=20))
     points = {p.label: p for p in done.points if p.cost == "flops"}
     assert points["d"].on_front and points["d"].shown
     assert set(points["a"].dominated_by) == {"b", "d"}
@@ -298,7 +321,7 @@ LENGTHS = (64, 128)
 )
 def test_each_claim_is_judged_by_its_own_rule(claim, losses, answer):
     named_ = {"conditions": ["b"]} if "front" in claim or "quality" in claim else {}
-    done = analyse(made_up(losses, lengths=LENGTHS, hypothesis={"claim": claim, **named_}))
+    done = analyse(made_up(losses, lengths=LENGTHS, seeds=16, hypothesis={"claim": claim, **named_}))
     assert done.answer == answer, done.sentence
     assert done.sentence
 
@@ -345,7 +368,11 @@ def test_conditions_on_several_models_are_compared_within_each(reverse, answer):
 
 
 def test_the_comparisons_of_a_length_are_corrected_together():
-    done = compare(made_up({"a": 1.2, "b": 1.21, "c": 1.2, "d": 1.22}, lengths=(64, 128), noise=0.02), "val_loss")
+    done = compare(
+        made_up({"a": 1.2, "b": 1.21, "c": 1.2, "d": 1.22}, lengths=(64, 128), noise=0.02),
+        "val_loss",
+        {(64, ""), (128, "")},
+    )
     for length in (64, 128):
         mine = [c for c in done if c.seq_len == length]
         smallest = min(mine, key=lambda c: c.difference.p)

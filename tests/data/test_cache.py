@@ -86,7 +86,7 @@ def test_what_is_whole_is_not_made_anew(tmp_path, builds):
 
 
 def test_nothing_is_left_beside_the_files_and_the_lock(tmp_path, builds):
-    (tmp_path / "key.npy.partial").write_bytes(b"left by a killed run")
+    (tmp_path / ".key.npy.123-456").write_bytes(b"left by a killed run")
     cached(tmp_path, "key", builds)
     assert {path.name for path in tmp_path.iterdir()} == {"key.npy", "key.json", "key.lock"}
 

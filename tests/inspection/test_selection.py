@@ -10,6 +10,8 @@ from conftest import QUIET, SMALL
 
 from dsa import compose, ops, train
 from dsa.analysis.__main__ import main
+from dsa.artifacts.results import RunResult
+from dsa.backbones import Observation
 from dsa.data import MQAR, Induction
 from dsa.inspection.answers import Answers, answers
 from dsa.inspection.kinds import kind_of, kinds
@@ -17,11 +19,9 @@ from dsa.inspection.overlap import Overlap
 from dsa.inspection.pieces import BLOCK, pieces
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
-from dsa.model import Observation
+from dsa.judging.judge import PROBE_ROWS
+from dsa.judging.probe import measure as probed
 from dsa.ops import Recency, Scorer, TrueAttention, Zone
-from dsa.training.judge import PROBE_ROWS
-from dsa.training.probe import measure as probed
-from dsa.training.result import RunResult
 
 pytestmark = pytest.mark.slow
 

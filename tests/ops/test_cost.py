@@ -23,11 +23,10 @@ def test_dense_attention_costs_what_the_counter_counts_on_all_pairs():
 
 def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     from dsa import compose
-    from dsa.build import instantiate
     from dsa.ops import Rotation
     from dsa.ops.scores import score
 
-    indexer = instantiate(compose(["model=seed", "indexer=h2d32"]).indexer)
+    indexer = compose(["model=seed", "indexer=h2d32"]).indexer.make()
     x = torch.randn(1, 64, 256)
     features = indexer(x, Rotation(64, 1e4))
     projections = counted(lambda: indexer(x, Rotation(64, 1e4)))

@@ -53,7 +53,7 @@ def test_a_cache_that_cannot_be_written_costs_a_line_in_the_log(fresh, tmp_path:
 def test_a_broken_file_in_the_cache_is_built_again(fresh, tmp_path: Path):
     fresh.setenv("XDG_CACHE_HOME", str(tmp_path))
     compiler.cache_folder()
-    name = f"select-3-{compiler.fingerprint((*compiler.flag_sets()[0], '-DSCORER=3'))}.so"
+    name = f"select-3-{compiler.fingerprint((*compiler.flag_sets()[0], '-DSCORER=3'))}.{'0' * 32}.so"
     (tmp_path / "dsa" / "kernels" / name).write_bytes(b"not a library")
     assert native.unavailable() is None
 

@@ -5,7 +5,6 @@ import torch
 from conftest import options
 
 from dsa import compose
-from dsa.build import instantiate
 from dsa.ops import Recency, select
 from dsa.ops.zones import spans
 
@@ -16,7 +15,7 @@ def keys_of(zone, t):
 
 
 def pattern_of(*overrides):
-    return instantiate(compose(list(overrides)).pattern)
+    return compose(list(overrides)).pattern.make()
 
 
 @pytest.mark.parametrize("name", options("pattern"))
@@ -71,7 +70,7 @@ def test_strided_counts_back_from_the_query_and_always_keeps_it():
     ],
 )
 def test_short_names_mean_the_middle_variant(name, variant):
-    assert compose([f"pattern={name}"]).pattern == compose([f"pattern={variant}"]).pattern
+    assert compose([f"pattern={name}"]).pattern.node == compose([f"pattern={variant}"]).pattern.node
 
 
 def shares(pattern, limit, t):

@@ -5,14 +5,13 @@ import torch
 from conftest import options
 
 from dsa import compose
-from dsa.build import instantiate
 from dsa.ops import IndexFeatures
 from dsa.ops.scores import score
 from dsa.precision.float8 import hadamard
 
 
 def format_of(*overrides):
-    return instantiate(compose(list(overrides)).precision)
+    return compose(list(overrides)).precision.make()
 
 
 def features(dim=16):

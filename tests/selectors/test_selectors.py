@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from dsa import compose
-from dsa.build import instantiate
 from dsa.ops import IndexFeatures, Selection, Zone, select
 from dsa.ops.scores import score
 from dsa.selectors import SelectorContext
@@ -14,7 +13,7 @@ CAUSAL = (Zone(first=None),)
 
 
 def selector_of(*overrides):
-    return instantiate(compose(["seq_len=128", *overrides]).selector)
+    return compose(["seq_len=128", *overrides]).selector.make()
 
 
 def context(own=16, **values):

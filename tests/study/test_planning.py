@@ -1,6 +1,6 @@
 """A study's plan: its runs, what they need, and which mistakes are told before anything is trained."""
 
-import math
+import re
 import time
 from types import SimpleNamespace
 
@@ -9,8 +9,8 @@ import torch
 from conftest import options
 
 from dsa import compose
-from dsa.analysis.hypothesis import CLAIMS as JUDGED
-from dsa.analysis.scale import SCALES
+from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
+from dsa.analysis.inputs.scale import SCALES
 from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.backbones import Pass
 from dsa.build import build_data, build_model
@@ -19,13 +19,14 @@ from dsa.judging.speed import peak_megabytes
 from dsa.study.applicable import memory_needed
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
-from dsa.study.power import seeds_needed, smallest_p, visible_effect
+from dsa.study.plan import outlook
 from dsa.study.question import expand
 from dsa.study.states import Results, Shelf
 from dsa.training.objective import language_model_loss
 from study.studies import load, planned, plans_of
 
 FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
+INDEXERS = [f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (8, 16, 32, 64)][:14]
 TWO = {"conditions": {"indexer": ["h1d8", "h2d8"]}}
 
 
@@ -158,11 +159,14 @@ def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     assert plan.study.exploratory
 
 
-def test_power_agrees_with_published_figures():
-    assert visible_effect(8) == pytest.approx(1.16, abs=0.01)
-    assert visible_effect(5) == pytest.approx(1.68, abs=0.01)
-    assert math.isinf(visible_effect(1))
-    assert (seeds_needed(13), seeds_needed(39), smallest_p(8)) == (10, 11, 2**-7)
+def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_can_be_shown():
+    def told(seeds: int) -> str:
+        study = {"seed": list(range(seeds)), "conditions": {"indexer": INDEXERS}}
+        return outlook(planned(study, *FAST, "seq_len=64").study)
+
+    assert re.search(r"an effect of (1\.9|2\.0)\d standard", told(10)) and "can be shown from 25 seeds on" in told(10)
+    assert "can be shown too" in told(25)
+    assert "too few to show anything" in told(2)
 
 
 @pytest.mark.parametrize("study", [s for s in options("study") if s not in ("research", "all")])

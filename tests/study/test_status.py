@@ -4,14 +4,14 @@ import json
 import os
 
 import pytest
+from dsa.training.provenance import code_fingerprint
+from dsa.training.result import RunResult
 
 from dsa.study.__main__ import main
 from dsa.study.claim import claimed, this_process
 from dsa.study.drive import Drive
 from dsa.study.options import Options
 from dsa.study.queue import QUEUED
-from dsa.training.provenance import code_fingerprint
-from dsa.training.result import RunResult
 
 
 def leave(run, status, code):

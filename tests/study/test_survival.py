@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from dsa.training.result import RunResult
 
 from dsa import load_study
 from dsa.study import job
@@ -16,7 +17,6 @@ from dsa.study.job import work
 from dsa.study.options import Options
 from dsa.study.store import Finished, state
 from dsa.study.sweep import check_devices
-from dsa.training.result import RunResult
 from dsa.training.run import failures_kept
 from study.studies import CRASH, drive, start
 

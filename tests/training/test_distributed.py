@@ -1,6 +1,7 @@
 """Two processes on one machine train what one process trains."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -44,3 +45,41 @@ def test_a_batch_that_cannot_be_shared_is_refused(outputs):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
     assert "data.batch_size = 3" in done.stderr + done.stdout
+
+
+SLICE = """
+import sys
+import torch
+from dsa.data import Batch
+from dsa.judging.evaluation import EvalMetrics
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+metrics = EvalMetrics(8)
+tokens = torch.arange(4).repeat(2, 1)
+marked = torch.zeros(2, 4, dtype=torch.bool)
+marked[:, 2] = rank == 0 and sys.argv[3] == "one"
+logits = torch.zeros(2, 4, 8)
+logits[..., 2] = 1.0
+metrics.update(logits, Batch(tokens, tokens, marked))
+print(metrics.compute().get("recall_slice_loss"))
+"""
+
+
+@pytest.mark.parametrize("met_by", ["one", "none"])
+def test_the_recall_slice_is_judged_where_a_process_meets_none_of_it(met_by, tmp_path):
+    command = [sys.executable, "-W", "error::UserWarning", "-c", SLICE]
+    both = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), met_by], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=60)[0].strip() for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [0, 0]
+    if met_by == "none":
+        assert told == ["None", "None"]
+    else:
+        assert [float(value) for value in told] == pytest.approx([math.log(7 + math.e) - 1] * 2)

@@ -5,8 +5,8 @@ from conftest import SMALL
 
 from dsa import build_model, compose
 from dsa.build import build_data
+from dsa.judging.speed import peak_megabytes
 from dsa.training.assemble import one_step
-from dsa.training.measure import peak_megabytes
 
 LENGTH = 2048
 

@@ -13,8 +13,12 @@ import pytest
 import torch
 from conftest import QUIET, SMALL
 
-from dsa import compose, load_run, load_study, train
+from dsa import compose, config, load_run, load_study, train
+from dsa.artifacts.store import PLACES
 from dsa.build import build_data
+from dsa.graph import graph_of
+from dsa.spec import spec_of
+from dsa.targets import TargetRefused
 from dsa.training import RunFailed
 
 pytestmark = pytest.mark.slow
@@ -26,6 +30,12 @@ RUN = [*SMALL, *QUIET, *STEPS, *OFTEN, "dtype=fp32", "pattern=causal", "selector
 
 def weights(result):
     return load_run(result.folder).state_dict()
+
+
+def artifact(result, kind):
+    """The folder of one of a run's artifacts; a dense control is a joint training."""
+    place = PLACES["joint" if kind == "control" else kind]
+    return Path(result.folder).parents[1] / place / result.artifacts[kind]
 
 
 def same(a, b):
@@ -59,15 +69,13 @@ def test_the_loaded_model_gives_the_logits_of_the_end_of_training(uninterrupted)
             asked = (batch.targets != -100).sum(1)
     loss = torch.cat(losses).sum() / (len(losses) * asked.sum())
     assert abs(float(loss) - result.val_loss) < 1e-5
-    saved = torch.load(
-        next(Path(result.folder).glob("checkpoints/sparse/*.ckpt")), weights_only=True, map_location="cpu"
-    )["state_dict"]
-    assert all(torch.equal(value, saved[f"model.{name}"]) for name, value in model.state_dict().items())
+    saved = torch.load(artifact(result, "joint") / "weights.ckpt", weights_only=True, map_location="cpu")
+    assert same(saved, model.state_dict())
 
 
 def test_the_result_holds_every_promised_field(uninterrupted):
     values = json.loads((Path(uninterrupted.folder) / "result.json").read_text())
-    promised = """run_id schema status study base_run_id condition model data recipe seq_len seed val_loss
+    promised = """run_id schema status study artifacts indexer_seed condition model data recipe seq_len seed val_loss
         val_perplexity val_accuracy recall_slice_loss chance_loss unigram_loss dense_val_loss delta_loss base_val_loss
         swap_val_loss params density mean_k selection flops time memory stability speed_is_real warnings""".split()
     assert set(promised) <= set(values)
@@ -84,7 +92,7 @@ def test_the_result_holds_every_promised_field(uninterrupted):
     assert 0 < values["selection"]["mean"]["mass"] <= values["selection"]["mean"]["oracle_mass"] + 1e-6 <= 1.001
     assert values["delta_loss"] == values["val_loss"] - values["dense_val_loss"]
     assert values["density"] == pytest.approx((8 * 64 - 28) / (64 * 65 / 2))
-    assert values["base_run_id"].startswith("dense-")
+    assert values["artifacts"]["base"].startswith("dense-")
     frame = load_study(Path(uninterrupted.folder).parent)
     assert frame.loc[0, "selection.mean.mass"] == values["selection"]["mean"]["mass"]
 
@@ -103,10 +111,40 @@ def test_a_finished_run_is_not_repeated_unless_asked(uninterrupted):
 def test_conditions_share_one_dense_base_and_one_control(uninterrupted):
     folder = Path(uninterrupted.folder).parents[1]
     other = train(compose([*RUN, "indexer=h1d8", "precision=int8", f"output_dir={folder}"]))
-    assert other.base_run_id == uninterrupted.base_run_id
-    assert other.control_run_id == uninterrupted.control_run_id
-    assert len(list((folder / "dense").glob("*/result.json"))) == 2
+    for kind in ("base", "control"):
+        assert other.artifacts[kind] == uninterrupted.artifacts[kind]
+    assert len(list((folder / "bases").iterdir())) == 1
     assert other.run_id != uninterrupted.run_id
+
+
+def test_what_comes_after_training_reuses_what_was_trained(uninterrupted, caplog):
+    folder = Path(uninterrupted.folder).parents[1]
+    trained = {kind: set((folder / PLACES[kind]).iterdir()) for kind in ("base", "indexers", "joint")}
+    with caplog.at_level("INFO", logger="dsa"):
+        other = train(compose([*RUN, "pattern=strided", "recipe.sparse.steps=0", f"output_dir={folder}"]))
+    assert "not trained again" in caplog.text and uninterrupted.artifacts["indexers"] in caplog.text
+    assert {kind: set((folder / PLACES[kind]).iterdir()) for kind in trained} == trained
+    assert other.artifacts["indexers"] == uninterrupted.artifacts["indexers"]
+    assert other.swap_val_loss == other.val_loss != uninterrupted.swap_val_loss
+
+
+def test_a_format_is_applied_after_training_unless_it_takes_part(uninterrupted):
+    folder = Path(uninterrupted.folder).parents[1]
+    after = train(compose([*RUN, "precision=int4", f"output_dir={folder}"]))
+    assert after.artifacts["joint"] == uninterrupted.artifacts["joint"]
+    assert after.val_loss != uninterrupted.val_loss
+    during = train(compose([*RUN, "precision=int4", "precision.in_training=true", f"output_dir={folder}"]))
+    assert during.artifacts["base"] == after.artifacts["base"]
+    assert during.artifacts["indexers"] != after.artifacts["indexers"]
+    assert during.artifacts["joint"] != after.artifacts["joint"]
+
+
+def test_another_indexer_seed_keeps_the_base_and_nothing_of_the_indexers(uninterrupted):
+    folder = Path(uninterrupted.folder).parents[1]
+    other = train(compose([*RUN, "indexer_seed=1", "recipe.sparse.steps=0", f"output_dir={folder}"]))
+    assert other.artifacts["base"] == uninterrupted.artifacts["base"]
+    assert other.artifacts["indexers"] != uninterrupted.artifacts["indexers"]
+    assert other.swap_val_loss != uninterrupted.swap_val_loss
 
 
 def test_controls_have_no_indexer_and_dense_is_its_own_ceiling(uninterrupted):
@@ -116,15 +154,13 @@ def test_controls_have_no_indexer_and_dense_is_its_own_ceiling(uninterrupted):
     assert window.swap_val_loss == pytest.approx(window.swap_window_loss)
     dense = train(compose([*RUN[:-1], "selector=dense", f"output_dir={folder}"]))
     assert dense.delta_loss == 0
-    assert dense.config_hash == uninterrupted.control_run_id.rsplit("-", 1)[1]
+    assert dense.artifacts["joint"] == uninterrupted.artifacts["control"]
 
 
 def test_names_and_devices_do_not_change_the_hash_and_numbers_do():
-    from dsa.training.plan import Plan
-
     def hashed(*overrides):
-        cfg = compose([*RUN, *overrides])
-        return Plan(cfg, build_data(cfg)).config_hash
+        spec = compose([*RUN, *overrides])
+        return graph_of(spec, build_data(spec).fingerprint).hash
 
     plain = hashed()
     for same in (
@@ -169,25 +205,26 @@ def timeless(table, names):
 
 
 MOMENTS = {
-    "dense": lambda runs, dense: any(dense.glob("*/checkpoints/dense.partial/last.ckpt")),
-    "between base and warmup": lambda runs, dense: any(dense.glob("*/result.json")),
-    "warmup": lambda runs, dense: any(runs.glob("*/checkpoints/warmup.partial/last.ckpt")),
-    "between warmup and sparse": lambda runs, dense: any(runs.glob("*/checkpoints/warmup/*.ckpt")),
-    "sparse": lambda runs, dense: any(runs.glob("*/checkpoints/sparse.partial/last.ckpt")),
-    "before the result": lambda runs, dense: any(runs.glob("*/checkpoints/sparse/*.ckpt")),
+    "dense": "bases/*.partial/last.ckpt",
+    "between base and warmup": "bases/*/artifact.json",
+    "warmup": "indexers/.cohorts/*/last.ckpt",
+    "between warmup and sparse": "indexers/*/artifact.json",
+    "sparse": "joint/h2d32-*.partial/last.ckpt",
+    "before the result": "joint/h2d32-*/artifact.json",
 }
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_run_ends_in_the_same_weights_and_a_gapless_record(moment, uninterrupted, outputs):
     overrides = [*RUN, f"output_dir={outputs}"]
-    kill_when(start(overrides), lambda: MOMENTS[moment](outputs / "runs", outputs / "dense"))
+    kill_when(start(overrides), lambda: any(outputs.glob(MOMENTS[moment])))
     assert not any((outputs / "runs").glob("*/result.json"))
     result = train(compose(overrides))
     assert same(weights(result), weights(uninterrupted))
     assert result.val_loss == uninterrupted.val_loss
-    for folder in (f"runs/{result.run_id}", f"dense/{result.base_run_id}", f"dense/{result.control_run_id}"):
-        whole, resumed = (rows(Path(r.folder).parents[1] / folder) for r in (uninterrupted, result))
+    for kind in ("run", *result.artifacts):
+        places = [Path(r.folder) if kind == "run" else artifact(r, kind) for r in (uninterrupted, result)]
+        whole, resumed = map(rows, places)
         kept = [name for name in whole[0] if not name.startswith("speed/")]
         assert timeless(resumed, kept) == timeless(whole, kept)
     steps = [int(row["step"]) for row in rows(Path(result.folder)) if row["kind"] == "train"]
@@ -199,12 +236,12 @@ def test_no_row_is_lost_when_killed_right_after_a_checkpoint(uninterrupted, outp
     script = (
         "import os\n"
         "from dsa import compose, train\n"
-        "from dsa.training.callbacks import AtomicCheckpoints\n"
-        "save = AtomicCheckpoints.save_checkpoint\n"
+        "from dsa.judging.checkpoints import DurableCheckpoints as Checkpoints\n"
+        "save = Checkpoints.save_checkpoint\n"
         "def die(self, state, path, storage_options=None):\n"
         "    save(self, state, path)\n"
-        "    if 'sparse' in str(path) and state['global_step'] == 4: os._exit(9)\n"
-        "AtomicCheckpoints.save_checkpoint = die\n"
+        "    if '/h2d32' in str(path) and state['global_step'] == 4: os._exit(9)\n"
+        "Checkpoints.save_checkpoint = die\n"
         f"train(compose({overrides!r}))\n"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True).returncode == 9
@@ -219,10 +256,10 @@ def test_adaptive_budgets_resume_and_go_with_recomputed_activations(selector, ou
     adaptive = [*RUN[:-1], f"selector={selector}", "selector.min_k=2", "selector.target_mean=8"]
     whole = train(compose([*adaptive, f"output_dir={outputs / 'whole'}"]))
     recomputed = train(compose([*adaptive, "model.checkpointing=true", f"output_dir={outputs / 'recomputed'}"]))
-    gains = [weights(r)["blocks.0.attention.selector.log_gain"] for r in (whole, recomputed)]
+    gains = [weights(r)["routers.0.selector.log_gain"] for r in (whole, recomputed)]
     assert gains[0] != 0
     torch.testing.assert_close(*gains)
-    moment = lambda: MOMENTS["sparse"](outputs / "killed" / "runs", outputs / "killed" / "dense")
+    moment = lambda: any((outputs / "killed").glob(f"joint/*{selector}*.partial/last.ckpt"))
     kill_when(start([*adaptive, f"output_dir={outputs / 'killed'}"]), moment)
     assert same(weights(train(compose([*adaptive, f"output_dir={outputs / 'killed'}"]))), weights(whole))
 
@@ -250,9 +287,9 @@ def test_an_indexer_of_ones_own_needs_no_more_than_score(outputs, tmp_path, monk
         "        return IndexFeatures(q[:, None, :, None], k[:, None], activation='none')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    cfg = compose([*RUN, "allow_targets=[mylab]", f"output_dir={outputs}"])
+    cfg = config.compose([*RUN, "allow_targets=[mylab]", f"output_dir={outputs}"])
     cfg.indexer = {"_target_": "mylab.Dot"}
-    result = train(cfg)
+    result = train(spec_of(cfg))
     assert result.params["indexer"] == 2 * 32 * 12
     assert result.flops["indexer"] > 0
     assert load_run(result.folder, allow_targets=["mylab"]).vocab_size == 192
@@ -261,19 +298,19 @@ def test_an_indexer_of_ones_own_needs_no_more_than_score(outputs, tmp_path, monk
 
 
 def test_an_interpolation_cannot_smuggle_in_a_target(outputs):
-    cfg = compose([*RUN, f"output_dir={outputs}"])
+    cfg = config.compose([*RUN, f"output_dir={outputs}"])
     cfg.indexer = "${oc.create:{_target_: os.getcwd}}"
-    with pytest.raises(RunFailed, match="allow_targets"):
-        train(cfg)
+    with pytest.raises((RunFailed, TargetRefused, ValueError), match="allow_targets"):
+        train(spec_of(cfg))
 
 
 def test_resume_false_starts_over(outputs):
     overrides = [*RUN, f"output_dir={outputs}"]
-    kill_when(start(overrides), lambda: MOMENTS["sparse"](outputs / "runs", outputs / "dense"))
-    (next((outputs / "runs").glob("*")) / "checkpoints" / "warmup" / "mark").touch()
+    kill_when(start(overrides), lambda: any(outputs.glob(MOMENTS["sparse"])))
+    (next(outputs.glob(MOMENTS["sparse"])).parent / "mark").touch()
     result = train(compose([*overrides, "resume=false"]))
     assert result.status == "finished"
-    assert not any(Path(result.folder).rglob("mark"))
+    assert not any(outputs.rglob("mark"))
 
 
 def test_noise_ends_with_the_warning_that_the_loss_says_nothing(outputs):
@@ -291,7 +328,7 @@ def test_a_budget_that_reaches_the_length_runs_and_says_that_it_is_dense(outputs
 
 def test_scratch_has_no_base_and_its_control_is_dense_from_scratch(outputs):
     result = train(compose([*SMALL, *QUIET, "steps=6", "recipe=scratch", f"output_dir={outputs}"]))
-    assert result.base_run_id is None
+    assert result.artifacts["base"] is None
     assert result.swap_val_loss is None
     assert result.dense_val_loss is not None
 
@@ -305,11 +342,10 @@ def test_without_a_control_the_difference_is_null_and_said(outputs):
 def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
     with pytest.raises(RunFailed, match=r"recipe\.dense\.lr"):
         train(compose([*RUN, "recipe.dense.lr=1e30", "recipe.clip=1e30", "optimizer=adam", f"output_dir={outputs}"]))
-    base, own = (json.loads(next((outputs / s).glob("*/result.json")).read_text()) for s in ("dense", "runs"))
-    assert base["status"] == own["status"] == "failed"
-    assert base["error"]["category"] == own["error"]["category"] == "nan"
-    assert base["run_id"] in own["error"]["reason"]
-    assert not list(outputs.glob("*/*/checkpoints/*/weights.ckpt"))
+    own = json.loads(next((outputs / "runs").glob("*/result.json")).read_text())
+    assert own["status"] == "failed"
+    assert own["error"]["category"] == "nan"
+    assert not list(outputs.glob("*/*/weights.ckpt"))
 
 
 @pytest.mark.parametrize(
@@ -328,8 +364,9 @@ def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
         (["recipe.sparse.lr=-1"], "recipe.sparse.lr = -1", "config"),
         (["model.conv=-1"], "model.conv = -1", "config"),
         (["model.rope_base=-5"], "model.rope_base = -5", "config"),
+        (["ops=gpu"], "ops = gpu: no such backend", "config"),
         (["indexer._target_=os.system"], "allow_targets", "config"),
-        (["indexer._target_=dsa.config.json.dumps"], "allow_targets", "config"),
+        (["indexer._target_=dsa.config.json.dumps"], "no such class", "config"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):
@@ -341,6 +378,24 @@ def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, word
     failed = [json.loads(path.read_text()) for path in outputs.glob("*/*/result.json")]
     assert [f["status"] for f in failed] == ["failed"]
     assert failed[0]["error"]["category"] == kind
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("model.rope_base=wide", r"^model\.rope_base = wide: give a number above 1\.$"),
+        ("model.d_model=63", r"^model\.heads = 2: must divide model\.d_model = 63\.$"),
+        ("objective.weight=-1", r"^objective\.weight = -1: give a number above 0\.$"),
+        ("optimizer.betas=[2,3]", r"^optimizer = adamw~: Invalid beta parameter at index 0: 2\.?0?$"),
+        ("ops=cpu", r"^ops = cpu: no C\+\+ compiler here\. Or give ops=auto\.$"),
+    ],
+)
+def test_a_setting_that_cannot_be_trained_is_named_before_the_dense_base(override, words, outputs, monkeypatch):
+    monkeypatch.setattr("dsa.ops.native.unavailable", lambda: "no C++ compiler here.")
+    with pytest.raises(RunFailed, match=words):
+        train(compose([*RUN, override, f"output_dir={outputs}"]))
+    assert [json.loads(path.read_text())["status"] for path in outputs.glob("*/*/result.json")] == ["failed"]
+    assert not (outputs / "dense").exists()
 
 
 def test_an_unknown_option_is_answered_with_those_there_are():
@@ -377,7 +432,8 @@ def test_two_processes_that_start_together_share_one_base(outputs):
     for process in both:
         text = process.communicate()[0].decode()
         assert process.returncode == 0, text
-    assert len(list((outputs / "dense").glob("*"))) == 2
+    assert len(list((outputs / "bases").iterdir())) == 1
+    assert len(list((outputs / "joint").glob("dense-*"))) == 1
     assert len(list((outputs / "runs").glob("*/result.json"))) == 2
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL
 
 from dsa import compose, train
-from dsa.training.mirrors import WandbMirror, wandb_id
+from dsa.training.loggers import WandbLogger, wandb_id
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ def test_identity_and_flat_configuration(run):
     assert config["seq_len"] == 64
     assert config["seed"] == 0
     assert config["run_id"] == result.run_id
-    assert config["base_run_id"] == result.base_run_id
+    assert {kind: config[kind] for kind in ("base", "indexers", "joint")}.items() <= result.artifacts.items()
     assert "git" in config
 
 
@@ -126,7 +126,7 @@ def test_an_outage_never_stops_a_run(tmp_path, monkeypatch, caplog):
         raise wandb.errors.CommError("no route to host")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    mirror = WandbMirror("dsa", None, "online")
+    mirror = WandbLogger("dsa", None, "online")
     identity = {"id": "x", "name": "x", "group": "g", "job_type": "run", "tags": [], "stages": [], "resumed": False}
     mirror.start(tmp_path, identity, {})
     mirror.log("sparse", 1, 1, {"train/loss": 1.0})
@@ -147,7 +147,7 @@ def test_an_unreachable_server_is_replaced_by_offline_files(tmp_path, monkeypatc
         raise RuntimeError("stop here")
 
     monkeypatch.setattr(wandb, "init", only_offline)
-    mirror = WandbMirror("dsa", None, "online")
+    mirror = WandbLogger("dsa", None, "online")
     identity = {
         "id": "x",
         "name": "x",

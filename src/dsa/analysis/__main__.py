@@ -1,7 +1,6 @@
 """python -m dsa.analysis outputs/<study>: the verdict on whatever has finished.
 
 python -m dsa.analysis selection outputs/<study>/<run>: where a run's attention went.
-python -m dsa.analysis findings outputs/<study> ... --to docs/findings: what several studies say together.
 """
 
 import argparse
@@ -11,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dsa.analysis.analyse import analyse_folder
-from dsa.analysis.files import write
-from dsa.analysis.tables import show
+from dsa.analysis.judgement.analysis import analyse_folder
+from dsa.analysis.output.files import write
+from dsa.analysis.output.terminal import show
 
-COMMANDS = {"selection": "dsa.inspection.command", "findings": "dsa.analysis.findings.command"}
+COMMANDS = {"selection": "dsa.inspection.command"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -112,7 +112,8 @@ class Store:
     def publish(self, partial: Path, need: Wanted, record: dict[str, Any]) -> Artifact:
         """Give a folder that is complete its name; one that was there before is replaced."""
         folder = self.folder(need)
-        whole = record | {"schema": SCHEMA, "kind": need.kind, "name": folder.name, "hash": need.hash, "code": need.code}
+        named = {"kind": need.kind, "name": folder.name, "hash": need.hash, "code": need.code}
+        whole = record | {"schema": SCHEMA} | named
         write_json(partial / RECORD, whole)
         old = folder.with_name(f"{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)

@@ -75,7 +75,5 @@ def attend_routed(
         target = dense_target(q, k, router.backend, groups)
     losses = router.losses(routed, target) if how.teach and cast is not None else {}
     if how.observe is not None:
-        how.observe(
-            Observation(site, q, k, target.logsumexp, selection, routed.features, cast, router.pattern.zones())
-        )
+        how.observe(Observation(site, q, k, target.logsumexp, selection, routed.features, cast, router.pattern.zones()))
     return out, losses

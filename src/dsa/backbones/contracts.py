@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dsa.backbones.router import Router
 
 
-class Site(NamedTuple):
+@dataclass(frozen=True)
+class Site:
     """One attention layer of a backbone.
 
     Args:

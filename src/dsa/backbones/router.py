@@ -62,9 +62,7 @@ class Router(nn.Module):
         with named("indexer_loss"):
             return {"indexer": ops.indexer_loss(routed.cast, target, routed.selection, backend=self.backend)}
 
-    def index(
-        self, x: Tensor, rotary: Rotation, how: Pass
-    ) -> tuple[IndexFeatures | None, IndexFeatures | None]:
+    def index(self, x: Tensor, rotary: Rotation, how: Pass) -> tuple[IndexFeatures | None, IndexFeatures | None]:
         """Index features before and after rounding to the precision's format."""
         if self.indexer is None:
             return None, None
@@ -79,8 +77,8 @@ class Router(nn.Module):
         """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
         time = torch.arange(how.offset, how.offset + length, device=device)
         seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
-        by_position = (x.expand(batch, -1) for x in (time, seen, own))
-        return SelectorContext(*by_position, how.progress, self.site, how.step)
+        time, seen, own = (x.expand(batch, -1) for x in (time, seen, own))
+        return SelectorContext(time, seen, own, how.progress, self.site, how.step)
 
     @torch.no_grad()
     def select(

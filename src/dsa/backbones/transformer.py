@@ -12,7 +12,7 @@ from dsa.backbones.attention import Losses, SparseAttention
 from dsa.backbones.contracts import Output, Pass
 from dsa.backbones.initial import draw
 from dsa.backbones.router import Router
-from dsa.checks import at_least, even, positive
+from dsa.checks import above, at_least, even, flag, positive
 from dsa.ops import Rotation
 
 
@@ -89,8 +89,8 @@ class SparseTransformer(nn.Module):
         if d_model % heads:
             raise ValueError(f"model.heads = {heads}: must divide model.d_model = {d_model}.")
         at_least(conv, 0, "model.conv")
-        if rope_base <= 1:
-            raise ValueError(f"model.rope_base = {rope_base}: give a number above 1.")
+        above(rope_base, 1, "model.rope_base")
+        flag(checkpointing, "model.checkpointing")
         even(d_model // heads, "model.d_model / model.heads", "the rotary embedding turns pairs of dimensions")
         self.vocab_size, self.rope_base, self.checkpointing = vocab_size, rope_base, checkpointing
         self.embedding = nn.Embedding(vocab_size, d_model)
@@ -119,7 +119,9 @@ class SparseTransformer(nn.Module):
             raise ValueError(f"attach: {len(which)} sites are routed, the backbone has {len(self.sites)}.")
         for site, router in enumerate(which):
             if routers[router].site > site:
-                raise ValueError(f"attach: the router of site {site} reads site {routers[router].site}, which is later.")
+                raise ValueError(
+                    f"attach: the router of site {site} reads site {routers[router].site}, which is later."
+                )
         self.routers, self.router_of = nn.ModuleList(routers), which
 
     def router(self, site: int) -> Router | None:
@@ -153,7 +155,8 @@ class SparseTransformer(nn.Module):
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """What can learn: the backbone from the language-model loss, the indexers from their own."""
-        indexers = [p for router in self.routers if router.indexer is not None for p in router.indexer.parameters()]
+        own = [router.indexer for router in self.routers if isinstance(router, Router) and router.indexer is not None]
+        indexers = [p for indexer in own for p in indexer.parameters()]
         routed = {id(p) for p in self.routers.parameters()}
         return {"backbone": [p for p in self.parameters() if id(p) not in routed], "indexers": indexers}
 
@@ -162,4 +165,6 @@ class SparseTransformer(nn.Module):
 
         The recall tasks do not train from 0.02 everywhere.
         """
-        draw(self, seed, "", lambda name, weight: 0.02 if name == "embedding.weight" else (3 * weight[0].numel()) ** -0.5)
+        if self.embedding.weight.is_meta:  # only the sizes are asked for
+            return
+        draw(self, seed, "", lambda name, w: 0.02 if name == "embedding.weight" else (3 * w[0].numel()) ** -0.5)

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     if shape is None:
         parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
     if given.batch is None:
-        given.batch = compose().data.batch_size
+        given.batch = compose().data.node["batch_size"]
     options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
     if given.what == "attention":
         index = (int(shape[1]), int(shape[2]))

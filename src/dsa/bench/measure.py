@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsa.training.measure import quiet_profile
-from dsa.training.provenance import processor
+from dsa.judging.provenance import processor
+from dsa.judging.speed import quiet_profile
 
 Work = Callable[[], Any]  # returns the tensors it was called for
 

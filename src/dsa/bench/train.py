@@ -5,13 +5,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from torch.optim import Optimizer
 
 from dsa import build_model, compose
+from dsa.backbones import Pass, SparseTransformer
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
-from dsa.model import Pass, SparseTransformer
-from dsa.training.measure import quiet_profile
+from dsa.judging.speed import quiet_profile
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
@@ -26,8 +25,8 @@ def measure(
     rows = []
     for length in lengths:
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
-        cfg = compose([*choices, "selector=topk", f"selector.k={k}"])
-        net, make_optimizer = build_model(cfg).train(), instantiate(cfg.optimizer)
+        spec = compose([*choices, "selector=topk", f"selector.k={k}"])
+        net, make_optimizer = build_model(spec).train(), spec.optimizer.make()
         works = {name: step(net, make_optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
@@ -54,14 +53,14 @@ def step(
     net: SparseTransformer, make_optimizer: Callable[..., Optimizer], length: int, batch: int, sparse: bool
 ) -> Work:
     """Forward, backward and update; a dense step trains no indexer."""
-    parameters = list(net.parameters()) if sparse else net.backbone_parameters()
+    parameters = list(net.parameters()) if sparse else net.groups()["backbone"]
     optimizer = make_optimizer(parameters, lr=1e-4)
     tokens = torch.randint(net.vocab_size, (batch, length + 1), generator=torch.Generator().manual_seed(0))
 
     def work() -> Any:
-        logits, indexer_loss = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()) + indexer_loss
-        loss.backward()
+        logits, losses = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
+        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+        torch.stack([loss, *losses.values()]).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
         return []

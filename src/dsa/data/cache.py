@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from filelock import FileLock
 
+from dsa.artifacts.atomic import remove_unfinished, replacing, write_json
 from dsa.data.hashing import digest_bytes
 
 log = logging.getLogger("dsa.data")
@@ -74,16 +75,11 @@ def cached(folder: Path, key: str, build: Callable[[], Tokens]) -> Tokens:
 def _write(tokens: Tokens, data: Path, sidecar: Path) -> None:
     note = {"train_tokens": len(tokens.train), **tokens._asdict()}
     del note["train"], note["validation"]
-    for target, write in (
-        (data, lambda file: np.save(file, np.concatenate([tokens.train, tokens.validation]))),
-        (sidecar, lambda file: file.write(json.dumps(note).encode())),
-    ):
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+    for target in (data, sidecar):
+        remove_unfinished(target)
+    with replacing(data) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate([tokens.train, tokens.validation]))
+    write_json(sidecar, note)
 
 
 def _read(data: Path, sidecar: Path) -> Tokens | None:

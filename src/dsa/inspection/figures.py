@@ -82,13 +82,14 @@ def by_kind(found: dict[str, Any]) -> Figure:
 def overlap(found: dict[str, Any]) -> Figure:
     """Overlap coefficients between layers: of the selections, of the best keys, of random ones."""
     titles = {"selected": "selected keys", "best": "keys of highest attention", "chance": "as many random keys"}
-    figure, axes = panels(len(titles), width=3.0, height=2.8)
+    figure, axes = panels(len(titles), width=3.0, height=3.3)
     count = len(found["layers"])
+    named = range(0, count, -(-count // 12))  # at most twelve layers, so that their numbers do not touch
     for axis, (name, title) in zip(axes, titles.items(), strict=True):
         matrix = np.array(found["overlap"][name], dtype=float)
         image = axis.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
-        axis.set_xticks(range(count))
-        axis.set_yticks(range(count))
+        axis.set_xticks(named)
+        axis.set_yticks(named)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("layer", fontsize=9)
         if count <= 8:

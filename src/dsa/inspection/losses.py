@@ -9,8 +9,8 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from dsa.backbones import Pass, SparseTransformer
 from dsa.data import IGNORE, Batch, DataModule
-from dsa.model import Pass, SparseTransformer
 
 BINS = 16  # stretches of positions, equally long
 
@@ -18,7 +18,7 @@ BINS = 16  # stretches of positions, equally long
 @torch.no_grad()
 def token_losses(model: SparseTransformer, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
     """Cross-entropy at each position [nats], in float32; nan where nothing is asked."""
-    logits = model.eval().run(batch.tokens, Pass(sparse=sparse))[0].float()
+    logits = model.eval().run(batch.tokens, Pass(sparse=sparse)).logits.float()
     loss = F.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
     return loss.masked_fill(batch.targets == IGNORE, torch.nan)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from dsa import load_run
+from dsa.artifacts.results import RunResult, read_result
+from dsa.backbones import Observation, SparseTransformer
 from dsa.build import build_data
 from dsa.data import IGNORE, DataModule
 from dsa.inspection.answers import Answers, answers
@@ -18,10 +18,8 @@ from dsa.inspection.overlap import Overlap
 from dsa.inspection.pieces import Piece, observe, pieces
 from dsa.inspection.rank import effective_rank, logit_values, score_values
 from dsa.inspection.tally import Tally, distance_names, distances, ratio, tally
-from dsa.model import Observation, SparseTransformer
 from dsa.ops.scores import score
-from dsa.training.fit import WEIGHTS
-from dsa.training.result import RunResult, read_result
+from dsa.training.load import load_run, load_spec
 
 SCHEMA = 1
 ROWS = 16  # held-out rows that are looked into, spread evenly over the evaluation rows
@@ -69,13 +67,8 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
     if result is None:
         why = "it has no result.json" + (" yet: the run is not finished" if (folder / "config.yaml").exists() else "")
         raise FileNotFoundError(f"{folder} is not the folder of a finished run: {why}.")
-    origin = Path(result.reused_from or folder)
-    if result.status == "finished" and not list(origin.glob(f"checkpoints/*/{WEIGHTS}")):
-        raise FileNotFoundError(f"{origin}: it keeps no weights (checkpoints/*/{WEIGHTS}); train the run again.")
     model = load_run(folder, allow_targets)
-    cfg: Any = OmegaConf.load(origin / "config.yaml")
-    cfg.allow_targets = list(allow_targets)
-    return measure(model, build_data(cfg), result)
+    return measure(model, build_data(load_spec(folder, allow_targets)), result)
 
 
 def measure(model: SparseTransformer, data: DataModule, result: RunResult) -> dict[str, Any]:
@@ -88,7 +81,7 @@ def measure(model: SparseTransformer, data: DataModule, result: RunResult) -> di
     tokens, targets = (torch.cat([getattr(b, name) for b in batches]) for name in ("tokens", "targets"))
     chosen = torch.linspace(0, len(tokens) - 1, min(ROWS, len(tokens))).long()
     of, names = kinds(data.source), distance_names(data.seq_len)
-    layers = [Layer() for _ in model.attentions()]
+    layers = [Layer() for _ in model.sites]
     overlap = Overlap(len(layers))
     for i, row in enumerate(chosen.tolist()):
         seen = observe(model, tokens[row])

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.model import Observation, Pass, SparseTransformer
+from dsa.backbones import Observation, Pass, SparseTransformer
 from dsa.ops import Selection, TrueAttention
 from dsa.ops.reference import best, to_mask
 from dsa.ops.scores import score

@@ -1,8 +1,11 @@
 """Loss, perplexity and accuracy on the fixed evaluation batches."""
 
 import logging
+import math
+import signal
+import threading
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.text import Perplexity
 
-from dsa.backbones import Backbone, Pass
+from dsa.backbones import Pass, SparseTransformer
 from dsa.data import IGNORE, Batch, DataModule
 from dsa.judging.checkpoints import DurableCheckpoints
 from dsa.spec import Devices
@@ -22,7 +25,26 @@ warnings.filterwarnings("ignore", ".*exists and is not empty.*")
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
 
-def make_trainer(devices: Devices, dtype: str, **arguments: object) -> pl.Trainer:
+class SigtermAsBefore(pl.Callback):
+    """Leaves SIGTERM to whoever handled it when the trainer was made.
+
+    Lightning's own handler ends the program with status 0, which to SLURM means that a job it preempts is complete, and
+    of several processes each calls a collective from within the handler.
+    """
+
+    def __init__(self) -> None:
+        self.handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.handler)
+
+    on_validation_start = on_train_start
+
+
+def make_trainer(
+    devices: Devices, dtype: str, callbacks: Sequence[pl.Callback] = (), **arguments: object
+) -> pl.Trainer:
     """A Trainer for one fit or one evaluation, on these devices."""
     defaults: dict[str, object] = {
         "accelerator": devices.accelerator,
@@ -30,6 +52,7 @@ def make_trainer(devices: Devices, dtype: str, **arguments: object) -> pl.Traine
         "strategy": devices.strategy,
         "num_nodes": devices.num_nodes,
         "precision": {"fp32": "32-true", "bf16": "bf16-mixed"}[dtype],
+        "callbacks": [SigtermAsBefore(), *callbacks],
         "plugins": [DurableCheckpoints()],
         "logger": False,
         "enable_checkpointing": False,
@@ -49,7 +72,7 @@ class Evaluation(pl.LightningModule):
         sparse: attention runs on the selection.
     """
 
-    def __init__(self, model: Backbone, data: DataModule, sparse: bool) -> None:
+    def __init__(self, model: SparseTransformer, data: DataModule, sparse: bool) -> None:
         super().__init__()
         self.model, self.data, self.sparse = model, data, sparse
         self.metrics = EvalMetrics(model.vocab_size)
@@ -91,18 +114,20 @@ class EvalMetrics(nn.Module):
         self.loss.update(losses[asked])
         self.perplexity.update(logits, batch.targets)
         self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())
-        if batch.slice is not None and bool(batch.slice.any()):
+        if batch.slice is not None:
             self.slice_loss.update(losses[batch.slice])
 
     def compute(self) -> dict[str, float]:
-        """Everything measured so far; the recall slice only if there was one."""
+        """Everything measured so far by all processes together; the recall slice only if there was one."""
         out = {
             "loss": self.loss.compute().item(),
             "perplexity": self.perplexity.compute().item(),
             "accuracy": self.accuracy.compute().item(),
         }
-        if self.slice_loss.update_called:
-            out["recall_slice_loss"] = self.slice_loss.compute().item()
+        if self.slice_loss.update_called:  # in every process, also where no token of the slice was met
+            slice_loss = self.slice_loss.compute().item()
+            if not math.isnan(slice_loss):  # the mean of no token at all
+                out["recall_slice_loss"] = slice_loss
         return out
 
     def reset(self) -> None:
@@ -110,7 +135,9 @@ class EvalMetrics(nn.Module):
             metric.reset()
 
 
-def evaluate(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> dict[str, float]:
+def evaluate(
+    devices: Devices, dtype: str, data: DataModule, model: SparseTransformer, sparse: bool
+) -> dict[str, float]:
     """Loss, perplexity and accuracy on the fixed evaluation batches."""
     module = Evaluation(model, data, sparse)
     make_trainer(devices, dtype).validate(module, verbose=False)

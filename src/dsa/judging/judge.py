@@ -16,7 +16,9 @@ from dsa.spec import Devices
 PROBE_ROWS = 8  # held-out rows on which a selection is measured, spread evenly over the evaluation rows
 
 
-def judge(devices: Devices, dtype: str, data: DataModule, model: SparseTransformer, look: bool = True) -> dict[str, Any]:
+def judge(
+    devices: Devices, dtype: str, data: DataModule, model: SparseTransformer, look: bool = True
+) -> dict[str, Any]:
     """Validation metrics of a model as it is routed, dense if it is not.
 
     Args:

@@ -1,7 +1,8 @@
 """Compiles the kernels on first use with the user's compiler, and keeps them in the user's cache folder.
 
-One shared object per set of compile-time constants, under a hash of source, flags, compiler and processor. Honours
-$CXX, $CXXFLAGS (appended, so `-march=...` there wins) and $XDG_CACHE_HOME.
+One shared object per set of compile-time constants, under a hash of source, flags, compiler and processor, and one of
+its own content. Only whole files of this user's that nobody else can write are loaded. Honours $CXX, $CXXFLAGS
+(appended, so `-march=...` there wins) and $XDG_CACHE_HOME.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -36,30 +38,53 @@ def library(source: str, **constants: int) -> ctypes.CDLL:
     reasons = []
     for flags in flag_sets():
         name = Path(source).stem + "".join(f"-{value}" for _, value in sorted(constants.items()))
-        path = cache_folder() / f"{name}-{fingerprint((*flags, *defines))}.so"
-        if path.exists():
+        known = f"{name}-{fingerprint((*flags, *defines))}"
+        for path in sorted(cache_folder().glob(f"{known}.*.so")):
             try:
-                return ctypes.CDLL(str(path))
-            except OSError:
-                logger.warning("kernels: %s does not load; building it again.", path)
+                if sound(path):
+                    return ctypes.CDLL(str(path))
+            except OSError as error:  # also where another process has just removed it
+                logger.warning("kernels: %s does not load (%s).", path, error)
+            logger.warning("kernels: building %s again.", path)
+            path.unlink(missing_ok=True)
         try:
-            build(SOURCES / source, [*flags, *defines], path)
-            return ctypes.CDLL(str(path))
+            return ctypes.CDLL(str(build(SOURCES / source, [*flags, *defines], cache_folder(), known)))
         except (OSError, subprocess.CalledProcessError) as error:
             text = (getattr(error, "stderr", None) or str(error)).strip()
             reasons.append(next((line for line in text.splitlines() if "error" in line), text[:200]))
     raise NoCompiler(f"{compiler()} does not build the fused CPU kernels ({reasons[0]}). {HOW_TO_GET}")
 
 
-def build(source: Path, flags: list[str], path: Path) -> None:
+def build(source: Path, flags: list[str], cache: Path, name: str) -> Path:
     """Compile and publish by rename, so that processes which start together never load half a file."""
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=path.parent) as folder:
-        made, unlinked = Path(folder) / path.name, Path(folder) / "kernel.o"
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=cache) as folder:
+        made, unlinked = Path(folder) / "kernel.so", Path(folder) / "kernel.o"
         run = functools.partial(subprocess.run, check=True, capture_output=True, text=True)
         run([compiler(), *flags, "-c", str(source), "-o", str(unlinked)])
         # Linked without an OpenMP library: its symbols come from the one that torch has loaded.
         run([compiler(), "-shared", *link_flags(), str(unlinked), "-o", str(made)])
+        made.chmod(0o700)
+        path = cache / f"{name}.{content_hash(made)}.so"
         os.replace(made, path)
+    return path
+
+
+def content_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+
+
+def sound(path: Path) -> bool:
+    """Whether a file is this user's alone to write and as it was built; half a library would end the process."""
+    own = path.is_file() and not path.is_symlink() and private(path)
+    if not own:
+        logger.warning("kernels: %s is not a file that this user alone can write.", path)
+    return own and path.name.split(".")[-2] == content_hash(path)
+
+
+def private(path: Path) -> bool:
+    """Whether this user owns a file or folder and nobody else may write it."""
+    found = path.stat()
+    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def link_flags() -> list[str]:
@@ -112,19 +137,23 @@ def processor() -> str:
 
 @functools.cache
 def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/dsa/kernels, or a temporary folder for this process if that cannot be written."""
+    """$XDG_CACHE_HOME/dsa/kernels, or a temporary folder for this process if it is not this user's to write."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsa" / "kernels"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            return folder
+            pass
+        if folder.stat().st_uid == os.geteuid() and not private(folder):
+            folder.chmod(0o700)  # what others have put there is not theirs to be loaded: each file is looked at
+        why = None if private(folder) else "is another user's"
     except OSError as error:
-        scratch = tempfile.TemporaryDirectory(prefix="dsa-kernels-")
-        _kept.append(scratch)
-        logger.warning(
-            "kernels: %s cannot be written (%s); they are built for this process alone.", folder, error.strerror
-        )
-        return Path(scratch.name)
+        why = f"cannot be written ({error.strerror})"
+    if why is None:
+        return folder
+    scratch = tempfile.TemporaryDirectory(prefix="dsa-kernels-")
+    _kept.append(scratch)
+    logger.warning("kernels: %s %s; they are built for this process alone.", folder, why)
+    return Path(scratch.name)
 
 
 _kept: list[tempfile.TemporaryDirectory] = []

@@ -162,7 +162,7 @@ def end(folder: Path, admitted: list[str]) -> int:
 
 def upload(folder: Path, admitted: list[str]) -> int:
     """Send the study to W&B."""
-    from dsa.analysis.files import VERDICT
+    from dsa.analysis.output.files import VERDICT
     from dsa.study.publish import publish
     from dsa.study.sync import sync
     from dsa.training.loggers import has_key

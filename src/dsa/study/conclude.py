@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from dsa.analysis.analyse import Analysis, analyse_folder
-from dsa.analysis.files import write
+from dsa.analysis.judgement.analysis import Analysis, analyse_folder
+from dsa.analysis.output.files import write
 from dsa.study.publish import publish
 from dsa.study.tell import console
 from dsa.study.timing import time_study

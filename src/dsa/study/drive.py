@@ -237,7 +237,7 @@ class Drive:
 
         A last job, which begins when all have ended, ends the studies; it too is submitted only once.
         """
-        from dsa.analysis.files import VERDICT  # late: a plan needs no statistics
+        from dsa.analysis.output.files import VERDICT  # late: a plan needs no statistics
 
         self.begin()
         before: list[str] = []  # jobs of this sweep and of others that still have some of this work

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed, smallest_p, visible_effect
 from dsa.artifacts.digest import digest
 from dsa.artifacts.names import GROUPS
 from dsa.build import build_data
@@ -14,7 +15,6 @@ from dsa.graph import Graph, graph_of, run_id
 from dsa.spec import Spec
 from dsa.study.applicable import check_indexer, obstacle
 from dsa.study.composer import Composer, Layer, Plain, root
-from dsa.study.power import ALPHA, seeds_needed, smallest_p, visible_effect
 from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
 from dsa.study.settings import check_settings
@@ -315,7 +315,7 @@ def check_seeds(study: Study) -> None:
         ValueError: unless the study says that it is exploratory.
     """
     comparisons = study.comparisons
-    if study.exploratory or smallest_p(len(study.seed)) * comparisons <= ALPHA:
+    if study.exploratory or enough(len(study.seed), comparisons):
         return
     least = smallest_p(len(study.seed))
     raise ValueError(
@@ -330,9 +330,18 @@ def outlook(study: Study) -> str:
     seeds = len(study.seed)
     if seeds < 2:
         return "1 seed: differences cannot be told from chance"
+    if not enough(seeds, study.comparisons):
+        return f"{seeds} seeds, {study.comparisons} comparisons a length: too few to show anything, exploratory"
     effect = visible_effect(seeds, study.comparisons)
     claim = ", exploratory: no claim" if study.exploratory else ""
     return (
         f"{seeds} seeds, {study.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
-        f"of the paired difference is seen with 80 % power after correction{claim}"
+        f"of the paired difference is seen with 80 % power after correction; that nothing is lost can be shown "
+        f"{no_loss_from(seeds, study.comparisons)}{claim}"
     )
+
+
+def no_loss_from(seeds: int, comparisons: int) -> str:
+    """Whether so many seeds can show that nothing is lost, or how many can."""
+    least = seeds_for_no_loss(comparisons)
+    return "too" if seeds >= least else f"from {least} seeds on"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from dsa.analysis.figures.every import FOLDER
-from dsa.analysis.files import CSV, PARQUET, VERDICT
-from dsa.analysis.report.page import REPORT
+from dsa.analysis.output.figures.every import FOLDER
+from dsa.analysis.output.files import CSV, PARQUET, VERDICT
+from dsa.analysis.output.report.page import REPORT
 from dsa.artifacts.frame import load_study
 from dsa.study.states import planned
 from dsa.training.loggers import WandbLogger, harmless, wandb_id
@@ -100,5 +100,5 @@ def summary(verdict: dict[str, Any]) -> dict[str, Any]:
     out = {name: verdict[name] for name in ("verdict", "sentence", "finished")}
     for best in verdict["best"]:
         place = f"L{best['seq_len']}" + (f"-{best['context']}" if best["context"] else "")
-        out |= {f"best/{place}/{name}": best[name] for name in ("best", "recommended", "mean", "sentence")}
+        out |= {f"best/{place}/{name}": best[name] for name in ("best", "recommended", "shown", "mean", "sentence")}
     return out | {"missing": sum(gap["state"] != "not applicable" for gap in verdict["gaps"])}

@@ -17,7 +17,7 @@ from dsa.spec import Spec, spec_from
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
-from dsa.training.load import spec_in
+from dsa.training.load import load_spec
 from dsa.training.log import FIXED, METRICS
 from dsa.training.loggers import WandbLogger
 
@@ -106,7 +106,7 @@ def records_of(folder: Path, admitted: Sequence[str]) -> Iterator[Record]:
 
 def of_a_run(folder: Path, label: str, group: str, admitted: Sequence[str]) -> Record:
     """A run, as its live self was shown."""
-    result, spec = sound(folder), spec_in(folder, admitted)
+    result, spec = sound(folder), load_spec(folder, admitted)
     assert result is not None
     tags = tuple(f"{part}:{option}" for part, option in result.condition.items())
     named = {kind: result.artifacts.get(kind) for kind in ("base", "indexers", "joint")}

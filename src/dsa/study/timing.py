@@ -21,7 +21,7 @@ from dsa.judging.speed import Contention, inference, milliseconds
 from dsa.study.plan import SELECTION
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
-from dsa.training.load import load_run, spec_in
+from dsa.training.load import load_run, load_spec
 from dsa.training.objective import language_model_loss
 
 FILE, SCHEMA, ROUNDS = "timing.json", 3, 5
@@ -87,7 +87,7 @@ class Timed:
     """A finished run's model with what its training step needs."""
 
     def __init__(self, folder: Path, admitted: Sequence[str] = ()) -> None:
-        self.spec, self.model = spec_in(folder, admitted), load_run(folder, admitted)
+        self.spec, self.model = load_spec(folder, admitted), load_run(folder, admitted)
         data = build_data(self.spec)
         self.batch, self.row = data.batch("sparse", 0), next(iter(data.eval_loader())).tokens[:1]
         self.sparse = bool(self.model.router_of)

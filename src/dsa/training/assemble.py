@@ -134,9 +134,7 @@ def contended(rows: list[Row], stage: str) -> bool:
     return bool(others) and others[-1] > CONTENDED
 
 
-def measure(
-    spec: Spec, data: DataModule, model: SparseTransformer, device: torch.device, result: RunResult
-) -> None:
+def measure(spec: Spec, data: DataModule, model: SparseTransformer, device: torch.device, result: RunResult) -> None:
     """Fill in time and memory, measured on one row of held-out data."""
     tokens = next(iter(data.eval_loader())).tokens[:1].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bf16"):
@@ -235,5 +233,3 @@ def off_target(spec: Spec, result: RunResult, model: SparseTransformer) -> list[
         f"its target is {target:.1f}: not at equal density with topk. Move "
         f"selector.min_k = {selector.min_k} or selector.max_k = {selector.max_k}."
     ]
-
-

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dsa import ops
-from dsa.artifacts.digest import digest
 from dsa.artifacts.atomic import write_json
+from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, Named, Store, read_json
 from dsa.backbones import Pass, SiteInputs, SparseTransformer
 from dsa.backbones.router import dense_target

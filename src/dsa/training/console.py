@@ -42,7 +42,8 @@ def short(value: Any) -> str:
 def show_start(spec: Spec, name: str) -> None:
     """One line before training: which run, in which dtype, how long."""
     recipe = spec.recipe
-    steps = {"dense": recipe.dense_steps, "warmup": recipe.warmup_steps * spec.uses_indexer, "sparse": recipe.sparse_steps}
+    warmup = recipe.warmup_steps if spec.uses_indexer else 0
+    steps = {"dense": recipe.dense_steps, "warmup": warmup, "sparse": recipe.sparse_steps}
     stages = ", ".join(f"{name} {count}" for name, count in steps.items() if count)
     console.print(f"[bold]{name}[/]  {spec.dtype}; steps: {stages}", soft_wrap=True)
 

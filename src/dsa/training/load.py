@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dsa.artifacts.results import FILE, SCHEMA, read_result
+from dsa.artifacts.results import FILE, SCHEMA, RunResult, read_result
 from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import SparseTransformer
 from dsa.graph import graph_of
@@ -28,33 +28,39 @@ def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> SparseTrans
         ValueError: an older version wrote it.
     """
     folder = Path(path)
-    result = read_result(folder)
-    if result is None or result.status != "finished":
-        values = read_json(folder / FILE)
-        if values is not None and values.get("schema") != SCHEMA:
-            raise ValueError(f"{folder}: its result has schema {values.get('schema')}; dsa 0.1 wrote it and reads it.")
-        state = "no result" if result is None else f"status {result.status}"
-        raise FileNotFoundError(f"{folder}: {state}; load_run reads finished runs.")
-    spec = spec_in(folder, allow_targets)
-    graph = graph_of(spec, result.corpus)
+    result = finished(folder)
+    spec = load_spec(folder, allow_targets)
+    final = graph_of(spec, result.corpus).final
     store = Store(spec.outputs, "keep")
-    weights = graph.final.needs[0]
-    record = read_json(store.folder(weights) / RECORD)
-    judgement = store.judgement(graph.final)
+    place = store.folder(final.needs[0])
+    record, judgement = read_json(place / RECORD), store.judgement(final)
     if record is None or judgement is None:
-        raise FileNotFoundError(f"{folder}: {store.folder(weights)} or its judgement is not there; the run needs it.")
-    model = Models(store, record["vocab_size"]).of(spec, graph.final)
+        raise FileNotFoundError(f"{folder}: {place} or its judgement is not there, on which it stands; run it again.")
+    model = Models(store, record["vocab_size"]).of(spec, final)
     restore(model, judgement.get("constants", {}))
     return model.eval()
 
 
-def spec_in(folder: Path, allow_targets: Sequence[str] = ()) -> Spec:
-    """The spec of the run in a folder, with its artifacts where they lie now.
-
-    Args:
-        allow_targets: packages of your own whose classes it may name; the file itself admits none.
-    """
+def load_spec(folder: Path, allow_targets: Sequence[str] = ()) -> Spec:
+    """The spec of a run folder, with its outputs where the folder lies now."""
     cfg: Any = OmegaConf.load(folder / CONFIG)
     cfg.allow_targets = list(allow_targets)
     cfg.output_dir = str(folder.resolve().parents[1])
     return spec_of(cfg)
+
+
+def finished(folder: Path) -> RunResult:
+    """The result of a run folder.
+
+    Raises:
+        FileNotFoundError: there is no finished run.
+        ValueError: an older version wrote it.
+    """
+    result = read_result(folder)
+    if result is not None and result.status == "finished":
+        return result
+    values = read_json(folder / FILE)
+    if values is not None and values.get("schema") != SCHEMA:
+        raise ValueError(f"{folder}: its result has schema {values.get('schema')}; dsa 0.1 wrote it and reads it.")
+    state = "no result" if result is None else f"status {result.status}"
+    raise FileNotFoundError(f"{folder}: {state}; give the folder of a finished run.")

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dsa.artifacts.atomic import remove_unfinished
 from dsa.artifacts.store import Artifact, Store
 from dsa.graph import Need
 from dsa.judging.provenance import provenance
@@ -42,6 +43,8 @@ def fill(store: Store, need: Need, spec: Spec, make: Make) -> None:
     partial = store.partial(need)
     resumed = store.begin(partial, need.code, spec.resume) if first_process() else False
     wait_for_all()
+    if first_process():
+        remove_unfinished(partial / LAST)
     record = make(partial, resumed)
     wait_for_all()
     if first_process():

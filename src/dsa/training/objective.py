@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dsa.checks import above, flag
 from dsa.data import IGNORE
 
 
@@ -18,9 +19,8 @@ class IndexerObjective:
     """
 
     def __init__(self, weight: float, train_when_sparse: bool) -> None:
-        if weight <= 0:
-            raise ValueError(f"objective.weight = {weight}: give a number above 0.")
-        self.weight, self.train_when_sparse = float(weight), train_when_sparse
+        self.weight = above(weight, 0, "objective.weight")
+        self.train_when_sparse = flag(train_when_sparse, "objective.train_when_sparse")
 
 
 def language_model_loss(

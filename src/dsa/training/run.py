@@ -1,4 +1,4 @@
-"""One run from its spec to its result: what it needs is found or made, what it is gets judged, and the row is written."""
+"""One run from its spec to its result: what it needs is found or made, then judged, and its row is written."""
 
 import logging
 import shutil
@@ -33,6 +33,7 @@ from dsa.training.errors import category, expected
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import LocalFiles, RunLogger
+from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
 CONFIG = "config.yaml"
@@ -134,7 +135,7 @@ def execute(run: Run, models: Models | None = None, wait: bool = False) -> tuple
                 board.alert("Loss is not a number", str(error))
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into an exit
             if stopped:
-                logger.warning("interrupted: the same command goes on from the last checkpoint.")
+                logger.warning("%s: interrupted, to be continued from its last checkpoint.", run.name)
             board.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
             board.finish(failed=True)
             raise
@@ -180,9 +181,9 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models) -> RunRes
 def train_needs(run: Run, data: DataModule, log: RunLog) -> None:
     """Base, indexers, control and joint training: each found, or made now."""
     spec, graph, store = run.spec, run.graph, run.store
-    reused = [need.name for need in (graph.base, graph.indexers) if need is not None and store.find(need) is not None]
-    if reused and first_process():
-        logger.info("%s there already: not trained again.", " and ".join(reused) + (" is" if len(reused) == 1 else " are"))
+    found = [need.name for need in (graph.base, graph.indexers) if need is not None and store.find(need) is not None]
+    if found and first_process():
+        logger.info("there already, not trained again: %s", " and ".join(found))
     if graph.base is not None:
         make_base(store, spec, graph.base, data, shared(spec, graph.base, "base"))
         if not spec.sparse:
@@ -239,9 +240,8 @@ def judged(run: Run, need: Need, data: DataModule, models: Models) -> dict[str, 
 
 def rehearse(spec: Spec, data: DataModule) -> None:
     """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour."""
-    spec.objective.make(), spec.logger.make()
+    check_settings(spec)
     model = build_model(spec, data.vocab_size)
-    spec.optimizer.make()([{"params": list(model.parameters()), "lr": 0.0}])
     if spec.sparse:
         with torch.no_grad():
             model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))
@@ -366,5 +366,3 @@ def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str
     except OSError as second:
         logger.warning("the failure could not be written to a run folder: %s", second)
         return None
-
-

@@ -17,6 +17,7 @@ from dsa.data import DataModule
 from dsa.graph import Graph, Need, graph_of
 from dsa.judging.models import Models
 from dsa.judging.world import first_process
+from dsa.signals import causes, heeded
 from dsa.spec import Spec, spec_from
 from dsa.study.workers import failures
 from dsa.study.workers.claim import CLAIM, DEATHS, claimed, read
@@ -41,6 +42,7 @@ class TimedOut(Exception):
     """An artifact or a run took longer than the study allows."""
 
 
+@heeded()
 def work(path: Path) -> Failure | None:
     """Do a job; why it failed, which the folders of its runs and artifacts tell too unless they could not be written.
 
@@ -211,14 +213,8 @@ def further(outputs: Path, traces: list[str], since: float) -> bool:
 
 
 def timed_out(error: BaseException | None) -> TimedOut | None:
-    """The time limit behind an error, if that was its cause; a chain of errors may run in a circle."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, TimedOut):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
+    """The time limit behind an error, if that was its cause."""
+    return next((cause for cause in causes(error) if isinstance(cause, TimedOut)), None)
 
 
 modules: dict[str, DataModule] = {}

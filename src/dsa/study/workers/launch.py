@@ -1,6 +1,7 @@
 """Hydra's launchers as something that does jobs."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from dsa.mistakes import sentence
+from dsa.cli_errors import sentence
+from dsa.signals import behind
 from dsa.study.composer import Load
 from dsa.study.drive import Dispatch
 from dsa.study.jobs import Job
@@ -25,7 +27,7 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
     """Carry a study through on a launcher, and leave the process with the study's exit status.
 
     Raises:
-        SystemExit: always; 0 all done, 1 something failed, 2 the study cannot be planned, 130 interrupted.
+        SystemExit: always; 0 all done, 1 something failed, 2 the study cannot be planned, 130 or 143 stopped.
     """
     scheduler = getattr(launcher, "_EXECUTOR", None)
     queue = None if scheduler is None else SubmititQueue(launcher)
@@ -41,9 +43,9 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         status = 2
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as error:
         print(f"stopped; to go on: {command_line()}", file=sys.stderr)
-        status = 130
+        status = 128 + (behind(error) or signal.SIGINT)
     sys.exit(status)
 
 

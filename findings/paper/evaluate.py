@@ -1,0 +1,162 @@
+"""How a claim of the original experiment is evaluated by what was measured here.
+
+A claim of a gain of at least g is supported where the whole 95 % interval lies at g or above, not supported where all
+of it lies below, else inconclusive; so is a measurement without an interval, or one taken beside other work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dsa.analysis.inputs.cost import COSTS, cost_of
+from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.judgement.discriminate import rankable
+from dsa.analysis.statistics.intervals import bootstrap_interval
+from dsa.analysis.statistics.values import Array
+from paper.evidence import Studies, label_of, places
+from paper.markdown import listed, percent, signed
+from paper.wanted import part_at
+
+Verdict = Literal["supported", "not supported", "inconclusive", "not tested"]
+Interval = tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One answer to a claim: where it was looked for, what was found with its interval, the verdict and why."""
+
+    where: str
+    value: str
+    verdict: Verdict
+    why: str
+
+
+Evaluation = Callable[[Studies], list[Evaluated]]
+LAST_DIGIT = 0.001  # a share told to a tenth of a percent, rounded or cut
+
+
+def not_tested(why: str) -> list[Evaluated]:
+    return [Evaluated("–", "–", "not tested", why)]
+
+
+def at_least(least: float, interval: Interval) -> Verdict:
+    """The verdict on a gain of at least so much."""
+    if interval is None:
+        return "inconclusive"
+    return "supported" if interval[0] >= least else "not supported" if interval[1] < least else "inconclusive"
+
+
+def fewer_parameters(indexer: str, reference: str, share: float) -> Evaluation:
+    """So many fewer indexer parameters, to the claim's last digit."""
+
+    def evaluate(studies: Studies) -> list[Evaluated]:
+        out = {}
+        for study, mine, theirs, length in places(studies, indexer, reference):
+            costs = (cost_of(study.analysis.prepared, one, length, COSTS["indexer_params"]) for one in (mine, theirs))
+            few, many = (float(cost.mean()) for cost in costs)
+            verdict: Verdict = "supported" if abs(1 - few / many - share) < LAST_DIGIT else "not supported"
+            value = f"{percent(1 - few / many, digits=2)} ({many:,.0f} to {few:,.0f})"
+            out[value] = Evaluated("every study", value, verdict, "counted, all layers")
+        return list(out.values()) or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
+
+    return evaluate
+
+
+def less_memory(indexer: str, reference: str, least: float) -> Evaluation:
+    """Less memory in training: tensors held at once in one step over one row."""
+
+    def evaluate(studies: Studies) -> list[Evaluated]:
+        out = []
+        for study, mine, theirs, length in places(studies, indexer, reference):
+            costs = [cost_of(study.analysis.prepared, one, length, COSTS["memory_mb"]) for one in (mine, theirs)]
+            saved = (1 - costs[0] / costs[1]).dropna().to_numpy()
+            if len(saved):
+                interval = bootstrap_interval(saved)
+                value = percent(float(saved.mean()), interval, sign=True)
+                value += f" ({costs[1].mean():.3g} to {costs[0].mean():.3g} MB)"
+                why = f"against at least {percent(least)}"
+                out.append(Evaluated(f"{study.name}, {length}", value, at_least(least, interval), why))
+        return out or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
+
+    return evaluate
+
+
+def loss_within(indexer: str, reference: str, share: float) -> Evaluation:
+    """Losses that differ by less than a share of the loss."""
+
+    def relative(mine: Array, theirs: Array, axis: int = -1) -> Array:
+        return np.mean(mine, axis=axis) / np.mean(theirs, axis=axis) - 1
+
+    def evaluate(studies: Studies) -> list[Evaluated]:
+        out = []
+        for study, mine, theirs, length in places(studies, indexer, reference):
+            a, b = (study.analysis.prepared.quality(one, length, SCALES["val_loss"]) for one in (mine, theirs))
+            seeds = a.index.intersection(b.index)
+            if len(seeds):
+                values = a.loc[seeds].to_numpy(), b.loc[seeds].to_numpy()
+                interval = bootstrap_interval(*values, of=relative)
+                value = percent(float(relative(*values)), interval, sign=True) + " of the loss"
+                value += f" ({signed(float((values[0] - values[1]).mean()), unit='nats')}, {len(seeds)} seeds)"
+                verdict, why = within(share, interval), f"against less than {100 * share:g} % either way"
+                if (length, "") not in rankable(study.analysis.discrimination):
+                    verdict, why = (
+                        "inconclusive",
+                        "nothing may be ranked there: the loss tells no attention from another",
+                    )
+                out.append(Evaluated(f"{study.name}, {length}", value, verdict, why))
+        return out or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
+
+    return evaluate
+
+
+def within(share: float, interval: Interval) -> Verdict:
+    """The verdict on a difference of less than so much."""
+    if interval is None:
+        return "inconclusive"
+    if -share < interval[0] and interval[1] < share:
+        return "supported"
+    return "not supported" if interval[0] >= share or interval[1] <= -share else "inconclusive"
+
+
+def best_at(indexer: str, length: int, study_name: str) -> Evaluation:
+    """The best indexer at a length: supported only if every other is shown to be worse."""
+
+    def evaluate(studies: Studies) -> list[Evaluated]:
+        ran = [studies[name] for name in (study_name, part_at(study_name, length)) if name in studies]
+        study = next((one for one in ran if length in one.analysis.prepared.lengths), None)
+        if study is None:
+            return not_tested(f"{study_name} was not run at {length}.")
+        where = f"{study.name}, {length}"
+        found = next((b for b in study.analysis.best if b.seq_len == length), None)
+        if found is None or found.best is None:
+            return [Evaluated(where, "–", "inconclusive", "nothing may be ranked there")]
+        scale, prepared = SCALES[found.metric], study.analysis.prepared
+        label = label_of(prepared.meta, indexer)
+        if label is None or prepared.quality(label, length, scale).empty:
+            return not_tested(f"{indexer} has no finished run at {length}.")
+        behind = (prepared.quality(label, length, scale) - prepared.quality(found.best, length, scale)).dropna()
+        interval = bootstrap_interval(behind.to_numpy())
+        value = f"{signed(float(behind.mean()), interval, scale.unit)} from the best, {found.best}"
+        if label in found.worse:
+            return [Evaluated(where, value, "not supported", "shown to be worse than the best")]
+        rivals = [name for name in study.analysis.ranked[length, ""] if name not in (label, *found.worse)]
+        if rivals:
+            return [Evaluated(where, value, "inconclusive", f"cannot be told from {listed(rivals)}")]
+        return [Evaluated(where, f"best: {label}", "supported", "every other is shown to be worse")]
+
+    return evaluate
+
+
+def hypothesis_of(study_name: str) -> Evaluation:
+    """The verdict of a study on its own hypothesis."""
+
+    def evaluate(studies: Studies) -> list[Evaluated]:
+        if study_name not in studies:
+            return not_tested(f"{study_name} was not run.")
+        analysis = studies[study_name].analysis
+        verdict: Verdict = "inconclusive" if analysis.answer == "cannot discriminate" else analysis.answer
+        return [Evaluated(study_name, "–", verdict, analysis.sentence)]
+
+    return evaluate

@@ -1,0 +1,66 @@
+"""One study's folder among the findings: its results, tables and figures, and a page that shows them."""
+
+from functools import partial
+from pathlib import Path
+
+from dsa.analysis.output.figures.every import charts, draw
+from dsa.analysis.output.replaced import replaced
+from paper import tables
+from paper.markdown import framed
+from paper.source import Study, save
+
+FIGURES = ("quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass")
+DPI = 130
+
+
+def write_study(study: Study, folder: Path) -> None:
+    """Write a study's folder."""
+    save(study, folder)
+    analysis = study.analysis
+    frames = {name: table(analysis) for name, table in tables.TABLES.items()}
+    frames["times"] = tables.times(analysis, study.times)
+    for name, frame in frames.items():
+        if len(frame):
+            replaced(folder / f"{name}.csv", partial(frame.to_csv, index=False, float_format="%.6g"))
+    drawn = figures(study, folder)
+    replaced(folder / "README.md", lambda path: path.write_text(page(study, frames, drawn)))
+
+
+def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
+    """Draw the main figures that have something to show: file, title and caption of each."""
+    out = []
+    for chart in charts(study.analysis):
+        if chart.name in FIGURES and chart.panels:
+            name = f"{chart.name}.png"
+            replaced(folder / name, partial(draw(chart).savefig, format="png", dpi=DPI))
+            out.append((name, chart.title, chart.caption))
+    return out
+
+
+def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
+    """The study's own page."""
+    analysis = study.analysis
+    meta, runs, gaps = analysis.prepared.meta, analysis.prepared.runs, analysis.prepared.gaps
+    primary = meta.metric
+    parts = [
+        f"# {meta.name}",
+        meta.question,
+        f"**{analysis.answer}**: {analysis.sentence}",
+        f"{len(runs)} of {len(runs) + len(gaps)} planned runs finished. Made by commit "
+        f"{', '.join(study.commits) or 'unknown'}. The verdict rests on `{primary}`; the other scales stand beside it.",
+        *(f"- {guard.name}: {guard.sentence}" for guard in analysis.guards if guard.name not in ("missing runs",)),
+        *(f"![{title}]({name})\n\n{caption}" for name, title, caption in drawn),
+    ]
+    headings = {
+        "best": "What to use per length",
+        "quality": f"Quality on `{primary}`: mean and 95 % BCa interval over seeds",
+        "comparisons": f"Against the baseline on `{primary}`: the sign-flip test decides, Holm within a length",
+        "times": "Times taken alone, in turns: medians [ms]",
+    }
+    for name, heading in headings.items():
+        frame = frames[name]
+        if "metric" in frame:
+            frame = frame[frame["metric"] == primary].drop(columns="metric")
+        if len(frame):
+            parts.append(f"## {heading}\n\n{framed(tables.joined(frame))}\n\nAll scales: [{name}.csv]({name}.csv)")
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,98 @@
+"""A study's main tables, as data frames: written as CSV, shown as Markdown."""
+
+import pandas as pd
+
+from dsa.analysis.inputs.cost import COSTS, cost_of
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.output.terminal import standing, within
+from paper.markdown import number
+from paper.times import Times
+
+Bounds = tuple[float, float] | None
+
+
+def bounds(name: str, interval: Bounds) -> dict[str, float | None]:
+    """The two ends of an interval as columns."""
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
+
+
+def quality(analysis: Analysis) -> pd.DataFrame:
+    """Every condition and control on every scale, with what it recovers of the headroom and what it costs."""
+    prepared = analysis.prepared
+    recovered = {(h.label, h.seq_len, h.metric): h for h in analysis.headroom}
+    rows = []
+    for q in analysis.qualities:
+        share = recovered.get((q.label, q.seq_len, q.metric))
+        cost = {name: cost_of(prepared, q.label, q.seq_len, COSTS[name]) for name in ("indexer_params", "flops")}
+        rows.append(
+            {
+                "length": q.seq_len, "condition": q.label, "kind": q.kind, "metric": q.metric, "seeds": q.seeds,
+                "mean": q.mean, **bounds("mean", q.interval),
+                "recovered": share.recovered if share else None,
+                **bounds("recovered", share.recovered_interval if share else None),
+                **{name: float(values.mean()) if len(values) else None for name, values in cost.items()},
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def comparisons(analysis: Analysis) -> pd.DataFrame:
+    """Every condition against its baseline."""
+    return pd.DataFrame(
+        {
+            "length": c.seq_len, "condition": c.label, "reference": c.reference, "metric": c.metric,
+            "seeds": c.difference.seeds, "difference": c.difference.mean,
+            **bounds("difference", c.difference.interval),
+            "p_holm": c.p, "p_t_test": c.difference.p_t, "p_no_loss_holm": c.p_no_loss,
+            "margin": c.margin, "detectable": c.difference.detectable, "within": within(c.difference),
+            "success_rate": c.difference.success_rate, **bounds("success_rate", c.difference.success_interval),
+            "worst": c.difference.worst, "worst_seed": c.difference.worst_seed, "verdict": c.word,
+        }
+        for c in analysis.comparisons
+    )  # fmt: skip
+
+
+def best(analysis: Analysis) -> pd.DataFrame:
+    """What to use per length, the best mean, and what was shown to lose nothing against the baseline."""
+    return pd.DataFrame(
+        {
+            "length": b.seq_len, "recommended": b.recommended, "standing": standing(b), "best": b.best, "mean": b.mean,
+            **bounds("mean", b.interval), "shown to lose nothing": ", ".join(b.lossless) or "none",
+        }
+        for b in analysis.best
+        if b.best is not None
+    )  # fmt: skip
+
+
+def times(analysis: Analysis, taken: Times) -> pd.DataFrame:
+    """Times taken alone, in turns [ms]; empty if none were."""
+    return pd.DataFrame(
+        {"length": int(length), "condition": label, **row, "contended": one.get("contended")}
+        for length, one in taken.record.items()
+        for label, row in one.get("times", {}).items()
+    )
+
+
+TABLES = {"quality": quality, "comparisons": comparisons, "best": best}
+
+
+def joined(frame: pd.DataFrame) -> pd.DataFrame:
+    """Means with their bounds in one cell, for reading; empty cells for what is not there."""
+    out = pd.DataFrame(index=frame.index)
+    for name in frame:
+        if str(name).endswith(("_low", "_high")):
+            continue
+        column = frame[name]
+        if pd.api.types.is_float_dtype(column):
+            cells = [number(None if pd.isna(v) else float(v), 4) for v in column]
+            if f"{name}_low" in frame:
+                ends = zip(frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+                cells = [
+                    f"{cell} [{number(low, 4)}, {number(high, 4)}]" if pd.notna(low) else cell
+                    for cell, (low, high) in zip(cells, ends, strict=True)
+                ]
+            out[name] = cells
+        else:
+            out[name] = column.astype(str)
+    return out

@@ -1,0 +1,54 @@
+"""What was to be run, so that what was cut can be said."""
+
+from dataclasses import dataclass
+
+from paper.markdown import listed
+from paper.source import Study
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A study that these findings were planned to rest on."""
+
+    name: str
+    what: str
+    lengths: tuple[int, ...]
+
+
+WANTED = (
+    Wanted("optimal_indexer_config", "14 indexers on the recall task", (128, 256, 512)),
+    Wanted("quantization_effectiveness", "7 number formats on 3 indexers, recall task", (128, 256, 512)),
+    Wanted("baseline_vs_optimized_recall", "h4d64 against three small indexers, recall task", (128, 256, 512)),
+    Wanted("baseline_vs_optimized", "the same on text", (128, 256, 512)),
+    Wanted("noise_control", "small indexers on random tokens", (64, 128)),
+)
+
+
+def part_at(name: str, length: int) -> str:
+    """The name of a study of some of the conditions at one more length."""
+    return f"{name}_{length}"
+
+
+def absent(studies: dict[str, Study]) -> list[str]:
+    """A sentence for every study or length that was planned and has no finished run, and for every incomplete study."""
+    out = []
+    for wanted in WANTED:
+        if wanted.name not in studies:
+            out.append(f"{wanted.name} ({wanted.what}): not run.")
+            continue
+        lacking = [n for n in wanted.lengths if n not in studies[wanted.name].analysis.prepared.lengths]
+        for n in [n for n in lacking if part_at(wanted.name, n) in studies]:
+            part = studies[part_at(wanted.name, n)]
+            lacking.remove(n)
+            out.append(
+                f"{wanted.name} at {n}: only {listed(list(part.analysis.prepared.meta.conditions))}, as {part.name}."
+            )
+        if lacking:
+            out.append(f"{wanted.name} at {listed(lacking)}: not run.")
+    for name, study in studies.items():
+        gaps = study.analysis.prepared.gaps
+        for state in ("missing", "failed", "not applicable"):
+            count = sum(gap.state == state for gap in gaps)
+            if count:
+                out.append(f"{name}: {count} of {len(gaps) + len(study.analysis.prepared.runs)} runs {state}.")
+    return out

@@ -1,0 +1,43 @@
+"""Write this repository's findings again.
+
+python findings/write.py                                        from the results that lie beside this script
+python findings/write.py outputs/<study> ... --to findings      from run folders
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from dsa.analysis.output.replaced import replaced
+from paper.claims import claims_page
+from paper.evidence import order
+from paper.page import findings_page
+from paper.source import folders, load, write_content
+from paper.study import write_study
+
+HERE = Path(__file__).parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write README.md, claims.md and a folder for each study; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", type=Path, nargs="*", default=[HERE], help="folders of studies, or of findings")
+    parser.add_argument("--to", type=Path, default=HERE, help="where to write; default: beside this script")
+    given = parser.parse_args(arguments)
+    try:
+        studies = order([load(folder) for folder in folders(given.studies)])
+        for name, study in studies.items():
+            write_study(study, given.to / name)
+            print(given.to / name / "README.md")
+        pages = {"README.md": findings_page(studies), "claims.md": claims_page(studies)}
+        for name, text in pages.items():
+            print(replaced(given.to / name, partial(write_content, text)))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

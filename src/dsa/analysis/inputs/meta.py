@@ -1,0 +1,106 @@
+"""What a study set out to answer, read from the study.json in its folder."""
+
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsa.analysis.inputs.names import CONTROLS, GROUPS
+from dsa.checks import folder_name
+
+STUDY = "study.json"
+
+
+@dataclass(frozen=True)
+class Meta:
+    """A study's question and plan.
+
+    Args:
+        hypothesis: claim, and what the claim speaks of.
+        metric: the primary metric, on which the verdict rests.
+        baseline: label of the condition that the others are compared with.
+        margin: largest difference that counts as none, by metric.
+        exploratory: declared beforehand to have too few seeds for a claim.
+        conditions: overrides of each condition, by label.
+        runs: the planned runs: label, role, context, seq_len, seed, run_id, study, not_applicable.
+    """
+
+    name: str
+    metric: str
+    baseline: str
+    conditions: dict[str, dict[str, Any]]
+    runs: list[dict[str, Any]]
+    question: str = ""
+    hypothesis: dict[str, Any] = field(default_factory=dict)
+    margin: dict[str, float] = field(default_factory=dict)
+    controls: tuple[str, ...] = CONTROLS
+    exploratory: bool = False
+    common: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def recorded(self) -> dict[str, str]:
+        """Context of each label, where the plan says it."""
+        runs = [run for run in self.runs if run.get("role") != "base" and run.get("context") is not None]
+        return {run["label"]: run["context"] for run in runs}
+
+    def options(self, label: str) -> dict[str, Any]:
+        """The part of a condition that is compared."""
+        return {key: value for key, value in self.conditions[label].items() if key.split(".")[0] in GROUPS}
+
+    def context(self, label: str) -> str:
+        """The rest of a condition (model, data), which it shares with its own controls; empty if all share it."""
+        if label in self.recorded:
+            return self.recorded[label]
+        own = {label: surroundings(layer, self.common) for label, layer in self.conditions.items()}
+        if len(set(own.values())) < 2:
+            return ""
+        if label in own:
+            return own[label]
+        return next((context for context in own.values() if context and label.endswith(f"-{context}")), "")
+
+    def control(self, label: str) -> str | None:
+        """Which control a label names; None if it is a condition."""
+        if label in self.conditions:
+            return None
+        return next((name for name in CONTROLS if label == name or label.startswith(f"{name}-")), None)
+
+    def plans(self, kind: str) -> bool:
+        """Whether the study has a control of this kind."""
+        return any(run.get("role") == "control" and self.control(run["label"]) == kind for run in self.runs)
+
+    def reference(self, label: str) -> str:
+        """The condition that this one is compared with: the baseline, or what takes its place in another context."""
+        here = self.context(label)
+        if here == self.context(self.baseline):
+            return self.baseline
+        wanted = self.options(self.baseline)
+        same = [other for other in self.conditions if self.context(other) == here]
+        return next((o for o in same if self.options(o) == wanted and len(same) > 1), self.baseline)
+
+
+def surroundings(layer: dict[str, Any], common: dict[str, Any]) -> str:
+    """A condition's settings beside what is compared, as the study writes them into its controls' labels."""
+    own = {k: v for k, v in layer.items() if k.split(".")[0] not in GROUPS and common.get(k) != v}
+    return "-".join(str(value) for key, value in own.items() if "." in key or key in ("model", "data", "recipe"))
+
+
+def read_meta(folder: str | Path) -> Meta:
+    """The plan of the study in a folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no study.json.
+        ValueError: study.json lacks something, or names folders outside the output folder.
+    """
+    path = Path(folder) / STUDY
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give the folder of a study, as outputs/quick.")
+    values = json.loads(path.read_text())
+    lacking = [key for key in ("name", "metric", "baseline", "conditions", "runs") if key not in values]
+    if lacking:
+        raise ValueError(f"{path}: it lacks {', '.join(lacking)}.")
+    names = [values["name"], *(run[key] for run in values["runs"] for key in ("study", "run_id") if run.get(key))]
+    for name in names:
+        folder_name(name, f"{path}: name, study or run_id")
+    known = {key: values[key] for key in Meta.__dataclass_fields__ if key in values}
+    return Meta(**known | {"controls": tuple(values.get("controls", CONTROLS))})

@@ -1,0 +1,73 @@
+"""Results of runs, turned into the tidy frame that everything else asks: the only place that knows their files."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dsa.analysis.inputs.meta import Meta
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A planned run without a result. state: missing, failed, or not applicable."""
+
+    label: str
+    seq_len: int
+    seed: int
+    state: str
+    reason: str = ""
+
+
+def read_results(folder: Path, meta: Meta) -> list[dict[str, Any] | None]:
+    """The result of every planned run of the study in a folder, in the plan's order."""
+    return [result_of(folder, run) for run in meta.runs]
+
+
+def result_of(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
+    """A planned run's result, here or where another study trained it; None if there is none yet."""
+    if not run.get("run_id"):
+        return None
+    for place in (folder, folder.parent / str(run.get("study") or "")):
+        path = place / run["run_id"] / RESULT
+        if path.exists():
+            try:
+                return json.loads(path.read_text()) | {"folder": str(path.parent)}
+            except json.JSONDecodeError:
+                return {"status": "failed", "error": {"category": "damaged", "reason": f"{path} cannot be read"}}
+    return None
+
+
+def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
+    """One row a finished run, in the plan's order, and what has none.
+
+    A row has its run's label, kind (condition, or which control), context, seq_len and seed, and all that its result
+    holds, nested values under dotted names.
+    """
+    rows, gaps = [], []
+    for run, result in zip(meta.runs, results, strict=True):
+        if run.get("role") == "base":
+            continue
+        key = (run["label"], int(run["seq_len"]), int(run["seed"]))
+        if run.get("not_applicable"):
+            gaps.append(Gap(*key, "not applicable", run["not_applicable"]))
+        elif result is None:
+            gaps.append(Gap(*key, "missing"))
+        elif result.get("status") != "finished":
+            error = result.get("error") or {}
+            gaps.append(
+                Gap(*key, "failed", ": ".join(str(v) for v in (error.get("category"), error.get("reason")) if v))
+            )
+        else:
+            own = {"label": key[0], "seq_len": key[1], "seed": key[2]}
+            rows.append({**result, **own, "kind": meta.control(key[0]) or "condition", "context": meta.context(key[0])})
+    columns = ["label", "kind", "context", "seq_len", "seed"]
+    frame = pd.json_normalize(rows) if rows else pd.DataFrame(columns=columns)
+    order = {run["label"]: place for place, run in reversed(list(enumerate(meta.runs)))}
+    frame = frame.sort_values(["seq_len", "label", "seed"], key=lambda c: c.map(order) if c.name == "label" else c)
+    frame = frame.drop_duplicates(["label", "seq_len", "seed"]).reset_index(drop=True)
+    return frame[columns + [name for name in frame if name not in columns]], tuple(gaps)

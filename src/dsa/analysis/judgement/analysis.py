@@ -1,0 +1,135 @@
+"""The whole analysis of a study: everything that the tables, the figures and the report draw on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsa.analysis.inputs.prepared import Prepared, prepare
+from dsa.analysis.inputs.scale import SCALES, scale_of
+from dsa.analysis.judgement.best import Best, bests
+from dsa.analysis.judgement.compare import DENSE, Comparison, compare
+from dsa.analysis.judgement.discriminate import Discrimination, discriminate, rankable
+from dsa.analysis.judgement.efficiency import Efficiency, efficiencies
+from dsa.analysis.judgement.guards import Guard, guards
+from dsa.analysis.judgement.headroom import Headroom, headrooms
+from dsa.analysis.judgement.hypothesis import Answer, Evidence, evaluate_hypothesis
+from dsa.analysis.judgement.pareto import Point, fronts
+from dsa.analysis.judgement.ranking import Ranked, ranked
+from dsa.analysis.judgement.scaling import Fit, scaling
+from dsa.analysis.statistics.intervals import bootstrap_interval
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A condition's or control's mean on one scale, with its 95 % BCa interval over seeds."""
+
+    label: str
+    kind: str
+    seq_len: int
+    metric: str
+    seeds: int
+    mean: float
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a study says.
+
+    Args:
+        answer, sentence: the verdict on the hypothesis and why.
+        comparisons: with the baseline, on every scale measured; the primary metric's decide.
+        to_dense: with dense attention, likewise.
+    """
+
+    prepared: Prepared
+    answer: Answer
+    sentence: str
+    qualities: list[Quality]
+    discrimination: list[Discrimination]
+    comparisons: list[Comparison]
+    to_dense: list[Comparison]
+    headroom: list[Headroom]
+    best: list[Best]
+    points: list[Point]
+    efficiency: list[Efficiency]
+    scaling: list[Fit]
+    guards: list[Guard]
+    ranked: Ranked
+
+
+def analyse_folder(folder: str | Path) -> Analysis:
+    """The analysis of the study in a folder, on whatever has finished.
+
+    Raises:
+        FileNotFoundError: the folder holds no study.json.
+        ValueError: its primary metric is not a quality.
+    """
+    return analyse(prepare(folder))
+
+
+def analyse(prepared: Prepared) -> Analysis:
+    """The analysis of prepared runs.
+
+    Raises:
+        ValueError: the primary metric is not a quality.
+    """
+    scale = scale_of(prepared.meta.metric)
+    metrics = scales_measured(prepared)
+    found = discriminate(prepared, scale)
+    places = rankable(found)
+    comparisons = [c for metric in metrics for c in compare(prepared, metric, places)]
+    to_dense = [c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)]
+    primary = [c for c in comparisons if c.metric == scale.metric]
+    known = guards(prepared, scale, found, primary, [c for c in to_dense if c.metric == scale.metric])
+    field = ranked(prepared, found, known)
+    points = fronts(prepared, field, scale)
+    blocked = {(label, g.seq_len) for g in known if g.blocks for label in g.labels}
+    allowed = [
+        c
+        for c in primary
+        if (c.seq_len, prepared.meta.context(c.label)) in places
+        and not {(c.label, c.seq_len), (c.reference, c.seq_len)} & blocked
+    ]
+    answer, sentence = evaluate_hypothesis(Evidence(prepared, scale, field, allowed, points), found)
+    return Analysis(
+        prepared=prepared,
+        answer=answer,
+        sentence=sentence,
+        qualities=[q for metric in metrics for q in qualities(prepared, metric)],
+        discrimination=found,
+        comparisons=comparisons,
+        to_dense=to_dense,
+        headroom=[h for metric in metrics for h in headrooms(prepared, SCALES[metric])],
+        best=bests(prepared, field, scale, allowed),
+        points=points,
+        efficiency=efficiencies(prepared, scale.metric),
+        scaling=scaling(prepared, scale, found),
+        guards=known,
+        ranked=field,
+    )
+
+
+def scales_measured(prepared: Prepared) -> list[str]:
+    """The primary metric, the two losses side by side, and the accuracies that have a margin; those measured."""
+    wanted = [prepared.meta.metric, "val_loss", "swap_val_loss", *prepared.meta.margin]
+    conditions = prepared.runs[prepared.runs["kind"] == "condition"]
+    return [
+        metric
+        for metric in dict.fromkeys(wanted)
+        if metric in SCALES and metric in conditions and conditions[metric].notna().any()
+    ]
+
+
+def qualities(prepared: Prepared, metric: str) -> list[Quality]:
+    """Every condition and control at every length."""
+    out = []
+    for seq_len in prepared.lengths:
+        for label in prepared.labels(seq_len):
+            kind = prepared.meta.control(label) or "condition"
+            values = prepared.quality(label, seq_len, SCALES[metric]).to_numpy()
+            if len(values):
+                mean, interval = float(np.mean(values)), bootstrap_interval(values)
+                out.append(Quality(label, kind, seq_len, metric, len(values), mean, interval))
+    return out

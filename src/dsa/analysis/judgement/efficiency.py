@@ -1,0 +1,77 @@
+"""The efficiency table as the field draws it: parameters, speed and quality relative to the baseline."""
+
+from dataclasses import dataclass
+
+from dsa.analysis.inputs.cost import COSTS, cost_of
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.inputs.scale import SCALES
+
+FORMULA = (
+    "quality kept = (unigram - loss) / (unigram - baseline loss); speed-up = baseline step / step; "
+    "efficiency = speed-up x quality kept. It decides nothing."
+)
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """One condition relative to its baseline; each is a ratio of means over the seeds both have, or None.
+
+    Args:
+        parameters: indexer parameters.
+        operations: of attention with its indexer, counted.
+        speed_up: measured; None where the times may not be ranked.
+    """
+
+    label: str
+    reference: str
+    seq_len: int
+    metric: str
+    parameters: float | None
+    operations: float | None
+    speed_up: float | None
+    quality_kept: float | None
+    efficiency: float | None
+
+
+def efficiencies(prepared: Prepared, metric: str) -> list[Efficiency]:
+    """The table, on a loss; an accuracy has its loss stand in."""
+    metric = metric.replace("accuracy", "loss")
+    return [
+        efficiency(prepared, label, seq_len, metric)
+        for seq_len in prepared.lengths
+        for label in prepared.conditions(seq_len)
+    ]
+
+
+def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str) -> Efficiency:
+    """One row."""
+    reference = prepared.meta.reference(label)
+    parameters, operations, slow_down = (
+        relative(prepared, label, reference, seq_len, name) for name in ("indexer_params", "flops", "step_ms")
+    )
+    mine, theirs = (prepared.quality(one, seq_len, SCALES[metric]) for one in (label, reference))
+    unigram = prepared.column(label, seq_len, "unigram_loss")
+    seeds = mine.index.intersection(theirs.index).intersection(unigram.index)
+    base = (unigram - theirs).loc[seeds].mean() if len(seeds) else 0.0
+    kept = float((unigram - mine).loc[seeds].mean() / base) if base > 0 else None
+    speed_up = 1 / slow_down if slow_down else None
+    return Efficiency(
+        label=label,
+        reference=reference,
+        seq_len=seq_len,
+        metric=metric,
+        parameters=parameters,
+        operations=operations,
+        speed_up=speed_up,
+        quality_kept=kept,
+        efficiency=speed_up * kept if speed_up is not None and kept is not None else None,
+    )
+
+
+def relative(prepared: Prepared, label: str, reference: str, seq_len: int, name: str) -> float | None:
+    """A cost over the reference's; None if either was not measured."""
+    mine, theirs = (cost_of(prepared, one, seq_len, COSTS[name]) for one in (label, reference))
+    seeds = mine.index.intersection(theirs.index)
+    if not len(seeds) or theirs.loc[seeds].mean() <= 0:
+        return None
+    return float(mine.loc[seeds].mean() / theirs.loc[seeds].mean())

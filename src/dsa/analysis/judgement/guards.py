@@ -1,0 +1,164 @@
+"""What a reader must know before believing a study's verdict."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of, speed_obstacle
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.inputs.scale import Scale
+from dsa.analysis.judgement.compare import Comparison
+from dsa.analysis.judgement.discriminate import SLACK, Discrimination
+from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One thing to know. blocks: nothing, or this label, is ranked at this length because of it."""
+
+    name: Literal[
+        "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
+        "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
+    ]  # fmt: skip
+    seq_len: int | None
+    labels: tuple[str, ...]
+    blocks: bool
+    sentence: str
+
+
+def guards(
+    prepared: Prepared,
+    scale: Scale,
+    found: list[Discrimination],
+    comparisons: list[Comparison],
+    to_dense: list[Comparison],
+) -> list[Guard]:
+    """Every guard that has something to say.
+
+    Args:
+        comparisons: with the baseline, on the primary metric.
+        to_dense: with dense attention, on the primary metric.
+    """
+    out = [Guard("cannot discriminate", d.seq_len, (), True, d.sentence) for d in found if not d.possible]
+    for seq_len in prepared.lengths:
+        out += uninformative(prepared, seq_len)
+        out += identical(prepared, seq_len, scale)
+        out += too_few(prepared, seq_len, [c for c in comparisons if c.seq_len == seq_len])
+        out += unreal_speed(prepared, seq_len)
+        out += dearer_than_dense(prepared, seq_len)
+    return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
+
+
+def uninformative(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Conditions whose loss after training is at or above the unigram entropy."""
+    losses: dict[str, tuple[float, float]] = {}
+    for label in prepared.conditions(seq_len):
+        loss, unigram = (prepared.column(label, seq_len, name) for name in ("val_loss", "unigram_loss"))
+        if len(loss) and len(unigram) and loss.mean() > unigram.mean() - SLACK:
+            losses[label] = float(loss.mean()), float(unigram.mean())
+    if not losses:
+        return []
+    told = ", ".join(f"{label} {loss:.4f}" for label, (loss, _) in losses.items())
+    sentence = (
+        f"at {seq_len}: a loss that is not below the unigram entropy ({next(iter(losses.values()))[1]:.4f}) says "
+        f"nothing about attention, and is not ranked: {told}."
+    )
+    return [Guard("uninformative loss", seq_len, tuple(losses), True, sentence)]
+
+
+def better_than_dense(c: Comparison, scale: Scale) -> Guard | None:
+    """A condition that beats dense attention beyond its interval; one that does so beyond the margin is not ranked."""
+    intervals = [interval for interval in (c.difference.interval, c.difference.t_interval) if interval is not None]
+    if not intervals or max(scale.sign * bound for interval in intervals for bound in interval) >= 0:
+        return None
+    beyond = abs(c.difference.mean) > c.margin
+    sentence = (
+        f"{c.label} at {c.seq_len} is better than dense attention by {abs(c.difference.mean):.4g} {scale.unit}, beyond "
+        f"its interval: a leak or an error until explained" + ("; it is not ranked." if beyond else ".")
+    )
+    return Guard("better than dense", c.seq_len, (c.label,), beyond, sentence)
+
+
+def identical(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
+    """Conditions that measured exactly the same in every seed: one condition under several names."""
+    groups: dict[tuple, list[str]] = defaultdict(list)
+    for label in prepared.conditions(seq_len):
+        names = dict.fromkeys([scale.metric, "val_loss", "swap_val_loss", "density", "params.total"])
+        prints = tuple(tuple(prepared.column(label, seq_len, name).items()) for name in names)
+        groups[prints].append(label)
+    out = []
+    for labels in groups.values():
+        if len(labels) > 1:
+            sentence = f"at {seq_len}: {', '.join(labels)} are one condition: equal to the last digit in every seed."
+            out.append(Guard("identical conditions", seq_len, tuple(labels), False, sentence))
+    return out
+
+
+def too_few(prepared: Prepared, seq_len: int, comparisons: list[Comparison]) -> list[Guard]:
+    """Comparisons that no claim can rest on."""
+    short = [c for c in comparisons if not enough(c.difference.seeds, c.comparisons)]
+    if not short:
+        return too_few_for_no_loss(seq_len, comparisons)
+    least, count = min(c.difference.seeds for c in short), short[0].comparisons
+    sentence = (
+        f"at {seq_len}: {least} seeds carry no claim over {count} comparisons, {seeds_needed(count)} are needed"
+        + ("; the study is exploratory." if prepared.meta.exploratory else ".")
+    )
+    return [Guard("too few seeds", seq_len, tuple(c.label for c in short), False, sentence)]
+
+
+def too_few_for_no_loss(seq_len: int, comparisons: list[Comparison]) -> list[Guard]:
+    """Comparisons that can show a difference, and never that there is none."""
+    short = [c for c in comparisons if c.margin and c.difference.seeds < seeds_for_no_loss(c.comparisons)]
+    if not short:
+        return []
+    fewest, count = min(c.difference.seeds for c in short), short[0].comparisons
+    sentence = (
+        f"at {seq_len}: {fewest} seeds can show a difference, never that nothing is lost: over {count} "
+        f"comparisons that takes {seeds_for_no_loss(count)} seeds, all of them within the margin."
+    )
+    return [Guard("too few seeds", seq_len, tuple(c.label for c in short), False, sentence)]
+
+
+def unreal_speed(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Conditions whose times are not ranked, by reason."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for label in prepared.conditions(seq_len):
+        reason = speed_obstacle(prepared, label, seq_len)
+        if reason:
+            reasons[reason].append(label)
+    out = []
+    for reason, labels in reasons.items():
+        sentence = f"at {seq_len}: the speed of {', '.join(labels)} is not ranked: {reason}."
+        out.append(Guard("no speed claim", seq_len, tuple(labels), False, sentence))
+    return out
+
+
+def dearer_than_dense(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Conditions whose attention with its indexer counts more operations than the dense attention it replaces."""
+    shares: dict[str, float] = {}
+    for label in prepared.conditions(seq_len):
+        mine, dense = cost_of(prepared, label, seq_len, COSTS["flops"]), prepared.column(label, seq_len, DENSE_FLOPS)
+        if len(mine) and len(dense) and mine.mean() > dense.mean():
+            shares[label] = float(mine.mean() / dense.mean())
+    if not shares:
+        return []
+    told = ", ".join(f"{label} {share:.0%}" for label, share in shares.items())
+    sentence = f"at {seq_len}: more operations than the dense attention that is replaced, so no saving there: {told}."
+    return [Guard("dearer than dense", seq_len, tuple(shares), False, sentence)]
+
+
+def incomplete(prepared: Prepared) -> list[Guard]:
+    """Planned runs without a result, by condition and length."""
+    names = {"missing": "missing runs", "failed": "failed runs", "not applicable": "not applicable"}
+    counts = Counter((gap.state, gap.label, gap.seq_len, gap.reason) for gap in prepared.gaps)
+    return [
+        Guard(
+            names[state],  # type: ignore[arg-type]
+            seq_len,
+            (label,),
+            False,
+            f"{label} at {seq_len}: {count} runs {state}" + (f": {reason}" if reason else "") + ".",
+        )
+        for (state, label, seq_len, reason), count in counts.items()
+    ]

@@ -1,0 +1,197 @@
+"""A study's hypothesis, judged: supported, not supported, inconclusive or cannot discriminate, and the sentence why."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.inputs.scale import Scale
+from dsa.analysis.judgement.compare import CANNOT, Comparison
+from dsa.analysis.judgement.discriminate import NEXT, Discrimination, rankable
+from dsa.analysis.judgement.pareto import Point
+from dsa.analysis.judgement.ranking import Ranked, orders, pairwise
+from dsa.analysis.statistics.power import enough, seeds_needed
+from dsa.analysis.statistics.values import ALPHA, Array
+
+Answer = Literal["supported", "not supported", "inconclusive", "cannot discriminate"]
+Verdict = tuple[Answer, str]
+DEFAULT_CLAIM = "some_condition_differs"
+FEW = 2  # comparisons that a verdict tells with their numbers
+WORDS = {"better": "Better than", "worse": "Worse than", "inconclusive": "Undecided against"}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a claim is judged by; comparisons and points only where ranking is allowed, on the primary metric."""
+
+    prepared: Prepared
+    scale: Scale
+    ranked: Ranked
+    comparisons: list[Comparison]
+    points: list[Point]
+
+    @property
+    def named(self) -> list[str]:
+        """The conditions that the claim speaks of: those it lists, or all but the baseline."""
+        meta = self.prepared.meta
+        return list(meta.hypothesis.get("conditions") or [c for c in meta.conditions if c != meta.baseline])
+
+
+def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verdict:
+    """The verdict on the study's claim.
+
+    Lengths that cannot discriminate take no part; if none can, nothing is judged. A claim that rests on some
+    comparison of many is corrected over all lengths, one that needs all of them needs no more correction.
+    """
+    claim = str(evidence.prepared.meta.hypothesis.get("claim", DEFAULT_CLAIM))
+    if not rankable(found):
+        why = next((d.sentence for d in found), "no condition has a finished run.")
+        rest = "" if claim == CANNOT.replace(" ", "_") else f" {NEXT}"
+        return CANNOT, f"Nothing is ranked: {why}{rest}"
+    if claim == CANNOT.replace(" ", "_"):
+        places = ", ".join(str(d.seq_len) for d in found if d.possible)
+        return "not supported", f"Dense attention beats random and window at {places}: there is something to rank."
+    if claim not in CLAIMS:
+        return "inconclusive", f"No test is known for the claim {claim}; known are {', '.join(CLAIMS)}."
+    if evidence.prepared.meta.exploratory:
+        answer, sentence = CLAIMS[claim](evidence)
+        return "inconclusive", f"Exploratory, so nothing is claimed; it points to: {answer}. {sentence}"
+    return CLAIMS[claim](evidence)
+
+
+def told(comparisons: list[Comparison]) -> str:
+    """Comparisons in a sentence: a few with their numbers, many by name; the tables hold the rest."""
+    if len(comparisons) <= FEW:
+        return " ".join(c.sentence for c in comparisons)
+    alike: dict[tuple[str, str, int], list[str]] = {}
+    for c in comparisons:
+        alike.setdefault((WORDS[c.word], c.reference, c.seq_len), []).append(c.label)
+    return " ".join(
+        f"{word} {reference} at {seq_len}: {', '.join(labels)}." for (word, reference, seq_len), labels in alike.items()
+    )
+
+
+def some_condition_differs(evidence: Evidence) -> Verdict:
+    """Whether any condition differs from the baseline at any length."""
+    lengths = len({c.seq_len for c in evidence.comparisons})
+    mine = [c for c in evidence.comparisons if c.label in evidence.named]
+    differing = [c for c in mine if c.word in ("better", "worse") and c.p * lengths < ALPHA]
+    if differing:
+        return "supported", told(differing)
+    if mine and all(c.word == "equivalent" for c in mine):
+        return "not supported", "Every condition is equivalent to the baseline at every length."
+    return "inconclusive", "No condition is shown to differ from the baseline at any length, nor all to equal it."
+
+
+def no_quality_loss(evidence: Evidence) -> Verdict:
+    """Whether each named condition is equivalent to the baseline, or better, at every length."""
+    mine = [c for c in evidence.comparisons if c.label in evidence.named]
+    places = {(c.label, c.seq_len) for c in mine}
+    wanted = {
+        (label, seq_len)
+        for (seq_len, context) in evidence.ranked.fields
+        for label in evidence.named
+        if label != evidence.prepared.meta.reference(label) and evidence.prepared.meta.context(label) == context
+        and not inapplicable(evidence.prepared, label, seq_len)
+    }  # fmt: skip
+    worse = [c for c in mine if c.word == "worse"]
+    if worse:
+        return "not supported", told(worse)
+    if mine and wanted <= places and all(c.loses_nothing for c in mine):
+        return (
+            "supported",
+            f"{', '.join(evidence.named)}: within the margin of the baseline, or better, at every length.",
+        )
+    open_ = [told([c for c in mine if c.word == "inconclusive"])]
+    lacking = [f"{label} at {seq_len} has no result." for label, seq_len in sorted(wanted - places)]
+    return "inconclusive", " ".join(
+        [*open_, *lacking]
+    ).strip() or "None of the conditions that the claim names has a result."
+
+
+def inapplicable(prepared: Prepared, label: str, seq_len: int) -> bool:
+    return any(gap.state == "not applicable" and (gap.label, gap.seq_len) == (label, seq_len) for gap in prepared.gaps)
+
+
+def on_pareto_front(evidence: Evidence) -> Verdict:
+    """Whether each named condition is on the front of quality against operations (or the claim's `cost`)."""
+    cost = str(evidence.prepared.meta.hypothesis.get("cost", "flops"))
+    mine = [p for p in evidence.points if p.label in evidence.named and p.cost == cost]
+    beaten = [p for p in mine if not p.on_front]
+    if beaten:
+        return "not supported", " ".join(
+            f"{p.label} at {p.seq_len} is dominated by {', '.join(p.dominated_by)}." for p in beaten
+        )
+    if mine and {p.label for p in mine} == set(evidence.named) and all(p.shown for p in mine):
+        return "supported", f"{', '.join(evidence.named)}: on the front of quality against {cost} at every length."
+    open_ = ", ".join(f"{p.label} at {p.seq_len}" for p in mine if not p.shown)
+    return (
+        "inconclusive",
+        f"No other condition is shown to beat them, but the seeds leave it open for {open_ or 'all'}.",
+    )
+
+
+def order_depends_on_length(evidence: Evidence) -> Verdict:
+    """Whether two conditions reverse their order between two lengths of one context."""
+    differences = {}
+    for (seq_len, context), labels in evidence.ranked.fields.items():
+        for pair, d in pairwise(evidence.prepared, labels, seq_len, evidence.scale).items():
+            differences[context, pair, seq_len] = d
+    return reversal(evidence, differences, "length")
+
+
+def order_depends_on_size(evidence: Evidence) -> Verdict:
+    """Whether two indexers (or whatever the conditions compare) reverse their order between models at one length."""
+    meta = evidence.prepared.meta
+    names = {label: "-".join(str(value) for value in meta.options(label).values()) for label in meta.conditions}
+    differences = {}
+    for (seq_len, context), labels in evidence.ranked.fields.items():
+        ordered = sorted(labels, key=lambda label: names[label])
+        for (a, b), d in pairwise(evidence.prepared, ordered, seq_len, evidence.scale).items():
+            differences[seq_len, (names[a], names[b]), context] = d
+    return reversal(evidence, differences, "size")
+
+
+def reversal(evidence: Evidence, differences: dict[tuple, Array], level: str) -> Verdict:
+    """Whether some pair has both signs between levels, both significant after Holm's correction over all of them.
+
+    Args:
+        differences: by what stays the same, the pair, and the level at which it was compared.
+    """
+    differences = {key: d for key, d in differences.items() if len(d) > 1}
+    levels = {key[2] for key in differences}
+    if len(levels) < 2:
+        return (
+            "inconclusive",
+            f"Only {len(levels)} {level}s can be ranked; an order depends on {level} over two at least.",
+        )
+    fewest = min(len(d) for d in differences.values())
+    if not enough(fewest, 2):
+        return "inconclusive", f"{fewest} seeds carry no claim over two differences, {seeds_needed(2)} are needed."
+    sign = orders(differences)
+    for (same, pair, first), a in sign.items():
+        for (other, twin, second), b in sign.items():
+            if (same, pair) == (other, twin) and a < 0 < b:
+                where = f"{pair[0]} is better than {pair[1]} at {first}, worse at {second}"
+                return "supported", f"{where}; both differences are significant after correction over {len(sign)}."
+    if all(sign.values()):
+        return "not supported", f"Every pair keeps its order at every {level}, each difference significant."
+    decided = int(np.count_nonzero(list(sign.values())))
+    told = f"No pair reverses its order, and only {decided} of {len(sign)} differences are significant."
+    least = seeds_needed(len(sign))
+    return "inconclusive", told + (
+        f" So many take {least} seeds; a study of fewer conditions, or of planned contrasts, asks less."
+        if fewest < least
+        else ""
+    )
+
+
+CLAIMS: dict[str, Callable[[Evidence], Verdict]] = {
+    "some_condition_differs": some_condition_differs,
+    "no_quality_loss": no_quality_loss,
+    "on_pareto_front": on_pareto_front,
+    "order_depends_on_length": order_depends_on_length,
+    "order_depends_on_size": order_depends_on_size,
+}

@@ -1,0 +1,106 @@
+"""Pareto fronts of quality against each cost.
+
+In quality, the tests that decide everywhere decide here, each pair by itself: a front describes, it proves nothing
+about all pairs together. In cost, the interval over seeds or turns does.
+"""
+
+from dataclasses import dataclass
+
+from dsa.analysis.inputs.cost import COSTS, Cost, cost_of
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.inputs.scale import Scale
+from dsa.analysis.judgement.ranking import Ranked
+from dsa.analysis.statistics.intervals import bootstrap_interval, t_interval
+from dsa.analysis.statistics.no_loss import no_loss
+from dsa.analysis.statistics.sign_flip import sign_flip
+from dsa.analysis.statistics.values import ALPHA, Array, Interval
+
+
+@dataclass(frozen=True)
+class Point:
+    """A condition on one front: both axes with 95 % BCa intervals, and which conditions dominate it.
+
+    Args:
+        shown: no other condition can be said to dominate it, and none is merely undecided against it.
+    """
+
+    label: str
+    seq_len: int
+    context: str
+    metric: str
+    cost: str
+    quality: float
+    quality_interval: Interval | None
+    price: float
+    price_interval: Interval | None
+    on_front: bool
+    shown: bool
+    dominated_by: tuple[str, ...]
+
+
+def fronts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Point]:
+    """Every ranked condition on every front for which its cost is known."""
+    return [
+        point
+        for (seq_len, context), labels in field.fields.items()
+        for cost in COSTS.values()
+        for point in front(prepared, labels, seq_len, context, scale, cost)
+    ]
+
+
+def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, scale: Scale, cost: Cost) -> list[Point]:
+    """One front."""
+    quality = {label: prepared.quality(label, seq_len, scale) for label in labels}
+    price = {label: cost_of(prepared, label, seq_len, cost) for label in labels}
+    known = [label for label in labels if len(quality[label]) and len(price[label])]
+    margin = prepared.meta.margin.get(scale.metric, 0.0)
+    pairs = [(a, b) for a in known for b in known if a != b]
+    behind = {(a, b): ((quality[a] - quality[b]) * scale.sign).dropna().to_numpy() for a, b in pairs}
+    dearer = {(a, b): t_interval((price[a] - price[b]).dropna().to_numpy()) for a, b in pairs}
+    out = []
+    for label in known:
+        others = [other for other in known if other != label]
+        over = [o for o in others if dominates(behind[o, label], dearer[o, label], margin)]
+        safe = all(ahead(behind[label, o], margin) or cheaper(dearer[label, o]) for o in others)
+        point = Point(
+            label=label,
+            seq_len=seq_len,
+            context=context,
+            metric=scale.metric,
+            cost=cost.name,
+            quality=float(quality[label].mean()),
+            quality_interval=bootstrap_interval(quality[label].to_numpy()),
+            price=float(price[label].mean()),
+            price_interval=bootstrap_interval(price[label].to_numpy()),
+            on_front=not over,
+            shown=not over and safe,
+            dominated_by=tuple(over),
+        )
+        out.append(point)
+    return out
+
+
+def dominates(behind: Array, dearer: Interval | None, margin: float) -> bool:
+    """Whether one condition is shown to be no worse than another on both axes and ahead on one.
+
+    No worse in quality means better, or no loss within the margin; no worse in cost allows nothing. What is left open
+    does not dominate.
+    """
+    if dearer is None or dearer[1] > 0:
+        return False
+    return ahead(behind) or (dearer[1] < 0 and no_loss(behind, margin) < ALPHA)
+
+
+def ahead(behind: Array, by: float = 0.0) -> bool:
+    """Whether a condition is shown to be better than another by more than so much.
+
+    Args:
+        behind: how much worse it is, by seed.
+    """
+    shifted = behind + by
+    return len(shifted) > 1 and shifted.mean() < 0 and sign_flip(shifted) < ALPHA
+
+
+def cheaper(dearer: Interval | None) -> bool:
+    """Whether a cost is lower beyond its interval."""
+    return dearer is not None and dearer[1] < 0

@@ -1,0 +1,58 @@
+"""Which conditions may be ranked at a length, and the differences between any two of them."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.inputs.scale import Scale
+from dsa.analysis.judgement.discriminate import Discrimination, rankable
+from dsa.analysis.judgement.guards import Guard
+from dsa.analysis.statistics.correction import holm
+from dsa.analysis.statistics.power import enough
+from dsa.analysis.statistics.sign_flip import sign_flip
+from dsa.analysis.statistics.values import ALPHA, Array
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Conditions to rank, by length and context, each of several identical ones once."""
+
+    fields: dict[tuple[int, str], list[str]]
+
+    def __getitem__(self, place: tuple[int, str]) -> list[str]:
+        return self.fields.get(place, [])
+
+
+def ranked(prepared: Prepared, found: list[Discrimination], known: list[Guard]) -> Ranked:
+    """What may be ranked, given what can be discriminated and what the guards block."""
+    out = {}
+    for seq_len, context in sorted(rankable(found)):
+        blocked = {label for g in known if g.blocks and g.seq_len == seq_len for label in g.labels}
+        twins = {
+            label
+            for g in known
+            if g.name == "identical conditions" and g.seq_len == seq_len
+            for label in g.labels
+            if label != (prepared.meta.baseline if prepared.meta.baseline in g.labels else g.labels[0])
+        }
+        labels = prepared.conditions(seq_len, context)
+        out[seq_len, context] = [label for label in labels if label not in blocked | twins]
+    return Ranked(out)
+
+
+def pairwise(prepared: Prepared, labels: list[str], seq_len: int, scale: Scale) -> dict[tuple[str, str], Array]:
+    """Differences by seed of every two conditions, positive where the first is worse."""
+    values = {label: prepared.quality(label, seq_len, scale) for label in labels}
+    return {
+        (a, b): ((values[a] - values[b]) * scale.sign).dropna().to_numpy() for a, b in itertools.combinations(labels, 2)
+    }
+
+
+def orders(differences: dict[tuple, Array]) -> dict[tuple, int]:
+    """The sign of each difference that is significant after Holm's correction over all of them; else 0."""
+    p = dict(zip(differences, holm([sign_flip(d) for d in differences.values()]), strict=True))
+    return {
+        key: int(np.sign(d.mean())) if p[key] < ALPHA and enough(len(d), 1) else 0 for key, d in differences.items()
+    }

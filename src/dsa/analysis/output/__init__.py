@@ -1,0 +1,1 @@
+"""How a study is told: the terminal, files for programs, figures, and a page."""

@@ -1,0 +1,62 @@
+"""All figures of a study, as charts and as files."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from dsa.analysis.inputs.cost import COSTS
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.output.figures import cost, curves, layers, pareto, quality, recovered
+from dsa.analysis.output.figures.bars import draw_bars
+from dsa.analysis.output.figures.forest import draw_forest
+from dsa.analysis.output.figures.lines import draw_lines
+from dsa.analysis.output.figures.scatter import draw_scatter
+from dsa.analysis.output.figures.spec import Chart
+from dsa.analysis.output.replaced import replaced
+
+FOLDER = "figures"
+DRAW: dict[str, Callable[[Chart], Figure]] = {
+    "forest": draw_forest,
+    "bars": draw_bars,
+    "lines": draw_lines,
+    "scatter": draw_scatter,
+}
+
+
+def charts(analysis: Analysis) -> list[Chart]:
+    """Every figure in the order of the report; those without panels say in their caption what is missing."""
+    return [
+        quality.chart(analysis, "nats"),
+        quality.chart(analysis, "share"),
+        recovered.chart(analysis),
+        *(pareto.chart(analysis, name) for name in COSTS),
+        cost.chart(analysis),
+        layers.chart(analysis, "mass"),
+        layers.chart(analysis, "recall"),
+        layers.chart(analysis, "mean_k"),
+        *curves.charts(analysis),
+    ]
+
+
+def draw(chart: Chart) -> Figure:
+    """A chart as a matplotlib figure.
+
+    Raises:
+        ValueError: it has nothing to show.
+    """
+    return DRAW[chart.kind](chart)
+
+
+def save(chart: Chart, folder: Path) -> list[Path]:
+    """Write <name>.png and <name>.svg, each in one rename; nothing for a chart without panels."""
+    if not chart.panels:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = draw(chart)
+    png = partial(figure.savefig, format="png")
+    svg = partial(figure.savefig, format="svg", metadata={"Date": None})
+    paths = [replaced(folder / f"{chart.name}.png", png)]
+    figure.set_layout_engine("none")  # all has its place now, and finding it takes as long as drawing
+    return [*paths, replaced(folder / f"{chart.name}.svg", svg)]

@@ -1,0 +1,76 @@
+"""Rows of values with intervals, one panel a length."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dsa.analysis.output.figures import style
+from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
+
+ROW = 0.2  # inches
+
+
+def draw_forest(chart: Chart) -> Figure:
+    """Conditions downwards, controls below a line, the baseline's name in red.
+
+    Raises:
+        ValueError: the chart has nothing to show.
+    """
+    rows = max((len(panel.rows) for panel in chart.panels), default=0)
+    names = [style.fit(row.label) for panel in chart.panels for row in panel.rows]
+    width = 2.6 + style.width_of_labels(names)
+    figure, axes = style.new_figure(chart, len(chart.panels), width, 1.35 + ROW * rows + 0.14 * len(chart.series))
+    for axes_, panel in zip(axes, chart.panels, strict=True):
+        draw_panel(axes_, panel, chart)
+    handles = [
+        Line2D([], [], color=style.SERIES[i % 8], marker=style.MARKERS[i % 8], markersize=4, linewidth=1, label=name)
+        for i, name in enumerate(chart.series)
+    ]  # fmt: skip
+    style.legend_below(figure, handles, most=4 if len(chart.series) > 3 else 1)
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
+    """One length."""
+    style.apply(axes, panel.x, "x")
+    axes.set_title(style.fit(panel.name, 48), fontsize=8, loc="left")
+    axes.set_ylim(max(len(other.rows) for other in chart.panels) - 0.4, -0.6)
+    axes.set_yticks(range(len(panel.rows)), [style.fit(row.label) for row in panel.rows], fontsize=7)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(axis="y", length=0)
+    for y, (row, text) in enumerate(zip(panel.rows, axes.get_yticklabels(), strict=True)):
+        text.set_color(style.colour_of(row.role, "black"))
+        text.set_fontweight("bold" if row.role == "baseline" else "normal")
+        for mark in row.marks:
+            draw_mark(axes, row, mark, y + offset(mark.series, len(chart.series)))
+    first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)
+    if first:
+        axes.axhline(first - 0.5, color="0.6", linewidth=0.6)
+
+
+def offset(series: int, count: int) -> float:
+    """How far from its row's middle a series is drawn [rows]."""
+    return 0.0 if count < 2 else (series / (count - 1) - 0.5) * min(0.6, 0.22 * count)
+
+
+def draw_mark(axes: Axes, row: Row, mark: Mark, y: float) -> None:
+    """One value with its interval; beyond the axis, an arrow and the number."""
+    colour = style.SERIES[mark.series % 8]
+    low, high = axes.get_xlim()
+    if not low <= mark.value <= high:
+        right = mark.value > high
+        axes.annotate(
+            f"{mark.value:.3g} →" if right else f"← {mark.value:.3g}",
+            (high if right else low, y), fontsize=6, color=colour, ha="right" if right else "left", va="center",
+        )  # fmt: skip
+        return
+    control = row.role not in ("condition", "baseline")
+    if mark.interval is not None:
+        axes.plot(mark.interval, (y, y), color=colour, linewidth=1.1, alpha=0.45 if control else 1.0, clip_on=True)
+    axes.plot(
+        mark.value, y, marker=style.MARKERS[mark.series % 8], markersize=3.6, color=colour,
+        markerfacecolor="white" if control else colour, linestyle="none",
+    )  # fmt: skip
+    if mark.reference is not None:
+        axes.plot(mark.reference, y, marker="|", markersize=5, color=colour, linestyle="none")

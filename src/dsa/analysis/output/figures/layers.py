@@ -1,0 +1,82 @@
+"""What a selection captures, layer by layer: attention mass beside the best there is at that budget, and recall."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.output.figures.forest import draw_forest
+from dsa.analysis.output.figures.limits import axis
+from dsa.analysis.output.figures.places import labels, places, role, title
+from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
+from dsa.analysis.statistics.intervals import t_interval
+from dsa.analysis.statistics.values import Array
+
+TITLES = {
+    "mass": "Attention mass captured, by layer",
+    "recall": "Recall of the keys of highest attention, by layer",
+    "mean_k": "Budget spent, by layer",
+}
+AXES = {
+    "mass": "share of dense attention on selected keys",
+    "recall": "share of the keys of highest attention selected",
+    "mean_k": "kept keys per query [tokens]",
+}
+CAPTIONS = {
+    "mass": "Ticks: the keys of highest attention, as many per query (the most a selection of this size can capture).",
+    "recall": "Over queries that could not keep every key.",
+    "mean_k": "Selectors whose budget differs between layers or seeds.",
+}
+
+
+def chart(analysis: Analysis, measure: str) -> Chart:
+    """One measure of the trained model.
+
+    Args:
+        measure: mass, recall or mean_k (the latter for adaptive selectors alone).
+    """
+    panels, deepest = [], 0
+    for place in places(analysis):
+        rows = []
+        for label in labels(analysis, place):
+            values = by_layer(analysis, label, place[0], measure)
+            if not values.size or role(analysis, label) == "dense" or (measure == "mean_k" and np.ptp(values) < 1e-6):
+                continue
+            best = by_layer(analysis, label, place[0], "oracle_mass") if measure == "mass" else values[:0]
+            rows.append(Row(label, role(analysis, label), marks(values, best)))
+            deepest = max(deepest, values.shape[1])
+        every = [end for row in rows for mark in row.marks for end in (mark.value, *(mark.interval or ()))]
+        if rows:
+            panels.append(Panel(title(place), axis(AXES[measure], every, log=False), rows=tuple(rows)))
+    return Chart(
+        name="budget" if measure == "mean_k" else measure,
+        kind="forest",
+        title=TITLES[measure],
+        panels=tuple(panels),
+        series=tuple(f"layer {layer}" for layer in range(deepest)),
+        caption=f"Mean and 95 % t interval over seeds, after joint sparse training. {CAPTIONS[measure]}",
+    )
+
+
+def by_layer(analysis: Analysis, label: str, seq_len: int, measure: str) -> Array:
+    """A measure by seed and layer; empty where it was not measured in every layer of every run."""
+    rows = analysis.prepared.rows(label, seq_len)
+    if "selection.layers" not in rows:
+        return np.empty((0, 0))
+    values = [[layer.get(measure) for layer in layers] for layers in rows["selection.layers"].dropna()]
+    known = [v for v in values if v and None not in v]
+    return np.array(known, dtype=float) if known and len({len(v) for v in known}) == 1 else np.empty((0, 0))
+
+
+def marks(values: Array, best: Array) -> tuple[Mark, ...]:
+    """One mark a layer."""
+    note = f"{len(values)} seeds"
+    references = best.mean(axis=0).tolist() if best.size else [None] * values.shape[1]
+    return tuple(
+        Mark(layer, float(column.mean()), t_interval(column), references[layer], note)
+        for layer, column in enumerate(values.T)
+    )
+
+
+def draw(analysis: Analysis, measure: str) -> Figure:
+    """The figure."""
+    return draw_forest(chart(analysis, measure))

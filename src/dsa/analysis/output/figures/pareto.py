@@ -1,0 +1,131 @@
+"""Quality against one cost: the front, what is dominated, and what the intervals leave open."""
+
+from matplotlib.figure import Figure
+
+from dsa.analysis.inputs.commands import command
+from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
+from dsa.analysis.inputs.scale import SCALES, Scale
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.pareto import Point
+from dsa.analysis.output.figures.limits import axis, ends
+from dsa.analysis.output.figures.places import Place, labels, places, role, title
+from dsa.analysis.output.figures.scatter import draw_scatter
+from dsa.analysis.output.figures.spec import Chart, Panel, Spot
+from dsa.analysis.statistics.intervals import bootstrap_interval
+
+TITLES = {
+    "flops": "operations",
+    "step_ms": "measured step time",
+    "indexer_params": "indexer parameters",
+    "memory_mb": "memory",
+}
+AXES = {
+    "flops": "operations a sequence, index and attention",
+    "step_ms": "time of a training step [ms]",
+    "indexer_params": "parameters of the indexers",
+    "memory_mb": "peak memory of a training step [MB]",
+}
+
+
+def chart(analysis: Analysis, cost: str) -> Chart:
+    """One cost.
+
+    Args:
+        cost: flops, step_ms, indexer_params or memory_mb.
+    """
+    points = {(p.seq_len, p.label): p for p in analysis.points if p.cost == cost}
+    panels = [one for place in places(analysis) if (one := panel(analysis, place, cost, points)) is not None]
+    return Chart(
+        name=f"pareto_{cost}",
+        kind="scatter",
+        title=f"Quality against {TITLES[cost]}",
+        panels=tuple(panels),
+        caption="Left and "
+        + ("down" if scale(analysis).sign > 0 else "up")
+        + " is better. Bars: 95 % BCa intervals "
+        + ("over turns and seeds. " if COSTS[cost].timed else "over seeds. ")
+        + "A condition is out where another is shown to be no worse (within the margin) and cheaper, or better and no "
+        "dearer; each pair by itself. Undecided: the seeds do not tell. Dashed: envelope of the means."
+        + absent(analysis, cost),
+    )
+
+
+def scale(analysis: Analysis) -> Scale:
+    """The scale on which the study ranks."""
+    return SCALES[analysis.prepared.meta.metric]
+
+
+def absent(analysis: Analysis, cost: str) -> str:
+    """Why lengths or conditions are not there."""
+    prepared = analysis.prepared
+    if not COSTS[cost].timed:
+        return ""
+    reasons = {
+        reason: seq_len
+        for seq_len in prepared.lengths
+        for label in prepared.conditions(seq_len)
+        if (reason := speed_obstacle(prepared, label, seq_len))
+    }
+    return "".join(f" Not shown where {reason}." for reason in reasons)
+
+
+def panel(analysis: Analysis, place: Place, cost: str, points: dict[tuple[int, str], Point]) -> Panel | None:
+    """One length; None if no condition's cost is known there."""
+    spots = [s for label in labels(analysis, place) if (s := spot(analysis, place, label, cost, points)) is not None]
+    mine = [s for s in spots if s.role in ("condition", "baseline")]
+    if not mine:
+        return None
+    core = [end for s in mine for end in ends(s.y, s.y_interval)]
+    y = axis(f"{scale(analysis).metric} [{scale(analysis).unit}]", core, [s.y for s in spots if s not in mine])
+    assert y.limits is not None
+    off = [s for s in spots if not y.limits[0] <= s.y <= y.limits[1]]
+    seen = [s for s in spots if s not in off]
+    x = axis(AXES[cost], [end for s in seen for end in ends(s.x, s.x_interval)])
+    ranked = any(s.standing != "unranked" for s in mine)
+    notes = ([] if ranked else ["nothing is ranked here"]) + [f"off the scale: {s.label} ({s.y:.3g})" for s in off]
+    return Panel(
+        title(place), x, y, spots=tuple(seen), envelope=envelope(mine, scale(analysis).sign), note="; ".join(notes)
+    )
+
+
+def envelope(spots: list[Spot], sign: int) -> tuple[tuple[float, float], ...]:
+    """Means of the conditions that no other mean beats on both axes, by rising cost."""
+    out: list[tuple[float, float]] = []
+    for spot in sorted(spots, key=lambda s: (s.x, s.y * sign)):
+        if not out or spot.y * sign < out[-1][1] * sign:
+            out.append((spot.x, spot.y))
+    return tuple(out)
+
+
+def spot(analysis: Analysis, place: Place, label: str, cost: str, points: dict[tuple[int, str], Point]) -> Spot | None:
+    """A condition or control; None if its cost or quality is unknown, or it has no such cost."""
+    prepared, point, kind = analysis.prepared, points.get((place[0], label)), role(analysis, label)
+    quality = prepared.quality(label, place[0], scale(analysis))
+    price = cost_of(prepared, label, place[0], COSTS[cost])
+    if not len(quality) or not len(price) or (cost == "indexer_params" and kind not in ("condition", "baseline")):
+        return None
+    return Spot(
+        label=label,
+        role=kind,
+        x=float(price.mean()),
+        y=float(quality.mean()),
+        x_interval=point.price_interval if point else bootstrap_interval(price.to_numpy()),
+        y_interval=point.quality_interval if point else bootstrap_interval(quality.to_numpy()),
+        standing=standing(point),
+        note=f"dominated by {', '.join(point.dominated_by)}" if point and point.dominated_by else "",
+        command=command(prepared, label, place[0]) or "",
+    )
+
+
+def standing(point: Point | None) -> str:
+    """Where a condition stands."""
+    if point is None:
+        return "unranked"
+    if not point.on_front:
+        return "dominated"
+    return "front" if point.shown else "open"
+
+
+def draw(analysis: Analysis, cost: str) -> Figure:
+    """The figure."""
+    return draw_scatter(chart(analysis, cost))

@@ -1,0 +1,48 @@
+"""The share of the headroom that conditions recover: 0 is no better than the nearest keys, 1 is dense attention."""
+
+from matplotlib.figure import Figure
+
+from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.output.figures.forest import draw_forest
+from dsa.analysis.output.figures.limits import axis, ends
+from dsa.analysis.output.figures.places import labels, places, role, title
+from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
+
+
+def chart(analysis: Analysis) -> Chart:
+    """Both losses; the headroom they share in is told beside each value."""
+    shares = [h for h in analysis.headroom if h.recovered is not None and SCALES[h.metric].unit == "nats"]
+    metrics = list(dict.fromkeys(h.metric for h in shares))
+    panels = []
+    for place in places(analysis):
+        rows, core, others = [], [1.0], [0.0]
+        for label in labels(analysis, place):
+            marks = []
+            for h in shares:
+                if (h.seq_len, h.label) == (place[0], label) and h.recovered is not None:
+                    note = f"of {h.headroom:.4g} nats, {h.seeds} seeds"
+                    marks.append(Mark(metrics.index(h.metric), h.recovered, h.recovered_interval, note=note))
+                    (others if role(analysis, label) == "random" else core).extend(
+                        ends(h.recovered, h.recovered_interval)
+                    )
+            if marks:
+                rows.append(Row(label, role(analysis, label), tuple(marks)))
+        if rows:
+            panels.append(
+                Panel(title(place), axis("share of headroom recovered", core, others, log=False), rows=tuple(rows))
+            )
+    return Chart(
+        name="recovered",
+        kind="forest",
+        title="Share of the headroom recovered",
+        panels=tuple(panels),
+        series=tuple(f"{m}: {SCALES[m].meaning}" for m in metrics),
+        caption="0: no better than keeping the nearest keys; 1: dense attention. Mean and 95 % BCa interval over seeds."
+        + ("" if panels else " Not shown: window and dense attention cannot be told apart, or have no run yet."),
+    )
+
+
+def draw(analysis: Analysis) -> Figure:
+    """The figure."""
+    return draw_forest(chart(analysis))

@@ -1,0 +1,113 @@
+"""Quality against cost, one panel a length: the front filled, the open half, the dominated hollow."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from dsa.analysis.output.figures import style
+from dsa.analysis.output.figures.spec import Chart, Panel, Spot
+
+FACES = {"front": style.BLUE, "open": "#A9D3EC", "dominated": "white", "unranked": "white"}
+MEANINGS = {
+    "front": "on the front",
+    "open": "undecided",
+    "dominated": "another is better or as good, and cheaper",
+    "unranked": "not ranked",
+}
+SIDES = ((5, 4, "left"), (5, -9, "left"), (-5, 4, "right"), (-5, -9, "right"), (0, 9, "center"), (0, -14, "center"))
+
+
+def draw_scatter(chart: Chart) -> Figure:
+    """One panel a length.
+
+    Raises:
+        ValueError: the chart has nothing to show.
+    """
+    figure, axes = style.new_figure(chart, len(chart.panels), 3.7, 3.5)
+    alike = len({panel.y and panel.y.title for panel in chart.panels}) == 1
+    for axes_, panel in zip(axes, chart.panels, strict=True):
+        draw_panel(axes_, panel, labelled=axes_ is axes[0] or not alike)
+    style.legend_below(figure, legend(chart), most=4)
+    figure.draw_without_rendering()
+    for axes_, panel in zip(axes, chart.panels, strict=True):
+        name_spots(axes_, panel)
+    return figure
+
+
+def draw_panel(axes: Axes, panel: Panel, labelled: bool) -> None:
+    """Points with both intervals, and the envelope of the conditions' means."""
+    assert panel.y is not None
+    style.apply(axes, panel.x, "x")
+    style.apply(axes, panel.y, "y", label=labelled)
+    heading = "\n".join(style.fit(text, 52) for text in (panel.name, panel.note) if text)
+    axes.set_title(heading, fontsize=7.5, loc="left")
+    axes.grid(color="0.93", linewidth=0.6)
+    axes.set_axisbelow(True)
+    envelope = panel.envelope
+    axes.step(
+        [x for x, _ in envelope], [y for _, y in envelope], where="post", color="0.6", linewidth=0.9, linestyle="--"
+    )
+    for spot in panel.spots:
+        colour = edge(spot)
+        if spot.x_interval and spot.x_interval[1] > spot.x_interval[0]:
+            axes.plot(spot.x_interval, (spot.y, spot.y), color=colour, linewidth=0.8, alpha=0.5)
+        if spot.y_interval:
+            axes.plot((spot.x, spot.x), spot.y_interval, color=colour, linewidth=0.8, alpha=0.5)
+        axes.plot(
+            spot.x, spot.y, linestyle="none", marker=style.CONTROL_MARKERS.get(spot.role, "o"), color=colour,
+            markersize=7 if spot.role == "baseline" else 5.5, markeredgewidth=1.2, markerfacecolor=face(spot),
+        )  # fmt: skip
+
+
+def edge(spot: Spot) -> str:
+    return style.colour_of(spot.role, style.GREY if spot.standing == "unranked" else style.BLUE)
+
+
+def face(spot: Spot) -> str:
+    """Filled as its standing says; the baseline in its own colour."""
+    if spot.role not in ("condition", "baseline"):
+        return style.GREY
+    if spot.role == "baseline" and spot.standing == "front":
+        return style.VERMILION
+    return FACES[spot.standing]
+
+
+def legend(chart: Chart) -> list[Line2D]:
+    """The standings and controls that occur."""
+    spots = [spot for panel in chart.panels for spot in panel.spots]
+    standings = [s for s in MEANINGS if any(p.standing == s and p.role in ("condition", "baseline") for p in spots)]
+    roles = [role for role in ("baseline", *style.CONTROL_MARKERS) if any(spot.role == role for spot in spots)]
+    signs = [
+        ("o", style.GREY if standing == "unranked" else style.BLUE, FACES[standing], MEANINGS[standing])
+        for standing in standings
+    ]
+    for role in roles:
+        colour = style.colour_of(role)
+        signs.append((style.CONTROL_MARKERS.get(role, "o"), colour, colour, role))
+    return [
+        Line2D([], [], linestyle="none", marker=marker, color=colour, markerfacecolor=inside, markersize=5, label=name)
+        for marker, colour, inside, name in signs
+    ]
+
+
+def name_spots(axes: Axes, panel: Panel) -> None:
+    """Names beside the points, the front first; a name that finds no free place is left to the table."""
+    order = ("front", "open", "dominated", "unranked")
+    taken = [
+        Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([(s.x, s.y) for s in panel.spots])
+    ]
+    frame = axes.get_window_extent()
+    for spot in sorted(panel.spots, key=lambda s: (s.role != "baseline", order.index(s.standing))):
+        for dx, dy, side in SIDES:
+            text = axes.annotate(
+                style.fit(spot.label, 22), (spot.x, spot.y), (dx, dy), textcoords="offset points", fontsize=6, ha=side,
+                color=style.colour_of(spot.role, "0.15"),
+            )  # fmt: skip
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()

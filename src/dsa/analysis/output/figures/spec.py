@@ -1,0 +1,121 @@
+"""What a figure shows, apart from how it is drawn: matplotlib and the report's own script draw the same values."""
+
+from dataclasses import dataclass
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis.
+
+    Args:
+        label: quantity and unit.
+        limits: what is shown; values beyond are marked at the edge. None = all values.
+        marked: whether to say which scale it has, where that depends on the values.
+    """
+
+    label: str
+    log: bool = False
+    limits: Interval | None = None
+    marked: bool = False
+
+    @property
+    def title(self) -> str:
+        """The label, and the scale where it has to be said."""
+        return self.label + (f", {'log' if self.log else 'linear'} scale" if self.marked else "")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One value of a row.
+
+    Args:
+        series: which of the figure's series it belongs to.
+        reference: what it is to be compared with, drawn as a tick.
+    """
+
+    series: int
+    value: float
+    interval: Interval | None = None
+    reference: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A condition's or control's values side by side. role: condition, baseline, or which control."""
+
+    label: str
+    role: str
+    marks: tuple[Mark, ...]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A condition or control on two axes.
+
+    Args:
+        standing: front, open (undecided), dominated, or unranked.
+        command: what trains it.
+    """
+
+    label: str
+    role: str
+    x: float
+    y: float
+    x_interval: Interval | None
+    y_interval: Interval | None
+    standing: str
+    note: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A condition's or control's course: the mean over seeds with its interval."""
+
+    label: str
+    role: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One length (and context) of a figure; which of the lists is filled is the kind of figure.
+
+    Args:
+        envelope: means that no other mean beats on both axes.
+    """
+
+    name: str
+    x: Axis
+    y: Axis | None = None
+    rows: tuple[Row, ...] = ()
+    spots: tuple[Spot, ...] = ()
+    lines: tuple[Line, ...] = ()
+    envelope: tuple[tuple[float, float], ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure: panels side by side, one a length.
+
+    Args:
+        name: file name without its ending.
+        kind: forest, bars, scatter or lines.
+        series: names of what a row's marks are.
+        caption: how to read it, and what it lacks.
+    """
+
+    name: str
+    kind: str
+    title: str
+    panels: tuple[Panel, ...]
+    series: tuple[str, ...] = ()
+    caption: str = ""

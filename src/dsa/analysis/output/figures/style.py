@@ -1,0 +1,101 @@
+"""How figures look: the palette of Okabe and Ito, one sign for each role, and paper-sized type."""
+
+from collections.abc import Sequence
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from dsa.analysis.output.figures.spec import Axis, Chart
+
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#777777"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK, GREY)
+MARKERS = ("o", "D", "^", "v", "s", "P", "X", "*")
+LINES = (BLUE, GREEN, PURPLE, SKY, BLACK)  # none that could be taken for the baseline's
+CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v", "sink_window": "<", "static": ">"}
+DASHES = ("-", "--", "-.", ":")
+CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (0, (1, 1)), "window": (0, (1, 3)),
+                  "sink_window": (0, (3, 1, 1, 1)), "static": (0, (5, 1))}  # fmt: skip
+
+
+def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure with a row of panels, each of a size in inches, and its title.
+
+    Raises:
+        ValueError: the chart has nothing to show.
+    """
+    if not panels:
+        raise ValueError(f"figure {chart.name}: nothing to show. {chart.caption}")
+    figure = Figure(figsize=(max(3.4, panels * width), height), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    figure.suptitle(chart.title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    for axes_ in axes:
+        axes_.tick_params(labelsize=7)
+        axes_.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], most: int = 6, fontsize: float = 7) -> None:
+    """A legend in as many columns as fit below the panels; a figure narrower than legend or title is widened."""
+    heading = figure.texts[0].get_window_extent().width / figure.dpi if figure.texts else 0.0
+    for columns in range(min(most, len(handles)), 0, -1):
+        legend = figure.legend(
+            handles=handles, loc="outside lower left", fontsize=fontsize, frameon=False, ncols=columns
+        )
+        needed = max(legend.get_window_extent().width / figure.dpi, heading) + 0.15
+        if needed <= figure.get_figwidth() or columns == 1:
+            figure.set_figwidth(max(needed, figure.get_figwidth()))
+            return
+        legend.remove()
+
+
+def apply(axes: Axes, axis: Axis, which: str, label: bool = True) -> None:
+    """Scale, limits, ticks and label of one axis.
+
+    Args:
+        which: x or y.
+        label: whether this panel carries the label.
+    """
+    getattr(axes, f"set_{which}scale")("log" if axis.log else "linear")
+    if axis.limits is not None:
+        getattr(axes, f"set_{which}lim")(*axis.limits)
+    ruler = axes.xaxis if which == "x" else axes.yaxis
+    if axis.log:
+        narrow = axis.limits is not None and axis.limits[1] / axis.limits[0] < 300
+        ruler.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+        ruler.set_minor_locator(NullLocator())
+    else:
+        ruler.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ruler.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    if label:
+        getattr(axes, f"set_{which}label")(axis.title, fontsize=8)
+
+
+def short(value: float) -> str:
+    """A number as an axis shows it: 1.2M, 340k, 0.05."""
+    for factor, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= factor:
+            return f"{value / (factor if sign != 'k' else 1e3):.3g}{sign}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def colour_of(role: str, otherwise: str = BLUE) -> str:
+    """A role's colour."""
+    return {"baseline": VERMILION, "condition": otherwise}.get(role, GREY)
+
+
+def width_of_labels(labels: list[str]) -> float:
+    """Inches that row labels take."""
+    return 0.055 * max((len(label) for label in labels), default=0)
+
+
+def fit(text: str, most: int = 34) -> str:
+    """A label, cut if it is too long; dollars are no mathematics here."""
+    cut = text if len(text) <= most else text[: most - 1] + "…"
+    return cut.replace("$", r"\$")

@@ -1,0 +1,58 @@
+"""What is typed wrong, told in one line: which setting, what it got, what is allowed. Hydra takes a page for it."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from dsa.guard import guarded
+
+FULL = "HYDRA_FULL_ERROR"
+NOT_TYPED = ("hydra", "choices", "overridden", "_target_", "_partial_", "plan", "planned")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a program of Hydra's; what it refuses ends it with one line and status 2, HYDRA_FULL_ERROR=1 shows all.
+
+    Raises:
+        SystemExit: the command line is wrong.
+    """
+    if os.environ.get(FULL) == "1":
+        with guarded(sys.argv[1:]):
+            main()
+        return
+    os.environ[FULL] = "1"  # Hydra then raises what it would print
+    try:
+        with guarded(sys.argv[1:]):
+            main()
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"error: {sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def sentence(error: Exception) -> str:
+    """One line on what Hydra refuses."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group} = {option}: no such option. Give one of {', '.join(error.options)}."
+    if isinstance(error, OverrideParseException):
+        why = error.message.splitlines()[1:2] or [error.message]
+        return f"{error.override}: cannot be read ({why[0]}). Give key=value, without blanks around =."
+    appended = re.search(r"To append to your config use \+(\S+?)=(.*)", str(error))
+    if isinstance(error, ConfigCompositionException) and appended:
+        return f"{appended[1]} = {appended[2]}: no such setting. {alternatives(error.__cause__)}"
+    return " ".join(str(error).split())
+
+
+def alternatives(error: BaseException | None) -> str:
+    """What there is where a key was not found, what is spelled alike first; nothing if OmegaConf does not know."""
+    if not isinstance(error, OmegaConfBaseException) or not isinstance(error.parent_node, DictConfig):
+        return ""
+    there = sorted(str(key) for key in error.parent_node if key not in NOT_TYPED)
+    alike = difflib.get_close_matches(str(error.key), there, n=1)
+    return (f"Did you mean {alike[0]}? " if alike else "") + f"There are: {', '.join(there) or 'none'}."

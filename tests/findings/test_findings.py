@@ -1,0 +1,254 @@
+"""What several studies say together: planted truths are named, missing ones too, and the pages can be made again."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from analysis.made_up import made_up, meta_of, result_of
+
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.judgement.analysis import analyse
+from paper.claims import CLAIMS, claims_page
+from paper.evaluate import best_at, fewer_parameters, loss_within
+from paper.evaluate_times import faster, gains_change
+from paper.evidence import order
+from paper.formats import against_exact, summary
+from paper.markdown import listed, percent, table
+from paper.page import findings_page
+from paper.smallest import smallest
+from paper.source import Study
+from paper.times import Times
+from write import main
+
+pytestmark = pytest.mark.slow
+
+PARAMETERS = {"h4d64": 41472, "h2d32": 12544, "h1d16": 4224}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """Few bootstrap draws."""
+    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 199)
+
+
+def sized(run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    count = PARAMETERS.get(run["label"], 0)
+    return result | {"params": {"indexer": count, "total": 90000 + count}, "memory": {"peak_mb": 1 + count / 1e5}}
+
+
+def indexers(losses: dict[str, Any], **changes: Any) -> Prepared:
+    return made_up(losses, seeds=20, **{"name": "optimal_indexer_config", "each": sized} | changes)
+
+
+def study(prepared: Prepared, times: dict[str, Any] | None = None) -> Study:
+    return Study(analyse(prepared), Times(times or {}), ("abc",))
+
+
+def timed(ms: dict[str, list[float]], contended: bool = False, turns: bool = True) -> dict[str, Any]:
+    """One length of timing.json, whose training step took these turns."""
+    medians = {label: {"step_ms": float(np.median(each))} for label, each in ms.items()}
+    every = {label: [{"step_ms": one} for one in each] for label, each in ms.items()}
+    return {"contended": contended, "times": medians} | ({"turns": every} if turns else {})
+
+
+def test_the_planted_equivalent_indexer_is_named_as_the_smallest():
+    done = analyse(indexers({"h4d64": 1.2, "h2d32": 1.201, "h1d16": 1.3}))
+    (found,) = smallest(done, "val_loss")
+    assert (found.label, found.parameters) == ("h2d32", 12544)
+    assert found.share == pytest.approx(12544 / 41472)
+    assert [c.word for c in found.smaller] == ["worse"]
+    assert "**h2d32**, equivalent" in found.sentence and "Worse: h1d16" in found.sentence
+
+
+def test_the_smallest_of_several_equivalents_wins():
+    (found,) = smallest(analyse(indexers({"h4d64": 1.2, "h2d32": 1.3, "h1d16": 1.2})), "val_loss")
+    assert found.label == "h1d16"
+
+
+def test_noise_names_none_and_says_what_could_have_been_seen():
+    prepared = indexers({"h4d64": 1.2, "h2d32": 1.2, "h1d16": 1.2}, noise=0.05, seed=1)
+    (found,) = smallest(analyse(prepared), "val_loss")
+    assert found.label is None
+    assert "inconclusive" in found.sentence and "could have been seen" in found.sentence
+
+
+def test_worse_everywhere_is_said_plainly():
+    (found,) = smallest(analyse(indexers({"h4d64": 1.2, "h2d32": 1.3, "h1d16": 1.4})), "val_loss")
+    assert found.label is None
+    assert "none; every smaller indexer is worse" in found.sentence
+
+
+def test_nothing_is_named_where_nothing_can_be_discriminated():
+    controls = {"dense": 1.0, "oracle": 1.0, "window": 1.0, "random": 2.0}
+    (found,) = smallest(analyse(indexers({"h4d64": 1.2, "h2d32": 1.2}, controls=controls)), "val_loss")
+    assert found.label is None
+    assert "cannot discriminate" in found.sentence
+
+
+def test_without_studies_every_answer_is_not_run_and_every_claim_not_tested():
+    page = findings_page({})
+    short = page.split("## In short")[1].split("##")[0].strip().splitlines()
+    assert len(short) == 4 and all("not run" in line for line in short)
+    assert page.count("not run") >= 4 + 5
+    evaluated = [answer for claim in CLAIMS for answer in claim.evaluate({})]
+    assert {answer.verdict for answer in evaluated} == {"not tested"}
+    assert len(evaluated) == len(CLAIMS)
+
+
+def test_missing_lengths_and_runs_are_listed():
+    prepared = indexers({"h4d64": 1.2, "h2d32": 1.2}, lengths=(128,))
+    page = findings_page(order([study(replace(prepared, runs=prepared.runs.iloc[:-3]))]))
+    cut = page.split("## What was cut")[1]
+    assert "optimal_indexer_config at 256 and 512: not run." in cut
+    assert "baseline_vs_optimized (the same on text): not run." in cut
+
+
+def formatted(losses: dict[str, float]) -> Prepared:
+    """Labels are indexer-format."""
+    prepared = made_up(losses, seeds=20, name="quantization_effectiveness")
+    parts = {label: label.split("-") for label in losses}
+    conditions = {label: {"indexer": indexer, "precision": name} for label, (indexer, name) in parts.items()}
+    return replace(prepared, meta=replace(prepared.meta, conditions=conditions))
+
+
+def test_a_format_is_compared_with_fp32_of_its_own_indexer():
+    losses = {"a-fp32": 1.2, "a-fp16": 1.2, "a-int4": 1.2, "b-fp32": 1.5, "b-fp16": 1.5, "b-int4": 1.6}
+    done = analyse(formatted(losses))
+    compared = against_exact(done, "val_loss")
+    assert {(c.label, c.reference, c.word) for c in compared} == {
+        ("a-fp16", "a-fp32", "equivalent"),
+        ("a-int4", "a-fp32", "equivalent"),
+        ("b-fp16", "b-fp32", "equivalent"),
+        ("b-int4", "b-fp32", "worse"),
+    }
+    assert {c.comparisons for c in compared} == {4}
+    told = summary(done, compared)
+    assert told == "equivalent or better in every comparison: fp16; worse in some comparison: int4"
+    page = findings_page(order([study(formatted(losses))]))
+    assert "worse: +0." in page and "Worse: b-int4 at 64" in page
+
+
+def test_times_become_gains_with_intervals_only_where_turns_were_kept():
+    ms = {"h4d64": [100.0, 102.0, 98.0], "h2d32": [80.0, 81.0, 79.0]}
+    gain = Times({"64": timed(ms)}).gain("h2d32", "h4d64", 64, "step_ms")
+    assert gain.share == pytest.approx(0.2, abs=0.01)
+    assert gain.interval[0] < 0.2 < gain.interval[1]
+    assert Times({"64": timed(ms, turns=False)}).gain("h2d32", "h4d64", 64, "step_ms").interval is None
+    assert Times({}).gain("h2d32", "h4d64", 64, "step_ms") is None
+
+
+def words(evaluate, *studies: Study) -> list[str]:
+    return [answer.verdict for answer in evaluate(order(list(studies)))]
+
+
+def test_claims_of_speed_are_judged_by_the_interval():
+    prepared = indexers({"h4d64": 1.2, "h2d32": 1.2})
+    ms = {"h4d64": [100.0, 101.0, 99.0, 100.5], "h2d32": [80.0, 80.4, 79.8, 80.1]}
+    alone, beside = study(prepared, {"64": timed(ms)}), study(prepared, {"64": timed(ms, contended=True)})
+    for least, verdict in ((0.1, "supported"), (0.4, "not supported"), (0.2, "inconclusive")):
+        assert words(faster("step_ms", "h2d32", "h4d64", least, 64), alone) == [verdict]
+    assert words(faster("step_ms", "h2d32", "h4d64", 0.1, 64), beside) == ["inconclusive"]
+    assert words(faster("step_ms", "h2d32", "h4d64", 0.1, 128), alone) == ["not tested"]
+    assert words(faster("infer_ms", "h2d32", "h4d64", 0.1), alone) == ["not tested"]
+
+
+def test_gains_that_grow_do_not_shrink():
+    prepared = indexers({"h4d64": 1.2, "h2d32": 1.2}, lengths=(64, 128))
+    short = timed({"h4d64": [100.0, 101.0, 99.0], "h2d32": [90.0, 91.2, 88.9]})
+    long = timed({"h4d64": [200.0, 201.0, 199.0], "h2d32": [100.0, 101.0, 99.1]})
+    one = study(prepared, {"64": short, "128": long})
+    assert words(gains_change("step_ms", "h2d32", "h4d64", 1), one) == ["supported"]
+    assert words(gains_change("step_ms", "h2d32", "h4d64", -1), one) == ["not supported"]
+
+
+def test_claims_of_parameters_loss_and_the_best_indexer():
+    one = study(indexers({"h4d64": 1.2, "h2d32": 1.1, "h1d16": 1.2}))
+    assert words(fewer_parameters("h2d32", "h4d64", 0.697), one) == ["supported"]
+    assert words(fewer_parameters("h1d16", "h4d64", 0.697), one) == ["not supported"]
+    assert words(loss_within("h2d32", "h4d64", 0.0001), one) == ["not supported"]
+    assert words(loss_within("h2d32", "h4d64", 0.2), one) == ["supported"]
+    assert words(best_at("h2d32", 64, "optimal_indexer_config"), one) == ["supported"]
+    assert words(best_at("h4d64", 64, "optimal_indexer_config"), one) == ["not supported"]
+    tied = study(indexers({"h4d64": 1.2, "h2d32": 1.2}))
+    assert words(best_at("h2d32", 64, "optimal_indexer_config"), tied) == ["inconclusive"]
+
+
+def test_runs_that_two_studies_share_count_once():
+    mine = indexers({"h4d64": 1.2, "h2d32": 1.2})
+    other = replace(mine, meta=replace(mine.meta, name="baseline_vs_optimized_recall"))
+    assert len(loss_within("h2d32", "h4d64", 0.01)(order([study(mine), study(other)]))) == 1
+
+
+def test_random_tokens_are_told_by_their_verdict():
+    controls = dict.fromkeys(("dense", "oracle", "window", "random"), 2.99)
+    losses = {"h4d64": 2.99, "h2d32": 2.99}
+    hypothesis = {"claim": "cannot_discriminate", "metric": "val_loss"}
+    prepared = indexers(losses, name="noise_control", controls=controls, hypothesis=hypothesis)
+    page = findings_page(order([study(prepared)]))
+    assert "- Random tokens: **cannot discriminate**" in page
+    assert words(loss_within("h2d32", "h4d64", 0.5), study(prepared)) == ["inconclusive"]
+
+
+@pytest.fixture
+def outputs_of_a_study(tmp_path: Path) -> Path:
+    """A study's run folders, with a run missing."""
+    folder = tmp_path / "outputs" / "optimal_indexer_config"
+    meta = meta_of({label: {"indexer": label} for label in PARAMETERS}, seeds=20, name="optimal_indexer_config")
+    for run in meta.runs:
+        run["study"] = meta.name
+        if (run["label"], run["seed"]) == ("h1d16", 9):
+            continue
+        true = {"h4d64": 1.2, "h2d32": 1.2, "h1d16": 1.3, "dense": 1.0, "random": 2.0, "window": 1.5, "oracle": 1.0}
+        draw = np.random.default_rng([run["seed"], len(run["label"])])
+        loss = true[run["label"]] + 0.01 * run["seed"] + draw.normal(0, 0.001)
+        (folder / run["run_id"]).mkdir(parents=True)
+        layers = {"selection": {"layers": [{"mass": 0.5, "oracle_mass": 0.6, "recall": 0.7}]}}
+        result = sized(run, result_of(run, loss, 1.0 + 0.01 * run["seed"], 1.5 + 0.01 * run["seed"])) | layers
+        (folder / run["run_id"] / "result.json").write_text(json.dumps(result))
+    (folder / "study.json").write_text(json.dumps(asdict(meta)))
+    turns = {"h4d64": [100.0, 101.0, 99.0], "h2d32": [80.0, 81.0, 79.5]}
+    (folder / "timing.json").write_text(json.dumps({"64": timed(turns)}))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_command_writes_pages_that_the_compact_results_give_again(outputs_of_a_study, tmp_path, capsys):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([str(outputs_of_a_study), "--to", str(first)]) == 0
+    assert main([str(first), "--to", str(second)]) == 0
+    written, again = contents(first), contents(second)
+    assert written.keys() == again.keys()
+    for name in written:
+        if name.endswith((".md", ".csv", ".json")):
+            assert written[name] == again[name], name
+            assert str(tmp_path) not in written[name].decode()
+    page = written["README.md"].decode()
+    assert "**h2d32**, equivalent" in page and "1 of 140 runs missing" in page and "+20." in page
+    for name in ("quality.csv", "comparisons.csv", "best.csv", "times.csv", "quality.png", "runs.parquet"):
+        assert f"optimal_indexer_config/{name}" in written
+    assert sum(len(content) for content in written.values()) < 1_000_000
+    assert "![" in written["optimal_indexer_config/README.md"].decode()
+    assert "not tested" in written["claims.md"].decode()
+
+
+def test_a_folder_without_studies_is_named(tmp_path, capsys):
+    assert main([str(tmp_path), "--to", str(tmp_path / "out")]) == 1
+    assert "holds a study.json" in capsys.readouterr().err
+
+
+def test_a_page_of_claims_has_a_row_for_every_claim():
+    page = claims_page({})
+    assert all(f"| {claim.text} |" in page for claim in CLAIMS)
+
+
+def test_words_of_numbers():
+    assert percent(0.697) == "69.7 %"
+    assert percent(-0.1, (-0.2, 0.05), sign=True) == "-10.0 [-20.0, +5.0] %"
+    assert [listed([]), listed("a"), listed("ab"), listed("abc")] == ["", "a", "a and b", "a, b and c"]
+    assert table(["x"], [["a|b"]]).endswith("| a\\|b |")

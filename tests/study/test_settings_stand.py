@@ -1,0 +1,218 @@
+"""A value given beside the option that it belongs to is what is trained, wherever both are written."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import options
+from omegaconf import DictConfig, OmegaConf
+
+from dsa import compose
+from dsa.build import build_data
+from dsa.study.options import Options
+from dsa.study.plan import StudyPlan
+from dsa.study.sweep import plan_all
+from dsa.study.tell import show_plan
+from study.studies import load, plans_of
+
+BASE = ["name=x", "seq_len=512", "exploratory=true"]
+
+# For every key of every group a value that its options do not have; a new key is missed until it stands here.
+VALUES: dict[str, dict[str, Any]] = {
+    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4},
+    "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
+                "far": 6},
+    "selector": {"k": 40, "seed": 7, "seq_len": 900, "min_k": 36, "max_k": 48, "p": 0.8, "target_mean": 41,
+                 "ratio": 0.35, "start_k": 36, "end_k": 40},
+    "precision": {"dtype": "float16", "accumulate": "float16", "bits": 6, "group": 64},
+    "data": {"seq_len": 96, "seed": 5, "batch_size": 6, "eval_batch_size": 6, "eval_batches": 3, "pairs": 4, "gap": 9,
+             "path": "book.txt", "column": "body", "name": "owner/text", "config": "raw", "split": "half",
+             "validation_split": "test", "revision": "abc", "max_documents": 3,
+             "max_bytes": 999, "source.pairs": 5, "source.gap": 10, "source.keys": 32, "source.values": 32,
+             "source.noise": 32, "source.vocab": 32, "source.cache_dir": "here", "source.recall_slice.ngram": 3,
+             "source.recall_slice.window": 50, "source.tokenizer.vocab_size": 300, "source.corpus.path": "other.txt",
+             "source.corpus.column": "words", "source.corpus.name": "owner/more", "source.corpus.config": "fine",
+             "source.corpus.split": "third", "source.corpus.validation_split": "rest", "source.corpus.revision": "def",
+             "source.corpus.max_documents": 4,
+             "source.corpus.max_bytes": 998},
+    "model": {"d_model": 96, "layers": 3, "heads": 3, "ff": 80, "conv": 5, "rope_base": 5000.0},
+    "recipe": {"dense.steps": 7, "dense.lr": 0.002, "warmup.steps": 6, "warmup.indexer_lr": 0.004, "sparse.steps": 5,
+               "sparse.lr": 0.005, "sparse.indexer_lr": 0.006, "lr_warmup": 0.2, "lr_final": 0.3, "clip": 2.0},
+    "objective": {"weight": 2.0},
+    "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
+    "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "fsdp2", "num_nodes": 2, "accumulate": 2},
+    "logger": {"project": "mine", "entity": "us", "mode": "offline"},
+    "callbacks": {"val_every": 7, "checkpoint_every": 9, "maps_every": 11},
+}  # fmt: skip
+GROUPS = sorted(VALUES)
+NO_COMPARISON = sorted({*GROUPS} - {"indexer", "pattern", "selector", "precision", "recipe"})  # dense runs have it too
+
+
+def keys(node: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Every setting below a group; which class makes it is none."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from keys(value, f"{path}{key}.")
+        elif key not in ("_target_", "_partial_"):
+            yield f"{path}{key}"
+
+
+@functools.cache
+def settings(group: str, option: str) -> dict[str, Any]:
+    """The settings that an option of a group has."""
+    node = load([f"{group}={option}"])[group]
+    return {key: OmegaConf.select(node, key, default=None) for key in keys(OmegaConf.to_container(node))}
+
+
+def choices(group: str) -> list[str]:
+    """Options of a group that have all its settings between them, as few as a glance finds."""
+    seen: set[str] = set()
+    out: list[str] = []
+    for option in sorted(options(group), key=lambda option: -len(settings(group, option))):
+        if settings(group, option).keys() - seen:
+            seen |= settings(group, option).keys()
+            out.append(option)
+    return out
+
+
+def given(group: str, option: str) -> dict[str, Any]:
+    """The option and another value of each of its settings: a switch the other way, else as in the table."""
+    other = {
+        key: not own if isinstance(own, bool) else VALUES[group][key] for key, own in settings(group, option).items()
+    }
+    assert not [key for key, own in settings(group, option).items() if own == other[key]]
+    return {group: option} | {f"{group}.{key}": value for key, value in other.items()}
+
+
+def on_the_command_line(layer: dict[str, Any]) -> StudyPlan:
+    (plan,) = plans_of(*BASE, *(f"{key}={typed(value)}" for key, value in layer.items()))
+    return plan
+
+
+def typed(value: Any) -> str:
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def in_common(layer: dict[str, Any]) -> StudyPlan:
+    return planned({"common": dict(reversed(layer.items())), "conditions": {"ops": "auto"}})
+
+
+def in_a_condition(layer: dict[str, Any]) -> StudyPlan:
+    return planned({"conditions": {key: [value] for key, value in reversed(layer.items())}})
+
+
+def planned(yaml: dict[str, Any], *arguments: str) -> StudyPlan:
+    """The plan of a study's yaml with a command line."""
+    cfg: DictConfig = load([*BASE, *(argument for argument in arguments if "," not in argument)])
+    cfg.plan = yaml
+    (plan,) = plan_all(cfg, [*BASE, *arguments], load, Options(exploratory=True))
+    return plan
+
+
+@pytest.fixture(autouse=True)
+def data_is_at_hand(outputs, monkeypatch):
+    """Data sets from the network, of files that are not there, and of other lengths are not asked for."""
+    monkeypatch.setattr("dsa.study.plan.build_data", lambda cfg: rows())
+
+
+@functools.cache
+def rows():
+    return build_data(compose(["data=mqar", "seq_len=512"]))
+
+
+SLOW = [pytest.param(g, marks=[] if g == "selector" else pytest.mark.slow) for g in GROUPS]
+
+
+@pytest.mark.parametrize("write", [on_the_command_line, in_common, in_a_condition])
+@pytest.mark.parametrize("group", SLOW)
+def test_every_value_beside_its_option_is_what_is_trained(group, write):
+    for option in choices(group):
+        layer = given(group, option)
+        plan = write(layer)
+        ran = [run for run in plan.runs if run.role == "condition" or group in NO_COMPARISON]
+        assert ran and plan.dropped == {}
+        for run in ran:
+            assert run.cfg.choices[group] == option
+            found = {key: OmegaConf.select(run.cfg, key) for key in layer if key != group}
+            assert found == {key: value for key, value in layer.items() if key != group}, (run.label, option)
+
+
+def test_every_group_is_in_the_table():
+    chosen = {key for key in load([]).hydra.runtime.choices if "/" not in key}
+    assert chosen - {"study", "experiment"} == set(VALUES)
+
+
+@pytest.mark.parametrize("typed", [["selector=topk", "selector.k=8"], ["selector.k=8", "selector=topk"]])
+def test_an_option_typed_beside_its_value_changes_nothing(typed):
+    (plan,) = plans_of(*BASE, "indexer=h1d8,h1d16", "pattern=causal", *typed)
+    (same,) = plans_of(*BASE, "indexer=h1d8,h1d16", "pattern=causal", "selector.k=8")
+    assert [run.config_hash for run in plan.runs] == [run.config_hash for run in same.runs]
+    ran = [run for run in plan.runs if run.role == "condition" or run.compared_as in ("oracle", "random", "window")]
+    assert [run.cfg.selector.k for run in ran] == [8] * 5
+
+
+def test_a_value_typed_once_stands_for_every_option_of_a_list():
+    (plan,) = plans_of(*BASE, "selector=topk,oracle", "selector.k=40")
+    assert {run.label: run.cfg.selector.k for run in plan.runs if run.role == "condition"} == {"topk": 40, "oracle": 40}
+
+
+def test_a_value_in_common_without_an_option_stands_under_every_option_of_the_conditions():
+    plan = planned({"common": {"selector.k": 40}, "conditions": {"selector": ["topk", "oracle"]}})
+    assert {run.cfg.selector.k for run in plan.runs if run.role == "condition"} == {40}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept"),
+    [(["pattern=causal", "pattern.budget=16"], ("causal", 16)), (["pattern=causal,strided_2"], ("causal", 64)),
+     (["pattern=local_global,sliding_window", "pattern.window=40"], ("causal", 64)),
+     (["pattern=causal,local_global", "pattern.budget=48"], ("causal", 48))],
+)  # fmt: skip
+def test_controls_have_the_pattern_that_the_conditions_share(pattern, kept):
+    (plan,) = plans_of(*BASE, *pattern)
+    controls = [run.cfg for run in plan.runs if run.compared_as in ("oracle", "random", "window")]
+    assert {(cfg.choices.pattern, cfg.pattern.budget) for cfg in controls} == {kept}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "arguments", "words"),
+    [
+        ({"common": {"selector.k": 8}, "conditions": {"selector": ["topk", "ratio_25"]}}, [],
+         "selector.k = 8: no such setting of selector=ratio_25"),
+        ({"common": {"selector": "topk"}, "conditions": {"selector": ["topk", "ratio_25"]}}, ["selector.k=8"],
+         "selector.k = 8: no such setting of selector=ratio_25"),
+        ({"conditions": [{"selector": "topk"}]}, ["selector=oracle"], "selector = oracle: condition topk of study x"),
+        ({"conditions": [{"selector": "topk"}]}, ["selector=oracle,random"], "selector = oracle, random: condition"),
+        ({"conditions": [{"indexer": "h1d8", "selector.k": 4}, {"indexer": "h1d8", "selector.k": 8}]}, [],
+         "two of them are labelled h1d8"),
+        ({"conditions": {"indexer": "h1d8"}}, ["model.layers=[]"], "model.layers = []: lists nothing"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_stand_is_refused(yaml, arguments, words):
+    with pytest.raises(ValueError) as error:
+        planned(yaml, *arguments)
+    assert words in str(error.value)
+
+
+WITH_K = {"selector": "topk", "selector.k": 40}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "arguments", "where"),
+    [
+        ({"selector": ["topk", "ratio_25"]}, [], " in ratio_25"),
+        ({"selector": ["oracle", "ratio_25"]}, [], ""),
+        ({"indexer": ["h1d8", "h2d8"]}, ["selector=oracle"], ""),
+        ({"indexer": ["h1d8", "h2d8"]}, ["selector=oracle,topk"], " in h1d8-oracle, h2d8-oracle"),
+    ],
+)
+def test_a_value_of_the_yaml_that_goes_with_its_option_is_told(conditions, arguments, where, capsys):
+    show_plan([planned({"common": WITH_K, "conditions": conditions}, *arguments)])
+    told = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert told == [f"  left out selector.k=40{where}: the yaml gives it for selector=topk, not chosen here"]
+
+
+def test_a_value_that_a_condition_gives_anew_is_not_said_to_be_left_out(capsys):
+    conditions = {"selector": "oracle", "selector.k": [40, 48]}
+    show_plan([planned({"common": WITH_K, "conditions": conditions})])
+    assert "left out" not in capsys.readouterr().out
