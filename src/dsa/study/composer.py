@@ -7,8 +7,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from dsa.config import marked
 from dsa.cli_errors import alternatives
+from dsa.config import marked
 from dsa.study.plain import changed, holds
 from dsa.study.share import at_length
 
