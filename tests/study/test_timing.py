@@ -12,10 +12,11 @@ from study.studies import drive
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def study(tiny, outputs):
-    (plan,) = plans = tiny()
-    plan.runs[:] = [run for run in plan.runs if run.label in ("dense", "h1d8")]
+@pytest.fixture(params=["swap"])
+def study(tiny, outputs, request):
+    plans = tiny("indexer=h1d8", judge=request.param)
+    for plan in plans:
+        plan.runs[:] = [run for run in plan.runs if run.label in ("dense", "h1d8")]
     assert drive(plans, outputs).status == 0
     return outputs / "tiny"
 
@@ -58,7 +59,10 @@ def test_a_step_leaves_the_weights_as_they_are(study):
     assert all(after[name].equal(value) for name, value in weights.items() if "selector" not in name)
 
 
-def test_where_no_control_trained_the_base_stands_for_dense_attention(study):
+@pytest.mark.parametrize("study", ["both"], indirect=True)
+def test_after_joint_training_the_joint_model_is_timed(study):
     plan = json.loads((study / "study.json").read_text())
-    plan["runs"] = [run for run in plan["runs"] if run["kind"] != "dense"]
-    assert timing.finished_runs(study, plan, 64)["dense"].parent.name == "dense"
+    ready = timing.finished_runs(study, plan, 64)
+    assert list(ready) == ["h1d8", "dense"]
+    for place in ready.values():
+        assert json.loads((place / "result.json").read_text())["artifacts"]["joint"] is not None
