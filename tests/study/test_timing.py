@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(params=["swap"])
 def study(tiny, outputs, request):
-    plans = tiny("indexer=h1d8", judge=request.param)
+    plans = tiny(judge=request.param)
     for plan in plans:
         plan.runs[:] = [run for run in plan.runs if run.label in ("dense", "h1d8")]
     assert drive(plans, outputs).status == 0
@@ -29,7 +29,7 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
     before = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/*") if file.is_file()}
 
     time_study(study)
-    assert turns == [False, True] * timing.ROUNDS, "dense and h1d8 alternate, dense really dense"
+    assert turns == [True, False] * timing.ROUNDS, "h1d8 and dense alternate, dense really dense"
     (length,) = (found := json.loads((study / FILE).read_text()))
     assert length == "64"
     assert not found[length]["contended"]

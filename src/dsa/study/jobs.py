@@ -65,15 +65,12 @@ class Job:
 
     def parts(self, deaths: int) -> "list[Job]":
         """The same work, each member by itself: where a process died, only the guilty one dies again."""
-        members = [(make,) for make in self.makes] if self.kind == "cohort" else []
-        runs = [(run,) for run in self.runs] if self.kind in ("joint", "judge") else []
-        if len(members) + len(runs) < 2:
-            return [self]
-        one = [replace(self, key=f"{self.key}-{m[0][1].hash}", makes=m, deaths=deaths) for m in members]
-        return one + [
-            replace(self, key=f"{self.key}-{r[0].study}-{r[0].hash}", runs=r, deaths=deaths, traces=traces_of_runs(r))
-            for r in runs
-        ]
+        if self.kind == "cohort" and len(self.makes) > 1:
+            alone = [(make,) for make in self.makes]
+            return [replace(self, key=key_of_cohort(self.key, m), makes=m, deaths=deaths) for m in alone]
+        if self.kind == "judge" and len(self.runs) > 1:
+            return [judging(self.key, (run,), deaths) for run in self.runs]
+        return [self]
 
     def write(
         self, study: str, groups: dict[str, str], silent: set[tuple[str, str]], timeout: float | None, stop: Path | None
@@ -145,7 +142,12 @@ class ToDo:
             if need is not None and not self.shelf.has(need):
                 members.setdefault(need.needs[0].hash, {}).setdefault(need.hash, (run, need))
         return [
-            Job("cohort", base, makes=tuple(wishes.values()), traces=(f"{COHORTS}/{base}-*/{LAST}",))
+            Job(
+                "cohort",
+                key_of_cohort(base, tuple(wishes.values())),
+                makes=tuple(wishes.values()),
+                traces=(f"{COHORTS}/{base}-*/{LAST}",),
+            )
             for base, wishes in members.items()
         ]
 
@@ -192,7 +194,18 @@ class ToDo:
                 continue
             on = run.graph.base or run.graph.final.needs[0]
             groups.setdefault(on.hash, []).append(run)
-        return [Job("judge", key, runs=tuple(own), traces=traces_of_runs(own)) for key, own in groups.items()]
+        return [judging(on, tuple(own)) for on, own in groups.items()]
+
+
+def key_of_cohort(base: str, makes: tuple[tuple[PlannedRun, Need], ...]) -> str:
+    """The base's hash, and that of an indexer which is trained alone."""
+    return base if len(makes) > 1 else f"{base}-{makes[0][1].hash}"
+
+
+def judging(on: str, runs: tuple[PlannedRun, ...], deaths: int = 0) -> Job:
+    """Runs judged on one base, by its hash and by that of a run which is judged alone."""
+    key = on if len(runs) > 1 else f"{on}-{runs[0].study}-{runs[0].hash}"
+    return Job("judge", key, runs=runs, deaths=deaths, traces=traces_of_runs(runs))
 
 
 def checkpoint(need: Need | None) -> str:

@@ -322,7 +322,7 @@ def failures_kept(spec: Spec, run: Run | None) -> Iterator[None]:
     except BaseException as error:
         reason, kind = str(error) or type(error).__name__, category(error)
         log = keep_failure(spec, run, kind, reason, traceback.format_exc())
-        told = reason if expected(error) else f"{reason} (details: {log})"
+        told = reason if log is None or expected(error) else f"{reason} (details: {log})"
         raise RunFailed(told, kind) from error
 
 
