@@ -33,7 +33,7 @@ def test_the_plan_tells_artifacts_jobs_hours_and_disk(outputs, capsys):
     said = capsys.readouterr().out
     assert "12 runs: 12 missing" in said
     assert "bases 0 there, 2 missing; indexers 0 there, 4 missing; joint trainings 0 there, 12 missing" in said
-    assert re.search(r"jobs to do: 2 base, 2 cohort, 2 control, 10 joint; about .+ \(by counted operations\), \d+ MB", said)
+    assert re.search(
+        r"jobs to do: 2 base, 2 cohort, 2 control, 10 joint; about .+ \(by counted operations\), \d+ MB", said
+    )
     assert not outputs.exists()
-
-

@@ -32,7 +32,10 @@ def leave(run, loss, status="finished"):
 def test_the_best_by_mean_swap_loss_go_on_with_baseline_and_controls_on_fresh_seeds(outputs):
     plan = planned(YAML, *TINY, f"output_dir={outputs}")
     assert plan.to_choose
-    assert {(run.judge, run.phase, run.seed) for run in plan.runs} == {("swap", "selection", 0), ("swap", "selection", 1)}
+    assert {(run.judge, run.phase, run.seed) for run in plan.runs} == {
+        ("swap", "selection", 0),
+        ("swap", "selection", 1),
+    }
     losses = {"h1d8": (9.0, 9.0), "h2d8": (1.0, 5.0), "h1d16": (2.0, 2.5), "dense": (0.0, 0.0), "window": (0.0, 0.0)}
     for run in plan.runs[:-1]:
         leave(run, losses[run.label][run.seed])
@@ -40,7 +43,10 @@ def test_the_best_by_mean_swap_loss_go_on_with_baseline_and_controls_on_fresh_se
     assert choose(plan, results) == {(64, ""): ["h1d8", "h1d16"]}, "a control's missing run keeps nobody waiting"
     added = plan.confirm(choose(plan, results))
     assert {run.label for run in added} == {"h1d8", "h1d16", "dense", "window"}
-    assert {(run.judge, run.phase, run.seed) for run in added} == {("val", "confirmation", 2), ("val", "confirmation", 3)}
+    assert {(run.judge, run.phase, run.seed) for run in added} == {
+        ("val", "confirmation", 2),
+        ("val", "confirmation", 3),
+    }
     assert not plan.to_choose
 
 

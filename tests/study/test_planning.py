@@ -90,8 +90,13 @@ def test_formats_and_patterns_share_what_was_trained(outputs):
 
 
 def test_a_format_in_training_may_be_a_condition(outputs):
-    blocks = [{"name": "after", "precision": "int8"}, {"name": "in", "precision": "int8", "precision.in_training": True}]
-    plan = planned({"judge": "swap", "conditions": blocks}, *FAST, "seq_len=64", "indexer=h1d8", f"output_dir={outputs}")
+    blocks = [
+        {"name": "after", "precision": "int8"},
+        {"name": "in", "precision": "int8", "precision.in_training": True},
+    ]
+    plan = planned(
+        {"judge": "swap", "conditions": blocks}, *FAST, "seq_len=64", "indexer=h1d8", f"output_dir={outputs}"
+    )
     assert {run.label: run.spec.in_training for run in plan.runs if run.role == "condition"} == {
         "after": False, "in": True
     }  # fmt: skip
@@ -109,7 +114,9 @@ def test_seeds_of_the_indexers_multiply_the_runs_that_have_any(outputs):
     pairs = {(run.seed, run.spec.indexer_seed) for run in plan.runs if run.role == "condition"}
     assert pairs == {(3, 7), (3, 8), (4, 7), (4, 8)}
     assert len([run for run in plan.runs if run.role == "condition"]) == 8
-    assert len([run for run in plan.runs if run.role == "control"]) == 8, "a control has no indexer, and runs once a seed"
+    assert len([run for run in plan.runs if run.role == "control"]) == 8, (
+        "a control has no indexer, and runs once a seed"
+    )
     plan = planned(TWO | {"judge": "swap"}, *given)
     assert {(run.seed, run.spec.indexer_seed) for run in plan.runs} == {(3, 3), (4, 4)}
 

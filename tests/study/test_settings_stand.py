@@ -152,7 +152,10 @@ def test_an_option_typed_beside_its_value_changes_nothing(typed):
 
 def test_a_value_typed_once_stands_for_every_option_of_a_list():
     (plan,) = plans_of(*BASE, "selector=topk,oracle", "selector.k=40")
-    assert {run.label: run.spec.selector.node["k"] for run in plan.runs if run.role == "condition"} == {"topk": 40, "oracle": 40}
+    assert {run.label: run.spec.selector.node["k"] for run in plan.runs if run.role == "condition"} == {
+        "topk": 40,
+        "oracle": 40,
+    }
 
 
 def test_a_value_in_common_without_an_option_stands_under_every_option_of_the_conditions():

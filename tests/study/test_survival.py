@@ -136,7 +136,9 @@ def test_a_base_that_fails_fails_what_stands_on_it_and_says_which(tiny, outputs,
     assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] * 6
     assert sorted(results(outputs).values()) == ["failed"] * 6
     for _, _, reason in outcome.failed:
-        assert reason.startswith("the base dense-tiny~-mqar~-L64-s0-") and "which it needs, failed: not enough" in reason
+        assert (
+            reason.startswith("the base dense-tiny~-mqar~-L64-s0-") and "which it needs, failed: not enough" in reason
+        )
     monkeypatch.undo()
     assert drive(tiny("name=other"), outputs).status == 1, "another study does not try again either"
     assert drive(tiny(), outputs, retry_failed=True).status == 0
