@@ -17,7 +17,7 @@ from dsa.study.record import record
 from dsa.study.states import STUDY, Results, Shelf
 from dsa.study.workers import failures
 from dsa.study.workers.claim import CLAIM, DEATHS, deaths_after, forget, given_up, read, working
-from dsa.study.workers.failures import Failure
+from dsa.study.workers.failures import JOBS, Failure
 from dsa.study.workers.job import STOP, further
 from dsa.study.workers.queue import QUEUED, queued
 from dsa.study.workers.submitit_queue import SubmititQueue
@@ -44,6 +44,7 @@ class Drive:
         self.todo = ToDo(self.shelf, self.results)
         self.unwritten: dict[tuple[str, str], Failure] = {}  # by run, where its folder could not take it
         self.launcher_error: str | None = None
+        self.silent: set[tuple[str, str]] = set()
         self.groups: dict[str, str] = {}  # of each study on a dashboard: its name and the day it began
         self.name = plans[0].study.name
 
@@ -68,7 +69,11 @@ class Drive:
                 more = self.runs[len(runs) :]
                 watch.add(more)
                 self.carry(more)
-        return self.outcome()
+        outcome = self.outcome()
+        if not outcome.missing:
+            for path in (self.outputs / JOBS).glob(f"*/{self.name}.json"):
+                forget(path.parent)  # a process died there, and its work was done under another name
+        return outcome
 
     def begin(self) -> None:
         """Write down what is planned; forget failures if they are to be tried again."""
@@ -92,6 +97,7 @@ class Drive:
 
     def write_plans(self) -> None:
         """study.json beside the runs: question, conditions, and which run is which."""
+        self.silent = self.beyond()
         for plan in self.plans:
             folder = self.outputs / plan.study.name
             folder.mkdir(parents=True, exist_ok=True)
@@ -184,9 +190,9 @@ class Drive:
 
     def file(self, job: Job) -> Path:
         """The file from which a worker does a job."""
-        return job.write(self.name, self.groups, self.silent(), self.options.timeout_minutes, self.marker())
+        return job.write(self.name, self.groups, self.silent, self.options.timeout_minutes, self.marker())
 
-    def silent(self) -> set[tuple[str, str]]:
+    def beyond(self) -> set[tuple[str, str]]:
         """Judged runs that no dashboard hears of: those beyond the number that a study may have there."""
         out: set[tuple[str, str]] = set()
         for plan in self.plans:
@@ -210,10 +216,12 @@ class Drive:
                 self.unwritten[run.key] = failure
         for run in job.runs:
             self.fail(run, failure)
+        forget(job.folder)
 
     def fail_dependents(self, runs: list[PlannedRun]) -> None:
         """Fail every run whose base, indexers or control could not be made."""
-        for run in self.todo.open(runs):
+        told = failures.told(self.outputs)
+        for run in self.todo.open(runs) if told else ():
             failure = failures.failure_of(run.spec, run.graph)
             if failure is not None and run.key not in self.unwritten:
                 self.fail(run, failure)

@@ -18,6 +18,7 @@ from dsa.study.composer import Composer, Layer, Plain, root
 from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
 from dsa.study.settings import check_settings
+from dsa.study.states import written
 
 SELECTION, CONFIRMATION = "selection", "confirmation"
 
@@ -132,14 +133,6 @@ class PlannedRun:
 def folders_in(place: Path, changed: int | None) -> dict[str, str]:
     """Run folders of a study by the hash they end in, as the study's folder was when it last changed."""
     return {} if changed is None else {path.name.rpartition("-")[2]: path.name for path in place.glob("*-*")}
-
-
-def written(path: Path) -> int | None:
-    """When a file or folder was written [ns]; None if it is not there."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return None
 
 
 @dataclass

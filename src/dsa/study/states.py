@@ -1,16 +1,18 @@
-"""What is known about runs and artifacts, read from their folders: there is no other state."""
+"""What is known about runs and artifacts, read from their folders: there is no other state. Imports no torch."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dsa.artifacts.closure import fingerprint
 from dsa.artifacts.digest import digest
 from dsa.artifacts.results import FILE, RunResult, read_result
 from dsa.artifacts.store import PLACES, Store
 from dsa.config import config_dir
-from dsa.graph import Graph, Need
-from dsa.study.plan import PlannedRun, written
 from dsa.study.workers.claim import read
+
+if TYPE_CHECKING:
+    from dsa.graph import Graph, Need
+    from dsa.study.plan import PlannedRun
 
 STUDY = "study.json"
 OF_A_RUN = {"label", "role", "kind", "context", "seq_len", "seed", "judge", "phase", "run_id", "config_hash", "code",
@@ -36,7 +38,7 @@ class Shelf:
                 self.names[kind, path.stem.rpartition("-")[2]] = path.name
         self.found = {key: there for key, there in self.found.items() if there}
 
-    def has(self, need: Need) -> bool:
+    def has(self, need: "Need") -> bool:
         """Whether an artifact is there, made by this code."""
         if need.hash not in self.found:
             name = self.names.get((need.kind, need.hash))
@@ -64,7 +66,7 @@ class Results:
             self.known[folder] = when, sound(folder)
         return self.known[folder][1]
 
-    def state(self, run: PlannedRun) -> State:
+    def state(self, run: "PlannedRun") -> State:
         """How far a run is; stale: its result was made by other code of this package."""
         result = self.of(run.folder)
         if result is None:
@@ -75,6 +77,14 @@ class Results:
         return "done" if same else "stale"
 
 
+def written(path: Path) -> int | None:
+    """When a file or folder was written [ns]; None if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def sound(folder: Path) -> RunResult | None:
     """The result in a folder; None if there is none or it is damaged."""
     try:
@@ -83,7 +93,7 @@ def sound(folder: Path) -> RunResult | None:
         return None
 
 
-def roots_of(graph: Graph) -> list[list[str]]:
+def roots_of(graph: "Graph") -> list[list[str]]:
     """The modules and classes whose source a run's numbers come from: see `Graph.code`."""
     return [list(part.roots) for part in graph.parts]
 

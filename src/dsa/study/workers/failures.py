@@ -64,6 +64,11 @@ def failure_of(spec: Spec, graph: Graph) -> Failure | None:
     return None
 
 
+def told(outputs: Path) -> bool:
+    """Whether the failure of any artifact is told."""
+    return any((outputs / JOBS).glob("*/failed-*.json"))
+
+
 def fail(spec: Spec, graph: Graph, folder: Path, failure: Failure) -> RunResult:
     """Write a failed result for a run that could not write it itself.
 
