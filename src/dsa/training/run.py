@@ -4,7 +4,7 @@ import logging
 import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -289,14 +289,19 @@ def alone(run: Run, wait: bool) -> Iterator[None]:
     if not first_process():
         yield
         return
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait):
-            yield
-    except Busy:
-        raise RunFailed(
-            f"{run.folder}: another process is working on this run. Wait for it, or give another name=NAME."
-        ) from None
+    with ExitStack() as held:
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait))
+        except Busy:
+            raise RunFailed(
+                f"{run.folder}: another process is working on this run. Wait for it, or give another name=NAME."
+            ) from None
+        except OSError as error:
+            raise RunFailed(
+                f"output_dir = {run.spec.output_dir}: cannot write {run.folder} ({error}).", "data"
+            ) from error
+        yield
 
 
 @contextmanager
