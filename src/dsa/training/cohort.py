@@ -16,7 +16,7 @@ from dsa import ops
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, Named, Store, read_json
-from dsa.backbones import Pass, SiteInputs, SparseTransformer
+from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.router import dense_target
 from dsa.build import build_backbone, build_indexers
 from dsa.data import Batch, DataModule
@@ -103,8 +103,9 @@ class CohortTraining(Training):
         for member in self.members:
             indexer = member.indexers[inputs.site.index]
             features.append(member.precision.cast(indexer(inputs.hidden, inputs.rotary)))
-        target = dense_target(inputs.queries, inputs.keys, self.members[0].spec.ops)
-        return ops.indexer_losses(features, target, backend=self.members[0].spec.ops)
+        backend = self.members[0].spec.ops
+        target = dense_target(inputs.queries, inputs.keys, backend, scale=inputs.site.scale)
+        return ops.indexer_losses(features, target, backend=backend)
 
     def weight(self, name: str) -> float:
         return next(member.objective.weight for member in self.members if member.need.hash == name)
@@ -220,7 +221,7 @@ def train_cohort(
     return {member.need.hash: member.failed for member in members if member.failed is not None}
 
 
-def member_of(wish: Wish, model: SparseTransformer, cohort: Path, run_log: RunLog | None) -> Member:
+def member_of(wish: Wish, model: Backbone, cohort: Path, run_log: RunLog | None) -> Member:
     """An indexer as it begins, with its record in the cohort's folder."""
     spec, need = wish
     folder = cohort / need.hash
