@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from dsa import ops
-from dsa.backbones.contracts import Pass, Routed
+from dsa.backbones.contracts import Pass, Routed, Site
 from dsa.indexers import Indexer
 from dsa.ops import IndexFeatures, Rotation, Selection, TrueAttention
 from dsa.patterns import Pattern
@@ -41,19 +41,19 @@ class Router(nn.Module):
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
         self.site, self.backend = site, ops.checked_backend(backend)
 
-    def route(self, site: int, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
+    def route(self, site: Site, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
               how: Pass) -> Routed:  # fmt: skip
         """What the queries of a site attend to. Sites that share a router get what it chose at its own."""
-        if site != self.site:
+        if site.index != self.site:
             return how.routes[self.site]
         features, cast = self.index(x, rotary, how)
         context = self.context(len(x), x.shape[1], x.device, how)
         with named("select"):
-            selection = self.select(cast, q.detach(), k.detach(), context, how.offset)
+            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site.scale)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
-        how.routes[site] = Routed(selection, features, cast, context)
-        return how.routes[site]
+        how.routes[self.site] = Routed(selection, features, cast, context)
+        return how.routes[self.site]
 
     def losses(self, routed: Routed, target: TrueAttention) -> dict[str, Float[Tensor, ""]]:
         """What the indexer is to minimise over a selection, by name; empty without an indexer."""
@@ -84,20 +84,27 @@ class Router(nn.Module):
 
     @torch.no_grad()
     def select(
-        self, cast: IndexFeatures | None, q: Tensor, k: Tensor, context: SelectorContext, offset: int
+        self,
+        cast: IndexFeatures | None,
+        q: Tensor,
+        k: Tensor,
+        context: SelectorContext,
+        offset: int,
+        scale: float | None,
     ) -> Selection | None:
         """The selection, or None if every query keeps every earlier key."""
         limit = self.selector.limit(context)
         trim = self.selector.trim if self.selector.trims else None
         if trim is None and keeps_every_key(limit, context):
             return None
-        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend), context)
+        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend, scale=scale), context)
         return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
 
 
-def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1) -> TrueAttention:
-    """The attention of every query over every earlier key."""
-    return TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend=backend), groups)
+def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1, scale: float | None = None) -> TrueAttention:
+    """The attention of every query over every earlier key, its logits scaled as the site scales them."""
+    logsumexp = ops.dense_logsumexp(q, k, scale=scale, backend=backend)
+    return TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
 
 
 def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorContext) -> bool:

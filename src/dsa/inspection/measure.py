@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dsa.artifacts.results import RunResult, read_result
-from dsa.backbones import Observation, SparseTransformer
+from dsa.backbones import Backbone, Observation
 from dsa.build import build_data
 from dsa.data import IGNORE, DataModule
 from dsa.inspection.answers import Answers, answers
@@ -70,7 +70,7 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
     return measure(model, build_data(load_spec(folder, allow_targets)), result)
 
 
-def measure(model: SparseTransformer, data: DataModule, result: RunResult) -> dict[str, Any]:
+def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, Any]:
     """Measure a model's selections on its held-out rows.
 
     Raises:

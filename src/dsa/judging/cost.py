@@ -2,7 +2,7 @@
 
 import torch
 
-from dsa.backbones import Router, SparseTransformer
+from dsa.backbones import Backbone, Router
 from dsa.indexers import Indexer
 from dsa.ops import IndexFeatures, Rotation, cost
 
@@ -14,7 +14,7 @@ def index_features(indexer: Indexer, width: int) -> IndexFeatures:
     return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device))
 
 
-def routed_indexers(model: SparseTransformer) -> list[tuple[Router, Indexer, int]]:
+def routed_indexers(model: Backbone) -> list[tuple[Router, Indexer, int]]:
     """Every indexer with its router, and the width of the hidden states that it sees."""
     out = []
     for router in model.routers:
@@ -24,7 +24,7 @@ def routed_indexers(model: SparseTransformer) -> list[tuple[Router, Indexer, int
     return out
 
 
-def flops(model: SparseTransformer, length: int, density: float) -> dict[str, float]:
+def flops(model: Backbone, length: int, density: float) -> dict[str, float]:
     """Operations of the attention of all sites, forward, for one sequence (formulas in ops.cost)."""
     pairs = cost.causal_pairs(length)
     dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
@@ -42,7 +42,7 @@ def flops(model: SparseTransformer, length: int, density: float) -> dict[str, fl
     }
 
 
-def parameters(model: SparseTransformer) -> dict[str, float]:
+def parameters(model: Backbone) -> dict[str, float]:
     """Parameters of all sites; the indexers' without their key norms, which stand apart."""
     counts = [indexer.parameter_counts() for _, indexer, _ in routed_indexers(model)]
     indexer, norm = (sum(part) for part in zip(*counts, strict=True)) if counts else (0, 0)
@@ -50,7 +50,7 @@ def parameters(model: SparseTransformer) -> dict[str, float]:
     return {"total": total, "indexer": indexer, "indexer_norm": norm, "indexer_share": indexer / total}
 
 
-def indexer_megabytes(model: SparseTransformer, length: int) -> float:
+def indexer_megabytes(model: Backbone, length: int) -> float:
     """What the indexers hold while a sequence is processed: weights and one key per entry [MB, 2^20 bytes]."""
     entries = sum(index_features(indexer, width).keys.shape[-1] for _, indexer, width in routed_indexers(model))
     held = sum(p.numel() for _, indexer, _ in routed_indexers(model) for p in indexer.parameters()) + length * entries

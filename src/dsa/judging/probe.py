@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.backbones import Observation, Pass, SparseTransformer
+from dsa.backbones import Backbone, Observation, Pass
 from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -38,7 +38,7 @@ class LayerSelection(NamedTuple):
 
 
 @torch.no_grad()
-def probe(model: SparseTransformer, tokens: Tensor) -> list[LayerSelection]:
+def probe(model: Backbone, tokens: Tensor) -> list[LayerSelection]:
     """Measure each layer's selection on some held-out rows, in float32."""
     seen: list[Observation] = []
     training = model.training
@@ -52,32 +52,34 @@ def probe(model: SparseTransformer, tokens: Tensor) -> list[LayerSelection]:
 
 def measure(seen: Observation) -> LayerSelection:
     """Measure one layer's selection."""
-    q, k = seen.queries, seen.keys
+    q, k, scale = seen.queries, seen.keys, seen.scale
     time = q.shape[2]
-    dense = ops.dense_logsumexp(q, k)
+    dense = ops.dense_logsumexp(q, k, scale=scale)
     if seen.selection is None:
         mass = best = recall = density = 1.0
         mean_k = (time + 1) / 2
     else:
         groups = seen.selection.positions.shape[1]
         counts = seen.selection.counts
-        attention = TrueAttention(q, k, dense, groups)
+        attention = TrueAttention(q, k, dense, groups, scale=scale)
         oracle = ops.select(attention, EVERYTHING, counts.long())
-        mass, best = (captured(q, k, selection, dense) for selection in (seen.selection, oracle))
+        mass, best = (captured(q, k, selection, dense, scale) for selection in (seen.selection, oracle))
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
         density = mean_k / ((time + 1) / 2)
     kl = error = zeros = None
     if seen.features is not None and seen.cast is not None:
-        target = TrueAttention(q, k, dense, seen.cast.queries.shape[1])
+        target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale)
         kl = ops.indexer_loss(seen.cast, target, None).item()
         error, zeros = index_errors(seen.features, seen.cast)
     return LayerSelection(mass, best, recall, kl, density, mean_k, error, zeros)
 
 
-def captured(q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"]) -> float:
+def captured(
+    q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"], scale: float | None
+) -> float:
     """Mean share of the dense probability on the selected keys."""
-    _, sparse = ops.attend(q, k, k, selection)
+    _, sparse = ops.attend(q, k, k, selection, scale=scale)
     return (sparse - dense).exp().mean().item()
 
 
