@@ -1,5 +1,6 @@
 """Configurations: composed from conf/, with the option chosen in each group."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,25 +43,31 @@ def with_choices(cfg: DictConfig, choices: Mapping[str, str], overrides: list[st
         group, _, value = override.lstrip("+~").partition("=")
         if value.startswith("[") and (config_dir() / group).is_dir():
             raise ValueError(f"{group} = {value}: give one option; several are for -m or sweep.py, as {group}=a,b.")
-    named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
-    keys = [override.lstrip("+~").split("=")[0] for override in overrides]
-    touched = {key.split(".")[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
-    changed = sorted(touched & set(named))
+    marks = marked(choices, overrides)
     with open_dict(cfg):
-        cfg.choices, cfg.overridden = named, changed
+        cfg.choices, cfg.overridden = marks["choices"], marks["overridden"]
     return cfg
 
 
+def marked(choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
+    """The option chosen in each group, and the groups in which a value was changed."""
+    named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
+    keys = [override.lstrip("+~").split("=")[0] for override in overrides]
+    touched = {key.split(".")[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
+    return {"choices": named, "overridden": sorted(touched & set(named))}
+
+
+@functools.cache
 def experiment_groups(name: str | None) -> set[str]:
     """Groups in which a shipped experiment changes values."""
     path = config_dir() / "experiment" / f"{name}.yaml"
     return {str(key) for key in OmegaConf.load(path)} if name is not None and path.exists() else set()
 
 
-def choice(cfg: DictConfig, group: str) -> str:
+def choice(cfg: DictConfig | dict[str, Any], group: str) -> str:
     """Name of the option in a group; with `~` behind it if a value inside was overridden."""
-    name = cfg.choices.get(group, "custom")
-    return f"{name}~" if group in cfg.overridden else name
+    name = cfg["choices"].get(group, "custom")
+    return f"{name}~" if group in cfg["overridden"] else name
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

@@ -49,7 +49,12 @@ class Need:
     @property
     def code(self) -> str:
         """Fingerprint of the source that it runs through."""
-        return fingerprint((*ROOTS[self.kind], *self.targets))
+        return fingerprint(self.roots)
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """Modules and classes that lead to that source."""
+        return (*ROOTS[self.kind], *self.targets)
 
     @property
     def base(self) -> "Need | None":
@@ -92,8 +97,13 @@ class Graph:
     @property
     def code(self) -> str:
         """Fingerprint of all source that the run's numbers come from."""
+        return digest([part.code for part in self.parts], 12)
+
+    @property
+    def parts(self) -> list[Need]:
+        """What the run's own numbers come from."""
         parts = (self.base, self.indexers, self.joint, self.final)
-        return digest([part.code for part in parts if part is not None], 12)
+        return [part for part in parts if part is not None]
 
 
 def graph_of(spec: Spec, corpus: str | None) -> Graph:
@@ -258,4 +268,5 @@ def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:
 
 def run_id(spec: Spec, graph: Graph) -> str:
     """Readable name of a run that ends in its hash."""
-    return f"{named(spec, condition_of(spec))}-{graph.hash}"
+    judged = ["swap"] if spec.content["judge"] == "swap" else []
+    return f"{named(spec, [*condition_of(spec), *judged])}-{graph.hash}"

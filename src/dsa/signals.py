@@ -35,11 +35,17 @@ def heeded() -> Iterator[None]:
 
 def behind(error: BaseException | None) -> signal.Signals | None:
     """The signal that an error goes back to, if one does; Lightning turns an interruption into a plain exit."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt):
-            return signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+    stop = next((cause for cause in causes(error) if isinstance(cause, KeyboardInterrupt)), None)
+    return None if stop is None else signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and what led to it, each once: a chain of errors may run in a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return None
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What one command asks for, typed: made from a configuration at the door, and all that anything below it reads."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Part:
     def target(self) -> str:
         return str(self.node.get("_target_"))
 
-    @property
+    @cached_property
     def cls(self) -> Any:
         """The class that it names.
 
@@ -186,18 +187,29 @@ def spec_of(cfg: DictConfig) -> Spec:
     Raises:
         ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
     """
-    plain = resolved(cfg)
+    return spec_from(resolved(cfg))
+
+
+def spec_from(plain: dict[str, Any]) -> Spec:
+    """The Spec of a configuration that is plain data already: what `Spec.content` holds.
+
+    Raises:
+        ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
+    """
 
     def part(group: str, drop: tuple[str, ...] = ()) -> Part:
         node = plain[group]
         if not isinstance(node, dict):
             raise ValueError(f"{group} = {node}: give the name of an option of conf/{group}.")
         kept = {key: value for key, value in node.items() if key not in drop}
-        return Part(group, choice(cfg, group), kept, tuple(plain["allow_targets"]))
+        return Part(group, choice(plain, group), kept, tuple(plain["allow_targets"]))
 
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
     trainer, callbacks = plain["trainer"], plain["callbacks"]
+    recipe = recipe_of(plain["recipe"], plain["steps"])
+    if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":
+        recipe = untouched(recipe)
     return Spec(
         model=part("model"),
         indexer=part("indexer"),
@@ -208,7 +220,7 @@ def spec_of(cfg: DictConfig) -> Spec:
         objective=part("objective"),
         optimizer=part("optimizer"),
         logger=part("logger"),
-        recipe=recipe_of(plain["recipe"], plain["steps"]),
+        recipe=recipe,
         trainer=Devices(
             trainer["accelerator"],
             trainer["devices"],
@@ -235,7 +247,7 @@ def spec_of(cfg: DictConfig) -> Spec:
         stale=one_of(plain["stale"], ("rerun", "keep"), "stale"),
         dense_control=flag(plain["dense_control"], "dense_control"),
         allow_targets=tuple(plain["allow_targets"]),
-        options={group: choice(cfg, group) for group in cfg.choices},
+        options={group: choice(plain, group) for group in plain["choices"]},
         content=plain,
     )
 
@@ -267,6 +279,21 @@ def recipe_of(recipe: dict[str, Any], total: Any) -> Recipe:
         lr_final=float(recipe["lr_final"]),
         clip=float(recipe["clip"]),
     )
+
+
+def untouched(recipe: Recipe) -> Recipe:
+    """The recipe without joint training: what it makes is judged with the backbone untouched.
+
+    Raises:
+        ValueError: without a dense stage and a warm-up there is nothing to judge.
+    """
+    for stage, steps in (("dense", recipe.dense_steps), ("warmup", recipe.warmup_steps)):
+        if not steps:
+            raise ValueError(
+                f"judge = swap: recipe.{stage}.steps = 0; what is judged with the backbone untouched needs a base and "
+                "a warm-up. Give another recipe, or judge=val."
+            )
+    return replace(recipe, sparse_steps=0)
 
 
 def scaled(steps: dict[str, int], total: Any) -> dict[str, int]:

@@ -121,6 +121,17 @@ def test_only_the_losses_that_are_differentiated_give_gradients(backend):
     assert_near([cohort[2].keys.grad * 1.5], [exactly(cohort[2], target)[2]])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_may_be_differentiated_twice(backend):
+    features = index_features(2, 16)
+    (loss,) = ops.indexer_losses([features], attention(), backend=backend)
+    once = torch.autograd.grad(loss, inputs(features), retain_graph=True)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    for x, y in zip(inputs(features), once, strict=True):
+        torch.testing.assert_close(x.grad, 2 * y)
+
+
 @pytest.mark.parametrize("backend", ["auto", "blocked"])
 def test_indexers_that_learn_in_a_narrow_format_go_beside_others(backend):
     target = attention()

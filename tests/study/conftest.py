@@ -1,4 +1,4 @@
-"""A study of two indexers and three controls at one length and seed."""
+"""A study of two indexers and four controls at one length and seed, judged with the backbone untouched."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ def kernels_built_once(tmp_path_factory: pytest.TempPathFactory, monkeypatch: py
 def tiny(outputs: Path) -> Callable[..., list[StudyPlan]]:
     """Plans it, below this test's folder, with more overrides."""
 
-    def plan(*more: str) -> list[StudyPlan]:
-        return plans_of("name=tiny", "indexer=h1d8,h2d8", *TINY, f"output_dir={outputs}", *more)
+    def plan(*more: str, judge: str = "swap") -> list[StudyPlan]:
+        return plans_of("name=tiny", "indexer=h1d8,h2d8", *TINY, f"output_dir={outputs}", *more, judge=judge)
 
     return plan

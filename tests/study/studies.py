@@ -6,6 +6,7 @@ import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from conftest import SMALL
 from hydra import compose, initialize_config_dir
@@ -13,11 +14,12 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from dsa.config import config_dir
-from dsa.study.drive import Drive, Outcome
-from dsa.study.job import work
+from dsa.study.drive import Drive
 from dsa.study.options import Options
+from dsa.study.outcome import Outcome
 from dsa.study.plan import StudyPlan
 from dsa.study.sweep import in_process, plan_all
+from dsa.study.workers.job import work
 
 ROOT = Path(__file__).parents[2]
 TINY = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "steps=8", "timing=false", "stale=keep", "ops=blocked"]
@@ -30,10 +32,13 @@ class Crash(LightningIndexer):
         os.kill(os.getpid(), signal.SIGSEGV)
 """
 FEW = """# @package plan
+judge: swap
 conditions: {indexer: [h1d8, h2d8]}
 controls: [dense]
 exploratory: true
 """
+GONE = {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0, "token": "x"}
+"""The claim of a process of this host that is no more."""
 
 
 def load(overrides: list[str]) -> DictConfig:
@@ -54,13 +59,21 @@ def plans_of(*arguments: str, **options: object) -> list[StudyPlan]:
     return plan_all(load(single), list(arguments), load, Options(**options))  # type: ignore[arg-type]
 
 
+def planned(yaml: dict[str, Any], *arguments: str, **options: object) -> StudyPlan:
+    """The plan of a study's yaml with a command line."""
+    cfg = load(["name=x", *(argument for argument in arguments if "," not in argument)])
+    cfg.plan = yaml
+    (plan,) = plan_all(cfg, ["name=x", *arguments], load, Options(**{"exploratory": True} | options))  # type: ignore[arg-type]
+    return plan
+
+
 def drive(plans: list[StudyPlan], outputs: Path, dispatch: object = None, **options: object) -> Outcome:
     """Carry a study through in this process."""
     return Drive(plans, outputs, Options(**options), dispatch or in_process(work))()  # type: ignore[arg-type]
 
 
 def command(outputs: Path, *arguments: str) -> list[str]:
-    """sweep.py on a study of two indexers with its dense base and control: four runs, tiny ones."""
+    """sweep.py on a study of two indexers and the dense control on one base: three runs, judged, tiny ones."""
     yaml = outputs.parent / "conf" / "study" / "few.yaml"
     if not yaml.exists():
         yaml.parent.mkdir(parents=True)

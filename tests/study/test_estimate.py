@@ -1,25 +1,39 @@
-"""What runs took, as a sweep tells it when it ends."""
+"""What jobs took, as a sweep tells it when it ends, and what they are expected to take."""
 
 import re
 import time
 
 import pytest
 
-from dsa.study.estimate import trained_since
-from dsa.study.tell import show_time
-from study.studies import drive
+from dsa.study.estimate import done_since, scale
+from dsa.study.tell import show_plan, show_time
+from study.studies import drive, plans_of
 
 
 @pytest.mark.slow
-def test_the_time_of_the_runs_is_told_beside_that_of_the_whole(tiny, outputs, capsys):
-    (plan,) = plans = tiny()
+def test_the_time_of_the_jobs_is_told_beside_that_of_the_whole(tiny, outputs, capsys):
+    plans = tiny()
     began = time.time()
     assert drive(plans, outputs).status == 0
-    whole, runs = time.time() - began, plan.applicable
-    took = trained_since(runs, began)
-    assert len(took) == len(runs)
-    assert 0.5 * whole < sum(took) <= whole
-    assert trained_since(runs, time.time()) == [], "runs of an earlier sweep do not count"
+    whole, folders = time.time() - began, list(outputs.glob(".jobs/*"))
+    took = done_since(folders, began)
+    assert len(took) == len(folders) == 3
+    assert 0.3 * whole < sum(took) <= whole
+    assert done_since(folders, time.time()) == [], "jobs of an earlier sweep do not count"
+    assert scale(outputs) != 1.0
     capsys.readouterr()
-    show_time(runs)
-    assert re.search(rf"in all; the {len(runs)} runs trained now took .*, \d+ % of that", capsys.readouterr().out)
+    show_time(outputs)
+    assert re.search(r"in all; the 3 jobs done now took .*, \d+ % of that", capsys.readouterr().out)
+
+
+def test_the_plan_tells_artifacts_jobs_hours_and_disk(outputs, capsys):
+    plans = plans_of("name=x", "indexer=h1d8,h2d8", "data=mqar", "model=mqar", "pattern=causal", "selector.k=8",
+                     "seq_len=64", "seed=0,1", f"output_dir={outputs}", judge="val")  # fmt: skip
+    show_plan(plans)
+    said = capsys.readouterr().out
+    assert "12 runs: 12 missing" in said
+    assert "bases 0 there, 2 missing; indexers 0 there, 4 missing; joint trainings 0 there, 12 missing" in said
+    assert re.search(
+        r"jobs to do: 2 base, 2 cohort, 2 control, 10 joint; about .+ \(by counted operations\), \d+ MB", said
+    )
+    assert not outputs.exists()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dsa.study.queue import QUEUED
+from dsa.study.workers.queue import QUEUED
 from study.studies import CRASH, start
 
 
@@ -26,9 +26,9 @@ def test_a_study_runs_on_this_launcher(package, settings, outputs):
     process = start(outputs, *settings)
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 0, text
-    assert statuses(outputs) == ["finished"] * 5
-    assert "in all; the 4 runs trained now took" in text
-    notes = {json.loads(file.read_text())["cluster"] for file in outputs.glob(f"*/*/{QUEUED}")}
+    assert statuses(outputs) == ["finished"] * 3
+    assert "in all; the 3 jobs done now took" in text
+    notes = {json.loads(file.read_text())["cluster"] for file in outputs.glob(f".jobs/*/{QUEUED}")}
     assert notes == {"submitit_local": {"local"}, "ray": {"ray"}}.get(settings[0].split("=")[1], set())
 
 
@@ -49,5 +49,5 @@ def test_a_run_that_crashes_its_worker_fails_alone(outputs):
     )
     text, _ = process.communicate(timeout=400)
     assert process.returncode == 1, text
-    assert statuses(outputs) == ["failed"] + ["finished"] * 4, text
+    assert statuses(outputs) == ["failed"] + ["finished"] * 2, text
     assert "killed" in text

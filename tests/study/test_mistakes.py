@@ -1,11 +1,18 @@
 """What is typed wrong ends in one sentence that names the setting, without a traceback."""
 
+import json
 import sys
 
 import pytest
 
-from dsa.study.launch import run_sweep
-from study.studies import ROOT, launched, load
+from dsa.doors import sweep
+from dsa.signals import behind
+from dsa.study.jobs import ToDo
+from dsa.study.states import Results, Shelf
+from dsa.study.workers.job import TimedOut, timed_out, work
+from dsa.study.workers.launch import run_sweep
+from dsa.targets import maker
+from study.studies import ROOT, drive, launched, load
 
 
 def told(capsys, *arguments):
@@ -34,14 +41,82 @@ def told(capsys, *arguments):
         (["study=quick", "wait=false"], "wait = false: only a scheduler goes on alone"),
         (["study=quick", "trainer=ddp"], "trainer.devices = 2: this launcher gives a run one process"),
         ([], "give study=quick"),
+        (["study=quick", "ops=gpu"], "ops = gpu: no such backend. Give auto, reference, blocked, cpu."),
+        (["study=quick", "model.conv=-1"], "model.conv = -1: give a whole number from 0."),
+        (["study=quick", "model.rope_base=0"], "model.rope_base = 0: give a number above 1."),
+        (["study=quick", "model.rope_base=wide"], "model.rope_base = wide: give a number above 1."),
+        (["study=quick", "model.d_model=63"], "model.heads = 2: must divide model.d_model = 63."),
+        (["study=quick", "model.d_model=wide"], "model.d_model = wide: give a whole number from 1."),
+        (["study=quick", "model.layers=1,0"], "model.layers = 0: give a whole number from 1."),
+        (["study=quick", "objective.weight=-1"], "objective.weight = -1: give a number above 0."),
+        (["study=quick", "objective.weight=much"], "objective.weight = much: give a number above 0."),
+        (["study=quick", "recipe.sparse.lr=fast"], "recipe.sparse.lr = fast: a learning rate must be a number from 0."),
+        (["study=quick", "recipe.clip=none"], "recipe.clip = none: the largest gradient norm must be above 0."),
+        (["study=quick", "optimizer.betas=[2,3]"], "optimizer = adamw~: Invalid beta parameter at index 0: 2"),
+        (["study=quick", "precision=int8", "precision.bits=40"], "precision.bits = 40: give a whole number from 2 to"),
+        (["study=quick", "logger.mode=loud"], "logger.mode = loud: give auto, online, offline or disabled."),
+        (["study=quick", "trainer.accumulate=0"], "trainer.accumulate = 0: give a whole number from 1."),
+        (["study=quick", "callbacks.val_every=0"], "callbacks.val_every = 0: give a whole number from 1."),
     ],
 )
-def test_a_mistake_is_named(arguments, named, capsys, outputs):
+def test_a_mistake_is_named_before_anything_is_written(arguments, named, capsys, outputs):
     status, text = told(capsys, *arguments, f"output_dir={outputs}")
     assert status == 2
     assert named in text
     assert text.startswith("error: ")
     assert text.count("\n") == 1
+    assert not outputs.exists()
+
+
+def test_fused_kernels_without_a_compiler_are_refused_before_anything_is_written(capsys, outputs, monkeypatch):
+    monkeypatch.setattr("dsa.ops.native.unavailable", lambda: "no C++ compiler found. Install g++.")
+    status, text = told(capsys, "study=quick", "ops=cpu", f"output_dir={outputs}")
+    assert (status, text) == (2, "error: ops = cpu: no C++ compiler found. Install g++. Or give ops=auto.\n")
+    assert not outputs.exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_at_a_mistake_with_one_line(outputs):
+    process = launched([sys.executable, str(ROOT / "sweep.py"), "study=quick", "ops=gpu", f"output_dir={outputs}"])
+    text, _ = process.communicate(timeout=120)
+    assert (process.returncode, text) == (2, "error: ops = gpu: no such backend. Give auto, reference, blocked, cpu.\n")
+    assert not outputs.exists()
+
+
+@pytest.mark.slow
+def test_a_worker_ends_at_a_mistake_that_only_its_machine_knows(tiny, outputs, monkeypatch):
+    (plan,) = tiny()
+    run = plan.applicable[0]
+    drive([plan], outputs, lambda jobs, files: [None] * len(jobs))
+    (job,) = ToDo(Shelf(outputs, "keep"), Results("keep")).jobs("judge", [run])
+    path = job.write("tiny", {}, set(), None, None)
+    content = json.loads(path.read_text())
+    content["runs"][0]["config"]["ops"] = "gpu"
+    path.write_text(json.dumps(content))
+    category, reason = work(path)
+    assert (category, reason) == ("config", "ops = gpu: no such backend. Give auto, reference, blocked, cpu.")
+    assert json.loads((run.folder / "result.json").read_text())["error"] == {"category": "config", "reason": reason}
+
+
+def test_an_object_s_own_error_is_raised_without_a_circle_and_with_the_place_it_comes_from():
+    node = {"_target_": "dsa.training.objective.IndexerObjective", "weight": -1, "train_when_sparse": True}
+    with pytest.raises(ValueError) as caught:
+        maker(node, "objective", ())()
+    chain, error = [], caught.value
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    assert error is None
+    assert caught.traceback[-1].name == "above"
+
+
+def test_a_circle_of_errors_is_walked_once():
+    one, two = RuntimeError(), RuntimeError()
+    one.__cause__, two.__context__ = two, one
+    assert timed_out(one) is None
+    assert behind(one) is None
+    two.__cause__ = late = TimedOut()
+    assert timed_out(one) is late
 
 
 @pytest.mark.parametrize(
@@ -83,9 +158,19 @@ def test_what_hydra_refuses_is_one_line(arguments, named, tmp_path):
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-    import sweep
-
     monkeypatch.setattr(sweep, "find_spec", lambda package: None)
     with pytest.raises(SystemExit, match=r"hydra/launcher=ray: not installed; pip install -e '.\[ray\]'"):
         sweep.check_launcher(["study=quick", "hydra/launcher=ray"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [(["--cfg", "job"], "finalists: null"), (["--info", "defaults"], "Defaults List"),
+     (["-sc", "query=bash"], ""), (["--help"], "hydra")],
+)  # fmt: skip
+def test_hydra_shows_what_it_is_asked_for(asked, shown):
+    process = launched([sys.executable, str(ROOT / "sweep.py"), *asked])
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    assert shown in text and "Traceback" not in text and "ValueError" not in text

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from conftest import options
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from dsa import compose
 from dsa.build import build_data
-from dsa.study.options import Options
 from dsa.study.plan import StudyPlan
-from dsa.study.sweep import plan_all
+from dsa.study.sweep import at
 from dsa.study.tell import show_plan
+from study import studies
 from study.studies import load, plans_of
 
 BASE = ["name=x", "seq_len=512", "exploratory=true"]
@@ -42,7 +42,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "objective": {"weight": 2.0},
     "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
     "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "fsdp2", "num_nodes": 2, "accumulate": 2},
-    "logger": {"project": "mine", "entity": "us", "mode": "offline"},
+    "logger": {"project": "mine", "entity": "us", "mode": "offline", "judgement_runs": 7},
     "callbacks": {"val_every": 7, "checkpoint_every": 9, "maps_every": 11},
 }  # fmt: skip
 GROUPS = sorted(VALUES)
@@ -104,10 +104,7 @@ def in_a_condition(layer: dict[str, Any]) -> StudyPlan:
 
 def planned(yaml: dict[str, Any], *arguments: str) -> StudyPlan:
     """The plan of a study's yaml with a command line."""
-    cfg: DictConfig = load([*BASE, *(argument for argument in arguments if "," not in argument)])
-    cfg.plan = yaml
-    (plan,) = plan_all(cfg, [*BASE, *arguments], load, Options(exploratory=True))
-    return plan
+    return studies.planned(yaml, *BASE[1:], *arguments)
 
 
 @pytest.fixture(autouse=True)
@@ -133,8 +130,9 @@ def test_every_value_beside_its_option_is_what_is_trained(group, write):
         ran = [run for run in plan.runs if run.role == "condition" or group in NO_COMPARISON]
         assert ran and plan.dropped == {}
         for run in ran:
-            assert run.cfg.choices[group] == option
-            found = {key: OmegaConf.select(run.cfg, key) for key in layer if key != group}
+            content = run.spec.content
+            assert content["choices"][group] == option
+            found = {key: at(content, key) for key in layer if key != group}
             assert found == {key: value for key, value in layer.items() if key != group}, (run.label, option)
 
 
@@ -147,19 +145,22 @@ def test_every_group_is_in_the_table():
 def test_an_option_typed_beside_its_value_changes_nothing(typed):
     (plan,) = plans_of(*BASE, "indexer=h1d8,h1d16", "pattern=causal", *typed)
     (same,) = plans_of(*BASE, "indexer=h1d8,h1d16", "pattern=causal", "selector.k=8")
-    assert [run.config_hash for run in plan.runs] == [run.config_hash for run in same.runs]
+    assert [run.hash for run in plan.runs] == [run.hash for run in same.runs]
     ran = [run for run in plan.runs if run.role == "condition" or run.compared_as in ("oracle", "random", "window")]
-    assert [run.cfg.selector.k for run in ran] == [8] * 5
+    assert [run.spec.selector.node["k"] for run in ran] == [8] * 5
 
 
 def test_a_value_typed_once_stands_for_every_option_of_a_list():
     (plan,) = plans_of(*BASE, "selector=topk,oracle", "selector.k=40")
-    assert {run.label: run.cfg.selector.k for run in plan.runs if run.role == "condition"} == {"topk": 40, "oracle": 40}
+    assert {run.label: run.spec.selector.node["k"] for run in plan.runs if run.role == "condition"} == {
+        "topk": 40,
+        "oracle": 40,
+    }
 
 
 def test_a_value_in_common_without_an_option_stands_under_every_option_of_the_conditions():
     plan = planned({"common": {"selector.k": 40}, "conditions": {"selector": ["topk", "oracle"]}})
-    assert {run.cfg.selector.k for run in plan.runs if run.role == "condition"} == {40}
+    assert {run.spec.selector.node["k"] for run in plan.runs if run.role == "condition"} == {40}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +171,8 @@ def test_a_value_in_common_without_an_option_stands_under_every_option_of_the_co
 )  # fmt: skip
 def test_controls_have_the_pattern_that_the_conditions_share(pattern, kept):
     (plan,) = plans_of(*BASE, *pattern)
-    controls = [run.cfg for run in plan.runs if run.compared_as in ("oracle", "random", "window")]
-    assert {(cfg.choices.pattern, cfg.pattern.budget) for cfg in controls} == {kept}
+    controls = [run.spec for run in plan.runs if run.compared_as in ("oracle", "random", "window")]
+    assert {(spec.options["pattern"].rstrip("~"), spec.pattern.node["budget"]) for spec in controls} == {kept}
 
 
 @pytest.mark.parametrize(

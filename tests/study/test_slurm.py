@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dsa.study.claim import JOB
-from dsa.study.job import PLANNED
-from dsa.study.queue import QUEUED, Squeue
+from dsa.study.workers.claim import ENDED
+from dsa.study.workers.queue import QUEUED, Squeue
 from study.studies import launched, start
 
 SCRIPT = Path(__file__).with_name("slurm.py")
@@ -52,47 +51,48 @@ def test_squeue_is_asked_once_for_many_runs(slurm, monkeypatch):
 
 @pytest.mark.slow
 def test_submitted_without_waiting_runs_end_as_planned_and_the_last_job_analyses(slurm, outputs):
-    """Never submitted twice, planned is planned, preempted goes on, shared runs are linked, the study is concluded."""
+    """Never submitted twice, planned is planned, preempted goes on, the study is concluded."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    given = ["hydra/launcher=submitit_slurm", "wait=false", "steps=80", "callbacks.checkpoint_every=5"]
+    given = ["hydra/launcher=submitit_slurm", "wait=false", "judge=val", "steps=80", "callbacks.checkpoint_every=5"]
     (slurm / "hold").touch()
     text, _ = (first := start(outputs, *given)).communicate(timeout=250)
     assert first.returncode == 0, text
-    jobs = {json.loads(file.read_text())["job_id"] for file in outputs.glob(f"*/*/{QUEUED}")}
-    assert jobs == {"1", "2", "3_0", "3_1"}, "base, control, and an array of the conditions"
-    assert json.loads((outputs / "tiny" / QUEUED).read_text())["job_id"] == "4", "the end of the study"
-    assert set(states(slurm)) == {*jobs, "4"}
+    notes = {file.parent.name: json.loads(file.read_text())["job_id"] for file in outputs.glob(f".jobs/*/{QUEUED}")}
+    kinds = [(name.split("-")[0], job) for name, job in notes.items()]
+    assert sorted(kinds) == [("base", "1"), ("cohort", "2"), ("control", "3"), ("joint", "4_0"), ("joint", "4_1")]
+    assert json.loads((outputs / "tiny" / QUEUED).read_text())["job_id"] == "5", "the end of the study"
+    assert set(states(slurm)) == {*notes.values(), "5"}
     text, _ = launched([sys.executable, "-m", "dsa.study", "status", str(outputs / "tiny")]).communicate(timeout=200)
-    assert text.count("queued: ") == 4
-    assert "slurm job 3_1" in text
+    assert text.count("queued: ") == 5
+    assert "slurm job 4_1" in text
 
     text, _ = (second := start(outputs, *given)).communicate(timeout=250)
     assert second.returncode == 0
     assert "0 jobs submitted" in text
-    assert len(states(slurm)) == 5
+    assert len(states(slurm)) == 6
 
     (outputs.parent / "conf" / "study" / "few.yaml").write_text("no yaml: [")
-    planned = {file: file.read_bytes() for file in outputs.glob(f"*/*/{PLANNED}")}
+    planned = {file: file.read_bytes() for file in outputs.glob(".jobs/*/tiny.json")}
+    assert len(planned) == 5
     (slurm / "hold").unlink()
-    wait_for(lambda: list(outputs.glob("dense/*/checkpoints/dense.partial/last.ckpt")))
-    (base,) = outputs.glob("dense/dense-tiny*")
+    wait_for(lambda: list(outputs.glob("bases/*.partial/last.ckpt")))
+    (base,) = outputs.glob("bases/*.partial")
     before = rows(base)
     subprocess.run([sys.executable, "-c", "import slurm; slurm.preempt('1')"], cwd=SCRIPT.parent, check=True)
     wait_for(lambda: set(states(slurm).values()) == {"COMPLETED"})
-    assert json.loads((base / JOB).read_text())["job_id"] == "1"
+    (job,) = outputs.glob(f".jobs/base-*/{ENDED}")
+    assert json.loads(job.read_text())["job_id"] == "1"
     saved = [row for row in before if int(row.split(",")[0]) <= 5]
     assert len(saved) == 5
+    (base,) = outputs.glob("bases/*")
     for row, kept in zip(saved, rows(base), strict=False):
         assert kept.startswith(row), "with the time it took: it was not trained again"
     (log,) = outputs.glob(".sweeps/.submitit/1/1_0_log.out")
     assert log.read_text().count("Starting with") == 2
 
     assert {file: file.read_bytes() for file in planned} == planned
-    results = {file.parent: json.loads(file.read_text()) for file in outputs.glob("*/*/result.json")}
-    assert {result["status"] for result in results.values()} == {"finished"}
-    linked = [folder.name for folder, result in results.items() if result["reused_from"]]
-    assert len(results) == 5
-    assert linked == [run.name for run in outputs.glob("tiny/dense-*")]
+    results = [json.loads(file.read_text()) for file in outputs.glob("*/*/result.json")]
+    assert [result["status"] for result in results] == ["finished"] * 3
     assert json.loads((outputs / "tiny" / "verdict.json").read_text())["finished"] == 3
 
 

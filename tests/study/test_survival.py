@@ -3,22 +3,24 @@
 import json
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
 import pytest
-from dsa.training.result import RunResult
 
 from dsa import load_study
-from dsa.study import job
-from dsa.study.claim import CLAIM, claimed, given_up, working
+from dsa.artifacts.results import RunResult
+from dsa.artifacts.store import Store
 from dsa.study.drive import Drive
-from dsa.study.job import work
 from dsa.study.options import Options
-from dsa.study.store import Finished, state
 from dsa.study.sweep import check_devices
+from dsa.study.workers import job as worker
+from dsa.study.workers.claim import CLAIM, ENDED, claimed
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.job import work
 from dsa.training.run import failures_kept
-from study.studies import CRASH, drive, start
+from study.studies import CRASH, GONE, drive, start
 
 # The process writes half of a result and is killed.
 KILLED_IN_MID_WRITE = """
@@ -40,26 +42,34 @@ def results(outputs: Path) -> dict[str, str]:
     return {file.parent.name: json.loads(file.read_text())["status"] for file in outputs.glob("*/*/result.json")}
 
 
-def test_a_run_that_another_study_trains_is_left_to_it(tiny, outputs, monkeypatch):
-    (one,), (other,) = tiny(), tiny("name=other")
-    mine, theirs = (next(run for run in plan.runs if run.label == "h1d8") for plan in (one, other))
-    assert mine.config_hash == theirs.config_hash and mine.folder != theirs.folder
-    drives = [Drive([one], outputs, Options(wait=wait), lambda runs, files: []) for wait in (True, False)]
-    with claimed(theirs.folder):
-        assert [one.open([mine]) for one in drives] == [[], [mine]], "who does not wait may not count on it"
-        assert drives[0].under_way(mine)
-        assert work(drives[0].file(mine)) is None
-        assert results(outputs) == {}, "its turn came while the other trained it"
-        drives[0].options = Options(on_error="stop")
-        assert drives[0].under_way(mine)
-        drives[0].marker(mine).touch()
-        assert not drives[0].under_way(mine), "a stopped sweep waits for nobody"
-        drives[0].marker(mine).unlink()
-    assert drives[0].open([mine]) == [mine], "given up without a result: trained here after all"
-    assert not drives[0].under_way(mine)
-    monkeypatch.setattr(Finished, "elsewhere", lambda *args: theirs.folder)
-    assert work(drives[0].file(mine)) is None
-    assert results(outputs) == {}, "the other has finished it meanwhile"
+def pids(outputs: Path) -> list[int]:
+    return [json.loads(file.read_text())["pid"] for file in outputs.glob(f".jobs/*/{ENDED}")]
+
+
+def first_job(plans, outputs, kind="base", dispatch=lambda jobs, files: []):
+    """A drive, and the first job of a kind that it would launch."""
+    one = Drive(plans, outputs, Options(), dispatch)
+    one.begin()
+    return one, one.jobs(kind, one.runs)[0]
+
+
+@pytest.mark.slow
+def test_a_job_that_another_study_does_is_left_to_it(tiny, outputs, monkeypatch):
+    (one, mine), (other, theirs) = first_job(tiny(), outputs), first_job(tiny("name=other"), outputs)
+    assert mine.folder == theirs.folder, "a base is made once for all studies"
+    files = [drive.file(job) for drive, job in ((one, mine), (other, theirs))]
+    assert files[0] != files[1], "each sweep says itself what is to be done"
+    with claimed(mine.folder):
+        assert one.left("base", one.runs) == [] and one.under_way(mine)
+        assert work(files[0]) is None
+        assert not list(outputs.glob("bases/*")), "its turn came while the other made it"
+    assert one.left("base", one.runs) == [mine], "given up without a base: made here after all"
+    assert work(files[1]) is None
+    made = {file: file.stat().st_mtime_ns for file in outputs.glob("bases/*/*")}
+    assert one.jobs("base", one.runs) == [], "the other has made it meanwhile"
+    monkeypatch.setattr("dsa.training.base.fit", lambda *_: pytest.fail("what is done is not done again"))
+    assert work(files[0]) is None
+    assert {file: file.stat().st_mtime_ns for file in made} == made
 
 
 @pytest.mark.slow
@@ -68,32 +78,10 @@ def test_two_studies_started_together_train_what_they_share_once(outputs):
     for sweep in sweeps:
         text, _ = sweep.communicate(timeout=300)
         assert sweep.returncode == 0, text
-    found = [json.loads(file.read_text()) for file in outputs.glob("*/h?d8*/result.json")]
-    assert len(found) == 4
-    trained = [result["config_hash"] for result in found if not result["reused_from"]]
-    assert len(trained) == len(set(trained)) == 2
-
-
-def test_a_claim_keeps_others_away_until_it_ends(tmp_path):
-    with claimed(tmp_path) as mine, claimed(tmp_path) as other:
-        assert (mine, other) == (True, False)
-        assert working(tmp_path)
-    assert not working(tmp_path)
-    assert not given_up(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "claim",
-    [{"host": "elsewhere", "pid": 1}, {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0}],
-)
-def test_a_claim_is_stale_without_a_heartbeat_or_without_its_process(tmp_path, claim):
-    (tmp_path / CLAIM).write_text(json.dumps(claim | {"token": "x"}))
-    if claim["host"] == "elsewhere":
-        assert working(tmp_path), "a fresh heartbeat of another host counts"
-        os.utime(tmp_path / CLAIM, (time.time() - 120,) * 2)
-    assert given_up(tmp_path)
-    with claimed(tmp_path) as mine:
-        assert mine
+    assert sorted(results(outputs).values()) == ["finished"] * 6
+    assert len(list(outputs.glob("bases/dense-*"))) == 1
+    assert len(list(outputs.glob("indexers/h*"))) == 2
+    assert len(list(outputs.glob("judgements/*.json"))) == 4, "two conditions, one window for both, dense"
 
 
 def test_runs_on_several_devices_are_refused_where_a_run_has_one_process(tiny):
@@ -105,64 +93,89 @@ def test_runs_on_several_devices_are_refused_where_a_run_has_one_process(tiny):
 
 
 @pytest.mark.slow
-def test_finished_runs_are_not_repeated_and_other_studies_take_them_over(tiny, outputs):
+def test_finished_runs_are_not_repeated_and_other_studies_train_nothing_anew(tiny, outputs):
     assert drive(tiny(), outputs).status == 0
-    before = {file: file.stat().st_mtime_ns for file in outputs.glob("*/*/result.json")}
+    before = {file: file.stat().st_mtime_ns for file in outputs.glob("*/*/*") if file.is_file()}
     assert drive(tiny(), outputs).status == 0
-    assert {file: file.stat().st_mtime_ns for file in before} == before
-    outcome = drive(tiny("name=other"), outputs, dispatch=lambda runs, files: pytest.fail("nothing is left to train"))
-    assert (outcome.status, outcome.linked) == (0, 5)
-    frame = load_study(outputs / "other")
-    assert frame["reused_from"].notna().all()
-    assert set(frame["study"]) == {"other"}
+    assert {file: file.stat().st_mtime_ns for file in before if file.name != "study.json"} == before
+    kinds = []
+    outcome = drive(tiny("name=other"), outputs, lambda jobs, files: kinds.extend(jobs) or [work(f) for f in files])
+    assert (outcome.status, [job.kind for job in kinds]) == (0, ["judge"])
+    own, other = (load_study(outputs / name).sort_values("run_id") for name in ("tiny", "other"))
+    assert list(own["run_id"]) == list(other["run_id"])
+    assert list(own["val_loss"]) == list(other["val_loss"])
+    assert set(other["study"]) == {"other"}
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tiny, outputs, monkeypatch):
-    whole = job.run
+    whole = worker.execute
 
-    def fragile(plan, kind):
-        if plan.cfg.get("label") == "h1d8":
-            with failures_kept(plan.cfg, plan):
+    def fragile(run, models, wait):
+        if run.dashboard.job_type == "h1d8":
+            with failures_kept(run.spec, run):
                 raise FloatingPointError("loss is nan")
-        return whole(plan, kind)
+        return whole(run, models, wait)
 
-    monkeypatch.setattr(job, "run", fragile)
+    monkeypatch.setattr(worker, "execute", fragile)
     outcome = drive(tiny(), outputs)
     assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "nan")]
-    assert len(outcome.done) == 6
+    assert len(outcome.done) == 5
     assert drive(tiny(), outputs).status == 1, "a failed run waits for retry_failed=true"
     monkeypatch.undo()
     assert drive(tiny(), outputs, retry_failed=True).status == 0
 
 
 @pytest.mark.slow
-def test_a_failed_base_fails_what_stands_on_it(tiny, outputs, monkeypatch):
-    def broken(plan, kind):
-        with failures_kept(plan.cfg, plan):
-            raise MemoryError("not enough memory")
+def test_a_base_that_fails_fails_what_stands_on_it_and_says_which(tiny, outputs, monkeypatch):
+    def broken(*_):
+        raise MemoryError("not enough memory")
 
-    monkeypatch.setattr(job, "run", broken)
+    monkeypatch.setattr("dsa.training.base.fit", broken)
     outcome = drive(tiny(), outputs)
-    assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] + ["dense base"] * 6
+    assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] * 6
+    assert sorted(results(outputs).values()) == ["failed"] * 6
+    for _, _, reason in outcome.failed:
+        assert (
+            reason.startswith("the base dense-tiny~-mqar~-L64-s0-") and "which it needs, failed: not enough" in reason
+        )
+    monkeypatch.undo()
+    assert drive(tiny("name=other"), outputs).status == 1, "another study does not try again either"
+    assert drive(tiny(), outputs, retry_failed=True).status == 0
 
 
 @pytest.mark.slow
-def test_a_run_that_takes_too_long_is_stopped(tiny, outputs):
+def test_an_indexer_that_diverges_fails_its_own_runs_alone(tiny, outputs, monkeypatch):
+    whole = worker.make_indexers
+
+    def diverging(store, wishes, *more):
+        bad = next(need.hash for spec, need in wishes if spec.indexer.option == "h1d8")
+        return whole(store, [wish for wish in wishes if wish[1].hash != bad], *more) | {bad: "loss is nan"}
+
+    monkeypatch.setattr(worker, "make_indexers", diverging)
+    outcome = drive(tiny(), outputs)
+    (failed,) = outcome.failed
+    assert (failed[0].label, failed[1]) == ("h1d8", "nan")
+    assert failed[2].startswith("the indexers h1d8-tiny~-mqar~-L64-s0-")
+    assert len(outcome.done) == 5
+
+
+@pytest.mark.slow
+def test_a_job_that_takes_too_long_is_stopped(tiny, outputs):
     outcome = drive(tiny("steps=4000"), outputs, timeout_minutes=0.02)
-    assert "timeout" in {category for _, category, _ in outcome.failed}
+    assert {category for _, category, _ in outcome.failed} == {"timeout"}
 
 
 @pytest.mark.slow
 def test_after_a_failure_on_error_stop_starts_nothing_more(tiny, outputs, monkeypatch):
-    def broken(plan, kind):
-        with failures_kept(plan.cfg, plan):
+    def broken(run, models, wait):
+        with failures_kept(run.spec, run):
             raise ValueError("impossible")
 
-    monkeypatch.setattr(job, "run", broken)
+    monkeypatch.setattr(worker, "execute", broken)
     outcome = drive(tiny("seed=0,1"), outputs, on_error="stop")
-    assert len([1 for _, category, _ in outcome.failed if category == "config"]) == 1
-    assert outcome.missing
+    assert [category for _, category, _ in outcome.failed] == ["config"]
+    assert len(outcome.missing) == 11
 
 
 @pytest.mark.slow
@@ -173,39 +186,53 @@ def test_a_full_disk_fails_the_run_and_corrupts_nothing(tiny, outputs, monkeypat
     monkeypatch.setattr(RunResult, "write", full)
     outcome = drive(tiny(), outputs)
     assert outcome.status == 1
-    assert any("No space left" in reason for _, _, reason in outcome.failed)
+    assert {(category, reason) for _, category, reason in outcome.failed} == {
+        ("data", "[Errno 28] No space left on device")
+    }  # fmt: skip
     monkeypatch.undo()
     assert drive(tiny(), outputs).status == 0
+
+
+def test_a_failure_that_no_folder_tells_keeps_its_category(tiny, outputs):
+    def dispatch(jobs, files):
+        return [Failure("out_of_memory", "MemoryError: too much")] * len(jobs)
+
+    outcome = drive(tiny(), outputs, dispatch)
+    assert {(category, reason) for _, category, reason in outcome.failed} == {
+        ("out_of_memory", "MemoryError: too much")
+    }  # fmt: skip
+    assert len(outcome.failed) == 6
 
 
 @pytest.mark.slow
 def test_a_worker_that_dies_takes_only_its_own_run_along(tiny, outputs):
     (plan,) = plans = tiny()
-    guilty = next(run for run in plan.runs if run.label == "h1d8").folder.name
+    guilty = next(run for run in plan.runs if run.label == "h1d8").key
 
-    def dying(runs, files):
-        for run, file in zip(runs, files, strict=True):
-            if run.folder.name == guilty:
-                claim = {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0, "token": "x"}
-                (run.folder / CLAIM).write_text(json.dumps(claim))
+    def dying(jobs, files):
+        for job, file in zip(jobs, files, strict=True):
+            if job.kind == "judge" and guilty in [run.key for run in job.runs]:
+                job.folder.mkdir(parents=True, exist_ok=True)
+                claim = GONE | {"deaths": job.deaths, "started": time.time()}
+                (job.folder / CLAIM).write_text(json.dumps(claim))
                 raise RuntimeError("a worker process was terminated")
             work(file)
-        return [None] * len(runs)
+        return [None] * len(jobs)
 
     outcome = Drive(plans, outputs, Options(), dying)()
     assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "killed")]
-    assert len(outcome.done) == 6
+    assert len(outcome.done) == 5
 
 
 @pytest.mark.slow
 def test_killed_in_mid_run_and_in_mid_write_it_goes_on_and_ends_with_the_same_numbers(tiny, outputs):
-    longer = ["steps=60", "callbacks.checkpoint_every=5"]
+    longer = ["steps=60", "callbacks.checkpoint_every=2"]
     first = start(outputs, *longer)
-    wait_for(lambda: list(outputs.glob("tiny/h1d8*/checkpoints/*.partial/last.ckpt")), first)
+    wait_for(lambda: list(outputs.glob("indexers/.cohorts/*/last.ckpt")), first)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    done = {f: f.stat().st_mtime_ns for f in outputs.glob("*/*/result.json")}
-    assert len(done) == 2, "the base and the control"
+    done = {f: f.stat().st_mtime_ns for f in outputs.glob("bases/*/artifact.json")}
+    assert len(done) == 1
 
     code = outputs.parent / "code"
     code.mkdir()
@@ -238,51 +265,63 @@ def test_a_run_that_takes_the_sweep_along_twice_fails_and_the_rest_goes_on(outpu
         text, _ = process.communicate(timeout=250)
         statuses.append(process.returncode)
     assert statuses == [-signal.SIGSEGV, -signal.SIGSEGV, 1], text
-    assert sorted(results(outputs).values()) == ["failed"] + ["finished"] * 3, "base, control, the other condition"
+    assert sorted(results(outputs).values()) == ["failed"] + ["finished"] * 2, "the control, the other condition"
     assert "killed" in text and "died 2 times" in text
 
 
-def test_deaths_count_while_a_run_gets_no_further(tmp_path, monkeypatch):
-    dead = {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0, "token": "x", "job_id": "7"}
-
-    def deaths(before, **environment):
-        (tmp_path / CLAIM).write_text(json.dumps(dead | before))
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        with claimed(tmp_path) as mine:
-            assert mine
-            return json.loads((tmp_path / CLAIM).read_text())["deaths"]
-
-    assert deaths({"deaths": 1, "started": time.time()}) == 2
-    (tmp_path / "checkpoints" / "sparse").mkdir(parents=True)
-    assert deaths({"deaths": 1, "started": time.time() - 9}) == 0, "a checkpoint was saved since"
-    assert deaths({"deaths": 1, "started": time.time() + 9}, SLURM_JOB_ID="7") == 1, "the same job, requeued"
-    elsewhere = {"host": "elsewhere", "started": time.time() + 9, "deaths": 0}
-    assert deaths(elsewhere, SLURM_JOB_ID="7") == 0, "though its heart beat a moment ago"
-
-
 @pytest.mark.slow
-def test_interrupted_it_says_how_to_go_on(outputs):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_it_says_how_to_go_on(outputs, number, status):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a child of who ignores it would too
     process = start(outputs, "steps=4000")
-    wait_for(lambda: list(outputs.glob("dense/*/metrics.csv")), process)
-    process.send_signal(signal.SIGINT)
+    wait_for(lambda: list(outputs.glob("bases/*/metrics.csv")), process)
+    process.send_signal(number)
     text, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, text
+    assert process.returncode == status, text
     assert "stopped; to go on: python " in text and "sweep.py --config-dir" in text
     assert "Traceback" not in text
-    assert not list(outputs.glob("*/*/running.json"))
+    assert not list(outputs.glob(f".jobs/*/{CLAIM}"))
 
 
 @pytest.mark.slow
 def test_two_sweeps_at_once_share_the_work(outputs):
-    both = [start(outputs), start(outputs)]
+    both = [start(outputs, "seed=0,1"), start(outputs, "seed=0,1")]
     texts = [process.communicate(timeout=250)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
-    assert sorted(results(outputs).values()) == ["finished"] * 4
-    claims = [json.loads(file.read_text())["pid"] for file in outputs.glob("*/*/job.json")]
-    assert len(claims) == 4
-    assert {state(folder, "keep") for folder in outputs.glob("*/*-*")} == {"done"}
+    assert sorted(results(outputs).values()) == ["finished"] * 6
+    assert len(pids(outputs)) == 6, "a base, a cohort and a batch of judgements for each seed"
+    assert set(pids(outputs)) <= {process.pid for process in both}
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_for_a_while_makes_no_other_record_failures(outputs, monkeypatch):
+    first = start(outputs, "steps=600")
+    wait_for(lambda: list(outputs.glob("bases/*/metrics.csv")), first)
+    first.send_signal(signal.SIGSTOP)
+    (claim,) = outputs.glob(f".jobs/*/{CLAIM}")
+    os.utime(claim, (time.time() - 90,) * 2)
+    second = start(outputs, "steps=600")
+    time.sleep(8)
+    assert second.poll() is None
+    first.send_signal(signal.SIGCONT)
+    texts = [process.communicate(timeout=250)[0] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], texts
+    assert sorted(results(outputs).values()) == ["finished"] * 3
+
+
+@pytest.mark.slow
+def test_a_run_under_the_lock_of_another_process_is_waited_for(tiny, outputs):
+    drive(tiny(), outputs)
+    one, job = first_job(tiny("name=other"), outputs, "judge")
+    file = one.file(job)
+    run = job.runs[0]
+    with Store(outputs).alone(f"{run.study}-{run.hash}", wait=False):
+        thread = threading.Thread(target=work, args=(file,))
+        thread.start()
+        time.sleep(2)
+        assert thread.is_alive() and not (run.folder / "result.json").exists()
+    thread.join(timeout=60)
+    assert json.loads((run.folder / "result.json").read_text())["status"] == "finished"
 
 
 @pytest.mark.slow
@@ -297,6 +336,11 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(outputs, place):
     assert process.returncode == 2
     assert text.count("Traceback") == 0
     assert place in text
+
+
+def test_running_a_finished_study_again_is_refused_with_what_to_give_instead(tiny):
+    with pytest.raises(ValueError, match=r"rerun = true: .* Give another output_dir"):
+        tiny("rerun=true")
 
 
 def wait_for(there, process, seconds=200):

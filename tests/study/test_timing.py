@@ -12,10 +12,11 @@ from study.studies import drive
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def study(tiny, outputs):
-    (plan,) = plans = tiny()
-    plan.runs[:] = [run for run in plan.runs if run.label in ("dense", "h1d8")]
+@pytest.fixture(params=["swap"])
+def study(tiny, outputs, request):
+    plans = tiny(judge=request.param)
+    for plan in plans:
+        plan.runs[:] = [run for run in plan.runs if run.label in ("dense", "h1d8")]
     assert drive(plans, outputs).status == 0
     return outputs / "tiny"
 
@@ -28,7 +29,7 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
     before = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/*") if file.is_file()}
 
     time_study(study)
-    assert turns == [False, True] * timing.ROUNDS, "dense and h1d8 alternate, dense really dense"
+    assert turns == [True, False] * timing.ROUNDS, "h1d8 and dense alternate, dense really dense"
     (length,) = (found := json.loads((study / FILE).read_text()))
     assert length == "64"
     assert not found[length]["contended"]
@@ -58,7 +59,10 @@ def test_a_step_leaves_the_weights_as_they_are(study):
     assert all(after[name].equal(value) for name, value in weights.items() if "selector" not in name)
 
 
-def test_where_no_control_trained_the_base_stands_for_dense_attention(study):
+@pytest.mark.parametrize("study", ["both"], indirect=True)
+def test_after_joint_training_the_joint_model_is_timed(study):
     plan = json.loads((study / "study.json").read_text())
-    plan["runs"] = [run for run in plan["runs"] if run["kind"] != "dense"]
-    assert timing.finished_runs(study, plan, 64)["dense"].parent.name == "dense"
+    ready = timing.finished_runs(study, plan, 64)
+    assert list(ready) == ["h1d8", "dense"]
+    for place in ready.values():
+        assert json.loads((place / "result.json").read_text())["artifacts"]["joint"] is not None

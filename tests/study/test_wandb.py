@@ -5,26 +5,25 @@ import json
 import pytest
 from training.test_wandb import records
 
+from dsa.study import publish
 from dsa.study.__main__ import main
 from dsa.study.sync import sync
-from study.studies import drive
+from study.studies import TINY, drive, planned
 
 pytestmark = pytest.mark.slow
 DRAWN = {"val/loss", "val/delta_loss", "val/swap_loss", "select/mass", "select/density", "cost/flops", "speed/step_ms",
          "cost/indexer_params", "memory/peak_mb"}  # fmt: skip
+MOST = 6  # judged runs with a run of their own
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    from study.studies import TINY, plans_of
-
+    """Two indexers and dense attention under two seeds, after joint training and with the backbone untouched."""
     outputs = tmp_path_factory.mktemp("wandb") / "outputs"
-    plans = plans_of(
-        "name=tiny", "indexer=h1d8,h2d8", "seed=0,1", *TINY, "logger=wandb", "logger.mode=offline",
-        f"output_dir={outputs}", exploratory=True,
-    )  # fmt: skip
-    plans[0].runs[:] = [run for run in plans[0].runs if run.label in ("dense", "h1d8", "h2d8")]
-    assert drive(plans, outputs).status == 0
+    yaml = {"judge": "both", "conditions": {"indexer": ["h1d8", "h2d8"]}, "controls": ["dense"], "seed": [0, 1]}
+    given = [*TINY, "logger=wandb", "logger.mode=offline", f"logger.judgement_runs={MOST - 1}"]
+    plan = planned(yaml, *given, "name=tiny", f"output_dir={outputs}")
+    assert drive([plan], outputs).status == 0
     return outputs / "tiny"
 
 
@@ -51,7 +50,7 @@ def check(runs, group):
         tags = {f"L{config['seq_len']}", f"seed{config['seed']}"}
         tags |= {f"{part}:{config[part]}" for part in ("indexer", "pattern", "selector", "precision")}
         assert set(start.tags) == tags
-        assert start.job_type.startswith(config["indexer"].rstrip("~")) or start.job_type in ("dense", "base")
+        assert start.job_type in (config["indexer"].rstrip("~"), "dense")
         assert start.run_id.endswith(start.display_name.replace("~", "-"))
         assert config["run_id"] == start.display_name
         assert summary["status"] == "finished"
@@ -59,32 +58,64 @@ def check(runs, group):
             assert summary.keys() >= DRAWN
 
 
+def curves(folder):
+    """Names of the metrics in the history of a run that is kept."""
+    rows = [record.history for record in records(folder) if record.WhichOneof("record_type") == "history"]
+    return {"/".join(item.nested_key) or item.key for row in rows for item in row.item}
+
+
 def test_every_run_says_what_a_dashboard_of_the_study_needs(study):
     created = json.loads((study / "study.json").read_text())["created"]
-    own, dense = kept(study, "wandb"), kept(study.parent / "dense", "wandb")
+    own, bases, controls = (kept(study.parent / place, "wandb") for place in ("tiny", "bases", "joint"))
     check(own, f"tiny {created}")
-    check(dense, "dense")
-    assert sorted(start.job_type for start, _ in own) == ["h1d8", "h1d8", "h2d8", "h2d8"]
-    ids = [start.run_id for start, _ in own + dense]
-    assert len(set(ids)) == len(ids) == 8
+    joint = [start.job_type for start, _ in own if "-swap-" not in start.display_name]
+    swap = [start.job_type for start, _ in own if "-swap-" in start.display_name]
+    assert sorted(joint) == ["dense", "dense", "h1d8", "h1d8", "h2d8", "h2d8"]
+    assert len(swap) == MOST - 1 < 6, "beyond logger.judgement_runs nothing is sent of a judged run"
+    assert sorted(start.job_type for start, _ in bases + controls) == ["base", "base", "control", "control"]
+    assert {start.run_group for start, _ in bases + controls} == {"dense"}
+    ids = [start.run_id for start, _ in own + bases + controls]
+    assert len(set(ids)) == len(ids)
+
+
+def test_a_cohort_is_one_run_with_a_curve_for_each_indexer(study):
+    created = json.loads((study / "study.json").read_text())["created"]
+    cohorts = kept(study.parent / ".jobs", "wandb")
+    assert {start.run_group for start, _ in cohorts} == {f"tiny {created}"}
+    assert [start.job_type for start, _ in cohorts] == ["cohort"] * 2
+    for place in study.parent.glob(".jobs/cohort-*/wandb"):
+        assert curves(place.parent) >= {"warmup/indexer_loss/h1d8", "warmup/indexer_loss/h2d8", "warmup/step"}
 
 
 def test_sync_rebuilds_the_whole_study_and_repeating_it_changes_nothing(study, capsys):
-    live = {start.run_id for start, _ in kept(study, "wandb") + kept(study.parent / "dense", "wandb")}
+    live = {start.run_id for place in ("tiny", "bases", "joint") for start, _ in kept(study.parent / place, "wandb")}
     done = sync(study, "offline")
-    assert (len(done.sent), done.unchanged, done.lost) == (10, [], [])
+    assert (len(done.sent), done.unchanged, done.lost) == (12 + 2 + 2 + 2, [], [])
     created = json.loads((study / "study.json").read_text())["created"]
-    own, dense = kept(study, "wandb-rebuilt/wandb"), kept(study.parent / "dense", "wandb-rebuilt/wandb")
+    own, bases, controls, cohorts = (
+        kept(study.parent / place, "wandb-rebuilt/wandb") for place in ("tiny", "bases", "joint", "tiny/.cohorts")
+    )
     check(own, f"tiny {created}")
-    check(dense, "dense")
-    rebuilt = {start.run_id for start, _ in own + dense}
-    linked = {start.run_id for start, _ in own if start.job_type == "dense"}
-    assert len(linked) == 2, "the controls, taken from the dense runs"
-    assert rebuilt - linked == live
+    rebuilt = {start.run_id for start, _ in own + bases + controls}
+    assert rebuilt >= live and len(rebuilt - live) == 1, "the judged run that was silent is there too"
+    assert [start.job_type for start, _ in cohorts] == ["cohort"] * 2
+    for place in study.glob(".cohorts/*/wandb-rebuilt"):
+        assert curves(place) >= {"warmup/indexer_loss/h1d8", "warmup/indexer_loss/h2d8"}
     files = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/wandb-rebuilt/**/*")}
     again = sync(study, "offline")
-    assert (again.sent, len(again.unchanged), again.lost) == ([], 10, [])
+    assert (again.sent, len(again.unchanged), again.lost) == ([], 18, [])
     assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_the_report_s_run_is_in_the_study_s_group_and_has_a_row_for_every_run(study, monkeypatch):
+    created = json.loads((study / "study.json").read_text())["created"]
+    verdict = {"study": "tiny", "lengths": [64], "verdict": "inconclusive"}
+    identity = publish.identity(study, verdict, f"tiny {created}")
+    assert (identity["name"], identity["group"], identity["id"]) == ("tiny report", f"tiny {created}", "tiny-report")
+    table = publish.table_of(study)
+    assert len(table) == 12
+    assert sorted(table["judge"]) == ["swap"] * 6 + ["val"] * 6
+    assert table["swap_val_loss"].notna().all()
 
 
 def test_browse_opens_the_report_or_says_how_to_get_one(study, capsys, monkeypatch):

@@ -18,6 +18,8 @@ def draw(module: nn.Module, seed: int, prefix: str, std: Callable[[str, Tensor],
     """
     norms = {id(p) for m in module.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()}
     for name, parameter in module.named_parameters():
+        if parameter.is_meta:  # only the sizes are asked for
+            continue
         if id(parameter) in norms:
             parameter.fill_(float(name.endswith("weight")))
             continue

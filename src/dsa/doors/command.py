@@ -14,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "study": ("look after a study: dsa study time|conclude|sync|browse outputs/quick", "dsa.study.__main__"),
     "bench": ("measure speed: dsa bench attention", "dsa.bench.__main__"),
 }
-ADDED = {"judge": ["recipe=judge"], "status": ["status"]}
+ADDED = {"judge": ["judge=swap"], "status": ["status"]}
 """What a command adds to those that it shares its module with."""
 
 

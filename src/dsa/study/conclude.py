@@ -1,7 +1,8 @@
-"""The end of a study, from its folder alone: shared runs linked, conditions timed, everything analysed and shown."""
+"""The end of a study, from its folder alone: conditions timed, everything analysed and shown."""
 
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -9,24 +10,22 @@ from rich.markup import escape
 from dsa.analysis.judgement.analysis import Analysis, analyse_folder
 from dsa.analysis.output.files import write
 from dsa.study.publish import publish
-from dsa.study.store import gather
 from dsa.study.tell import console
 from dsa.study.timing import time_study
 
 LOG = "analysis.log"
 
 
-def conclude(folder: Path, timing: bool, stale: str = "rerun") -> bool:
+def conclude(folder: Path, timing: bool, admitted: Sequence[str] = ()) -> bool:
     """Time and analyse whatever has finished; False if that failed, which says nothing about the runs.
 
     Args:
         timing: whether to time the conditions before.
-        stale: keep counts results made by other code of this package as done.
+        admitted: packages of the user's own whose classes the runs' configurations may name.
     """
     try:
-        gather(folder, stale)
         if timing:
-            time_study(folder)
+            time_study(folder, admitted=admitted)
         analysis = analyse_folder(folder)
         show_verdict(analysis, write(analysis, folder))
         publish(folder)

@@ -5,23 +5,28 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from dsa.study.claim import CLAIM, deaths_after, read, write
-from dsa.study.job import STOP, write_job
+from dsa.artifacts.atomic import write_json
+from dsa.artifacts.results import FILE
+from dsa.study.finalists import choose
+from dsa.study.jobs import IN_ORDER, Job, Kind, ToDo
 from dsa.study.options import Options
 from dsa.study.outcome import Outcome
-from dsa.study.plan import IN_ORDER, PlannedRun, StudyPlan, record
+from dsa.study.plan import PlannedRun, StudyPlan
 from dsa.study.progress import Watch
-from dsa.study.queue import QUEUED, queued
-from dsa.study.store import STUDY, Finished, forget_failure, gather, link, sound, state, trained_elsewhere
-from dsa.study.submitit_queue import SubmititQueue
-from dsa.training.plan import Plan
-from dsa.training.run import keep_failure
+from dsa.study.record import record
+from dsa.study.states import STUDY, Results, Shelf
+from dsa.study.workers import failures
+from dsa.study.workers.claim import CLAIM, DEATHS, deaths_after, forget, given_up, read, working
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.job import STOP, further
+from dsa.study.workers.queue import QUEUED, queued
+from dsa.study.workers.submitit_queue import SubmititQueue
+from dsa.training.errors import category
 
-Dispatch = Callable[[list[PlannedRun], list[Path]], list[str | None]]
-"""Trains runs, given their files; answers with the reason of each that failed. It may raise, or leave runs undone."""
+Dispatch = Callable[[list[Job], list[Path]], list[Failure | None]]
+"""Does jobs, given their files; answers with why each failed. It may raise, or leave some undone."""
 
-LEFT = ("missing", "interrupted", "stale")  # states of runs that somebody has to train
-POLL = 1.0  # seconds between looks at runs that somebody else trains
+POLL = 1.0  # seconds between looks at jobs that somebody else does
 
 
 class Drive:
@@ -29,77 +34,61 @@ class Drive:
 
     Args:
         outputs: folder of all studies.
-        dispatch: trains runs; a launcher of Hydra's, or anything else that does.
+        dispatch: does jobs; a launcher of Hydra's, or anything else that does.
     """
 
     def __init__(self, plans: list[StudyPlan], outputs: Path, options: Options, dispatch: Dispatch) -> None:
         self.plans, self.outputs, self.options, self.dispatch = plans, outputs, options, dispatch
-        self.runs = [run for plan in plans for run in plan.applicable]
-        self.first: dict[str, PlannedRun] = {}
-        for run in self.runs:
-            self.first.setdefault(run.config_hash, run)
-        self.stale = self.runs[0].template.stale
-        self.unwritten: dict[str, str] = {}  # hash -> reason, where the run folder could not take it
+        self.stale = plans[0].runs[0].spec.stale
+        self.shelf, self.results = Shelf(outputs, self.stale), Results(self.stale)
+        self.todo = ToDo(self.shelf, self.results)
+        self.unwritten: dict[tuple[str, str], Failure] = {}  # by run, where its folder could not take it
         self.launcher_error: str | None = None
-        self.linked = 0
         self.groups: dict[str, str] = {}  # of each study on a dashboard: its name and the day it began
+        self.name = plans[0].study.name
 
     @property
-    def unique(self) -> list[PlannedRun]:
-        """Every run once, in the order in which they are trained."""
-        return sorted(self.first.values(), key=lambda run: IN_ORDER.index(run.kind))
-
-    def state(self, run: PlannedRun) -> str:
-        return state(run.folder, self.stale)
+    def runs(self) -> list[PlannedRun]:
+        """Every run once."""
+        return list({run.key: run for plan in self.plans for run in plan.applicable}.values())
 
     def __call__(self) -> Outcome:
-        """Train what is left, then say what became of everything.
+        """Do what is left, then say what became of everything.
 
         Raises:
             OSError: the output folder cannot be written.
         """
-        self.write_plans()
-        self.link_finished()
-        if self.options.retry_failed:
-            self.forget_failures()
-        left = [run for run in self.unique if self.state(run) not in ("done", "failed")]
+        self.begin()
+        runs = self.runs
         metrics = {plan.study.name: plan.study.metric for plan in self.plans}
-        with Watch(left, metrics, len(self.first) - len(left)):
-            for kind in IN_ORDER:
-                self.carry_through([run for run in left if run.kind == kind])
-        for plan in self.plans:
-            gather(self.outputs / plan.study.name, self.stale)
+        with Watch(self.todo, metrics) as watch:
+            watch.add(runs)
+            self.carry(runs)
+            if self.choose_finalists():
+                more = self.runs[len(runs) :]
+                watch.add(more)
+                self.carry(more)
         return self.outcome()
 
-    def submit(self, queue: SubmititQueue) -> list[str]:
-        """Hand what is left to a scheduler and return: dense bases first, then what stands on them; the jobs' ids.
-
-        A last job, which begins when all have ended, ends the studies; it too is submitted only once.
-        """
+    def begin(self) -> None:
+        """Write down what is planned; forget failures if they are to be tried again."""
+        self.choose_finalists()
         self.write_plans()
-        self.link_finished()
         if self.options.retry_failed:
-            self.forget_failures()
-        from dsa.analysis.output.files import VERDICT  # late: a plan needs no statistics
+            for run in self.runs:
+                self.forget_failure(run)
 
-        before: list[str] = []  # jobs of this sweep and of others that still have some of these runs
-        handed: list[str] = []
-        for kind in IN_ORDER:
-            runs = [run for run in self.unique if run.kind == kind]
-            left = self.open(runs)
-            if left:
-                handed += [str(job.job_id) for job in queue.submit([self.file(run) for run in left], before)]
-            before += [read(run.folder / QUEUED)["job_id"] for run in runs if self.state(run) == "queued"]
-        folders = [self.outputs / plan.study.name for plan in self.plans]
-        if handed or not all(queued(folder) or (folder / VERDICT).exists() for folder in folders):
-            handed.append(queue.submit_conclusion(folders, self.options.timing, self.stale, before))
-        return handed
-
-    def forget_failures(self) -> None:
-        """Let failed runs be tried again."""
-        for run in self.unique:
-            if self.state(run) == "failed":
-                forget_failure(run.folder)
+    def choose_finalists(self) -> bool:
+        """Plan the confirmation of every study whose selection is over; whether one was planned now."""
+        chosen = False
+        for plan in self.plans:
+            labels = choose(plan, self.results) if plan.to_choose else None
+            if labels:
+                plan.confirm(labels)
+                chosen = True
+        if chosen and self.groups:
+            self.write_plans()
+        return chosen
 
     def write_plans(self) -> None:
         """study.json beside the runs: question, conditions, and which run is which."""
@@ -109,120 +98,173 @@ class Drive:
             (folder / STOP).unlink(missing_ok=True)
             created = read(folder / STUDY).get("created", f"{date.today()}")
             self.groups[plan.study.name] = f"{plan.study.name} {created}"
-            write(folder / STUDY, record(plan) | {"created": created})
+            write_json(folder / STUDY, record(plan) | {"created": created})
 
-    def link_finished(self) -> None:
-        """Take runs over that any other study has finished."""
-        known = Finished(self.outputs)
-        for run in self.unique:
-            if run.kind == "run" and self.state(run) not in ("done", "running"):
-                source = known.elsewhere(run.config_hash, run.folder, self.stale)
-                if source is not None:
-                    link(source, run.folder, run.study)
-                    self.linked += 1
+    def forget_failure(self, run: PlannedRun) -> None:
+        """Let a failed run and what it needs be tried again."""
+        failures.forget(self.outputs, run.graph)
+        if self.results.state(run) == "failed":
+            (run.folder / FILE).unlink(missing_ok=True)
 
-    def carry_through(self, runs: list[PlannedRun]) -> None:
-        """Launch runs of one kind; then once more what is missing, since a dying worker can take a whole batch along.
+    def carry(self, runs: list[PlannedRun]) -> None:
+        """Do all that is left of some runs, what others stand on first."""
+        for kind in IN_ORDER:
+            self.carry_through(kind, runs)
 
-        What was under way when a worker died is launched alone and last, so that only the guilty one dies again, and
-        where it takes the whole sweep along, the others are done before.
+    def carry_through(self, kind: Kind, runs: list[PlannedRun]) -> None:
+        """Launch jobs of one kind; then once more what is missing, since a dying worker can take a whole batch along.
+
+        What was under way when a worker died is launched alone and last, each member by itself, so that only the
+        guilty one dies again, and where it takes the whole sweep along, the others are done before.
         """
-        runs = [run for run in runs if not self.base_failed(run)]
         for _ in range(2):
-            self.launch([run for run in self.open(runs) if not self.died_at(run)])
-            self.await_others(runs)
-        for run in self.open(runs):
-            self.launch([run])
-        self.await_others(runs)
-        for run in self.open(runs):
-            if not self.stopped(run) and run.config_hash not in self.unwritten:
-                self.fail(run, "killed", "its process died twice without a word: killed from outside, or it crashed.")
+            self.launch([job for job in self.left(kind, runs) if not self.deaths(job)])
+            self.await_others(kind, runs)
+        suspects = [job for job in self.left(kind, runs) if self.deaths(job)]
+        for job in suspects:
+            for part in job.parts(self.deaths(job)):
+                self.launch([part])
+        self.await_others(kind, runs)
+        for job in self.left(kind, runs):
+            for part in job.parts(self.deaths(job)):
+                if max(self.deaths(part), part.deaths) >= DEATHS and not self.stopped():
+                    self.give_up(part)
+        for job in suspects:
+            forget(job.folder)
+        self.fail_dependents(runs)
 
-    def open(self, runs: list[PlannedRun]) -> list[PlannedRun]:
-        """Those that nobody has finished, failed at, or works on, in any study."""
-        self.link_finished()
-        return [run for run in runs if self.state(run) in LEFT and not self.lent(run)]
+    def left(self, kind: Kind, runs: list[PlannedRun]) -> list[Job]:
+        """Jobs that nobody has done, failed at, or works on."""
+        return [job for job in self.jobs(kind, runs) if not self.under_way(job)]
 
-    def died_at(self, run: PlannedRun) -> bool:
-        """Whether a process died at this run without getting any further."""
-        claim = read(run.folder / CLAIM)
-        return bool(claim) and deaths_after(claim, run.folder, requeued=False) > 0
+    def jobs(self, kind: Kind, runs: list[PlannedRun]) -> list[Job]:
+        """Jobs that are not done; what failed is none."""
+        self.shelf.refresh()
+        self.fail_dependents(runs)
+        return self.todo.jobs(kind, [run for run in runs if run.key not in self.unwritten])
 
-    def launch(self, runs: list[PlannedRun]) -> None:
-        """Hand runs to the launcher; whatever it says, the run folders are what counts."""
-        runs = [run for run in runs if not self.stopped(run) and run.config_hash not in self.unwritten]
+    def under_way(self, job: Job) -> bool:
+        return working(job.folder) or queued(job.folder)
+
+    def deaths(self, job: Job) -> int:
+        """Processes that died at a job in a row without getting any further."""
+        claim = read(job.folder / CLAIM) if given_up(job.folder) else {}
+        if not claim:
+            return 0
+        return deaths_after(claim, lambda since: further(self.outputs, list(job.traces), since))
+
+    def launch(self, jobs: list[Job]) -> None:
+        """Hand jobs to the launcher; whatever it says, the folders are what counts."""
         ready, files = [], []
-        for run in runs:
+        for job in [] if self.stopped() else jobs:
             try:
-                files.append(self.file(run))
-                ready.append(run)
+                files.append(self.file(job))
+                ready.append(job)
             except OSError as error:
-                self.unwritten[run.config_hash] = f"cannot write {run.folder} ({error})"
+                self.not_written(job, Failure(category(error), f"cannot write {job.folder} ({error})"))
         if not ready:
             return
         try:
-            reasons = self.dispatch(ready, files)
+            answers = self.dispatch(ready, files)
         except Exception as error:  # a launcher gives up on its whole batch when one worker dies
-            reasons = [None] * len(ready)
+            answers = [None] * len(ready)
             self.launcher_error = f"{type(error).__name__}: {error}"
-        for run, reason in zip(ready, reasons, strict=True):
-            result = sound(run.folder)
-            if reason is not None and (result is None or result.status != "failed"):
-                self.unwritten[run.config_hash] = reason
+        for job, answer in zip(ready, answers, strict=True):
+            if answer is not None and not self.stopped():
+                self.not_written(job, answer)
 
-    def file(self, run: PlannedRun) -> Path:
-        """The file from which a worker trains a run."""
-        group = self.groups.get(run.study, run.study)
-        return write_job(run, self.options.timeout_minutes, self.marker(run), group, self.options.wait)
+    def not_written(self, job: Job, failure: Failure) -> None:
+        """Remember the failure of what no folder tells of, though its job came to an end."""
+        self.shelf.refresh()
+        lost = {run.key: run for run in self.todo.open(job.runs)}
+        for _, need in job.makes:
+            if not self.shelf.has(need) and not failures.place(self.outputs, need).exists():
+                lost |= {run.key: run for run in self.runs if need in failures.needed(run.graph, control=True)}
+        self.unwritten |= {key: failure for key in lost if key not in self.unwritten}
 
-    def await_others(self, runs: list[PlannedRun]) -> None:
-        """Wait for runs that another sweep trains, of this study or of another, until they are done or given up."""
-        while any(self.under_way(run) for run in runs):
+    def file(self, job: Job) -> Path:
+        """The file from which a worker does a job."""
+        return job.write(self.name, self.groups, self.silent(), self.options.timeout_minutes, self.marker())
+
+    def silent(self) -> set[tuple[str, str]]:
+        """Judged runs that no dashboard hears of: those beyond the number that a study may have there."""
+        out: set[tuple[str, str]] = set()
+        for plan in self.plans:
+            judged = [run for run in plan.applicable if run.judge == "swap"]
+            most = judged[0].spec.logger.node.get("judgement_runs", 500) if judged else 0
+            out |= {run.key for run in judged[most:]}
+        return out
+
+    def await_others(self, kind: Kind, runs: list[PlannedRun]) -> None:
+        """Wait for jobs that another sweep does, of this study or of another, until they are done or given up."""
+        while not self.stopped() and any(self.under_way(job) for job in self.jobs(kind, runs)):
             time.sleep(POLL)
 
-    def under_way(self, run: PlannedRun) -> bool:
-        now = self.state(run)
-        return now in ("running", "queued") or (now in LEFT and not self.stopped(run) and self.lent(run))
+    def give_up(self, job: Job) -> None:
+        """Record that a job's process died again and again."""
+        failure = Failure("killed", "its process died twice without a word: killed from outside, or it crashed.")
+        for run, need in job.makes:
+            try:
+                failures.keep(self.outputs, need, failure)
+            except OSError:
+                self.unwritten[run.key] = failure
+        for run in job.runs:
+            self.fail(run, failure)
 
-    def lent(self, run: PlannedRun) -> bool:
-        """Whether another study trains it now, for which this one can wait."""
-        return self.options.wait and trained_elsewhere(run.folder)
+    def fail_dependents(self, runs: list[PlannedRun]) -> None:
+        """Fail every run whose base, indexers or control could not be made."""
+        for run in self.todo.open(runs):
+            failure = failures.failure_of(run.spec, run.graph)
+            if failure is not None and run.key not in self.unwritten:
+                self.fail(run, failure)
 
-    def base_failed(self, run: PlannedRun) -> bool:
-        """Whether a dense run that this one stands on failed; the run then fails with it."""
-        for needed in (self.first.get(h) for h in run.needs):
-            if needed is not None and self.state(needed) == "failed":
-                result = sound(needed.folder)
-                why = (result.error or {}).get("reason", "") if result else ""
-                self.fail(run, "dense base", f"{needed.run_id}, on which it stands, failed: {why}")
-                return True
-        return False
-
-    def fail(self, run: PlannedRun, category: str, reason: str) -> None:
+    def fail(self, run: PlannedRun, failure: Failure) -> None:
         """Record a failure that the run could not record itself."""
-        cfg = run.cfg
-        plan = Plan(cfg, None)
-        plan.run_id, plan.config_hash, plan.folder = run.run_id, run.config_hash, run.folder  # as its data gave them
-        if keep_failure(cfg, plan, category, reason, "") is None:
-            self.unwritten[run.config_hash] = reason
+        try:
+            failures.fail(run.spec, run.graph, run.folder, failure)
+        except OSError:
+            self.unwritten[run.key] = failure
 
-    def marker(self, run: PlannedRun) -> Path | None:
-        return self.outputs / self.plans[0].study.name / STOP if self.options.on_error == "stop" else None
+    def marker(self) -> Path | None:
+        return self.outputs / self.name / STOP if self.options.on_error == "stop" else None
 
-    def stopped(self, run: PlannedRun) -> bool:
-        marker = self.marker(run)
+    def stopped(self) -> bool:
+        marker = self.marker()
         return marker is not None and marker.exists()
 
+    def submit(self, queue: SubmititQueue) -> list[str]:
+        """Hand what is left to a scheduler and return: bases first, then what stands on them; the jobs' ids.
+
+        A last job, which begins when all have ended, ends the studies; it too is submitted only once.
+        """
+        from dsa.analysis.output.files import VERDICT  # late: a plan needs no statistics
+
+        self.begin()
+        before: list[str] = []  # jobs of this sweep and of others that still have some of this work
+        handed: list[str] = []
+        for kind in IN_ORDER:
+            jobs = self.jobs(kind, self.runs)
+            left = [job for job in jobs if not self.under_way(job)]
+            if left:
+                handed += [str(job.job_id) for job in queue.submit([self.file(job) for job in left], before)]
+            before += [read(job.folder / QUEUED)["job_id"] for job in jobs if queued(job.folder)]
+        folders = [self.outputs / plan.study.name for plan in self.plans]
+        if handed or not all(queued(folder) or (folder / VERDICT).exists() for folder in folders):
+            admitted = list(self.plans[0].runs[0].spec.allow_targets)
+            handed.append(queue.submit_conclusion(folders, self.options.timing, admitted, before))
+        return handed
+
     def outcome(self) -> Outcome:
-        out = Outcome(linked=self.linked, launcher_error=self.launcher_error)
-        for run in self.unique:
-            result = sound(run.folder)
-            if self.state(run) == "done":
+        out = Outcome(launcher_error=self.launcher_error)
+        for run in self.runs:
+            state = self.results.state(run)
+            if state == "done":
                 out.done.append(run)
-            elif run.config_hash in self.unwritten:
-                out.failed.append((run, "data", self.unwritten[run.config_hash]))
-            elif result is not None and result.status == "failed":
-                error = result.error or {}
+            elif run.key in self.unwritten:
+                out.failed.append((run, *self.unwritten[run.key]))
+            elif state == "failed":
+                result = self.results.of(run.folder)
+                error = (result.error if result is not None else None) or {}
                 out.failed.append((run, error.get("category", "error"), error.get("reason", "")))
             else:
                 out.missing.append(run)

@@ -1,41 +1,83 @@
-"""How long runs will take: counted operations, scaled by the runs that were timed."""
+"""How long jobs will take and how much they will keep: counted operations, scaled by the jobs that were timed."""
 
 import statistics
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dsa.spec import Spec
 from dsa.study.applicable import parameters
-from dsa.study.claim import CLAIM, JOB, read
-from dsa.study.plan import PlannedRun
-from dsa.training.result import FILE
+from dsa.study.workers.claim import ENDED, read
+from dsa.study.workers.job import JOBS
+
+if TYPE_CHECKING:
+    from dsa.study.jobs import Job
 
 RATE = 4e10  # operations per second where nothing was timed yet: two CPU cores
 OVERHEAD = 0.012  # seconds per layer and step that small matrices cost beside their operations
+START = 2.0  # seconds until a stage's first step
+JUDGE = 1.0  # seconds of a judgement beside its forward passes: the selection probed, a step measured
+RESULT = 40e3  # bytes of a run folder: configuration, result, metrics
 
 
-def predicted(run: PlannedRun) -> float:
-    """Seconds of a run on two CPU cores, about."""
-    model, rows = run.template.model, run.template.data.batch_size
-    tokens = rows * run.seq_len
-    attention = 12 * model.layers * model.d_model * rows * run.seq_len**2 / 2
-    per_step = (6 * parameters(run.template) * tokens + attention) / RATE + OVERHEAD * model.layers
-    return 5.0 + run.steps * per_step
+def predicted(job: "Job") -> float:
+    """Seconds of a job on two CPU cores, about."""
+    joint = START + job.first.spec.recipe.sparse_steps * step(job.first.spec) if job.kind == "joint" else 0.0
+    return making(job) + joint + sum(judging(run.spec) for run in job.runs)
 
 
-def seconds(run: PlannedRun) -> float | None:
-    """What a finished run took [s]; None if no sweep trained it."""
-    job = read(run.folder / CLAIM) or read(run.folder / JOB)  # the result is written before the claim is given back
-    result = run.folder / FILE
-    if "started" not in job or not result.exists():
-        return None
-    return max(0.0, result.stat().st_mtime - job["started"])
+def making(job: "Job") -> float:
+    """Seconds of what a job makes, its runs apart."""
+    if not job.makes:
+        return 0.0
+    spec = job.first.spec
+    recipe, one = spec.recipe, step(spec)
+    if job.kind == "cohort":  # no backward pass through the base; each indexer adds its own
+        return START + recipe.warmup_steps * one * (0.4 + 0.15 * len(job.makes))
+    return START + (recipe.dense_steps if job.kind == "base" else recipe.sparse_steps) * one
 
 
-def trained_since(runs: Iterable[PlannedRun], begin: float) -> list[float]:
-    """What each of these runs took that began after a moment [s]."""
-    return [took for run in runs if read(run.folder / JOB).get("started", 0.0) >= begin and (took := seconds(run))]
+def step(spec: Spec) -> float:
+    """Seconds of a training step."""
+    model, rows = spec.model.node, spec.data.node["batch_size"]
+    attention = 12 * model["layers"] * model["d_model"] * rows * spec.seq_len**2 / 2
+    return (6 * parameters(spec) * rows * spec.seq_len + attention) / RATE + OVERHEAD * model["layers"]
 
 
-def scale(runs: Iterable[PlannedRun]) -> float:
-    """Measured over predicted time, the median over the finished among these runs; 1 if there is none."""
-    ratios = [took / predicted(run) for run in runs if (took := seconds(run)) is not None]
+def judging(spec: Spec) -> float:
+    """Seconds of a run's judgements."""
+    node = spec.data.node
+    rows = node["eval_batches"] * (node.get("eval_batch_size") or node["batch_size"])
+    return JUDGE + 2 * step(spec) / 3 * rows / node["batch_size"]
+
+
+def kept(job: "Job") -> float:
+    """Bytes that a job leaves, about."""
+    weights = 4.0 * parameters(job.first.spec)
+    copies = {"base": 1, "control": 1, "joint": 1}.get(job.kind, 0)
+    return copies * weights + 0.1 * weights * len(job.makes) * (job.kind == "cohort") + RESULT * len(job.runs)
+
+
+def seconds(folder: Path) -> float | None:
+    """What a job took [s]; None if it has not ended."""
+    job = read(folder / ENDED)
+    return max(0.0, job["ended"] - job["started"]) if "ended" in job else None
+
+
+def done_since(folders: Iterable[Path], begin: float) -> list[float]:
+    """What each of these jobs took that began after a moment [s]."""
+    return [
+        took for folder in folders
+        if read(folder / ENDED).get("started", 0.0) >= begin and (took := seconds(folder)) is not None
+    ]  # fmt: skip
+
+
+def scale(outputs: Path) -> float:
+    """Measured over predicted time, the median over the jobs that ended below a folder; 1 if there is none."""
+    ratios = []
+    for folder in (outputs / JOBS).glob("*-*"):
+        took = seconds(folder)
+        known = [read(path).get("predicted", 0.0) for path in folder.glob("*.json") if path.name != ENDED]
+        if took is not None and any(known):
+            ratios.append(took / max(known))
     return statistics.median(ratios) if ratios else 1.0

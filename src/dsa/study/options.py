@@ -1,8 +1,11 @@
 """How a study is run: what sweep.yaml offers beside the settings of the runs themselves."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from omegaconf import DictConfig
+
+from dsa.checks import flag, one_of
 
 
 @dataclass(frozen=True)
@@ -14,20 +17,27 @@ class Options:
     retry_failed: bool = False
     timeout_minutes: float | None = None
     exploratory: bool | None = None
+    judge: str | None = None
+    finalists: int | None = None
     wait: bool = True
     timing: bool = True
 
     def __post_init__(self) -> None:
-        if self.on_error not in ("continue", "stop"):
-            raise ValueError(f"on_error = {self.on_error}: give continue or stop.")
+        one_of(self.on_error, ("continue", "stop"), "on_error")
         for name in ("dry_run", "retry_failed", "wait", "timing"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} = {getattr(self, name)}: give true or false.")
+            flag(getattr(self, name), name)
         if self.timeout_minutes is not None:
             if isinstance(self.timeout_minutes, bool) or not isinstance(self.timeout_minutes, int | float):
                 raise ValueError(f"timeout_minutes = {self.timeout_minutes}: give minutes, or null for no limit.")
-            if self.timeout_minutes <= 0:
+            if not self.timeout_minutes > 0:
                 raise ValueError(f"timeout_minutes = {self.timeout_minutes}: give more than 0, or null for no limit.")
+
+    def changed(self, plan: dict[str, Any]) -> dict[str, Any]:
+        """A study's yaml with what the command line says in place of it."""
+        names = ("exploratory", "judge", "finalists")
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        dropped = {"finalists"} if "judge" in own else set()  # they belong to the judge that is no more
+        return {key: value for key, value in plan.items() if key not in dropped} | own
 
 
 def options_of(cfg: DictConfig) -> Options:

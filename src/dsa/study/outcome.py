@@ -11,14 +11,12 @@ class Outcome:
 
     Args:
         failed: with category and reason.
-        linked: taken from another study.
         launcher_error: what a launcher said when it gave up on a batch.
     """
 
     done: list[PlannedRun] = field(default_factory=list)
     failed: list[tuple[PlannedRun, str, str]] = field(default_factory=list)
     missing: list[PlannedRun] = field(default_factory=list)
-    linked: int = 0
     launcher_error: str | None = None
 
     @property

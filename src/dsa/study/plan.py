@@ -1,84 +1,180 @@
-"""Every run of a study, before any of them starts: deduplicated, in order, with what cannot apply set apart."""
+"""Every run of a study, before any of them starts: deduplicated, with what cannot apply set apart."""
 
+import functools
+import itertools
 from collections.abc import Iterator
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig, open_dict
 
 from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed, smallest_p, visible_effect
+from dsa.artifacts.digest import digest
+from dsa.artifacts.names import GROUPS
 from dsa.build import build_data
-from dsa.config import GROUPS, digest, resolved
 from dsa.data import DataModule
+from dsa.graph import Graph, graph_of, run_id
+from dsa.spec import Spec
 from dsa.study.applicable import check_indexer, obstacle
-from dsa.study.composer import Composer, Layer, stacked
-from dsa.study.spec import Study
-from dsa.training.plan import Plan, base_of, control_of
+from dsa.study.composer import Composer, Layer, Plain, root
+from dsa.study.question import Study
+from dsa.study.seeds import Template, judged_only
+from dsa.study.settings import check_settings
 
-IN_ORDER = ("base", "control", "run")  # what stands on what
-ELSEWHERE = ("output_dir", "stale")  # typed beside a study's settings, and nothing of what it compares
+SELECTION, CONFIRMATION = "selection", "confirmation"
 
 
-@dataclass
-class PlannedRun:
-    """One run: which condition it is, what it is called, and its whole configuration.
+@dataclass(frozen=True)
+class Point:
+    """A condition or control at one length: what its runs under every seed share.
 
     Args:
-        kind: base and control are the shared dense runs, run is anything else.
-        label: of its condition or control.
-        role: base, control or condition.
-        context: what its condition changes besides what is compared; empty where all conditions share it.
-        template: its configuration, which the seeds share.
-        needs: hashes of the dense runs that it stands on.
-        steps: optimiser steps of its own, its dense base's not counted.
-        reason: why it cannot apply; None if it can. Only runs that can have a name and a folder.
+        label: of the condition or control.
+        role: control or condition.
+        context: what it changes besides what is compared; empty where all conditions share it.
+        reason: why it cannot apply; None if it can.
+        corpus: fingerprint of its data; None if they could not be read.
     """
 
     label: str
     role: str
-    kind: str
     seq_len: int
-    seed: int
-    template: DictConfig = field(repr=False)
-    context: str = ""
-    study: str = ""
-    run_id: str = ""
-    config_hash: str = ""
-    folder: Path = Path()
-    needs: tuple[str, ...] = ()
-    reason: str | None = None
-    steps: int = 0
+    context: str
+    template: Template = field(repr=False)
+    reason: str | None
+    corpus: str | None
+
+    def runs(self, study: Study, judge: str, seeds: list[int], phase: str | None) -> "Iterator[PlannedRun]":
+        """Its runs: one for each seed and, where it has an indexer, each seed of the indexers."""
+        of_indexers: list[int | None] = [*study.indexer_seed] if study.indexer_seed else [None]
+        seen = set()
+        for seed, other in itertools.product(seeds, of_indexers):
+            spec = self.template.under(seed, other)
+            run = PlannedRun(self, judged_only(spec) if judge == "swap" else spec, judge, phase)
+            key = run.seed if run.reason is not None else run.hash
+            if key not in seen:
+                seen.add(key)
+                yield run
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: which condition it is, what it describes, and what must exist for it.
+
+    Args:
+        judge: swap or val: with the backbone untouched, or after joint training.
+        phase: selection or confirmation; None in a study that chooses no finalists.
+    """
+
+    point: Point
+    spec: Spec = field(repr=False)
+    judge: str
+    phase: str | None
 
     @property
-    def cfg(self) -> DictConfig:
-        """Its whole configuration."""
-        cfg = deepcopy(self.template)
-        cfg.seed = self.seed
-        return cfg
+    def label(self) -> str:
+        return self.point.label
+
+    @property
+    def role(self) -> str:
+        return self.point.role
+
+    @property
+    def context(self) -> str:
+        return self.point.context
+
+    @property
+    def reason(self) -> str | None:
+        return self.point.reason
+
+    @property
+    def seq_len(self) -> int:
+        return self.spec.seq_len
+
+    @property
+    def seed(self) -> int:
+        return self.spec.seed
+
+    @property
+    def study(self) -> str:
+        return self.spec.study
+
+    @functools.cached_property
+    def graph(self) -> Graph:
+        """What must exist for it; only of a run that can apply."""
+        return graph_of(self.spec, self.point.corpus)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """Of what its numbers come from: two runs of equal hash have equal numbers."""
+        return self.graph.hash
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """Its readable name; another spelling of the same run may have named its folder."""
+        place = self.spec.outputs / self.study
+        return folders_in(place, written(place)).get(self.hash) or run_id(self.spec, self.graph)
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        return self.spec.outputs / self.study / self.run_id
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other run of a sweep."""
+        return self.study, self.hash
 
     @property
     def compared_as(self) -> str:
-        """What the analysis takes it for: base, condition, or the control's name."""
+        """What the analysis takes it for: condition, or the control's name."""
         return self.label.split("-")[0] if self.role == "control" else self.role
+
+
+@functools.lru_cache(maxsize=64)
+def folders_in(place: Path, changed: int | None) -> dict[str, str]:
+    """Run folders of a study by the hash they end in, as the study's folder was when it last changed."""
+    return {} if changed is None else {path.name.rpartition("-")[2]: path.name for path in place.glob("*-*")}
+
+
+def written(path: Path) -> int | None:
+    """When a file or folder was written [ns]; None if it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 @dataclass
 class StudyPlan:
-    """A study with its runs, each (label, length, seed) once; runs of equal configuration have equal hashes."""
+    """A study with its runs.
+
+    Args:
+        dropped: values of its yaml that belong to an option which is not chosen, and the conditions that lack them.
+        chosen: labels that go on to the confirmation, by length and context; empty until the selection is over.
+    """
 
     study: Study
+    points: list[Point]
     runs: list[PlannedRun]
+    dropped: dict[str, list[str]] = field(default_factory=dict)
+    chosen: dict[tuple[int, str], list[str]] = field(default_factory=dict)
 
     @property
     def applicable(self) -> list[PlannedRun]:
         return [run for run in self.runs if run.reason is None]
 
     @property
-    def comparisons(self) -> int:
-        """Comparisons with the baseline at one length: what a correction counts."""
-        return max(1, len(self.study.conditions) - 1)
+    def to_choose(self) -> bool:
+        """Whether finalists are still to be chosen."""
+        return self.study.finalists is not None and not self.chosen
+
+    def confirm(self, chosen: dict[tuple[int, str], list[str]]) -> list[PlannedRun]:
+        """Add the runs of the finalists, of the baseline and of the controls on fresh seeds."""
+        self.chosen = chosen
+        added: list[PlannedRun] = []
+        for point in self.points:
+            if point.role == "control" or point.label in chosen.get((point.seq_len, point.context), []):
+                added += point.runs(self.study, "val", self.study.fresh, CONFIRMATION)
+        self.runs += added
+        return [run for run in added if run.reason is None]
 
 
 def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan:
@@ -88,48 +184,92 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
         ValueError: a setting is impossible, no run applies, or the seeds could never show anything.
     """
     check_seeds(study)
-    runs: list[PlannedRun] = []
-    shared: dict[str, tuple[str, ...]] = {}
     checked: set[str] = set()
-    several = len({context_of(layer, study, composer.groups) for _, _, layer in points(study, composer.groups)}) > 1
+    layers = list(settings_of(study, composer))
+    several = len({context_of(layer, study, composer.groups) for _, _, layer in layers}) > 1
+    points = []
     for seq_len in study.seq_len:
-        for label, role, layer in points(study, composer.groups):
+        for label, role, layer in layers:
             cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
-            with open_dict(cfg):
-                cfg.name = study.name
+            cfg |= {"name": study.name, "judge": "val"}
+            if study.indexer_seed:
+                cfg["indexer_seed"] = study.indexer_seed[0]
             context = context_of(layer, study, composer.groups) if several else ""
-            run = PlannedRun(label, role, "run", seq_len, study.seed[0], cfg, context)
-            if label not in checked:
-                check_indexer(cfg, label)
-                checked.add(label)
-            runs += seeds_of(run, study, data, shared)
-    out = StudyPlan(study, sorted(runs, key=lambda run: IN_ORDER.index(run.kind)))
-    if not any(run.role == "condition" and run.reason is None for run in runs):
-        reasons = sorted({run.reason for run in runs if run.reason})
+            points.append(point_of(label, role, seq_len, context, cfg, study, data, checked))
+    plan = StudyPlan(study, points, [], study.dropped(composer.groups))
+    phase = None if study.finalists is None else SELECTION
+    for judge in ("val", "swap"):  # where a condition has both on one seed, what a user gets comes first
+        if judge == study.judge or (study.judge == "both" and (judge == "swap" or phase is None)):
+            for point in points:
+                plan.runs += point.runs(study, judge, study.seed, phase)
+    if not any(point.role == "condition" and point.reason is None for point in points):
+        reasons = sorted({point.reason for point in points if point.reason})
         raise ValueError(f"study {study.name}: no condition applies at any length. {' '.join(reasons[:3])}")
-    return out
+    return plan
 
 
-def points(study: Study, groups: set[str]) -> Iterator[tuple[str, str, Layer]]:
+def point_of(
+    label: str, role: str, seq_len: int, context: str, cfg: Plain, study: Study, data: "DataStore",
+    checked: set[str],
+) -> Point:  # fmt: skip
+    """A condition at a length, or the reason why it cannot apply there.
+
+    Args:
+        checked: labels whose settings were met before.
+
+    Raises:
+        ValueError: a setting is impossible at any length.
+    """
+    template = Template(cfg)
+    spec = template.spec
+    if spec.rerun:
+        raise ValueError(
+            "rerun = true: a sweep goes on from what is there, also when it is started again. "
+            "Give another output_dir to train everything anew, or retry_failed=true for what failed."
+        )
+    if label not in checked:
+        check_settings(spec)
+        check_indexer(spec, label)
+        checked.add(label)
+    if study.judge != "val":
+        judged_only(spec)
+    try:
+        corpus = data.of(spec).fingerprint
+        reason = obstacle(spec)
+    except ValueError as error:
+        corpus, reason = None, str(error)
+    return Point(label, role, seq_len, context, template, reason, corpus)
+
+
+def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:
     """Label, role and overrides of every condition, then of the controls: one set for each setting that is varied."""
     contexts: dict[str, Layer] = {}
-    for label, layer in study.conditions.items():
-        whole = stacked(study.common, layer, groups=groups)
+    for label in study.conditions:
+        whole = study.overrides(label, composer.groups)
         yield label, "condition", whole
-        contexts.setdefault(context_of(whole, study, groups), whole)
+        contexts.setdefault(context_of(whole, study, composer.groups), whole)
     for name, whole in contexts.items():
         around = {key: value for key, value in whole.items() if root(key) not in GROUPS}
         for control in study.controls:
-            if control != "dense":
-                label = f"{control}-{name}" if len(contexts) > 1 else control
-                yield label, "control", around | pattern_of_controls(study) | selector_of_control(study, control)
+            label = f"{control}-{name}" if len(contexts) > 1 else control
+            if control == "dense":
+                yield label, "control", around | {"pattern": "causal", "selector": "dense"}
+                continue
+            pattern = pattern_of_controls(study, composer)
+            yield label, "control", around | pattern | selector_of_control(study, control)
 
 
-def pattern_of_controls(study: Study) -> Layer:
-    """The pattern that all conditions share; causal where they differ in it."""
-    common = {key: value for key, value in study.common.items() if root(key) == "pattern"}
-    varied = any(root(key) == "pattern" for layer in study.conditions.values() for key in layer)
-    return common or ({"pattern": "causal"} if varied else {})
+def pattern_of_controls(study: Study, composer: Composer) -> Layer:
+    """The pattern that all conditions share; where they differ in it, that of `common`, else causal."""
+    common, *own = (
+        {key: value for key, value in layer.items() if root(key) == "pattern"}
+        for layer in (study.common, *(study.overrides(label, composer.groups) for label in study.conditions))
+    )
+    if all(pattern == own[0] for pattern in own):
+        return own[0]
+    if "pattern" in common:
+        return common
+    return {"pattern": "causal"} | {k: v for k, v in common.items() if composer.has(k, "pattern=causal")}
 
 
 def selector_of_control(study: Study, control: str) -> Layer:
@@ -138,88 +278,28 @@ def selector_of_control(study: Study, control: str) -> Layer:
     return {"selector": control} | ({} if budget is None else {"selector.k": budget})
 
 
-def root(key: str) -> str:
-    """The group that a key belongs to."""
-    return key.split(".")[0]
-
-
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
-    """What a condition changes besides what is compared: its dense runs and controls are its own."""
+    """What a condition changes besides what is compared: its base and controls are its own."""
     own = {k: v for k, v in layer.items() if root(k) not in (*GROUPS, "objective") and study.common.get(k) != v}
     return "-".join(str(v) if k in groups else f"{k.split('.')[-1]}{v}" for k, v in own.items())
 
 
-def seeds_of(one: PlannedRun, study: Study, data: "DataStore", shared: dict[str, tuple[str, ...]]) -> list[PlannedRun]:
-    """A condition at one length under every seed, with the dense runs that no earlier condition brought.
-
-    A run has a name, a hash and a folder, or the reason why it cannot apply.
-    """
-    try:
-        module = data.of(one.template)
-        reason = obstacle(one.template)
-    except ValueError as error:
-        module, reason = None, str(error)
-    if module is None or reason is not None:
-        return [replace(one, seed=seed, reason=reason) for seed in study.seed]
-    out: list[PlannedRun] = []
-    content = resolved(one.template)
-    around = {k: v for k, v in content.items() if k not in (*GROUPS, "objective", "choices", "overridden", "seed")}
-    around["data"] = {**content["data"], "seed": None}
-    key = digest([around, one.template.choices.get("recipe")])
-    for seed in study.seed:
-        one.template.seed = seed
-        run = replace(one, seed=seed)
-        named(run, Plan(one.template, module))
-        out.append(run)
-        if f"{key}-{seed}" not in shared:
-            dense = stands_on(run, module, study)
-            shared[f"{key}-{seed}"] = tuple(needed.config_hash for needed in dense)
-            out += dense
-        run.needs = tuple(h for h in shared[f"{key}-{seed}"] if h != run.config_hash)
-    return out
-
-
-def named(run: PlannedRun, plan: Plan) -> PlannedRun:
-    run.run_id, run.config_hash, run.folder, run.study = plan.run_id, plan.config_hash, plan.folder, plan.study
-    own = [stage for stage in plan.stages if run.kind == "base" or not has_base(plan.cfg) or stage.name != "dense"]
-    run.steps = sum(stage.steps for stage in own)
-    return run
-
-
-def has_base(cfg: DictConfig) -> bool:
-    return bool(cfg.recipe.dense.steps and (cfg.recipe.warmup.steps or cfg.recipe.sparse.steps))
-
-
-def stands_on(run: PlannedRun, module: DataModule, study: Study) -> list[PlannedRun]:
-    """The dense base and the dense control of a run."""
-    out: list[PlannedRun] = []
-    for kind, cfg in (("base", base_of(run.template)), ("control", control_of(run.template))):
-        if cfg is None:
-            continue
-        role = "control" if kind == "control" and "dense" in study.controls else "base"
-        label = f"dense-{run.context}" if run.context and role == "control" else "dense"
-        dense = PlannedRun(label, role, kind, run.seq_len, run.seed, cfg, run.context)
-        dense.needs = tuple(before.config_hash for before in out)
-        out.append(named(dense, Plan(cfg, module)))
-    return out
-
-
 class DataStore:
-    """Data modules of planned configurations, each prepared once: what a seed draws from is the same for all."""
+    """Data modules of planned runs, each prepared once: what a seed draws from is the same for all."""
 
     def __init__(self) -> None:
         self.known: dict[str, DataModule | ValueError] = {}
 
-    def of(self, cfg: DictConfig) -> DataModule:
-        """The data of a configuration, good for its fingerprint alone.
+    def of(self, spec: Spec) -> DataModule:
+        """The data of a spec, good for its fingerprint alone.
 
         Raises:
             ValueError: the data cannot give rows of this length.
         """
-        key = digest({**resolved(cfg)["data"], "seed": 0})
+        key = digest({**spec.data.node, "seed": 0}, 32)
         if key not in self.known:
             try:
-                self.known[key] = build_data(cfg)
+                self.known[key] = build_data(spec)
             except ValueError as error:
                 self.known[key] = error
         found = self.known[key]
@@ -234,7 +314,7 @@ def check_seeds(study: Study) -> None:
     Raises:
         ValueError: unless the study says that it is exploratory.
     """
-    comparisons = max(1, len(study.conditions) - 1)
+    comparisons = study.comparisons
     if study.exploratory or enough(len(study.seed), comparisons):
         return
     least = smallest_p(len(study.seed))
@@ -245,19 +325,19 @@ def check_seeds(study: Study) -> None:
     )
 
 
-def outlook(plan: StudyPlan) -> str:
+def outlook(study: Study) -> str:
     """What effect the study's seeds can see."""
-    seeds = len(plan.study.seed)
+    seeds = len(study.seed)
     if seeds < 2:
         return "1 seed: differences cannot be told from chance"
-    if not enough(seeds, plan.comparisons):
-        return f"{seeds} seeds, {plan.comparisons} comparisons a length: too few to show anything, exploratory"
-    effect = visible_effect(seeds, plan.comparisons)
-    claim = ", exploratory: no claim" if plan.study.exploratory else ""
+    if not enough(seeds, study.comparisons):
+        return f"{seeds} seeds, {study.comparisons} comparisons a length: too few to show anything, exploratory"
+    effect = visible_effect(seeds, study.comparisons)
+    claim = ", exploratory: no claim" if study.exploratory else ""
     return (
-        f"{seeds} seeds, {plan.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
+        f"{seeds} seeds, {study.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
         f"of the paired difference is seen with 80 % power after correction; that nothing is lost can be shown "
-        f"{no_loss_from(seeds, plan.comparisons)}{claim}"
+        f"{no_loss_from(seeds, study.comparisons)}{claim}"
     )
 
 
@@ -265,37 +345,3 @@ def no_loss_from(seeds: int, comparisons: int) -> str:
     """Whether so many seeds can show that nothing is lost, or how many can."""
     least = seeds_for_no_loss(comparisons)
     return "too" if seeds >= least else f"from {least} seeds on"
-
-
-def record(plan: StudyPlan) -> dict[str, Any]:
-    """The plan as plain data, for study.json."""
-    study = plan.study
-    return {
-        "name": study.name,
-        "question": study.question,
-        "hypothesis": study.hypothesis,
-        "metric": study.metric,
-        "baseline": study.baseline,
-        "margin": study.margin,
-        "controls": list(study.controls),
-        "exploratory": study.exploratory,
-        "seq_len": study.seq_len,
-        "seed": study.seed,
-        "conditions": study.conditions,
-        "common": {key: value for key, value in study.common.items() if key not in ELSEWHERE},
-        "runs": [
-            {
-                "label": run.label,
-                "role": run.role,
-                "kind": run.compared_as,
-                "context": run.context,
-                "seq_len": run.seq_len,
-                "seed": run.seed,
-                "run_id": run.run_id or None,
-                "config_hash": run.config_hash or None,
-                "study": run.study or None,
-                "not_applicable": run.reason,
-            }
-            for run in plan.runs
-        ],
-    }

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from dsa.analysis.output.figures.every import FOLDER
 from dsa.analysis.output.files import CSV, PARQUET, VERDICT
 from dsa.analysis.output.report.page import REPORT
-from dsa.training.mirrors import WandbMirror, harmless, wandb_id
-from dsa.training.result import FILE
+from dsa.artifacts.frame import load_study
+from dsa.study.states import planned
+from dsa.training.loggers import WandbLogger, harmless, wandb_id
 
 PLACE = "wandb-report"
-SHOWN = ("label", "kind", "context", "seq_len", "seed", "val_loss", "swap_val_loss", "val_accuracy", "dense_val_loss",
-         "density", "selection.mean.mass", "selection.mean.recall", "params.indexer", "flops.indexer",
+OF_THE_PLAN = ("label", "kind", "context", "seq_len", "seed", "judge", "phase", "run_id")
+SHOWN = (*OF_THE_PLAN[:-1], "indexer_seed", "status", "val_loss", "swap_val_loss", "val_accuracy", "dense_val_loss",
+         "base_val_loss", "density", "selection.mean.mass", "selection.mean.recall", "params.indexer", "flops.indexer",
          "flops.sparse_attention", "time.step_ms", "time.contended", "memory.peak_mb", "run_id")  # fmt: skip
 
 
@@ -27,14 +28,15 @@ def publish(folder: Path, mode: str | None = None) -> None:
 
     Args:
         folder: outputs/<study>, with the report that `python -m dsa.analysis` writes.
-        mode: auto, online, offline or disabled; None = as the study's runs were logged, nothing if they were not.
+        mode: auto, online, offline or disabled; None = as the study's runs are logged, nothing if they are not.
 
     Raises:
         FileNotFoundError: the study was not analysed yet.
     """
     if not (folder / VERDICT).exists() or not (folder / REPORT).exists():
         raise FileNotFoundError(f"{folder}: no {VERDICT} and {REPORT} there yet; run python -m dsa.analysis {folder}.")
-    logger, group = logged(folder)
+    plan = planned(folder)
+    logger = plan["logger"] if "project" in plan["logger"] else {}
     mode = mode or logger.get("mode", "disabled")
     if mode == "disabled":
         return
@@ -42,31 +44,21 @@ def publish(folder: Path, mode: str | None = None) -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     verdict: dict[str, Any] = json.loads((folder / VERDICT).read_text())
-    mirror = WandbMirror(logger.get("project", "dsa"), logger.get("entity"), mode)
-    mirror.start(target, identity(folder, verdict, group), settings(verdict))
-    send(mirror, folder)
+    board = WandbLogger(logger.get("project", "dsa"), logger.get("entity"), mode)
+    board.start(target, identity(folder, verdict, f"{plan['name']} {plan['created']}"), settings(verdict))
+    send(board, folder)
     for picture in sorted((folder / FOLDER).glob("*.png")):
-        mirror.image(f"figures/{picture.stem}", 0, picture)
-    mirror.summary(summary(verdict))
-    mirror.finish(failed=False)
+        board.image(f"figures/{picture.stem}", 0, picture)
+    board.summary(summary(verdict))
+    board.finish(failed=False)
 
 
-def logged(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """How the study's first run was logged: its logger's settings, empty if it was not W&B, and its group."""
-    first = next(iter(sorted(folder.glob(f"*/{FILE}"))), None)
-    if first is None or not (first.parent / "config.yaml").exists():
-        return {}, None
-    config: Any = OmegaConf.to_container(OmegaConf.load(first.parent / "config.yaml"), resolve=False)
-    logger = config.get("logger") or {}
-    return (logger if "project" in logger else {}), config.get("group")
-
-
-def identity(folder: Path, verdict: dict[str, Any], group: str | None) -> dict[str, Any]:
-    """Who the run is: its id follows from the folder's name, so that sending again replaces it."""
+def identity(folder: Path, verdict: dict[str, Any], group: str) -> dict[str, Any]:
+    """Who the run is, in the group of its study; its id follows from the folder's name: sending again replaces it."""
     return {
         "id": f"{folder.resolve().name}-report",
-        "name": "report",
-        "group": group or verdict["study"],
+        "name": f"{verdict['study']} report",
+        "group": group,
         "job_type": "report",
         "tags": [f"L{length}" for length in verdict["lengths"]] + [verdict["verdict"]],
         "stages": [],
@@ -80,20 +72,27 @@ def settings(verdict: dict[str, Any]) -> dict[str, Any]:
 
 
 @harmless
-def send(mirror: WandbMirror, folder: Path) -> None:
-    """The table of runs, the page, and all files together as an artifact."""
+def send(board: WandbLogger, folder: Path) -> None:
+    """The table of all runs, the page, and all files together as an artifact."""
     import wandb
 
-    runs = pd.read_parquet(folder / PARQUET)
-    table = runs[[name for name in SHOWN if name in runs]].astype(object)
-    content = wandb.Table(dataframe=table.where(table.notna(), None))
-    mirror.run.log({"results": content, "report": wandb.Html(str(folder / REPORT), inject=False)})
+    content = wandb.Table(dataframe=table_of(folder))
+    board.run.log({"results": content, "report": wandb.Html(str(folder / REPORT), inject=False)})
     artifact = wandb.Artifact(wandb_id(f"{folder.resolve().name}-report"), type="report")
     for name in (REPORT, VERDICT, CSV, PARQUET):
         artifact.add_file(str(folder / name))
     for picture in sorted((folder / FOLDER).glob("*")):  # add_dir would announce itself on the terminal
         artifact.add_file(str(picture), name=f"{FOLDER}/{picture.name}")
-    mirror.run.log_artifact(artifact)
+    board.run.log_artifact(artifact)
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    """One row for each run that has ended, also for those that are no run of their own there."""
+    named = pd.DataFrame(planned(folder)["runs"])[list(OF_THE_PLAN)].dropna(subset=["run_id"])
+    results = load_study(folder).drop(columns=[name for name in OF_THE_PLAN if name != "run_id"], errors="ignore")
+    whole = named.merge(results, on="run_id")
+    table = whole[[name for name in SHOWN if name in whole]].astype(object)
+    return table.where(table.notna(), None)
 
 
 def summary(verdict: dict[str, Any]) -> dict[str, Any]:

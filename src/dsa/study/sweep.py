@@ -6,16 +6,16 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dsa.study.composer import Composer, Load
 from dsa.study.drive import Dispatch, Drive
 from dsa.study.lists import values_of
 from dsa.study.options import Options, options_of, private_keys
 from dsa.study.plan import DataStore, StudyPlan, plan_study
-from dsa.study.spec import Study, read
-from dsa.study.submitit_queue import SubmititQueue
+from dsa.study.question import Study, read
 from dsa.study.tell import show_outcome, show_plan, show_submitted, show_time
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.submitit_queue import SubmititQueue
 
 OWN = ("study", "name")
 
@@ -34,9 +34,9 @@ def sweep(
         cfg: sweep.yaml as composed with the command line.
         arguments: the command line's overrides, without Hydra's own.
         load: Hydra's composition of sweep.yaml.
-        dispatch: trains runs.
-        workers: runs that it trains at once.
-        queue: SLURM's, which needs no waiting and gives a run as many processes as it has devices; None without it.
+        dispatch: does jobs.
+        workers: jobs that it does at once.
+        queue: SLURM's, which needs no waiting and gives a job as many processes as it has devices; None without it.
 
     Raises:
         ValueError: a setting is impossible.
@@ -45,24 +45,26 @@ def sweep(
     options = options_of(cfg)
     plans = plan_all(cfg, arguments, load, options)
     check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
+    if not options.wait and queue is None:
+        raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
+    outputs = Path(cfg.output_dir)
+    drive = Drive(plans, outputs, options, dispatch)
+    drive.choose_finalists()
     show_plan(plans, workers)
     if options.dry_run:
         return 0
-    outputs = Path(cfg.output_dir)
-    drive = Drive(plans, outputs, options, dispatch)
+    folders = [outputs / plan.study.name for plan in plans]
     if not options.wait:
-        if queue is None:
-            raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
-        show_submitted(drive.submit(queue), [outputs / plan.study.name for plan in plans])
+        assert queue is not None
+        show_submitted(drive.submit(queue), folders, any(plan.to_choose for plan in plans))
         return 0
     outcome = drive()
-    folders = [outputs / plan.study.name for plan in plans]
     show_outcome(outcome)
     from dsa.study.conclude import conclude  # late: a plan needs no statistics
 
     timing = options.timing and outcome.status == 0
-    concluded = [conclude(folder, timing, drive.stale) for folder in folders]
-    show_time(drive.unique)
+    concluded = [conclude(folder, timing, cfg.allow_targets) for folder in folders]
+    show_time(outputs)
     return outcome.status if all(concluded) else 1
 
 
@@ -72,30 +74,48 @@ def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options
     composer = Composer(load, extra, private_keys())
     lists = {key: values for key, values in given.items() if key not in (*OWN, *private_keys())}
     listed = composer.whole(())
-    kept = {key: [values] for key, values in lists.items() if is_list_setting(listed, key)}
+    # a setting that is a list by nature takes the list for one value
+    kept = {key: [values] for key, values in lists.items() if isinstance(at(listed, key), list)}
     data = DataStore()
     return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, load, options, composer.groups)]
 
 
 def studies(
-    cfg: DictConfig, given: dict[str, list[Any]], load: Load, options: Options, groups: set[str]
+    cfg: DictConfig,
+    given: dict[str, list[Any]],
+    load: Load,
+    options: Options,
+    groups: set[str],
+    above: tuple[str, ...] = (),
 ) -> list[Study]:
-    """The studies that the command line names, a union's parts each by itself."""
-    plan: dict[str, Any] = OmegaConf.to_container(cfg.plan, resolve=False)  # type: ignore[assignment]
+    """The studies that the command line names, a union's parts each by itself.
+
+    Args:
+        above: unions that this one is part of.
+    """
+    plan: Any = OmegaConf.to_container(cfg.plan, resolve=False)
     chosen = cfg.hydra.runtime.choices.get("study")
     name = cfg.name or (chosen or "").split("/")[-1]
     if not name:
         raise ValueError("study: give study=quick (the yamls are in conf/study), or name=NAME and lists of options.")
-    if options.exploratory is not None:
-        plan["exploratory"] = options.exploratory
+    if not isinstance(plan, dict):
+        raise ValueError(f"study {name}: its yaml holds {plan}; give the keys of a study (docs/studies.md).")
     if "union" not in plan:
-        return [read(name, plan if chosen else {"exploratory": True} | plan, given, groups)]
+        whole = options.changed(plan)
+        return [read(name, whole if chosen else {"exploratory": True} | whole, given, groups)]
+    others = sorted(set(plan) - {"union", "exploratory"})
+    if others:
+        raise ValueError(f"study {name}: a union has no {', '.join(others)}; it names studies and exploratory alone.")
     parts: list[Study] = []
     for part in plan["union"]:
+        if part in (*above, chosen):
+            raise ValueError(
+                f"study {name}: union: {part} is part of itself; name studies that do not lead back to it."
+            )
         inner = load([f"study={part}"])
         inner.plan = OmegaConf.merge(inner.plan, {"exploratory": plan["exploratory"]} if "exploratory" in plan else {})
         inner.name = f"{cfg.name}-{part}" if cfg.name else None
-        parts += studies(inner, given, load, options, groups)
+        parts += studies(inner, given, load, options, groups, (*above, str(chosen)))
     return parts
 
 
@@ -111,12 +131,11 @@ def given_values(arguments: list[str]) -> tuple[dict[str, list[Any]], list[str]]
     return given, extra
 
 
-def is_list_setting(cfg: DictConfig, key: str) -> bool:
-    """Whether a setting is a list by nature, so that a list for it is one value."""
-    try:
-        return OmegaConf.is_list(OmegaConf.select(cfg, key))
-    except OmegaConfBaseException:  # not there, or an interpolation that means nothing yet
-        return False
+def at(cfg: Any, key: str) -> Any:
+    """What a configuration holds at a key; None if it has none."""
+    for part in key.split("."):
+        cfg = cfg.get(part) if isinstance(cfg, dict) else None
+    return cfg
 
 
 def check_devices(plans: list[StudyPlan], processes: int) -> None:
@@ -125,24 +144,23 @@ def check_devices(plans: list[StudyPlan], processes: int) -> None:
     Raises:
         ValueError: naming the launcher to use.
     """
-    for plan in plans:
-        for run in plan.applicable:
-            trainer = run.template.trainer
-            devices = len(trainer.devices) if OmegaConf.is_list(trainer.devices) else trainer.devices
-            if isinstance(devices, int) and max(devices, 1) != processes:
-                given = "one process" if processes == 1 else f"{processes} processes a node"
-                raise ValueError(
-                    f"trainer.devices = {trainer.devices}: this launcher gives a run {given}. Give "
-                    "hydra/launcher=submitit_slurm with hydra.launcher.tasks_per_node and gpus_per_node equal to the "
-                    "devices (docs/studies.md), or trainer.devices=1."
-                )
-            if trainer.num_nodes > 1 and processes == 1:
-                raise ValueError(
-                    f"trainer.num_nodes = {trainer.num_nodes}: this launcher gives a run one process. "
-                    "Give hydra/launcher=submitit_slurm (docs/studies.md), or trainer.num_nodes=1."
-                )
+    for spec in (run.spec for plan in plans for run in plan.applicable):
+        trainer = spec.trainer
+        devices = len(trainer.devices) if isinstance(trainer.devices, list) else trainer.devices
+        if isinstance(devices, int) and max(devices, 1) != processes:
+            given = "one process" if processes == 1 else f"{processes} processes a node"
+            raise ValueError(
+                f"trainer.devices = {trainer.devices}: this launcher gives a run {given}. Give "
+                "hydra/launcher=submitit_slurm with hydra.launcher.tasks_per_node and gpus_per_node equal to the "
+                "devices (docs/studies.md), or trainer.devices=1."
+            )
+        if trainer.num_nodes > 1 and processes == 1:
+            raise ValueError(
+                f"trainer.num_nodes = {trainer.num_nodes}: this launcher gives a run one process. "
+                "Give hydra/launcher=submitit_slurm (docs/studies.md), or trainer.num_nodes=1."
+            )
 
 
-def in_process(work: Callable[[Path], str | None]) -> Dispatch:
-    """A dispatch that trains here, one run after the other."""
-    return lambda runs, files: [work(file) for file in files]
+def in_process(work: Callable[[Path], Failure | None]) -> Dispatch:
+    """A dispatch that works here, one job after the other."""
+    return lambda jobs, files: [work(file) for file in files]

@@ -2,123 +2,173 @@
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
 
-from dsa.config import choice
-from dsa.study.claim import read, write
-from dsa.study.store import planned, sound
-from dsa.training.dashboard import final_values, flat
-from dsa.training.mirrors import WandbMirror
-from dsa.training.plan import SHARED
-from dsa.training.result import FILE, RunResult
+from dsa.artifacts.atomic import write_json
+from dsa.artifacts.digest import digest
+from dsa.artifacts.results import FILE
+from dsa.artifacts.store import PLACES, RECORD
+from dsa.spec import Spec, spec_from
+from dsa.study.states import planned, sound
+from dsa.study.workers.claim import read
+from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
+from dsa.training.load import load_spec
+from dsa.training.log import FIXED, METRICS
+from dsa.training.loggers import WandbLogger
 
-SYNCED = "synced.json"
+SYNCED, REBUILT = "synced.json", "wandb-rebuilt"
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of a study's runs: sent, had nothing new, could not be sent."""
+    """What became of a study's runs and artifacts: sent, had nothing new, could not be sent."""
 
     sent: list[Path]
     unchanged: list[Path]
     lost: list[Path]
 
 
-def sync(folder: Path, mode: str = "auto") -> Synced:
-    """Upload the runs of a study that changed since the last time, the dense ones that it stands on too.
+@dataclass(frozen=True)
+class Record:
+    """Something that is one run of W&B's.
 
-    Every run folder is one run of W&B's, whose id the live run has. Offline, its rebuilt files replace those of the
-    last time (<run>/wandb-rebuilt).
+    Args:
+        folder: where it lies, and what is rebuilt of it.
+        sources: the files that it is rebuilt from, metrics by the name that tells them apart.
+        board: who it is there.
+        own: of its configuration, besides its settings; final: its last values.
+    """
+
+    folder: Path
+    sources: dict[str, Path]
+    board: Dashboard
+    own: dict[str, Any]
+    final: dict[str, Any]
+    failed: bool = False
+
+    def fingerprint(self, mode: str) -> str:
+        """Hash of what would be sent."""
+        found = hashlib.sha256(mode.encode() + digest(self.final, 32).encode())
+        for path in self.sources.values():
+            found.update(path.read_bytes() if path.exists() else b"")
+        return found.hexdigest()
+
+
+def sync(folder: Path, mode: str = "auto", admitted: Sequence[str] = ()) -> Synced:
+    """Upload the runs of a study that changed since the last time, and the bases, cohorts and controls behind them.
+
+    Each is one run of W&B's under the id that the live run has. Offline, its rebuilt files replace those of the last
+    time (<run>/wandb-rebuilt).
+
+    Args:
+        admitted: packages of the user's own whose classes the runs' configurations may name.
     """
     out = Synced([], [], [])
-    for run, label, group in runs_of(folder):
-        print_of = fingerprint(run, mode)
-        result = sound(run)
-        if result is None:
-            continue
-        if read(run / SYNCED).get("content") == print_of:
-            out.unchanged.append(run)
-        elif rebuild(run, result, label, group, mode):
-            write(run / SYNCED, {"content": print_of})
-            out.sent.append(run)
+    for record in records_of(folder, admitted):
+        print_of = record.fingerprint(mode)
+        if read(record.folder / SYNCED).get("content") == print_of:
+            out.unchanged.append(record.folder)
+        elif rebuild(record, mode):
+            write_json(record.folder / SYNCED, {"content": print_of})
+            out.sent.append(record.folder)
         else:
-            out.lost.append(run)
+            out.lost.append(record.folder)
     return out
 
 
-def runs_of(folder: Path) -> Iterator[tuple[Path, str, str]]:
-    """A study's run folders with a result, then those of its dense runs: with label and group."""
+def records_of(folder: Path, admitted: Sequence[str]) -> Iterator[Record]:
+    """A study's runs that have a result, then what they share."""
     plan = planned(folder)
-    own = f"{plan['name']} {plan['created']}"
-    seen: set[Path] = set()
-    for home, group in ((folder, own), (folder.parent / SHARED, SHARED)):
-        for one in plan["runs"]:
-            run = home / str(one["run_id"])
-            if run not in seen and (run / FILE).exists():
-                seen.add(run)
-                yield run, one["kind"] if one["role"] == "base" else one["label"], group
+    group = f"{plan['name']} {plan['created']}"
+    runs = {run["run_id"]: run for run in plan["runs"] if run["run_id"] is not None}
+    for run_id, run in runs.items():
+        if (folder / run_id / FILE).exists() and (folder / run_id / "config.yaml").exists():
+            yield of_a_run(folder / run_id, run["label"], group, admitted)
+    made = [run["artifacts"] for run in runs.values()]
+    for kind, place in (("base", "base"), ("control", "joint")):
+        for name in dict.fromkeys(one[kind] for one in made if one[kind] is not None):
+            if (folder.parent / PLACES[place] / name / RECORD).exists():
+                yield of_an_artifact(folder.parent / PLACES[place] / name, kind, admitted)
+    bases: dict[str, list[Path]] = {}
+    for one in made:
+        member = folder.parent / PLACES["indexers"] / str(one["indexers"])
+        if one["base"] is not None and (member / RECORD).exists() and member not in bases.setdefault(one["base"], []):
+            bases[one["base"]].append(member)
+    for base, members in bases.items():
+        if members:
+            yield of_a_cohort(folder, base, sorted(members), group, admitted)
 
 
-def fingerprint(run: Path, mode: str) -> str:
-    """Hash of what a run would send."""
-    source = metrics_of(run)
-    content = (run / FILE).read_bytes() + (source.read_bytes() if source.exists() else b"") + mode.encode()
-    return hashlib.sha256(content).hexdigest()
+def of_a_run(folder: Path, label: str, group: str, admitted: Sequence[str]) -> Record:
+    """A run, as its live self was shown."""
+    result, spec = sound(folder), load_spec(folder, admitted)
+    assert result is not None
+    tags = tuple(f"{part}:{option}" for part, option in result.condition.items())
+    named = {kind: result.artifacts.get(kind) for kind in ("base", "indexers", "joint")}
+    final = final_values(result) | ({} if result.error is None else {"reason": result.error["reason"]})
+    board = Dashboard(spec, folder.name, group, label, tags)
+    own = {"run_id": folder.name} | named
+    return Record(folder, {"": folder / METRICS}, board, own, final, result.status != "finished")
 
 
-def metrics_of(run: Path) -> Path:
-    """metrics.csv of a run, at its origin if it was linked."""
-    result = sound(run)
-    return Path(result.reused_from if result and result.reused_from else run) / "metrics.csv"
+def of_an_artifact(folder: Path, job_type: str, admitted: Sequence[str]) -> Record:
+    """A base or control."""
+    board = Dashboard(spec_of_artifact(folder, admitted), folder.name, SHARED, job_type)
+    return Record(folder, {"": folder / METRICS}, board, {}, {"status": "finished"})
 
 
-def rebuild(run: Path, result: RunResult, label: str, group: str, mode: str) -> bool:
-    """One W&B run from metrics.csv and result.json, under the id that the live run has; whether that went well."""
-    cfg = OmegaConf.load(run / "config.yaml")
-    assert isinstance(cfg, DictConfig)
-    project, entity = ("dsa", None)
-    if "project" in cfg.logger:
-        project, entity = cfg.logger.project, cfg.logger.entity
-    mirror = WandbMirror(project, entity, mode)
-    target = run / "wandb-rebuilt"
+def of_a_cohort(study: Path, base: str, members: list[Path], group: str, admitted: Sequence[str]) -> Record:
+    """All of a study's indexers of one base, with a curve for each, whenever each was trained."""
+    name = f"cohort-{base.removeprefix('dense-')}"
+    specs = [spec_of_artifact(member, admitted) for member in members]
+    sources = {label_of(spec): member / METRICS for spec, member in zip(specs, members, strict=True)}
+    place = study / ".cohorts" / name
+    place.mkdir(parents=True, exist_ok=True)
+    return Record(place, sources, Dashboard(specs[0], name, group, "cohort"), {}, {"status": "finished"})
+
+
+def spec_of_artifact(folder: Path, admitted: Sequence[str]) -> Spec:
+    """The spec that an artifact was made from; the file itself admits no package."""
+    return spec_from(read(folder / RECORD)["config"] | {"allow_targets": list(admitted)})
+
+
+def label_of(spec: Spec) -> str:
+    """What tells an indexer from the others of its cohort, as its training does."""
+    own = spec.indexer_seed
+    return spec.indexer.option if own == spec.seed else f"{spec.indexer.option}-i{own}"
+
+
+def rebuild(record: Record, mode: str) -> bool:
+    """One W&B run from its files; whether that went well."""
+    spec = record.board.spec
+    node = spec.logger.node
+    board = WandbLogger(node.get("project", "dsa"), node.get("entity"), mode)
+    target = record.folder / REBUILT
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    source = metrics_of(run)
-    rows = pd.read_csv(source) if source.exists() else pd.DataFrame({"stage": []})
-    stages = list(dict.fromkeys(rows["stage"]))
-    mirror.start(target, identity_of(result, label, group, stages), settings(cfg, result))
-    for row in rows.to_dict("records"):
-        fixed = ("step", "stage", "stage_step", "kind")
-        values = {str(k): float(v) for k, v in row.items() if k not in fixed and pd.notna(v)}
-        mirror.log(str(row["stage"]), int(row["stage_step"]), int(row["step"]), values)
-    mirror.summary(final_values(result) | ({} if result.error is None else {"reason": result.error["reason"]}))
-    mirror.finish(failed=result.status != "finished")
-    return not mirror.broken
+    rows = rows_of(record.sources)
+    identity = record.board.identity(list(dict.fromkeys(row["stage"] for row in rows)), False)
+    board.start(target, identity, flat_config(spec, record.own))
+    for row in rows:
+        values = {str(k): float(v) for k, v in row.items() if k not in FIXED and pd.notna(v)}
+        board.log(str(row["stage"]), int(row["stage_step"]), int(row["step"]), values)
+    board.summary(record.final)
+    board.finish(failed=record.failed)
+    return not board.broken
 
 
-def identity_of(result: RunResult, label: str, group: str, stages: list[str]) -> dict[str, Any]:
-    """Id, name, group, job type and tags, as the live run gives them."""
-    parts = [f"{group}:{option}" for group, option in result.condition.items()]
-    return {
-        "id": f"{result.study}-{result.run_id}",
-        "name": result.run_id,
-        "group": group,
-        "job_type": label,
-        "tags": [f"L{result.seq_len}", f"seed{result.seed}", *parts],
-        "stages": stages,
-        "resumed": False,
-    }
-
-
-def settings(cfg: DictConfig, result: RunResult) -> dict[str, Any]:
-    """The configuration flat, the option chosen in each group first."""
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    named = {group: choice(cfg, group) for group in cfg.choices} | result.condition
-    own = {"run_id": result.run_id, "base_run_id": result.base_run_id, "dtype": result.dtype}
-    return flat(plain, skip=("choices", "overridden")) | named | own | {"git": result.provenance.get("git")}
+def rows_of(sources: dict[str, Path]) -> list[dict[str, Any]]:
+    """The rows of metrics files side by side: where there are several, a metric of training has its source's name."""
+    whole: pd.DataFrame | None = None
+    for name, path in sources.items():
+        rows = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(FIXED))
+        if name:
+            shown = [str(column) for column in rows if str(column).startswith("train/")]
+            rows = rows[[*FIXED, *shown]].rename(columns={column: f"{column}/{name}" for column in shown})
+        whole = rows if whole is None else whole.merge(rows, on=list(FIXED), how="outer")
+    return [] if whole is None else whole.to_dict("records")  # type: ignore[return-value]

@@ -8,13 +8,20 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from dsa.study.estimate import predicted, scale, trained_since
+from dsa.graph import Need
+from dsa.study.composer import root
+from dsa.study.estimate import done_since, kept, scale
+from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.outcome import Outcome
 from dsa.study.plan import PlannedRun, StudyPlan, outlook
 from dsa.study.progress import duration, first_line
-from dsa.study.store import state
+from dsa.study.states import Results, Shelf
+from dsa.study.workers.failures import JOBS
+
+SHOWN = ("base", "indexers", "joint", "judgement")
 
 
 def console() -> Console:
@@ -22,30 +29,82 @@ def console() -> Console:
 
 
 def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
-    """Studies, runs by condition and state, what cannot apply, what it will cost."""
+    """Studies, runs by state, artifacts by kind, what cannot apply, what it will cost."""
     out = console()
-    unique: dict[str, PlannedRun] = {}
+    runs: dict[tuple[str, str], PlannedRun] = {}
     for plan in plans:
         study = plan.study
-        out.print(f"[bold]{study.name}[/]  {study.question}")
-        out.print(f"  {len(study.conditions)} conditions x {len(study.seq_len)} lengths x {len(study.seed)} seeds")
-        out.print(f"  {outlook(plan)}")
-        for run in plan.applicable:
-            unique.setdefault(run.config_hash, run)
+        out.print(f"[bold]{study.name}[/]  {escape(study.question)}")
+        out.print(f"  {len(study.conditions)} conditions x {len(study.seq_len)} lengths x {len(study.seed)} seeds, "
+                  f"{judged(plan)}")  # fmt: skip
+        out.print(f"  {outlook(study)}")
+        for key, labels in plan.dropped.items():
+            out.print(f"  [yellow]left out[/] {escape(left_out(plan, key, labels))}")
         for reason, count in not_applicable(plan).items():
-            out.print(f"  [yellow]not applicable[/] {reason}" + (f" ({count} runs)" if count > 1 else ""))
-    states = {key: state(run.folder, run.template.stale) for key, run in unique.items()}
-    counts = Counter(states.values())
-    kinds = Counter(run.kind for run in unique.values())
-    left = [run for key, run in unique.items() if states[key] != "done"]
-    factor = scale(unique.values())
-    cost = sum(map(predicted, left)) * factor / workers
-    out.print(
-        f"{len(unique)} runs ({kinds['base']} dense bases, {kinds['control']} dense controls, {kinds['run']} others): "
-        + ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+            out.print(f"  [yellow]not applicable[/] {escape(reason)}" + (f" ({count} runs)" if count > 1 else ""))
+        runs |= {run.key: run for run in plan.applicable}
+    spec = plans[0].runs[0].spec
+    todo = ToDo(Shelf(spec.outputs, spec.stale), Results(spec.stale))
+    states = Counter(todo.results.state(run) for run in runs.values())
+    out.print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
+    out.print("; ".join(artifacts(todo, list(runs.values()))))
+    show_cost(out, todo, list(runs.values()), workers)
+
+
+def judged(plan: StudyPlan) -> str:
+    """How the conditions are judged."""
+    study = plan.study
+    if study.judge == "swap":
+        return "judged with the backbone untouched"
+    if study.judge == "val":
+        return "judged after joint training"
+    if study.finalists is None:
+        return "judged with the backbone untouched, then after joint training"
+    fresh = f"seeds {study.fresh[0]} to {study.fresh[-1]}"
+    if not plan.chosen:
+        return f"judged with the backbone untouched; the best {study.finalists} then trained jointly on {fresh}"
+    labels = "; ".join(
+        f"L {seq_len}{f' {context}' if context else ''}: {', '.join(chosen)}"
+        for (seq_len, context), chosen in plan.chosen.items()
     )
-    basis = "by the runs already timed" if factor != 1.0 else "by counted operations"
-    out.print(f"{len(left)} to train: about {duration(cost)} ({basis})")
+    return f"judged with the backbone untouched; chosen for joint training on {fresh}: {labels}"
+
+
+def artifacts(todo: ToDo, runs: list[PlannedRun]) -> list[str]:
+    """How many artifacts of each kind are there, and how many are missing."""
+    needs: dict[str, dict[str, Need]] = {kind: {} for kind in SHOWN}
+    for run in runs:
+        graph = run.graph
+        control = graph.control if run.spec.dense_control else None
+        for need in (graph.base, graph.indexers, graph.joint, control, graph.dense, graph.swap, graph.window,
+                     graph.final, graph.control_final):  # fmt: skip
+            if need is not None:
+                needs[need.kind][need.hash] = need
+    names = {"base": "bases", "joint": "joint trainings", "judgement": "judgements"}
+    out = []
+    for kind, wanted in needs.items():
+        there = sum(todo.shelf.has(need) for need in wanted.values())
+        out.append(f"{names.get(kind, kind)} {there} there, {len(wanted) - there} missing")
+    return out
+
+
+def show_cost(out: Console, todo: ToDo, runs: list[PlannedRun], workers: int) -> None:
+    """Jobs, hours and disk of what is left."""
+    jobs = [job for kind in IN_ORDER for job in todo.jobs(kind, runs)]
+    counts = Counter(job.kind for job in jobs)
+    factor = scale(runs[0].spec.outputs) if runs else 1.0
+    cost = sum(job.predicted for job in jobs) * factor / workers
+    basis = "by the jobs already timed" if factor != 1.0 else "by counted operations"
+    what = ", ".join(f"{counts[kind]} {kind}" for kind in IN_ORDER if counts[kind]) or "none"
+    disk = sum(map(kept, jobs)) / 1e6
+    out.print(f"jobs to do: {what}; about {duration(cost)} ({basis}), {disk:,.0f} MB kept")
+
+
+def left_out(plan: StudyPlan, key: str, labels: list[str]) -> str:
+    """Which value of the yaml does not hold, where, and why."""
+    study, group = plan.study, root(key)
+    where = "" if len(labels) == len(study.conditions) else f" in {', '.join(labels)}"
+    return f"{key}={study.written[key]}{where}: the yaml gives it for {group}={study.written[group]}, not chosen here"
 
 
 def not_applicable(plan: StudyPlan) -> dict[str, int]:
@@ -53,12 +112,16 @@ def not_applicable(plan: StudyPlan) -> dict[str, int]:
     return dict(Counter(f"{run.label} at {run.seq_len}: {run.reason}" for run in plan.runs if run.reason))
 
 
-def show_submitted(jobs: list[str], folders: list[Path]) -> None:
+def show_submitted(jobs: list[str], folders: list[Path], to_choose: bool) -> None:
     """What was handed to a scheduler, and how to follow it."""
     out = console()
     out.print(f"{len(jobs)} jobs submitted" + (f": {jobs[0]} to {jobs[-1]}" if jobs else ""))
     for folder in folders:
         out.print(f"python -m dsa.study status {folder}")
+    if to_choose:
+        out.print(
+            f"when these have ended, the same command submits the joint training of the finalists: {command_line()}"
+        )
 
 
 def command_line(*more: str) -> str:
@@ -74,21 +137,20 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.failed:
         table = Table("condition", "length", "seed", "category", "reason", title="failed", title_justify="left")
         for run, category, reason in outcome.failed:
-            table.add_row(run.label, str(run.seq_len), str(run.seed), category, first_line(reason))
+            table.add_row(run.label, str(run.seq_len), str(run.seed), category, escape(first_line(reason)))
         out.print(table)
         out.print(f"again, just these: {command_line('retry_failed=true')}")
     if outcome.launcher_error:
-        out.print(f"[yellow]the launcher gave up on a batch[/] {first_line(outcome.launcher_error)}")
+        out.print(f"[yellow]the launcher gave up on a batch[/] {escape(first_line(outcome.launcher_error))}")
     if outcome.missing:
         out.print(f"{len(outcome.missing)} runs were not started: {command_line()} goes on")
-    linked = f", {outcome.linked} of them taken from other studies" if outcome.linked else ""
-    out.print(f"{len(outcome.done)} runs done{linked}; {len(outcome.failed)} failed")
+    out.print(f"{len(outcome.done)} runs done; {len(outcome.failed)} failed")
 
 
-def show_time(runs: list[PlannedRun]) -> None:
-    """How long this process took, start and analysis included, and how much of that its runs; nothing without runs."""
+def show_time(outputs: Path) -> None:
+    """How long this process took, start and analysis included, and how much of that its jobs; nothing without jobs."""
     begin = psutil.Process().create_time()
-    took, whole = trained_since(runs, begin), time.time() - begin
+    took, whole = done_since((outputs / JOBS).glob("*-*"), begin), time.time() - begin
     if took:
         share = f", {100 * sum(took) / whole:.0f} % of that" if sum(took) <= whole else " between them"
-        console().print(f"{duration(whole)} in all; the {len(took)} runs trained now took {duration(sum(took))}{share}")
+        console().print(f"{duration(whole)} in all; the {len(took)} jobs done now took {duration(sum(took))}{share}")

@@ -5,28 +5,29 @@ weights of finished runs are loaded, and a step at learning rate 0 leaves them a
 """
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
-from dsa.build import build_data, instantiate
-from dsa.model import Pass
-from dsa.study.claim import read, write
-from dsa.study.store import planned, sound
-from dsa.training.fit import make_trainer
-from dsa.training.load import load_run
-from dsa.training.measure import Contention, inference, milliseconds
+from dsa.artifacts.atomic import write_json
+from dsa.artifacts.names import CONTENDED
+from dsa.backbones import Pass
+from dsa.build import build_data
+from dsa.judging.evaluation import make_trainer
+from dsa.judging.provenance import provenance
+from dsa.judging.speed import Contention, inference, milliseconds
+from dsa.study.plan import SELECTION
+from dsa.study.states import planned, sound
+from dsa.study.workers.claim import read
+from dsa.training.load import load_run, load_spec
 from dsa.training.objective import language_model_loss
-from dsa.training.plan import compute_dtype, needs_indexer
-from dsa.training.provenance import provenance
 
-FILE, SCHEMA, ROUNDS = "timing.json", 2, 5
-CONTENDED = 0.1  # share of the cores that others may use before times count as contended
+FILE, SCHEMA, ROUNDS = "timing.json", 3, 5
 
 
-def time_study(folder: Path, again: bool = False) -> None:
+def time_study(folder: Path, again: bool = False, admitted: Sequence[str] = ()) -> None:
     """Write timing.json: by length and condition the medians over turns of a training step and a forward pass [ms].
 
     Conditions of a length take turns, so that a machine that slows down slows them all; dense attention takes part. A
@@ -34,6 +35,7 @@ def time_study(folder: Path, again: bool = False) -> None:
 
     Args:
         again: time even so.
+        admitted: packages of the user's own whose classes the runs' configurations may name.
     """
     plan, known = planned(folder), read(folder / FILE)
     out: dict[str, Any] = {}
@@ -42,31 +44,25 @@ def time_study(folder: Path, again: bool = False) -> None:
         ids = sorted(place.name for place in ready.values())
         before = known.get(str(length), {})
         good = before.get("schema") == SCHEMA and before["runs"] == ids and not before["contended"]
-        out[str(length)] = before if good and not again else {"schema": SCHEMA, "runs": ids} | in_turns(ready)
-    write(folder / FILE, out)
+        out[str(length)] = before if good and not again else {"schema": SCHEMA, "runs": ids} | in_turns(ready, admitted)
+    write_json(folder / FILE, out)
 
 
 def finished_runs(folder: Path, plan: dict[str, Any], seq_len: int) -> dict[str, Path]:
-    """For each condition and control, one finished run: where its weights are.
-
-    Where no dense control trained, since nothing trained after the indexers, the dense base stands for it.
-    """
+    """For each condition and control, the first run that finished: after joint training, if it had any."""
     out: dict[str, Path] = {}
-    bases: dict[str, Path] = {}
-    for run in plan["runs"]:
-        base = run["role"] == "base"
-        label = "-".join(filter(None, ("dense", run["context"]))) if base else run["label"]
-        if run["run_id"] is None or run["seq_len"] != seq_len or label in (bases if base else out):
+    for run in sorted(plan["runs"], key=lambda run: (run["judge"] == "swap", run["phase"] == SELECTION)):
+        if run["run_id"] is None or run["seq_len"] != seq_len or run["label"] in out:
             continue
-        result = sound((folder.parent / run["study"] if base else folder) / run["run_id"])
+        result = sound(folder / run["run_id"])
         if result is not None and result.status == "finished":
-            (bases if base else out)[label] = Path(result.reused_from or result.folder)
-    return out | {label: place for label, place in bases.items() if label not in out and "dense" in plan["controls"]}
+            out[run["label"]] = folder / run["run_id"]
+    return {run["label"]: out[run["label"]] for run in plan["runs"] if run["label"] in out}
 
 
-def in_turns(folders: dict[str, Path]) -> dict[str, Any]:
+def in_turns(folders: dict[str, Path], admitted: Sequence[str]) -> dict[str, Any]:
     """Times by label, how many turns each had, where, and whether other processes were busy meanwhile."""
-    timed = {label: Timed(folder) for label, folder in folders.items()}
+    timed = {label: Timed(folder, admitted) for label, folder in folders.items()}
     turns: dict[str, list[dict[str, float]]] = {label: [] for label in timed}
     company = Contention()
     for _ in range(ROUNDS):
@@ -90,16 +86,15 @@ def in_turns(folders: dict[str, Path]) -> dict[str, Any]:
 class Timed:
     """A finished run's model with what its training step needs."""
 
-    def __init__(self, folder: Path) -> None:
-        cfg: Any = OmegaConf.load(folder / "config.yaml")
-        data = build_data(cfg)
-        self.cfg, self.model = cfg, load_run(folder, cfg.allow_targets)
+    def __init__(self, folder: Path, admitted: Sequence[str] = ()) -> None:
+        self.spec, self.model = load_spec(folder, admitted), load_run(folder, admitted)
+        data = build_data(self.spec)
         self.batch, self.row = data.batch("sparse", 0), next(iter(data.eval_loader())).tokens[:1]
-        result = sound(folder)
-        self.sparse = result is not None and result.condition["selector"] != "dense"
-        self.teach = self.sparse and needs_indexer(cfg) and cfg.objective.train_when_sparse
-        self.half = compute_dtype(cfg) == "bf16"
-        self.device = make_trainer(cfg, "fp32").strategy.root_device
+        self.sparse = bool(self.model.router_of)
+        self.objective = self.spec.objective.make()
+        self.teach = self.sparse and self.spec.uses_indexer and self.objective.train_when_sparse
+        self.half = self.spec.dtype == "bf16"
+        self.device = make_trainer(self.spec.trainer, "fp32").strategy.root_device
 
     def turn(self) -> dict[str, float]:
         """One training step on a whole batch and one forward pass over a row, warmed up; the model then makes room."""
@@ -112,17 +107,18 @@ class Timed:
     def step_ms(self) -> float:
         """A step as in the run's last stage: forward, both losses, backward, clipping, optimiser [ms]."""
         model, tokens, targets = self.model, self.batch.tokens.to(self.device), self.batch.targets.to(self.device)
-        groups = [model.backbone_parameters(), model.indexer_parameters() if self.teach else []]
+        named = model.groups()
+        groups = [named["backbone"], named["indexers"] if self.teach else []]
         groups = [group for group in groups if group]
-        optimizer = instantiate(self.cfg.optimizer)([{"params": group, "lr": 0.0} for group in groups])
+        optimizer = self.spec.optimizer.make()([{"params": group, "lr": 0.0} for group in groups])
         how = Pass(sparse=self.sparse, teach=self.teach, progress=1.0, step=1)
 
         def step() -> None:
-            logits, indexer_loss = model.run(tokens, how)
+            logits, losses = model.run(tokens, how)
             loss = language_model_loss(logits, targets)
-            (loss + self.cfg.objective.weight * indexer_loss if self.teach else loss).backward()
+            torch.stack([loss, *(self.objective.weight * own for own in losses.values())]).sum().backward()
             for group in groups:
-                torch.nn.utils.clip_grad_norm_(group, self.cfg.recipe.clip)
+                torch.nn.utils.clip_grad_norm_(group, self.spec.recipe.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

@@ -23,6 +23,8 @@ class Dashboard:
     Args:
         make: the logger that the spec names; None for what is logged elsewhere.
         name, group, job_type, tags: as a dashboard shows them.
+        silent: it hears of nothing.
+        place: where the logger keeps its files; None = with what is trained.
     """
 
     spec: Spec
@@ -31,6 +33,7 @@ class Dashboard:
     job_type: str
     tags: tuple[str, ...] = ()
     silent: bool = False
+    place: Path | None = None
 
     @contextmanager
     def started(self, folder: Path, stages: list[str], resumed: bool) -> Iterator[RunLogger | None]:
@@ -39,7 +42,7 @@ class Dashboard:
             yield None
             return
         logger: RunLogger = self.spec.logger.make()
-        logger.start(folder, self.identity(stages, resumed), flat_config(self.spec, {}))
+        logger.start(self.place or folder, self.identity(stages, resumed), flat_config(self.spec, {}))
         try:
             yield logger
         except BaseException:

@@ -8,13 +8,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dsa.checks import at_least
+
 logger = logging.getLogger(__name__)
 
 
 class RunLogger(ABC):
-    """Gets a copy of everything that goes to the run folder. None of its errors reaches the run."""
+    """Gets a copy of everything that goes to the run folder. None of its errors reaches the run.
+
+    Args:
+        judgement_runs: most runs of a study that are judged with the backbone untouched and still are runs of their
+            own here; the study counts them.
+    """
 
     broken = False
+
+    def __init__(self, judgement_runs: int = 500) -> None:
+        self.judgement_runs = at_least(judgement_runs, 0, "logger.judgement_runs")
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -117,7 +127,8 @@ class WandbLogger(RunLogger):
         mode: auto, online, offline or disabled.
     """
 
-    def __init__(self, project: str, entity: str | None, mode: str) -> None:
+    def __init__(self, project: str, entity: str | None, mode: str, judgement_runs: int = 500) -> None:
+        super().__init__(judgement_runs)
         if mode not in ("auto", "online", "offline", "disabled"):
             raise ValueError(f"logger.mode = {mode}: give auto, online, offline or disabled.")
         self.project, self.entity, self.mode = project, entity, mode

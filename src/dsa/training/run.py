@@ -57,9 +57,12 @@ class Run:
     Args:
         data: None if it could not be read; then the run can only fail.
         label, group: of the run on a dashboard.
+        silent: no dashboard hears of it.
     """
 
-    def __init__(self, spec: Spec, data: DataModule | None, label: str = "run", group: str | None = None) -> None:
+    def __init__(
+        self, spec: Spec, data: DataModule | None, label: str = "run", group: str | None = None, silent: bool = False
+    ) -> None:
         self.spec, self.data = spec, data
         self.graph = graph_of(spec, None if data is None else data.fingerprint)
         self.store = Store(spec.outputs, spec.stale)
@@ -69,7 +72,7 @@ class Run:
             name = min((path.name for path in place.glob(f"*-{self.graph.hash}")), default=name)
         self.folder = place / name
         tags = tuple(f"{group}:{option}" for group, option in spec.condition.items())
-        self.dashboard = Dashboard(spec, self.folder.name, group or spec.study, label, tags)
+        self.dashboard = Dashboard(spec, self.folder.name, group or spec.study, label, tags, silent)
 
     @property
     def name(self) -> str:
@@ -104,23 +107,25 @@ def train(spec: Spec) -> RunResult:
     return result
 
 
-def execute(run: Run, models: Models | None = None) -> tuple[RunResult, list[str]]:
+def execute(run: Run, models: Models | None = None, wait: bool = False) -> tuple[RunResult, list[str]]:
     """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
 
     Args:
         models: puts models together; one that is handed from run to run reads each base once.
+        wait: for another process that works on this very run, instead of failing.
     """
     done = run.finished()
     if done is not None:
         return done, []
-    with alone(run), failures_kept(run.spec, run), logged(run):
+    with alone(run, wait), failures_kept(run.spec, run), logged(run):
         done = run.finished()  # another process may have finished it while this one waited
         if done is not None:
             return done, []
         assert run.data is not None
         rehearse(run.spec, run.data)
         resumed = begin(run)
-        board: RunLogger = run.spec.logger.make() if first_process() else LocalFiles()
+        shown = first_process() and not run.dashboard.silent
+        board: RunLogger = run.spec.logger.make() if shown else LocalFiles()
         stages = [name for name in ("dense", "warmup", "sparse") if getattr(run.spec.recipe, f"{name}_steps")]
         board.start(run.folder, run.dashboard.identity(stages, resumed), flat_config(run.spec, own_names(run)))
         try:
@@ -265,7 +270,7 @@ def begin(run: Run) -> bool:
 
 
 @contextmanager
-def alone(run: Run) -> Iterator[None]:
+def alone(run: Run, wait: bool) -> Iterator[None]:
     """Hold the run's lock, which a killed process gives back by itself.
 
     Raises:
@@ -276,7 +281,7 @@ def alone(run: Run) -> Iterator[None]:
         return
     try:
         run.folder.mkdir(parents=True, exist_ok=True)
-        with run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait=False):
+        with run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait):
             yield
     except Busy:
         raise RunFailed(
@@ -317,7 +322,7 @@ def failures_kept(spec: Spec, run: Run | None) -> Iterator[None]:
     except BaseException as error:
         reason, kind = str(error) or type(error).__name__, category(error)
         log = keep_failure(spec, run, kind, reason, traceback.format_exc())
-        told = reason if expected(error) else f"{reason} (details: {log})"
+        told = reason if log is None or expected(error) else f"{reason} (details: {log})"
         raise RunFailed(told, kind) from error
 
 

@@ -1,4 +1,4 @@
-"""A Hydra sweeper that plans a study and hands its runs to whichever launcher is configured."""
+"""A Hydra sweeper that plans a study and hands its jobs to whichever launcher is configured."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Carry the study through; exits with its status, since Hydra's main() returns nothing."""
-        from dsa.study.launch import run_sweep
+        from dsa.study.workers.launch import run_sweep
 
         return run_sweep(self.composed, arguments, self.compose, self.launcher)
 

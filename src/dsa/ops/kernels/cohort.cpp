@@ -3,6 +3,7 @@
 //
 // KL(p || softmax(I)) of a row, p = attention summed over heads. Queries go in blocks of ROWS through matrix products;
 // what is computed for an indexer depends on nothing of the others.
+#include <numeric>
 #include "multiply.h"
 #include "parallel.h"
 #include "rows.h"
@@ -14,8 +15,8 @@ struct Indexer {
   float* turned;                   // room for [batch, keygroup, dim, pitch]
   float* part_keys;                // the same for every part: gradients by keys
   float* row_loss;                 // room for [batch, group, time]
-  float *grad_queries, *grad_keys, *grad_weights;  // of the sum over rows, dense, shaped as the features
-  float *loss, *share;             // the mean over valid rows, and one over their number
+  float *grad_queries, *grad_keys, *grad_weights;  // of the mean, dense, shaped as the features
+  float* loss;                     // the mean over valid rows
 };
 
 struct Cohort {
@@ -122,6 +123,9 @@ void turn_keys(const Heads& keys, int64_t b, int64_t h, int64_t length, int64_t 
   for (int64_t d = 0; d < dim; d++) std::fill(to + d * pitch + length, to + (d + 1) * pitch, 0.f);
 }
 
+// Rows that see a key. Mostly all of them are valid, so slopes are divided by this number at once.
+int64_t expected(const Cohort& a, const Indexer& x) { return a.batch * x.groups * std::min(a.time, a.length); }
+
 struct Worker {
   const Cohort& a;
   const int64_t pitch, b;
@@ -219,7 +223,7 @@ struct Worker {
   }
 
   // Minus the cross-entropy of one row over n keys. For each head `dot` holds the dot products, and in the end the
-  // slopes of the loss by them, zero from n to `width`.
+  // slopes of the mean loss by them, zero from n to `width`.
   template <bool RELU>
   float slopes(const Indexer& x, const float* weights, float* by_weight, const float* p, float* dot, int64_t n,
                int64_t width) const {
@@ -245,10 +249,10 @@ struct Worker {
       exponentials += e;
       products += (n - i < W ? (lanes() < int32_t(n - i) ? relative : vf{}) : relative) * target;
     }
-    const float z = sum(exponentials), share = 1.f / z;
+    const float z = sum(exponentials), row_share = 1.f / float(expected(a, x)), share = row_share / z;
     const float cross = sum(products) - logarithm(splat(z))[0];
     if (!x.wanted) return cross;
-    for (int64_t i = 0; i < n; i += W) store(slope + i, load(slope + i) * share - load(p + i));
+    for (int64_t i = 0; i < n; i += W) store(slope + i, load(slope + i) * share - load(p + i) * row_share);
     for (int64_t h = 0; h < x.heads; h++) {
       float* own = dot + h * pitch;
       const float weight = weights ? weights[h] : 1.f;
@@ -285,26 +289,28 @@ struct Worker {
 };
 
 // The mean over valid rows.
-void finish_loss(const Cohort& a, const Indexer& x) {
-  double total = 0, valid = 0;
+void finish_loss(const Cohort& a, const Indexer& x, int64_t valid) {
+  double total = 0;
   for (int64_t row = 0; row < a.batch * x.groups * a.time; row++) total += x.row_loss[row];
-  for (int64_t row = 0; row < a.batch * a.groups * a.time; row++) valid += a.valid[row];
-  *x.share = float(1 / std::max(valid * (x.groups / a.groups), 1.));
-  *x.loss = float(total) * *x.share;
+  *x.loss = float(total / double(std::max<int64_t>(valid, 1)));
 }
 
-// The gradients by the keys of one row of the batch, summed over parts.
-void finish_keys(const Cohort& a, const Indexer& x, int64_t b) {
+// The gradients of one row of the batch: those by keys summed over parts, and all divided by the number of valid rows.
+void finish_gradients(const Cohort& a, const Indexer& x, int64_t b, int64_t valid) {
   const int64_t pitch = pitch_of(a.length), rows = x.key_groups * x.dim, size = rows * pitch;
   float* first = x.part_keys + b * size;
   for (int64_t part = 1; part < a.parts; part++) {
     const float* other = first + part * a.batch * size;
     for (int64_t i = 0; i < size; i += W) store(first + i, load(first + i) + load(other + i));
   }
-  for (int64_t g = 0; g < x.key_groups; g++) {
-    const float* from = first + g * x.dim * pitch;
-    turn(from, pitch, x.dim, a.length, x.grad_keys + (b * x.key_groups + g) * a.length * x.dim, x.dim);
-  }
+  const int64_t keys = x.key_groups * a.length * x.dim, weights = x.groups * a.time * x.heads;
+  for (int64_t g = 0; g < x.key_groups; g++)
+    turn(first + g * x.dim * pitch, pitch, x.dim, a.length, x.grad_keys + b * keys + g * a.length * x.dim, x.dim);
+  if (valid == expected(a, x)) return;
+  const float more = float(expected(a, x)) / float(std::max<int64_t>(valid, 1));
+  for (int64_t i = 0; i < keys; i++) x.grad_keys[b * keys + i] *= more;
+  for (int64_t i = 0; i < weights * x.dim; i++) x.grad_queries[b * weights * x.dim + i] *= more;
+  for (int64_t i = 0; x.grad_weights && i < weights; i++) x.grad_weights[b * weights + i] *= more;
 }
 
 }  // namespace
@@ -316,8 +322,9 @@ extern "C" int64_t cohort_scratch(const Cohort* a) { return round_up(Worker::siz
 extern "C" void cohort_losses(const Cohort* args) {
   const Cohort& a = *args;
   const int threads = int(a.threads);
+  const int at_the_ends = a.batch * a.count < 16 ? 1 : threads;  // for little work threads cost more than they save
   const int64_t pitch = pitch_of(a.length);
-  parallel(threads, a.batch * (a.count + 1), [&](int64_t unit, int) {
+  parallel(at_the_ends, a.batch * (a.count + 1), [&](int64_t unit, int) {
     const int64_t b = unit / (a.count + 1), n = unit % (a.count + 1);
     if (n < a.count) {
       const Indexer& x = a.indexers[n];
@@ -332,10 +339,11 @@ extern "C" void cohort_losses(const Cohort* args) {
   parallel(threads, a.batch * a.parts, [&](int64_t unit, int thread) {
     Worker(a, unit % a.batch, a.scratch + thread * a.scratch_per_thread).run(a.parts - 1 - unit / a.batch);
   });
-  parallel(threads, a.count * (a.batch + 1), [&](int64_t unit, int) {
+  const int64_t found = std::accumulate(a.valid, a.valid + a.batch * a.groups * a.time, int64_t(0));
+  parallel(at_the_ends, a.count * (a.batch + 1), [&](int64_t unit, int) {
     const Indexer& x = a.indexers[unit / (a.batch + 1)];
-    const int64_t b = unit % (a.batch + 1);
-    if (b == a.batch) finish_loss(a, x);
-    else if (x.wanted) finish_keys(a, x, b);
+    const int64_t b = unit % (a.batch + 1), valid = found * (x.groups / a.groups);
+    if (b == a.batch) finish_loss(a, x, valid);
+    else if (x.wanted) finish_gradients(a, x, b, valid);
   });
 }

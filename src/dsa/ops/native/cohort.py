@@ -17,7 +17,7 @@ from dsa.ops.scores import scale_of
 IndexerArgs = structure(
     "IndexerArgs",
     "*queries *weights keys groups key_groups heads dim relu wanted *turned *part_keys *row_loss *grad_queries "
-    "*grad_keys *grad_weights *loss *share",
+    "*grad_keys *grad_weights *loss",
     keys=Heads,
 )
 CohortArgs = structure(
@@ -42,27 +42,29 @@ class CohortLosses(torch.autograd.Function):
         ctx: Any, features: Sequence[IndexFeatures], target: TrueAttention | Tensor, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         wanted = [any(ctx.needs_input_grad[i : i + 3]) for i in range(2, 2 + len(tensors), 3)]
-        losses, shares, grads = run_losses(features, target, wanted)
+        losses, grads = run_losses(features, target, wanted)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(shares, *grads)
+        ctx.save_for_backward(*grads)
         ctx.dtypes = [None if x is None else x.dtype for x in tensors]
         return losses
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> Any:
-        shares, *saved = ctx.saved_tensors
-        factors = [
-            None if x is None else x * share for x, share in zip(upstream, shares, strict=True) for _ in range(3)
-        ]
-        grads = zip(saved, factors, ctx.dtypes, strict=True)
-        return (None, None, *(None if x is None or f is None else (x * f).to(dtype) for x, f, dtype in grads))
+        factors = [None if x is None else float(x) for x in upstream for _ in range(3)]
+        grads = zip(ctx.saved_tensors, factors, ctx.dtypes, strict=True)
+        return (None, None, *(None if x is None or f is None else scaled(x, f).to(dtype) for x, f, dtype in grads))
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """x * factor. One is the most common, and copies of all gradients of a cohort take as long as a few indexers."""
+    return x if factor == 1 else x * factor
 
 
 def run_losses(
     features: Sequence[IndexFeatures], target: TrueAttention | Tensor, wanted: list[bool]
-) -> tuple[tuple[Tensor, ...], Float[Tensor, "indexer"], list[Tensor | None]]:
-    """The losses, one over the number of rows in each, and the gradients of their sums over rows where wanted."""
+) -> tuple[tuple[Tensor, ...], list[Tensor | None]]:
+    """The losses, and their gradients where wanted."""
     kernels = loaded("cohort.cpp", (CohortArgs, IndexerArgs, Heads))
     batch, _, time = features[0].queries.shape[:3]
     length, threads = features[0].keys.shape[2], torch.get_num_threads()
@@ -70,19 +72,18 @@ def run_losses(
     args = CohortArgs(batch=batch, time=time, length=length, threads=threads, heads=1, key_heads=1, dim=1)
     alive = describe_target(args, target, pitch)
     args.parts = units(batch, threads, min(16, -(-time // 64)))
-    losses, shares = torch.empty(len(features)), torch.empty(len(features))
+    losses = torch.empty(len(features))
     key_sizes = [batch * x.keys.shape[1] * x.keys.shape[3] * pitch for x in features]
     room = zip(
         rooms("cohort_keys", key_sizes),
         rooms("cohort_part_keys", [args.parts * size for size in key_sizes]),
         rooms("row_loss", [batch * x.queries.shape[1] * time for x in features]),
         losses.split(1),
-        shares.split(1),
         strict=True,
     )
     grads: list[Tensor | None] = []
     table = (IndexerArgs * len(features))()
-    for n, (own, (turned, part_keys, *results)) in enumerate(zip(features, room, strict=True)):
+    for n, (own, (turned, part_keys, row_loss, loss)) in enumerate(zip(features, room, strict=True)):
         queries, keys = single(own.queries).contiguous(), single(own.keys)
         weights = None if own.weights is None else single(own.weights).contiguous()
         found: list[Tensor | None] = [None] * 3
@@ -90,8 +91,8 @@ def run_losses(
             found = [None if x is None else torch.empty(x.shape) for x in (queries, keys, weights)]
         table[n] = IndexerArgs(
             address(queries), address(weights), heads(keys), queries.shape[1], keys.shape[1], *queries.shape[3:],
-            own.activation == "relu", wanted[n], address(turned), address(part_keys), address(results[0]),
-            *map(address, found), *map(address, results[1:]),
+            own.activation == "relu", wanted[n], address(turned), address(part_keys), address(row_loss),
+            *map(address, found), address(loss),
         )  # fmt: skip
         grads += found
         alive += [queries, keys, weights]
@@ -99,7 +100,7 @@ def run_losses(
     size = call(kernels.cohort_scratch, ctypes.byref(args))
     args.scratch, args.scratch_per_thread = address(workspace.take("scratch", threads * size)), size
     call(kernels.cohort_losses, ctypes.byref(args), result=None)
-    return tuple(loss.clone() for loss in losses), shares, grads
+    return tuple(loss.clone() for loss in losses), grads
 
 
 def rooms(name: str, sizes: list[int]) -> tuple[Tensor, ...]:

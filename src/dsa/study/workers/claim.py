@@ -1,4 +1,4 @@
-"""Who works on a run: a file in its folder that is touched while the work goes on.
+"""Who works on a job: a file in its folder that is touched while the work goes on.
 
 A heartbeat means the same on every host that sees the folder, which a process number does not.
 """
@@ -9,26 +9,39 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-CLAIM, JOB = "running.json", "job.json"
-DEATHS = 2  # processes that may die at a run without getting any further
+from dsa.artifacts.atomic import write_json
+
+CLAIM, ENDED = "running.json", "ended.json"
+DEATHS = 2  # processes that may die at a job without getting any further
 BEAT, STALE = 5.0, 60.0  # seconds between heartbeats, and without one until the work counts as given up
+
+Further = Callable[[float], bool]
+"""Whether a job got any further since a moment: a checkpoint was saved, one of its runs ended."""
+
+
+def nowhere(since: float) -> bool:
+    """Nothing tells that it got any further."""
+    return False
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Work on a run folder alone; False if somebody else does.
+def claimed(folder: Path, further: Further = nowhere, deaths: int = 0) -> Iterator[bool]:
+    """Work on a job alone; False if somebody else does.
 
     A claim without a heartbeat, or of a process that died on this host, is taken over. When the work ends, however
-    it ends short of the process dying, the claim becomes job.json with the time it ended.
+    it ends short of the process dying, the claim becomes ended.json with the time it ended.
+
+    Args:
+        deaths: at the same work under another name, before.
     """
-    mine = take(folder)
+    mine = take(folder, further, deaths)
     if mine is None:
         yield False
         return
@@ -40,12 +53,13 @@ def claimed(folder: Path) -> Iterator[bool]:
     finally:
         ended.set()
         beating.join()
-        with suppress(OSError):  # a full disk must not hide the run's own error
-            write(folder / JOB, mine | {"ended": time.time()})
-        (folder / CLAIM).unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk must not hide the job's own error
+            write_json(folder / ENDED, mine | {"ended": time.time()})
+        if read(folder / CLAIM).get("token") == mine["token"]:
+            (folder / CLAIM).unlink(missing_ok=True)
 
 
-def take(folder: Path) -> dict[str, Any] | None:
+def take(folder: Path, further: Further, deaths: int) -> dict[str, Any] | None:
     """Put our claim into the folder; None if a live one is there."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / CLAIM
@@ -53,7 +67,7 @@ def take(folder: Path) -> dict[str, Any] | None:
         "token": uuid.uuid4().hex,
         "job_id": os.environ.get("SLURM_JOB_ID"),
         "started": time.time(),
-        "deaths": 0,
+        "deaths": deaths,
     }
     for _ in range(2):
         try:
@@ -65,7 +79,7 @@ def take(folder: Path) -> dict[str, Any] | None:
             requeued = me["job_id"] is not None and before.get("job_id") == me["job_id"]
             if working(folder) and not requeued:
                 return None
-            me["deaths"] = deaths_after(before, folder, requeued)
+            me["deaths"] = deaths_after(before, further, requeued)
             put_aside(path)
     return None
 
@@ -79,11 +93,11 @@ def this_process() -> dict[str, Any]:
     }
 
 
-def deaths_after(before: dict[str, Any], folder: Path, requeued: bool) -> int:
-    """How many processes in a row died at a run without leaving a checkpoint, those that a scheduler stopped apart."""
-    saved = [path.stat().st_mtime for path in (folder / "checkpoints").rglob("*")]
-    further = max(saved, default=0.0) > before.get("started", 0.0)
-    return 0 if further else before.get("deaths", 0) + (not requeued)
+def deaths_after(before: dict[str, Any], further: Further, requeued: bool = False) -> int:
+    """How many processes in a row died at a job without getting any further, those a scheduler stopped apart."""
+    if further(before.get("started", 0.0)):
+        return 0
+    return before.get("deaths", 0) + (not requeued)
 
 
 def put_aside(path: Path) -> None:
@@ -101,18 +115,31 @@ def put_aside(path: Path) -> None:
 
 
 def working(folder: Path) -> bool:
-    """Whether somebody works on this run now."""
+    """Whether somebody works on this job now.
+
+    A process of this host that is alive does, also while it is stopped or swapped out and its heart does not beat;
+    of another host only the heartbeat can be seen.
+    """
     path = folder / CLAIM
     try:
         last = path.stat().st_mtime
     except FileNotFoundError:
         return False
-    return not dead_here(read(path)) and clock(folder) - last < STALE
+    claim = read(path)
+    if claim.get("host") == socket.gethostname() and "pid" in claim:
+        return not dead_here(claim)
+    return abs(clock(folder) - last) < STALE  # one dated in the future is no heartbeat either
 
 
 def given_up(folder: Path) -> bool:
-    """Whether somebody worked on this run and died."""
+    """Whether somebody worked on this job and died."""
     return (folder / CLAIM).exists() and not working(folder)
+
+
+def forget(folder: Path) -> None:
+    """Remove the claim of a process that died."""
+    if given_up(folder):
+        put_aside(folder / CLAIM)
 
 
 def dead_here(claim: dict[str, Any]) -> bool:
@@ -152,10 +179,3 @@ def read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-
-
-def write(path: Path, value: Any) -> None:
-    """Write JSON in one rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)

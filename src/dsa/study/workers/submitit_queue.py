@@ -1,4 +1,4 @@
-"""Runs as jobs of submitit, on SLURM or on this machine, with the settings of Hydra's launcher.
+"""Jobs through submitit, on SLURM or on this machine, with the settings of Hydra's launcher.
 
 The launcher's own launch() waits, keeps the ids to itself, and has each worker compose the yamls anew.
 """
@@ -10,9 +10,12 @@ from typing import Any
 
 import psutil
 
-from dsa.study.claim import this_process, write
-from dsa.study.queue import QUEUED, alive, squeue
-from dsa.study.task import ConcludeTask, TrainTask
+from dsa.artifacts.atomic import write_json
+from dsa.study.workers.claim import this_process
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.queue import QUEUED, alive, squeue
+from dsa.study.workers.task import ConcludeTask, JobTask
+from dsa.training.errors import category
 
 POLL = 1.0  # seconds between questions whether jobs are done
 MOST = 1000  # jobs of one array; SLURM's own limit is 1001 where nobody changed it
@@ -24,7 +27,7 @@ ONE_PROCESS = {"tasks_per_node": 1, "nodes": 1}
 
 
 class SubmititQueue:
-    """Submits runs, notes their jobs in their folders, and waits for them if asked to.
+    """Submits jobs, notes their ids in their folders, and waits for them if asked to.
 
     Args:
         launcher: of hydra/launcher=submitit_slurm or submitit_local.
@@ -50,20 +53,20 @@ class SubmititQueue:
         return executor
 
     def submit(self, files: list[Path], after: list[str]) -> list[Any]:
-        """Hand runs to the scheduler and note their jobs' ids in their folders."""
+        """Hand jobs to the scheduler and note their ids in their folders."""
         handed: list[Any] = []
         for begin in range(0, len(files), MOST):
             part = files[begin : begin + MOST]
-            jobs = self.executor(after).map_array(TrainTask(), [str(file) for file in part])
+            jobs = self.executor(after).map_array(JobTask(), [str(file) for file in part])
             for job, file in zip(jobs, part, strict=True):
                 self.note(job, file.parent)
             handed += jobs
         return handed
 
-    def submit_conclusion(self, folders: list[Path], timing: bool, stale: str, after: list[str]) -> str:
-        """Hand over the end of studies, to begin when their runs have ended; the job's id."""
+    def submit_conclusion(self, folders: list[Path], timing: bool, admitted: list[str], after: list[str]) -> str:
+        """Hand over the end of studies, to begin when their jobs have ended; the job's id."""
         paths = [str(folder.resolve()) for folder in folders]
-        job = self.executor(after, **ONE_PROCESS).submit(ConcludeTask(), paths, timing, stale)
+        job = self.executor(after, **ONE_PROCESS).submit(ConcludeTask(), paths, timing, admitted)
         for folder in folders:
             self.note(job, folder)
         return str(job.job_id)
@@ -73,16 +76,16 @@ class SubmititQueue:
         if self.cluster == "local":
             process = psutil.Process(int(job.job_id))
             note |= this_process() | {"pid": process.pid, "process_started": process.create_time()}
-        write(folder / QUEUED, note)
+        write_json(folder / QUEUED, note)
         squeue.forget()
 
-    def train(self, files: list[Path]) -> list[str | None]:
-        """Submit runs and wait for them; on this machine no more at once than it has cores for."""
+    def do(self, files: list[Path]) -> list[Failure | None]:
+        """Submit jobs and wait for them; on this machine no more at once than it has cores for."""
         each = self.settings.get("cpus_per_task") or 1
         most = max(1, (os.cpu_count() or 1) // each) if self.cluster == "local" else len(files)
         waiting = list(range(len(files)))
         active: dict[int, Any] = {}
-        answers: list[str | None] = [None] * len(files)
+        answers: list[Failure | None] = [None] * len(files)
         while waiting or active:
             now, waiting = waiting[: most - len(active)], waiting[most - len(active) :]
             if now:
@@ -99,9 +102,11 @@ class SubmititQueue:
         return job.paths.result_pickle.exists() or not alive({"cluster": "slurm", "job_id": job.job_id})
 
 
-def answer_of(job: Any) -> str | None:
+def answer_of(job: Any) -> Failure | None:
     """Why a job failed; None if it did not, or died without saying."""
-    if not job.paths.result_pickle.exists():  # the run folder will say how far it came
+    if not job.paths.result_pickle.exists():  # the folders will say how far it came
         return None
     error = job.exception()
-    return job.results()[0] if error is None else f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+    if error is None:
+        return job.results()[0]
+    return Failure(category(error), f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}")

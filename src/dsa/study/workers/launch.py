@@ -1,6 +1,7 @@
-"""Hydra's launchers as something that trains runs."""
+"""Hydra's launchers as something that does jobs."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,23 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dsa.cli_errors import sentence
+from dsa.signals import behind
 from dsa.study.composer import Load
 from dsa.study.drive import Dispatch
-from dsa.study.plan import PlannedRun
-from dsa.study.ray_queue import RayQueue
-from dsa.study.submitit_queue import SubmititQueue
+from dsa.study.jobs import Job
 from dsa.study.sweep import sweep
 from dsa.study.tell import command_line
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.ray_queue import RayQueue
+from dsa.study.workers.submitit_queue import SubmititQueue
+from dsa.training.errors import category
 
 
 def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) -> None:
     """Carry a study through on a launcher, and leave the process with the study's exit status.
 
     Raises:
-        SystemExit: always; 0 all done, 1 something failed, 2 the study cannot be planned, 130 interrupted.
+        SystemExit: always; 0 all done, 1 something failed, 2 the study cannot be planned, 130 or 143 stopped.
     """
     scheduler = getattr(launcher, "_EXECUTOR", None)
     queue = None if scheduler is None else SubmititQueue(launcher)
@@ -39,29 +43,29 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         status = 2
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as error:
         print(f"stopped; to go on: {command_line()}", file=sys.stderr)
-        status = 130
+        status = 128 + (behind(error) or signal.SIGINT)
     sys.exit(status)
 
 
 def workers(cfg: DictConfig) -> int:
-    """Runs that a launcher trains at once, for the estimate."""
+    """Jobs that a launcher does at once, for the estimate."""
     kind = str(cfg.hydra.runtime.choices.get("hydra/launcher"))
     return 1 if kind == "basic" else os.cpu_count() or 1
 
 
 def through(launcher: Any, queue: SubmititQueue | None) -> Dispatch:
-    """Train runs on a launcher: through its scheduler's jobs where it has one, else by Hydra's launch()."""
+    """Do jobs on a launcher: through its scheduler's jobs where it has one, else by Hydra's launch()."""
     on_ray = RayQueue(launcher) if "cluster" not in getattr(launcher, "ray_cfg", {"cluster": None}) else None
 
-    def dispatch(runs: list[PlannedRun], files: list[Path]) -> list[str | None]:
+    def dispatch(jobs: list[Job], files: list[Path]) -> list[Failure | None]:
         if queue is not None:
-            return queue.train(files)
+            return queue.do(files)
         if on_ray is not None:
-            return on_ray.train(files)
-        jobs = [[f"planned={quoted(file)}"] for file in files]
-        return [reason(answer) for answer in launcher.launch(jobs, initial_job_idx=0)]
+            return on_ray.do(files)
+        overrides = [[f"planned={quoted(file)}"] for file in files]
+        return [failure(answer) for answer in launcher.launch(overrides, initial_job_idx=0)]
 
     return dispatch
 
@@ -72,7 +76,9 @@ def quoted(path: Path) -> str:
     return f"'{text}'"
 
 
-def reason(answer: Any) -> str | None:
+def failure(answer: Any) -> Failure | None:
     """Why a job failed; None if it did not."""
     value = answer._return_value  # return_value would raise the job's error
-    return f"{type(value).__name__}: {value}" if isinstance(value, BaseException) else value
+    if isinstance(value, BaseException):
+        return Failure(category(value), f"{type(value).__name__}: {value}")
+    return value

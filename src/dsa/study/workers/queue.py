@@ -1,4 +1,4 @@
-"""Runs that wait in a scheduler, known by its id: they are not submitted twice."""
+"""Jobs that wait in a scheduler, known by its id: they are not submitted twice."""
 
 import getpass
 import subprocess
@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dsa.study.claim import dead_here, read
+from dsa.study.workers.claim import dead_here, read
 
 QUEUED = "queued.json"
 
 
 class Squeue:
-    """The jobs of this user that SLURM still has; asked at most every few seconds, for all runs at once."""
+    """The jobs of this user that SLURM still has; asked at most every few seconds, for all folders at once."""
 
     AGE = 5.0  # seconds for which an answer serves
 

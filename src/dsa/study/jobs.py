@@ -1,0 +1,219 @@
+"""What is missing for planned runs, as jobs: bases, cohorts of indexers, joint trainings, batches of judgements.
+
+A job has a folder below <output_dir>/.jobs that all studies share: two that need one base make it once.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dsa.artifacts.atomic import write_json
+from dsa.artifacts.results import FILE
+from dsa.artifacts.store import PARTIAL, PLACES
+from dsa.graph import Need
+from dsa.study.estimate import predicted
+from dsa.study.plan import PlannedRun
+from dsa.study.states import Results, Shelf
+from dsa.study.workers.job import COHORTS, JOBS, LAST
+
+Kind = Literal["base", "cohort", "control", "joint", "judge"]
+IN_ORDER: tuple[Kind, ...] = ("base", "cohort", "control", "joint", "judge")
+"""What stands on what."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for one process.
+
+    Args:
+        key: what makes its folder's name, beside the kind: mostly the hash of the artifact that it is about.
+        makes: artifacts, each with a run that describes it.
+        runs: carried out whole, one after the other.
+        deaths: of processes at the same work, before it was taken apart.
+    """
+
+    kind: Kind
+    key: str
+    makes: tuple[tuple[PlannedRun, Need], ...] = ()
+    runs: tuple[PlannedRun, ...] = ()
+    deaths: int = 0
+    traces: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def first(self) -> PlannedRun:
+        return self.makes[0][0] if self.makes else self.runs[0]
+
+    @property
+    def folder(self) -> Path:
+        return self.first.spec.outputs / JOBS / f"{self.kind}-{self.key}"
+
+    @property
+    def title(self) -> str:
+        """What it does, for people."""
+        if self.kind in ("base", "control"):
+            return f"{self.kind} {self.makes[0][1].name}"
+        if self.kind == "cohort":
+            members = ", ".join(dict.fromkeys(run.spec.indexer.option for run, _ in self.makes))
+            return f"indexers of {self.makes[0][1].needs[0].name}: {members}"
+        return f"{'joint training' if self.kind == 'joint' else 'judging'}: {len(self.runs)} runs"
+
+    @property
+    def predicted(self) -> float:
+        """Seconds that it takes on two cores, about."""
+        return predicted(self)
+
+    def parts(self, deaths: int) -> "list[Job]":
+        """The same work, each member by itself: where a process died, only the guilty one dies again."""
+        if self.kind == "cohort" and len(self.makes) > 1:
+            alone = [(make,) for make in self.makes]
+            return [replace(self, key=key_of_cohort(self.key, m), makes=m, deaths=deaths) for m in alone]
+        if self.kind == "judge" and len(self.runs) > 1:
+            return [judging(self.key, (run,), deaths) for run in self.runs]
+        return [self]
+
+    def write(
+        self, study: str, groups: dict[str, str], silent: set[tuple[str, str]], timeout: float | None, stop: Path | None
+    ) -> Path:
+        """Put it into its folder, by the name of the sweep; returns the file that a worker reads.
+
+        Args:
+            groups: of each study's runs on a dashboard.
+            silent: runs that no dashboard hears of.
+            timeout: of each of its artifacts and runs [minutes].
+            stop: a marker that a failed run leaves to keep the others from starting; None lets them start.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{study}.json"
+        write_json(path, {
+            "kind": self.kind,
+            "group": groups.get(self.first.study, self.first.study),
+            "timeout_minutes": timeout,
+            "stop": None if stop is None else str(stop.resolve()),
+            "deaths": self.deaths,
+            "traces": list(self.traces),
+            "predicted": self.predicted,
+            "makes": [{"hash": need.hash, "name": need.name, "config": run.spec.content} for run, need in self.makes],
+            "runs": [of_a_run(run, groups, run.key in silent) for run in self.runs],
+        })  # fmt: skip
+        return path.resolve()
+
+
+def of_a_run(run: PlannedRun, groups: dict[str, str], silent: bool) -> dict[str, Any]:
+    """What a worker is told of a run."""
+    named = {"study": run.study, "run_id": run.folder.name, "label": run.label}
+    return named | {"group": groups.get(run.study, run.study), "silent": silent, "config": run.spec.content}
+
+
+class ToDo:
+    """What is left of some runs.
+
+    Args:
+        shelf: the artifacts that are there.
+        results: the results that are there.
+    """
+
+    def __init__(self, shelf: Shelf, results: Results) -> None:
+        self.shelf, self.results = shelf, results
+
+    def open(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+        """Runs that have no result yet; one that failed has."""
+        return [run for run in runs if self.results.state(run) in ("missing", "stale")]
+
+    def jobs(self, kind: Kind, runs: Iterable[PlannedRun]) -> list[Job]:
+        """The jobs of one kind that are left."""
+        makers = {"base": self.bases, "cohort": self.cohorts, "control": self.controls,
+                  "joint": self.joints, "judge": self.judges}  # fmt: skip
+        return makers[kind](self.open(runs))
+
+    def bases(self, runs: list[PlannedRun]) -> list[Job]:
+        needs = {run.graph.base.hash: (run, run.graph.base) for run in runs if run.graph.base is not None}
+        return [
+            Job("base", key, makes=((run, need),), traces=(checkpoint(need),))
+            for key, (run, need) in needs.items()
+            if not self.shelf.has(need)
+        ]
+
+    def cohorts(self, runs: list[PlannedRun]) -> list[Job]:
+        """All indexers of a base that are missing, at once."""
+        members: dict[str, dict[str, tuple[PlannedRun, Need]]] = {}
+        for run in runs:
+            need = run.graph.indexers
+            if need is not None and not self.shelf.has(need):
+                members.setdefault(need.needs[0].hash, {}).setdefault(need.hash, (run, need))
+        return [
+            Job(
+                "cohort",
+                key_of_cohort(base, tuple(wishes.values())),
+                makes=tuple(wishes.values()),
+                traces=(f"{COHORTS}/{base}-*/{LAST}",),
+            )
+            for base, wishes in members.items()
+        ]
+
+    def controls(self, runs: list[PlannedRun]) -> list[Job]:
+        """Joint training with dense attention, and the runs that are just that."""
+        needs: dict[str, tuple[PlannedRun, Need]] = {}
+        own: dict[str, list[PlannedRun]] = {}
+        for run in runs:
+            need = run.graph.control
+            if need is None or self.shelf.has(need):
+                continue
+            if run.graph.joint == need:
+                own.setdefault(need.hash, []).append(run)
+            elif not run.spec.dense_control:
+                continue
+            needs.setdefault(need.hash, (run, need))
+        return [
+            Job("control", key, makes=((run, need),), runs=tuple(own.get(key, ())), traces=(checkpoint(need),))
+            for key, (run, need) in needs.items()
+        ]
+
+    def joints(self, runs: list[PlannedRun]) -> list[Job]:
+        """Runs whose joint training is missing; those that share one, as formats do, together."""
+        groups: dict[str, list[PlannedRun]] = {}
+        for run in runs:
+            if self.trains(run):
+                groups.setdefault(run.graph.joint.hash, []).append(run)  # type: ignore[union-attr]
+        return [
+            Job("joint", key, runs=tuple(own), traces=(checkpoint(own[0].graph.joint), *traces_of_runs(own)))
+            for key, own in groups.items()
+        ]
+
+    def trains(self, run: PlannedRun) -> bool:
+        """Whether its own joint training is missing; a control's is no run's own."""
+        joint, control = run.graph.joint, run.graph.control
+        return joint is not None and joint != control and not self.shelf.has(joint)
+
+    def judges(self, runs: list[PlannedRun]) -> list[Job]:
+        """Runs that need no joint training, or had theirs: all of one base in one process, which loads it once."""
+        groups: dict[str, list[PlannedRun]] = {}
+        for run in runs:
+            waits = run.graph.joint is not None and run.graph.joint == run.graph.control
+            if self.trains(run) or (waits and not self.shelf.has(run.graph.control)):  # type: ignore[arg-type]
+                continue
+            on = run.graph.base or run.graph.final.needs[0]
+            groups.setdefault(on.hash, []).append(run)
+        return [judging(on, tuple(own)) for on, own in groups.items()]
+
+
+def key_of_cohort(base: str, makes: tuple[tuple[PlannedRun, Need], ...]) -> str:
+    """The base's hash, and that of an indexer which is trained alone."""
+    return base if len(makes) > 1 else f"{base}-{makes[0][1].hash}"
+
+
+def judging(on: str, runs: tuple[PlannedRun, ...], deaths: int = 0) -> Job:
+    """Runs judged on one base, by its hash and by that of a run which is judged alone."""
+    key = on if len(runs) > 1 else f"{on}-{runs[0].study}-{runs[0].hash}"
+    return Job("judge", key, runs=runs, deaths=deaths, traces=traces_of_runs(runs))
+
+
+def checkpoint(need: Need | None) -> str:
+    """Where an artifact's training saves how far it came, below the output folder."""
+    assert need is not None
+    return f"{PLACES[need.kind]}/*-{need.hash}{PARTIAL}/{LAST}"
+
+
+def traces_of_runs(runs: Iterable[PlannedRun]) -> tuple[str, ...]:
+    """Results: each tells that a job got further."""
+    return tuple(f"{run.study}/{run.folder.name}/{FILE}" for run in runs)

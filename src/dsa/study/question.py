@@ -1,0 +1,310 @@
+"""What a study asks: its yaml and the command line as one statement, conditions written out."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS
+from dsa.checks import null_or_positive, one_of
+from dsa.study.composer import Layer, stacked
+from dsa.study.lists import as_list
+
+KEYS = {
+    "question", "hypothesis", "baseline", "conditions", "common", "budget", "seq_len", "seed", "indexer_seed", "margin",
+    "controls", "exploratory", "judge", "finalists", "union",
+}  # fmt: skip
+JUDGE = ("swap", "val", "both")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, and what has to be trained and judged to answer it.
+
+    Args:
+        hypothesis: claim (a statement that the statistics can accept or reject) and metric.
+        baseline: label of the condition that the others are compared with.
+        conditions: overrides of each condition, by label.
+        common: overrides of every run, controls too; those of the yaml and of the command line.
+        given: values inside groups that the command line gives once: no condition's option makes them fall away.
+        written: the yaml's own overrides of every run.
+        judge: swap (backbone untouched), val (after joint training) or both.
+        finalists: how many conditions are trained jointly, on fresh seeds; None = all, on the same seeds.
+        indexer_seed: of the initial weights of the indexers; None = each run's seed.
+        budget: keys of each query in the controls [tokens, or a share of the length].
+        margin: largest difference that counts as none, by metric.
+        exploratory: too few seeds for a claim, and known to be.
+    """
+
+    name: str
+    question: str
+    hypothesis: dict[str, Any]
+    baseline: str
+    conditions: dict[str, Layer]
+    common: Layer
+    seq_len: list[int]
+    seed: list[int]
+    indexer_seed: list[int] | None = None
+    judge: str = "val"
+    finalists: int | None = None
+    budget: Any = None
+    margin: dict[str, float] = field(default_factory=dict)
+    controls: tuple[str, ...] = CONTROLS
+    exploratory: bool = False
+    given: Layer = field(default_factory=dict)
+    written: Layer = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        return str(self.hypothesis["metric"])
+
+    @property
+    def comparisons(self) -> int:
+        """Comparisons with the baseline at one length: what a correction counts."""
+        others = max(1, len(self.conditions) - 1)
+        return others if self.finalists is None else min(self.finalists, others)
+
+    @property
+    def fresh(self) -> list[int]:
+        """As many seeds as the study's own, after them: those of the confirmation."""
+        first = max(self.seed) + 1
+        return list(range(first, first + len(self.seed)))
+
+    def overrides(self, label: str, groups: set[str]) -> Layer:
+        """All that holds for a condition; what was typed once stands, or composing the condition refuses it."""
+        return stacked(self.common, self.conditions[label], groups=groups) | self.given
+
+    def dropped(self, groups: set[str]) -> dict[str, list[str]]:
+        """Values of the yaml that belong to an option which is not chosen, and the conditions that lack them."""
+        out: dict[str, list[str]] = {}
+        for label in self.conditions:
+            for key in self.written.keys() - self.overrides(label, groups).keys():
+                out.setdefault(key, []).append(label)
+        return {key: out[key] for key in self.written if key in out}
+
+
+def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: set[str]) -> Study:
+    """The study of a yaml, as changed by the command line.
+
+    Args:
+        plan: the yaml's content; empty for a study without one.
+        given: values by key on the command line. A key that the conditions vary replaces that list; lists of another
+            key multiply the conditions; single values hold for every run.
+
+    Raises:
+        ValueError: something in it is unknown or impossible; the sentence names it, what it got and what is allowed.
+    """
+    unknown = sorted(set(plan) - KEYS)
+    if unknown:
+        raise ValueError(f"study {name}: unknown key {', '.join(unknown)}; a study has {', '.join(sorted(KEYS))}.")
+    for key, values in given.items():
+        if not values:
+            raise ValueError(f"{key} = []: lists nothing; give one value or several.")
+    given = dict(given)
+    lists = {
+        key: numbers(key, given.pop(key) if key in given else as_list(plan.get(key, default)))
+        for key, default in (("seq_len", 512), ("seed", 0))
+    }
+    of_indexers = given.pop("indexer_seed", None) or plan.get("indexer_seed")
+    own = dict(as_written(name, plan, groups))
+    blocks = as_blocks(plan.get("conditions"), given)
+    conditions = labelled(blocks, groups)
+    for label, layer in conditions.items():
+        for key in layer.keys() & given.keys():
+            typed = ", ".join(map(str, given[key]))
+            raise ValueError(f"{key} = {typed}: condition {label} of study {name} sets it already.")
+    for key in [key for key, values in given.items() if len(values) > 1]:
+        conditions = multiplied(conditions, key, given.pop(key))
+    if not conditions:
+        raise ValueError(f"study {name}: it has no condition.")
+    fixed = {key: values[0] for key, values in given.items()}
+    written = dict(mapping(plan.get("common"), "common"))
+    judge = one_of(plan.get("judge") or "val", JUDGE, "judge")
+    return Study(
+        name=name,
+        question=str(plan.get("question") or "How do these conditions compare?"),
+        hypothesis=hypothesis_of(plan.get("hypothesis"), judge),
+        baseline=baseline_of(plan.get("baseline"), own, conditions),
+        conditions=conditions,
+        common=stacked(written, fixed, groups=groups),
+        budget=plan.get("budget"),
+        seq_len=lists["seq_len"],
+        seed=lists["seed"],
+        indexer_seed=None if of_indexers is None else numbers("indexer_seed", as_list(of_indexers)),
+        judge=judge,
+        finalists=finalists_of(plan.get("finalists"), judge),
+        margin=margins(plan.get("margin"), judge),
+        controls=controls_of(plan.get("controls", list(CONTROLS))),
+        exploratory=bool(plan.get("exploratory", False)),
+        given={key: value for key, value in fixed.items() if key not in groups},
+        written=written,
+    )
+
+
+def mapping(value: Any, name: str) -> dict[str, Any]:
+    """A setting that holds others; empty for none."""
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name} = {value}: give key: value.")
+    return value or {}
+
+
+def as_written(name: str, plan: dict[str, Any], groups: set[str]) -> dict[str, Layer]:
+    """The conditions of a yaml, without the command line; its baseline is one of them.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if plan.get("conditions") is None:
+        return {}
+    conditions = labelled(as_blocks(plan["conditions"], {}), groups)
+    wanted = plan.get("baseline")
+    if wanted is not None and found(wanted, conditions) is None:
+        raise ValueError(f"baseline = {wanted}: no condition of study {name}; it has {', '.join(conditions)}.")
+    return conditions
+
+
+def hypothesis_of(given: Any, judge: str) -> dict[str, Any]:
+    """Claim and metric, known ones."""
+    default = {"claim": "some_condition_differs", "metric": "swap_val_loss" if judge == "swap" else "val_loss"}
+    out = default | mapping(given, "hypothesis")
+    one_of(out["claim"], CLAIMS, "hypothesis.claim")
+    check_metric(out["metric"], "hypothesis.metric", judge)
+    return out
+
+
+def check_metric(metric: Any, name: str, judge: str) -> None:
+    """Refuse a metric that nobody knows or that this study never measures."""
+    one_of(metric, METRICS, name)
+    if judge == "swap" and not str(metric).startswith("swap_"):
+        raise ValueError(f"{name} = {metric}: measured after joint training, of which judge = swap does none; "
+                         f"give swap_{metric}, or judge: val.")  # fmt: skip
+
+
+def margins(given: Any, judge: str) -> dict[str, float]:
+    """The largest difference that counts as none, by metric."""
+    out = mapping(given, "margin") or {("swap_val_loss" if judge == "swap" else "val_loss"): 0.01}
+    for metric, margin in out.items():
+        one_of(metric, METRICS, "margin")
+        number = isinstance(margin, int | float) and not isinstance(margin, bool)
+        if not number or not math.isfinite(margin) or margin <= 0:
+            raise ValueError(f"margin.{metric} = {margin}: give a number above 0.")
+    return out
+
+
+def finalists_of(given: Any, judge: str) -> int | None:
+    """How many conditions are trained jointly; None for all."""
+    if given is not None and judge != "both":
+        raise ValueError(f"finalists = {given}: chosen by swap and then trained jointly; give judge: both with it.")
+    return null_or_positive(given, "finalists", "conditions to train jointly, or null for all")
+
+
+def controls_of(given: Any) -> tuple[str, ...]:
+    """The controls, known ones."""
+    controls = tuple(as_list(given))
+    for control in controls:
+        if control not in CONTROLS:
+            raise ValueError(f"controls: {control} is none of {', '.join(CONTROLS)}.")
+    return controls
+
+
+def as_blocks(conditions: Any, given: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """Blocks of conditions, with the lists of the command line in place of those they vary; takes these from given.
+
+    Without conditions of its own a study compares what the command line lists; its only one if it lists nothing.
+    """
+    if conditions is None:
+        only = "-".join(str(values[0]) for key, values in given.items() if key in GROUPS)
+        lists: dict[str, Any] = {key: given.pop(key) for key in list(given) if len(given[key]) > 1}
+        return [lists or {"name": only or "default"}]
+    blocks = [dict(mapping(b, "conditions")) for b in (conditions if isinstance(conditions, list) else [conditions])]
+    for key in list(given):
+        places = [block for block in blocks if key in block and len(as_list(block[key])) > 1]
+        if places:
+            values = given.pop(key)
+            for block in places:
+                block[key] = values
+    return blocks
+
+
+def labelled(blocks: list[dict[str, Any]], groups: set[str]) -> dict[str, Layer]:
+    """The conditions of all blocks by label; a value that one list says twice counts once.
+
+    Raises:
+        ValueError: two conditions have one label.
+    """
+    out: dict[str, Layer] = {}
+    for block in blocks:
+        own: dict[str, Layer] = {}
+        for label, layer in expand(block, groups):
+            if own.setdefault(label, layer) != layer or label in out:
+                raise ValueError(
+                    f"conditions: two of them are labelled {label}; give each a block of its own with a name."
+                )
+        out |= own
+    return out
+
+
+def expand(block: dict[str, Any], groups: set[str]) -> Iterator[tuple[str, Layer]]:
+    """The conditions of a block, each with a label.
+
+    A block is the product of its lists, beside what it gives once. `zip` holds lists to be paired instead; `name`
+    names the only condition of a block.
+    """
+    block = dict(block)
+    name, paired = block.pop("name", None), {k: as_list(v) for k, v in (block.pop("zip", None) or {}).items()}
+    lists = {key: as_list(value) for key, value in block.items()}
+    for key, values in {**lists, **paired}.items():
+        if not values:
+            raise ValueError(f"conditions: {key} lists nothing.")
+    if len({len(values) for values in paired.values()}) > 1:
+        sizes = ", ".join(f"{key} {len(values)}" for key, values in paired.items())
+        raise ValueError(f"conditions: zip pairs lists of one length, these have {sizes}.")
+    pairs = [dict(zip(paired, row, strict=True)) for row in zip(*paired.values(), strict=True)] or [{}]
+    varied = [key for key, values in lists.items() if len(values) > 1] + list(paired)
+    if name is not None and (len(pairs) > 1 or any(len(values) > 1 for values in lists.values())):
+        raise ValueError(f"conditions: the block named {name} has several conditions; give each a block of its own.")
+    for row in itertools.product(*lists.values()):
+        for pair in pairs:
+            layer = {**dict(zip(lists, row, strict=True)), **pair}
+            yield name or label_of(layer, varied, groups), layer
+
+
+def label_of(layer: Layer, varied: list[str], groups: set[str]) -> str:
+    """A condition's label: its options, and the values that vary."""
+    parts = [str(layer[key]) for key in layer if key in groups and (key in varied or not varied)]
+    parts += [f"{key.split('.')[-1]}{layer[key]}" for key in varied if key not in groups]
+    return "-".join(parts or [str(value) for value in layer.values() if value is not None] or ["default"])
+
+
+def multiplied(conditions: dict[str, Layer], key: str, values: list[Any]) -> dict[str, Layer]:
+    """Every condition with every value of one more key."""
+    return {f"{label}-{value}": {**layer, key: value} for label, layer in conditions.items() for value in values}
+
+
+def baseline_of(wanted: Any, written: dict[str, Layer], conditions: dict[str, Layer]) -> str:
+    """Label of the baseline; the first condition where the command line left it out."""
+    if isinstance(wanted, str) and wanted in written:
+        wanted = wanted if wanted in conditions else written[wanted]
+    return found(wanted, conditions) or next(iter(conditions))
+
+
+def found(wanted: Any, conditions: dict[str, Layer]) -> str | None:
+    """The condition that a baseline names: by label, or by some of its settings."""
+    if isinstance(wanted, str):
+        return wanted if wanted in conditions else None
+    if isinstance(wanted, dict):
+        same = (k for k, layer in conditions.items() if all(layer.get(key) == v for key, v in wanted.items()))
+        return next(same, None)
+    return None
+
+
+def numbers(key: str, values: list[Any]) -> list[int]:
+    """Whole numbers from 0, each once.
+
+    Raises:
+        ValueError: one is not, or there is none.
+    """
+    if not values or any(isinstance(value, bool) or not isinstance(value, int) or value < 0 for value in values):
+        raise ValueError(f"{key} = {values}: give whole numbers, as a,b or [a,b] or range(0,8).")
+    return list(dict.fromkeys(values))

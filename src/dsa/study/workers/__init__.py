@@ -1,0 +1,1 @@
+"""How jobs are done: who works on one, through which launcher, and what a worker does."""
