@@ -1,9 +1,9 @@
-# make train: the first run. make test: everything. make test-fast: under 90 s. make lint: format, ruff, mypy.
+# make train: the first run. make test: everything. make test-fast: under 90 s. make lint: format, ruff, mypy. make docs: the site.
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install train test test-fast lint clean
+.PHONY: install train test test-fast lint docs clean
 
 install: $(VENV)/.installed
 
@@ -31,5 +31,8 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: install
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) outputs site .pytest_cache .mypy_cache .ruff_cache
