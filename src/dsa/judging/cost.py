@@ -52,6 +52,10 @@ def parameters(model: Backbone) -> dict[str, float]:
 
 def indexer_megabytes(model: Backbone, length: int) -> float:
     """What the indexers hold while a sequence is processed: weights and one key per entry [MB, 2^20 bytes]."""
-    entries = sum(index_features(indexer, width).keys.shape[-1] for _, indexer, width in routed_indexers(model))
-    held = sum(p.numel() for _, indexer, _ in routed_indexers(model) for p in indexer.parameters()) + length * entries
+    held = 0
+    for _, indexer, width in routed_indexers(model):
+        features = index_features(indexer, width)
+        tokens_per_key = features.unit if features.pool == "entry" else 1
+        held += sum(p.numel() for p in indexer.parameters())
+        held += length // tokens_per_key * features.keys.shape[1] * features.keys.shape[3]
     return held * 4 / 2**20
