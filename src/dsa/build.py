@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dsa.backbones import Backbone, Router, SparseTransformer
+from dsa.backbones import Backbone, Router
 from dsa.backbones.initial import draw_indexer
 from dsa.data import DataModule
 from dsa.indexers import Indexer
@@ -17,9 +17,9 @@ def build_data(spec: Spec) -> DataModule:
     return data
 
 
-def build_backbone(spec: Spec, vocab_size: int) -> SparseTransformer:
+def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
     """The backbone with its initial weights and dense attention."""
-    backbone: SparseTransformer = spec.model.make(vocab_size=vocab_size, seed=spec.seed)
+    backbone: Backbone = spec.model.make(vocab_size=vocab_size, seed=spec.seed)
     return backbone
 
 
@@ -62,7 +62,7 @@ def build_routers(
     ]
 
 
-def build_model(spec: Spec, vocab_size: int | None = None) -> SparseTransformer:
+def build_model(spec: Spec, vocab_size: int | None = None) -> Backbone:
     """The whole model that a spec describes, with its initial weights.
 
     Args:

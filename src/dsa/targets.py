@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGES = ("dsa", "torch.optim")  # besides those that the user admits (allow_targets)
 SLOTS = {  # where a configuration names a class, and what that has to be a subclass of
-    "model": "dsa.backbones.SparseTransformer",
+    "model": "dsa.backbones.Backbone",
     "indexer": "dsa.indexers.Indexer",
     "pattern": "dsa.patterns.Pattern",
     "selector": "dsa.selectors.Selector",

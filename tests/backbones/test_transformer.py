@@ -100,7 +100,7 @@ def test_autocast_changes_nothing_inside_the_ops():
     features = IndexFeatures(torch.randn(1, 1, 64, 2, 8), torch.randn(1, 1, 64, 8), torch.randn(1, 1, 64, 2))
 
     def everything(backend):
-        selection = ops.select(features, (Zone(first=None),), torch.full((1, 64), 8), backend=backend)
+        selection = ops.select(features, (Zone(first=None),), torch.full((1, 1, 64), 8), backend=backend)
         out, target = ops.attend_with_target(q, k, v, selection, backend=backend)
         loss = ops.indexer_loss(features, target, selection, backend=backend)
         return selection.positions, out, target.logsumexp, loss, ops.dense_logsumexp(q, k, backend=backend)
@@ -155,10 +155,39 @@ def test_the_profiler_sees_the_parts_of_the_attention(tokens):
 def test_one_query_that_drops_a_key_makes_the_attention_sparse(tokens, short):
     model = build("pattern=causal", "selector.k=64")
     dense, _ = model.run(tokens, Pass(sparse=False))
-    limit = torch.arange(1, 65).expand(2, 64).clone()
-    limit[1, short] -= 1
+    limit = torch.arange(1, 65).expand(2, 1, 64).clone()
+    limit[1, 0, short] -= 1
     for router in model.routers:
         router.selector.limit = lambda context: limit
     difference = (model(tokens) - dense).abs().amax(-1)
     assert difference[1, short] > 1e-4
     assert difference[0].max() < 1e-4
+
+
+def test_a_pattern_may_differ_from_group_to_group_of_heads(tokens):
+    from dsa.ops import Zone
+    from dsa.patterns import Pattern
+
+    class NearAndFar(Pattern):
+        """The first half of the heads among the nearest keys, the second among all."""
+
+        budget = 6
+
+        def zones(self):
+            return (Zone(11),), (Zone(1, keep="all"), Zone(None, 2))
+
+    seen = []
+    model = build().train()
+    for router in model.routers:
+        router.pattern = NearAndFar()
+    logits, losses = model.run(tokens, Pass(teach=True, observe=seen.append))
+    (language_model_loss(logits, tokens) + losses["indexer"]).backward()
+    positions = seen[0].selection.positions
+    assert positions.shape[1] == 2
+    last = positions[:, :, 63]
+    assert int(last[:, 0].min()) >= 52 and torch.equal(last[:, 1, -2:], torch.tensor([[62, 63]] * 2).int())
+    assert not torch.equal(last[:, 0], last[:, 1])
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    changed = tokens.clone()
+    changed[:, 40:] = (tokens[:, 40:] + 1) % 64
+    assert torch.equal(model(tokens)[:, :40], model(changed)[:, :40])

@@ -40,12 +40,11 @@ def test_no_gradient_reaches_the_hidden_states(name):
 
 def test_scores_depend_on_the_distance_alone():
     """Rotary on queries and keys alike: moving both by the same distance changes no score."""
-    from dsa.ops.scores import score
 
     torch.manual_seed(0)  # of seeds in general one in six leaves too few scores above zero
     indexer = compose(["indexer=h2d16"]).indexer.make()
     x = torch.randn(1, 1, 128).expand(1, 12, 128)
-    scores = score(indexer(x, Rotation(12, 10000.0)), slice(0, 12), slice(0, 12))[0, 0]
+    scores = indexer(x, Rotation(12, 10000.0)).scores(slice(0, 12), slice(0, 12))[0, 0]
     for distance in range(1, 12):
         diagonal = scores.diagonal(-distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))

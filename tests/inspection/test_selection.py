@@ -32,7 +32,7 @@ def observed(scorer: Scorer | None, length: int = 24, k: int = 5, seed: int = 0)
     """A layer of two heads that kept what a scorer likes best; None: the keys of highest attention."""
     draw = torch.Generator().manual_seed(seed)
     q, key = (3 * torch.randn(1, 2, length, 4, generator=draw) for _ in range(2))
-    limit = torch.arange(1, length + 1).clamp(max=k)[None]
+    limit = torch.arange(1, length + 1).clamp(max=k)[None, None]
     truth = TrueAttention(q, key, ops.dense_logsumexp(q, key))
     chosen = ops.select(truth if scorer is None else scorer, EVERYTHING, limit)
     return Observation(0, q, key, ops.dense_logsumexp(q, key), chosen, None, None, EVERYTHING)

@@ -3,8 +3,7 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsa.ops import Zone, cost, reference
-from dsa.ops.contracts import Hash, IndexFeatures, TrueAttention
+from dsa.ops import Hash, IndexFeatures, TrueAttention, Zone, cost, reference
 
 
 def counted(call):
@@ -15,7 +14,7 @@ def counted(call):
 
 def test_dense_attention_costs_what_the_counter_counts_on_all_pairs():
     q, k, v = (torch.randn(1, 8, 64, 32, requires_grad=True) for _ in range(3))
-    selection = reference.select(Hash(0), (Zone(first=None),), torch.full((1, 64), 64))
+    selection = reference.select(Hash(0), (Zone(first=None),), torch.full((1, 1, 64), 64))
     assert counted(lambda: reference.attend(q, k, v, selection)) == cost.attention_flops(8, 32, 64 * 64)
     out, _ = reference.attend(q, k, v, selection)
     assert counted(lambda: out.sum().backward()) == cost.attention_flops(8, 32, 64 * 64, backward=True)
@@ -24,16 +23,15 @@ def test_dense_attention_costs_what_the_counter_counts_on_all_pairs():
 def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     from dsa import compose
     from dsa.ops import Rotation
-    from dsa.ops.scores import score
 
     indexer = compose(["model=seed", "indexer=h2d32"]).indexer.make()
     x = torch.randn(1, 64, 256)
     features = indexer(x, Rotation(64, 1e4))
     projections = counted(lambda: indexer(x, Rotation(64, 1e4)))
-    products = counted(lambda: score(features, slice(0, 64), slice(0, 64)))
+    products = counted(lambda: features.scores(slice(0, 64), slice(0, 64)))
     pairs = cost.causal_pairs(64)
-    expected = cost.indexer_flops(2, 32, 64, 256)
-    assert expected == projections + products * pairs / 64**2 + 3 * 2 * pairs
+    assert cost.projection_flops(2, 32, 64, 256) == projections
+    assert features.cost((Zone(first=None),), 64) == products * pairs / 64**2 + 3 * 2 * pairs
 
 
 def test_the_indexer_loss_costs_what_the_counter_counts_plus_its_activations():

@@ -14,7 +14,8 @@ needs_compiler = pytest.mark.skipif(native.unavailable() is not None, reason=str
 BUILD = """
 import torch
 from dsa.ops import Recency, Zone, native
-print(native.unavailable(), native.select(Recency(), (Zone(None),), torch.full((1, 9), 2)).positions[0, 0, 8].tolist())
+chosen = native.select(Recency(), (Zone(None),), torch.full((1, 1, 9), 2))
+print(native.unavailable(), chosen.positions[0, 0, 8].tolist())
 """
 
 

@@ -16,3 +16,8 @@ def test_each_pair_turns_by_its_position(dim, rest):
     turned = pairs * torch.polar(torch.ones(()), angle).view(30, *[1] * len(rest), size // 2)
     wanted = torch.cat([turned.real, turned.imag, x[..., size:]], -1)
     torch.testing.assert_close(Rotation(30, 100.0)(x, dim), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_an_offset_goes_on_where_earlier_tokens_stopped():
+    x = torch.randn(2, 4, 30, 8)
+    assert torch.equal(Rotation(18, 100.0, offset=12)(x[:, :, 12:]), Rotation(30, 100.0)(x)[:, :, 12:])

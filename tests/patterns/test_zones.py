@@ -75,7 +75,7 @@ def test_short_names_mean_the_middle_variant(name, variant):
 
 def shares(pattern, limit, t):
     """Kept keys per zone, in the order forced, scored."""
-    every = spans(pattern.zones(), torch.tensor([[limit]]), offset=t)
+    every = spans(pattern.zones(), torch.tensor([[[limit]]]), offset=t)
     return [int(span.keep) for span in every]
 
 
@@ -93,7 +93,7 @@ def test_a_budget_fills_forced_zones_first_then_shares_in_proportion_surplus_to_
 def test_a_selection_is_sorted_unique_inside_the_zones_and_exactly_the_budget(name, limit):
     pattern = pattern_of(f"pattern={name}")
     length = 90
-    selection = select(Recency(), pattern.zones(), torch.full((1, length), limit))
+    selection = select(Recency(), pattern.zones(), torch.full((1, 1, length), limit))
     for t in range(length):
         keys = selection.positions[0, 0, t]
         chosen = keys[keys >= 0].tolist()

@@ -6,7 +6,6 @@ from conftest import options
 
 from dsa import compose
 from dsa.ops import IndexFeatures
-from dsa.ops.scores import score
 from dsa.precision.float8 import hadamard
 
 
@@ -21,7 +20,7 @@ def features(dim=16):
 
 
 def scores(x):
-    return score(x, slice(0, 24), slice(0, 24))
+    return x.scores(slice(0, 24), slice(0, 24))
 
 
 def relative_error(precision):

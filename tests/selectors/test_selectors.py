@@ -5,7 +5,6 @@ import torch
 
 from dsa import compose
 from dsa.ops import IndexFeatures, Selection, Zone, select
-from dsa.ops.scores import score
 from dsa.selectors import SelectorContext
 
 LENGTH = 128
@@ -17,8 +16,8 @@ def selector_of(*overrides):
 
 
 def context(own=16, **values):
-    time = torch.arange(LENGTH)[None]
-    return SelectorContext(time, time + 1, (time + 1).clamp(max=own), **values)
+    seen = torch.arange(1, LENGTH + 1)[None, None]
+    return SelectorContext(seen[0] - 1, seen, seen.clamp(max=own), **values)
 
 
 def features(seed=0, scale=3.0):
@@ -28,13 +27,15 @@ def features(seed=0, scale=3.0):
 
 
 def test_topk_keeps_the_patterns_budget_unless_told():
-    assert torch.equal(selector_of("selector=topk").limit(context(own=16))[0, [0, 15, 99]], torch.tensor([1, 16, 16]))
-    assert int(selector_of("selector=topk", "selector.k=5").limit(context())[0, 99]) == 5
+    assert torch.equal(
+        selector_of("selector=topk").limit(context(own=16))[0, 0, [0, 15, 99]], torch.tensor([1, 16, 16])
+    )
+    assert int(selector_of("selector=topk", "selector.k=5").limit(context())[0, 0, 99]) == 5
 
 
 @pytest.mark.parametrize(("name", "at_99"), [("05", 8), ("10", 10), ("25", 25), ("50", 50), ("75", 75), ("90", 90)])
 def test_ratio_keeps_that_share_of_the_visible_keys_but_at_least_min_k(name, at_99):
-    limit = selector_of(f"selector=ratio_{name}").limit(context())[0]
+    limit = selector_of(f"selector=ratio_{name}").limit(context())[0, 0]
     assert int(limit[99]) == at_99
     assert int(limit[3]) == 4
 
@@ -42,21 +43,21 @@ def test_ratio_keeps_that_share_of_the_visible_keys_but_at_least_min_k(name, at_
 @pytest.mark.parametrize(("name", "half"), [("linear", 40), ("exponential", 32), ("cosine", 40)])
 def test_progressive_budgets_grow_from_start_to_end(name, half):
     selector = selector_of(f"selector=progressive_{name}")
-    budgets = [int(selector.limit(context(progress=p))[0, -1]) for p in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    budgets = [int(selector.limit(context(progress=p))[0, 0, -1]) for p in (0.0, 0.25, 0.5, 0.75, 1.0)]
     assert budgets[0] == 16 and budgets[-1] == 64
     assert budgets[2] == half
     assert budgets == sorted(budgets)
-    assert int(selector.limit(context())[0, -1]) == 64
+    assert int(selector.limit(context())[0, 0, -1]) == 64
 
 
 def test_cosine_is_slower_than_linear_at_the_start():
     slow, even = (selector_of(f"selector=progressive_{n}").limit(context(progress=0.2)) for n in ("cosine", "linear"))
-    assert int(slow[0, -1]) < int(even[0, -1])
+    assert int(slow[0, 0, -1]) < int(even[0, 0, -1])
 
 
 def test_position_shrinks_with_position_within_its_bounds():
     selector = selector_of("selector=adaptive_position", "selector.target_mean=null", "selector.max_k=64")
-    limit = selector.limit(context())[0]
+    limit = selector.limit(context())[0, 0]
     assert int(limit[64]) > int(limit[100]) > int(limit[127]) >= 8
     assert int(limit.max()) <= 64
 
@@ -70,7 +71,7 @@ def test_entropy_gives_flat_rows_more_keys_than_peaked_ones_by_its_exponential()
     flat, peaked = (entropy_counts(features(scale=s), selector) for s in (0.01, 100.0))
     assert int(flat[127]) == 128  # entropy ln 128
     assert int(peaked[127]) == 8  # the lower bound
-    row = score(features(), slice(0, LENGTH), slice(0, LENGTH))[0, 0, 127].log_softmax(-1)
+    row = features().scores(slice(0, LENGTH), slice(0, LENGTH))[0, 0, 127].log_softmax(-1)
     effective = float((-(row.exp() * row).sum()).exp())
     assert int(entropy_counts(features(), selector)[127]) == round(effective)
 
@@ -80,7 +81,7 @@ def test_dynamic_keeps_the_fewest_keys_that_reach_p():
         "selector=adaptive_dynamic", "selector.target_mean=null", "selector.min_k=1", "selector.p=0.7"
     )
     counts = entropy_counts(features(), selector)
-    probability = score(features(), slice(0, LENGTH), slice(0, LENGTH))[0, 0]
+    probability = features().scores(slice(0, LENGTH), slice(0, LENGTH))[0, 0]
     for t in (5, 60, 127):
         share = probability[t, : t + 1].softmax(-1).sort(descending=True).values.cumsum(-1)
         assert int(counts[t]) == int((share < 0.7).sum()) + 1
@@ -107,7 +108,7 @@ def test_the_random_control_is_redrawn_in_training_and_fixed_in_evaluation():
 
     def draw(step, layer=0):
         scorer = selector.scorer(None, lambda: None, context(step=step, layer=layer))
-        return select(scorer, CAUSAL, torch.full((1, LENGTH), 8)).positions
+        return select(scorer, CAUSAL, torch.full((1, 1, LENGTH), 8)).positions
 
     assert torch.equal(draw(0), draw(0))
     assert not torch.equal(draw(1), draw(2))
@@ -116,7 +117,7 @@ def test_the_random_control_is_redrawn_in_training_and_fixed_in_evaluation():
 
 def test_the_window_control_keeps_the_nearest_keys():
     scorer = selector_of("selector=window").scorer(None, lambda: None, context())
-    chosen = select(scorer, CAUSAL, torch.full((1, LENGTH), 8))
+    chosen = select(scorer, CAUSAL, torch.full((1, 1, LENGTH), 8))
     assert chosen.positions[0, 0, 100].tolist() == list(range(93, 101))
 
 

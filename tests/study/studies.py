@@ -15,11 +15,11 @@ from omegaconf import DictConfig
 
 from dsa.config import config_dir
 from dsa.study.drive import Drive
-from dsa.study.outcome import Outcome
-from dsa.study.workers.job import work
 from dsa.study.options import Options
+from dsa.study.outcome import Outcome
 from dsa.study.plan import StudyPlan
 from dsa.study.sweep import in_process, plan_all
+from dsa.study.workers.job import work
 
 ROOT = Path(__file__).parents[2]
 TINY = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "steps=8", "timing=false", "stale=keep", "ops=blocked"]

@@ -7,11 +7,11 @@ import pytest
 
 from dsa.doors import sweep
 from dsa.signals import behind
+from dsa.study.jobs import ToDo
+from dsa.study.states import Results, Shelf
 from dsa.study.workers.job import TimedOut, timed_out, work
 from dsa.study.workers.launch import run_sweep
 from dsa.targets import maker
-from dsa.study.jobs import ToDo
-from dsa.study.states import Results, Shelf
 from study.studies import ROOT, drive, launched, load
 
 

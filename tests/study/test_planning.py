@@ -9,8 +9,8 @@ import torch
 from conftest import options
 
 from dsa import compose
-from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
 from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
 from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.backbones import Pass
 from dsa.build import build_data, build_model
@@ -160,7 +160,7 @@ def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
     with pytest.raises(ValueError, match="Give 10 seeds"):
         plans_of(*given, "seed=range(0,8)", judge="swap")
-    with pytest.raises(ValueError, match="4 comparisons .* Give 8 seeds"):
+    with pytest.raises(ValueError, match=r"4 comparisons .* Give 8 seeds"):
         plans_of(*given, "seed=range(0,7)")
     (plan,) = plans_of(*given, "seed=range(0,2)", exploratory=True)
     assert plan.study.exploratory
@@ -213,7 +213,7 @@ def test_claims_and_metrics_are_those_that_the_analysis_knows():
         ({"margin": 0.01}, "margin = 0.01: give key: value."),
         ({"hypothesis": {"claim": "it_works"}}, "hypothesis.claim = it_works: give some_condition_differs,"),
         ({"hypothesis": {"metric": "loss"}}, "hypothesis.metric = loss: give val_loss,"),
-        ({"judge": "swap", "hypothesis": {"metric": "val_loss"}}, "of which judge = swap does none; give swap_val_loss"),
+        ({"judge": "swap", "hypothesis": {"metric": "val_loss"}}, "judge = swap does none; give swap_val_loss"),
         ({"controls": ["nothing"]}, "controls: nothing is none of dense"),
         ({"conditions": [{"indexer": "h1d8"}, {"indexer": "h1d8"}]}, "two of them are labelled h1d8"),
         ({"conditions": {"indexer": []}}, "conditions: indexer lists nothing."),

@@ -340,7 +340,7 @@ def test_a_folder_that_cannot_be_written_is_said_at_once(outputs, place):
 
 
 def test_running_a_finished_study_again_is_refused_with_what_to_give_instead(tiny):
-    with pytest.raises(ValueError, match="rerun = true: .* Give another output_dir"):
+    with pytest.raises(ValueError, match=r"rerun = true: .* Give another output_dir"):
         tiny("rerun=true")
 
 

@@ -18,7 +18,7 @@ MOST = 6  # judged runs with a run of their own
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Two indexers and dense attention under two seeds, after joint training, and judged with the backbone untouched."""
+    """Two indexers and dense attention under two seeds, after joint training and with the backbone untouched."""
     outputs = tmp_path_factory.mktemp("wandb") / "outputs"
     yaml = {"judge": "both", "conditions": {"indexer": ["h1d8", "h2d8"]}, "controls": ["dense"], "seed": [0, 1]}
     given = [*TINY, "logger=wandb", "logger.mode=offline", f"logger.judgement_runs={MOST - 1}"]

@@ -74,8 +74,6 @@ STEPS = [
     (RunResult, "write", killed),
     (os, "replace", no_result),
     (RunResult, "write", killed_after(RunResult.write)),
-    (Store, "keep_judgement", killed),
-    (Store, "keep_judgement", killed_after(Store.keep_judgement)),
 ]
 
 
@@ -92,6 +90,19 @@ def test_killed_between_any_two_steps_of_its_end_a_run_ends_with_the_same_result
     assert lasting(Path(result.folder)) == lasting(expected)
     states = [load_run(folder).state_dict() for folder in (result.folder, expected)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
+
+
+@pytest.mark.parametrize("instead", [killed, killed_after(Store.keep_judgement)])
+def test_killed_while_it_is_judged_a_run_ends_with_the_same_numbers(instead, trained, tmp_path):
+    settings, before = trained
+    for name in ("expected", "outputs"):
+        shutil.copytree(before, tmp_path / name)
+    shutil.rmtree(tmp_path / "outputs" / "judgements")
+    overrides = [*settings, f"output_dir={tmp_path / 'outputs'}"]
+    killed_in(overrides, Store, "keep_judgement", instead)
+    result = train(compose(overrides))
+    expected = Path(train(compose([*settings, f"output_dir={tmp_path / 'expected'}"])).folder)
+    assert lasting(Path(result.folder)) == lasting(expected)
 
 
 def test_a_result_that_is_lost_is_put_together_anew_and_nothing_trained(trained, tmp_path):

@@ -352,21 +352,11 @@ def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
     ("overrides", "words", "kind"),
     [
         (["selector.k=0"], "selector.k = 0: a query must keep at least one key", "config"),
-        (["indexer.dim=7"], "indexer.dim = 7", "config"),
         (["data=stdlib", "data.source.cache_dir=null", "seq_len=100000000"], "seq_len = 100000000", "config"),
         (["data=text", "data.path=nowhere.txt"], "nowhere.txt", "data"),
-        (["dtype=fp12"], "dtype = fp12", "config"),
-        (["stale=never"], "stale = never", "config"),
-        (["trainer.accumulate=0"], "trainer.accumulate = 0", "config"),
         (["data.batch_size=0"], "data.batch_size = 0", "config"),
-        (["steps=2"], "steps = 2", "config"),
-        (["recipe.clip=0"], "recipe.clip = 0", "config"),
-        (["recipe.sparse.lr=-1"], "recipe.sparse.lr = -1", "config"),
         (["model.conv=-1"], "model.conv = -1", "config"),
-        (["model.rope_base=-5"], "model.rope_base = -5", "config"),
         (["ops=gpu"], "ops = gpu: no such backend", "config"),
-        (["indexer._target_=os.system"], "allow_targets", "config"),
-        (["indexer._target_=dsa.config.json.dumps"], "no such class", "config"),
     ],
 )
 def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):
@@ -378,6 +368,36 @@ def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, word
     failed = [json.loads(path.read_text()) for path in outputs.glob("*/*/result.json")]
     assert [f["status"] for f in failed] == ["failed"]
     assert failed[0]["error"]["category"] == kind
+
+
+REFUSED = {
+    "indexer.dim=7": "indexer.dim = 7",
+    "model.rope_base=-5": "model.rope_base = -5",
+    "dtype=fp12": "dtype = fp12",
+    "stale=never": "stale = never",
+    "trainer.accumulate=0": "trainer.accumulate = 0",
+    "steps=2": "steps = 2",
+    "recipe.clip=0": "recipe.clip = 0",
+    "recipe.sparse.lr=-1": "recipe.sparse.lr = -1",
+    "indexer._target_=os.system": "allow_targets",
+    "indexer._target_=dsa.config.json.dumps": "no such class",
+}
+
+
+@pytest.mark.parametrize("override", REFUSED)
+def test_what_no_run_can_have_is_refused_with_its_name(override, outputs):
+    with pytest.raises((RunFailed, ValueError), match=REFUSED[override]):
+        train(compose([*RUN, override, f"output_dir={outputs}"]))
+    assert not list(outputs.glob("*/*/weights.ckpt"))
+
+
+@pytest.mark.parametrize(("how", "status"), [([], 2), (["-m"], 1)])
+def test_a_setting_refused_at_the_door_leaves_nothing(how, status, outputs):
+    done = start([*how, *RUN, "dtype=fp12", f"output_dir={outputs}"])
+    text = done.communicate()[0].decode()
+    assert (done.returncode, "Traceback" in text) == (status, False), text
+    assert "error: dtype = fp12" in text
+    assert not list(outputs.rglob("result.json"))
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_crash_finishes_the_run_as_failed(tmp_path):
             compose([*SMALL, "logger=wandb", "logger.mode=offline", "callbacks=quiet", "steps=12", "recipe=dense",
                      "recipe.dense.lr=1e30", "recipe.clip=1e30", "optimizer=adam", f"output_dir={tmp_path}"])
         )  # fmt: skip
-    found = records(next((tmp_path / "dense").iterdir()))
+    found = records(next((tmp_path / "runs").iterdir()))
     (end,) = [r.exit for r in found if r.WhichOneof("record_type") == "exit"]
     assert end.exit_code == 1
     alerts = [r.alert for r in found if r.WhichOneof("record_type") == "alert"]

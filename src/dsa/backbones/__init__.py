@@ -1,6 +1,7 @@
 """Language models around the attention, and the routers that decide what their sites attend to."""
 
-from dsa.backbones.contracts import Backbone, Cache, Observation, Output, Pass, Routed, Site, SiteInputs
+from dsa.backbones.backbone import Backbone
+from dsa.backbones.contracts import Cache, Observation, Output, Pass, Routed, Site, SiteInputs
 from dsa.backbones.router import Router
 from dsa.backbones.transformer import SparseTransformer
 

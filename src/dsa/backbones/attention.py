@@ -1,5 +1,7 @@
 """Attention over the keys that a router chose, or over every earlier key."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -34,46 +36,72 @@ class SparseAttention(nn.Module):
     ) -> tuple[Float[Tensor, "batch time width"], Losses]:
         """Attention output, and the router's losses where the pass teaches."""
         q, k, v = rearrange(self.to_qkv(x), "b t (n h d) -> n b h t d", n=3, h=self.site.heads)
-        q, k = rotary(q), rotary(k)
-        if how.cache is not None:
-            k, v = (how.cache.extend(name, self.site.index, new, 2) for name, new in (("key", k), ("value", v)))
-        if how.watch is not None:
-            how.watch(SiteInputs(self.site, x, q, k, rotary))
-        if how.sparse and router is not None:
-            out, losses = attend_routed(self.site.index, router, x, q, k, v, rotary, how)
-        else:
-            with named("attend"):
-                out, losses = attend_dense(q, k, v), {}
+        out, losses = attend(self.site, router, x, rotary(q), rotary(k), v, rotary, how)
         return self.to_out(rearrange(out, "b h t d -> b t (h d)")), losses
 
 
-def attend_dense(q: Tensor, k: Tensor, v: Tensor) -> Float[Tensor, "batch head time dim"]:
+def attend(
+    site: Site, router: Router | None, x: Float[Tensor, "batch time width"], q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head time dim"], v: Float[Tensor, "batch kv_head time dim"], rotary: Rotation, how: Pass,
+) -> tuple[Float[Tensor, "batch head time dim"], Losses]:  # fmt: skip
+    """What a site of any backbone does with its router: attention as the pass wants it, and the router's losses.
+
+    Args:
+        router: None attends densely.
+        x: hidden states that an indexer sees.
+        q, k, v: of the tokens of this pass, rotated; what was before is in the pass's cache.
+        rotary: the rotation of these positions.
+    """
+    if how.cache is not None:
+        k, v = (how.cache.extend(name, site.index, new, 2) for name, new in (("key", k), ("value", v)))
+    if how.watch is not None:
+        how.watch(SiteInputs(site, x, q, k, rotary))
+    if how.sparse and router is not None:
+        return attend_routed(site, router, x, q, k, v, rotary, how)
+    with named("attend"):
+        return attend_dense(q, k, v, site.scale), {}
+
+
+def attend_dense(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
+    scale: float | None = None,
+) -> Float[Tensor, "batch head time dim"]:
     """Attention of every query over every key up to itself; the last query stands at the last key."""
-    time, keys = q.shape[2], k.shape[2]
+    time, keys, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     if time == keys:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
     mask = torch.ones(time, keys, dtype=torch.bool, device=q.device).tril(keys - time)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
 def attend_routed(
-    site: int, router: Router, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rotary: Rotation, how: Pass
+    site: Site, router: Router, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rotary: Rotation, how: Pass
 ) -> tuple[Float[Tensor, "batch head time dim"], Losses]:
     """Attention over what the router chose, its losses, and word of it to whoever observes the pass."""
     routed = router.route(site, x, q, k, rotary, how)
-    selection, cast = routed.selection, routed.cast
-    groups = 1 if cast is None else cast.queries.shape[1]
+    selection, cast, scale = routed.selection, routed.cast, site.scale
+    groups = 1 if selection is None else selection.positions.shape[1]
+    groups = groups if cast is None else max(groups, cast.groups)
     wants_target = (how.teach and cast is not None) or how.observe is not None
     with named("attend"):
         if selection is None:
-            out = attend_dense(q, k, v)
+            out = attend_dense(q, k, v, scale)
         elif wants_target:
-            out, target = ops.attend_with_target(q, k, v, selection, groups, backend=router.backend)
+            out, target = ops.attend_with_target(q, k, v, selection, groups, scale=scale, backend=router.backend)
         else:
-            out, _ = ops.attend(q, k, v, selection, backend=router.backend)
+            out, _ = ops.attend(q, k, v, selection, scale=scale, backend=router.backend)
     if selection is None and wants_target:
-        target = dense_target(q, k, router.backend, groups)
+        target = dense_target(q, k, router.backend, groups, scale)
     losses = router.losses(routed, target) if how.teach and cast is not None else {}
     if how.observe is not None:
-        how.observe(Observation(site, q, k, target.logsumexp, selection, routed.features, cast, router.pattern.zones()))
+        zones = router.pattern.zones()
+        how.observe(Observation(site.index, q, k, target.logsumexp, selection, routed.features, cast, zones, scale))
     return out, losses
+
+
+def mean_losses(sites: Sequence[Losses]) -> Losses:
+    """The mean of each loss over the sites that have it."""
+    names = dict.fromkeys(name for losses in sites for name in losses)
+    return {name: torch.stack([losses[name] for losses in sites if name in losses]).mean() for name in names}

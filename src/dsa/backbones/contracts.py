@@ -1,18 +1,15 @@
-"""What a backbone is to everything else: sites, a forward pass, and groups of parameters that can learn."""
+"""What goes between a backbone, its routers and everything else: sites, passes, and what was decided in one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from dsa.ops import IndexFeatures, Rotation, Selection, Zones
 from dsa.selectors import SelectorContext
-
-if TYPE_CHECKING:
-    from dsa.backbones.router import Router
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,7 @@ class Site:
         width: of the hidden states that its indexer sees.
         heads, kv_heads: query heads, and the key/value heads that they share (a divisor).
         dim: width of a head.
+        scale: of the attention logits; None = dim^-1/2.
     """
 
     index: int
@@ -31,6 +29,7 @@ class Site:
     heads: int
     kv_heads: int
     dim: int
+    scale: float | None = None
 
 
 class SiteInputs(NamedTuple):
@@ -62,7 +61,8 @@ class Observation(NamedTuple):
     selection: Selection | None  # None: every causal key
     features: IndexFeatures | None  # before rounding
     cast: IndexFeatures | None  # after
-    zones: Zones
+    zones: Zones | tuple[Zones, ...]
+    scale: float | None = None  # of the logits; None = dim^-1/2
 
 
 class Cache:
@@ -119,22 +119,3 @@ class Output(NamedTuple):
 
     logits: Float[Tensor, "batch time vocab"]
     losses: dict[str, Float[Tensor, ""]]
-
-
-class Backbone(Protocol):
-    """A language model around the attention."""
-
-    sites: tuple[Site, ...]
-    vocab_size: int
-
-    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
-        """One forward pass."""
-
-    def attach(self, routers: "Sequence[Router]", of: Sequence[int] | None = None) -> None:
-        """Route the sites by these routers: `of` names each site's router; None gives each its own."""
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """What can learn, by the loss that it learns from: backbone, indexers."""
-
-    def state_dict(self, *arguments: Any, **named: Any) -> Any:
-        """As of a torch module."""

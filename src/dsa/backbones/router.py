@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from dsa import ops
-from dsa.backbones.contracts import Pass, Routed
+from dsa.backbones.contracts import Pass, Routed, Site
 from dsa.indexers import Indexer
 from dsa.ops import IndexFeatures, Rotation, Selection, TrueAttention
 from dsa.patterns import Pattern
@@ -41,19 +41,19 @@ class Router(nn.Module):
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
         self.site, self.backend = site, ops.checked_backend(backend)
 
-    def route(self, site: int, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
+    def route(self, site: Site, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
               how: Pass) -> Routed:  # fmt: skip
         """What the queries of a site attend to. Sites that share a router get what it chose at its own."""
-        if site != self.site:
+        if site.index != self.site:
             return how.routes[self.site]
         features, cast = self.index(x, rotary, how)
         context = self.context(len(x), x.shape[1], x.device, how)
         with named("select"):
-            selection = self.select(cast, q.detach(), k.detach(), context, how.offset)
+            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site.scale)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
-        how.routes[site] = Routed(selection, features, cast, context)
-        return how.routes[site]
+        how.routes[self.site] = Routed(selection, features, cast, context)
+        return how.routes[self.site]
 
     def losses(self, routed: Routed, target: TrueAttention) -> dict[str, Float[Tensor, ""]]:
         """What the indexer is to minimise over a selection, by name; empty without an indexer."""
@@ -76,33 +76,42 @@ class Router(nn.Module):
     def context(self, batch: int, length: int, device: torch.device, how: Pass) -> SelectorContext:
         """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
         time = torch.arange(how.offset, how.offset + length, device=device)
-        seen, own = self.pattern.visible(time), self.pattern.own_budget(time)
-        time, seen, own = (x.expand(batch, -1) for x in (time, seen, own))
-        return SelectorContext(time, seen, own, how.progress, self.site, how.step)
+        forced = () if self.indexer is None else self.indexer.forced
+        seen, own = (
+            x.expand(batch, -1, -1) for x in (self.pattern.visible(time, forced), self.pattern.own_budget(time, forced))
+        )
+        return SelectorContext(time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
 
     @torch.no_grad()
     def select(
-        self, cast: IndexFeatures | None, q: Tensor, k: Tensor, context: SelectorContext, offset: int
+        self,
+        cast: IndexFeatures | None,
+        q: Tensor,
+        k: Tensor,
+        context: SelectorContext,
+        offset: int,
+        scale: float | None,
     ) -> Selection | None:
         """The selection, or None if every query keeps every earlier key."""
         limit = self.selector.limit(context)
         trim = self.selector.trim if self.selector.trims else None
         if trim is None and keeps_every_key(limit, context):
             return None
-        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend), context)
+        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend, scale=scale), context)
         return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
 
 
-def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1) -> TrueAttention:
-    """The attention of every query over every earlier key."""
-    return TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend=backend), groups)
+def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1, scale: float | None = None) -> TrueAttention:
+    """The attention of every query over every earlier key, its logits scaled as the site scales them."""
+    logsumexp = ops.dense_logsumexp(q, k, scale=scale, backend=backend)
+    return TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
 
 
-def keeps_every_key(limit: Int[Tensor, "batch time"], context: SelectorContext) -> bool:
+def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorContext) -> bool:
     """Whether every query keeps every earlier key. The last one has most: mostly its number alone answers."""
-    if int(limit[0, -1]) <= int(context.time[0, -1]):
+    if int(limit[0, 0, -1]) <= int(context.time[0, -1]):
         return False
-    return bool((torch.minimum(limit, context.visible) > context.time).all())
+    return bool((torch.minimum(limit, context.visible) > context.time[:, None]).all())
 
 
 def named(part: str) -> AbstractContextManager[object]:

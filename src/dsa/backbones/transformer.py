@@ -1,14 +1,13 @@
 """A plain pre-norm transformer whose attention is sparse."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dsa.backbones.attention import Losses, SparseAttention
+from dsa.backbones.attention import Losses, SparseAttention, mean_losses
+from dsa.backbones.backbone import Backbone
 from dsa.backbones.contracts import Output, Pass
 from dsa.backbones.initial import draw
 from dsa.backbones.router import Router
@@ -54,10 +53,8 @@ class Block(nn.Module):
         return x + self.from_hidden(F.gelu(self.to_hidden(self.ff_norm(x)))), losses
 
 
-class SparseTransformer(nn.Module):
-    """Language model with sparse attention: `model(tokens[batch, time]) -> logits[batch, time, vocab]`.
-
-    It attends densely until routers are attached.
+class SparseTransformer(Backbone):
+    """Pre-norm transformer with rotary positions and a causal convolution before attention.
 
     Args:
         vocab_size: number of tokens.
@@ -99,72 +96,28 @@ class SparseTransformer(nn.Module):
         self.to_logits = nn.Linear(d_model, vocab_size, bias=False)
         self.sites = tuple(block.attention.site for block in self.attention_blocks())
         self.initialise(seed)
-        self.routers = nn.ModuleList()
-        self.router_of: tuple[int, ...] = ()
 
     def attention_blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 
-    def attach(self, routers: Sequence[Router], of: Sequence[int] | None = None) -> None:
-        """Route the sites by these routers; none takes the attention back to dense.
-
-        Args:
-            of: index of each site's router; None gives each site its own.
-
-        Raises:
-            ValueError: a site has no router, or one that reads a later site.
-        """
-        which = tuple(range(len(routers)) if of is None else of)
-        if routers and len(which) != len(self.sites):
-            raise ValueError(f"attach: {len(which)} sites are routed, the backbone has {len(self.sites)}.")
-        for site, router in enumerate(which):
-            if routers[router].site > site:
-                raise ValueError(
-                    f"attach: the router of site {site} reads site {routers[router].site}, which is later."
-                )
-        self.routers, self.router_of = nn.ModuleList(routers), which
-
-    def router(self, site: int) -> Router | None:
-        """The router of a site; None while the attention is dense."""
-        if not self.router_of:
-            return None
-        found = self.routers[self.router_of[site]]
-        assert isinstance(found, Router)
-        return found
-
-    def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
-        return self.run(tokens, Pass()).logits
-
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
-        """Logits, and the mean over sites of the losses that routers have (none unless the pass teaches)."""
         how = how.begun()
-        rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, how.offset)
+        rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, offset=how.offset)
         x = self.embedding(tokens)
-        losses: dict[str, list[Tensor]] = {}
+        losses: list[Losses] = []
         for site, block in enumerate(self.blocks):
             if self.checkpointing and self.training:
                 x, own = checkpoint(block, x, rotary, how, self.router(site), use_reentrant=False)
             else:
                 x, own = block(x, rotary, how, self.router(site))
-            for name, loss in own.items():
-                losses.setdefault(name, []).append(loss)
+            losses.append(own)
         if how.cache is not None:
             how.cache.length += tokens.shape[1]
-        means = {name: torch.stack(parts).mean() for name, parts in losses.items()}
-        return Output(self.to_logits(self.norm(x)), means)
-
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """What can learn: the backbone from the language-model loss, the indexers from their own."""
-        own = [router.indexer for router in self.routers if isinstance(router, Router) and router.indexer is not None]
-        indexers = [p for indexer in own for p in indexer.parameters()]
-        routed = {id(p) for p in self.routers.parameters()}
-        return {"backbone": [p for p in self.parameters() if id(p) not in routed], "indexers": indexers}
+        return Output(self.to_logits(self.norm(x)), mean_losses(losses))
 
     def initialise(self, seed: int) -> None:
         """Norms 1; the embedding normal with standard deviation 0.02; all else with (3 fan-in)^-1/2.
 
         The recall tasks do not train from 0.02 everywhere.
         """
-        if self.embedding.weight.is_meta:  # only the sizes are asked for
-            return
         draw(self, seed, "", lambda name, w: 0.02 if name == "embedding.weight" else (3 * w[0].numel()) ** -0.5)

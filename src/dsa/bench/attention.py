@@ -11,7 +11,7 @@ from dsa import ops
 from dsa.bench import peers as others
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.ops import IndexFeatures, Zone
-from dsa.ops.cost import attention_flops, indexer_flops, indexer_loss_flops, kept_pairs
+from dsa.ops.cost import attention_flops, causal_pairs, index_pair_flops, indexer_loss_flops, kept_pairs
 
 Rows = list[dict[str, Any]]
 
@@ -66,7 +66,7 @@ def sparse_works(
     q, k_, v, grad = projections(length, heads, dim, batch)
     features = random_features(length, index, batch)
     index_inputs = [x for x in features[:3] if isinstance(x, Tensor)]
-    limit, zones = torch.full((batch, length), k), (Zone(first=None),)
+    limit, zones = torch.full((batch, 1, length), k), (Zone(first=None),)
 
     def select() -> Any:
         return ops.select(features, zones, limit, backend=backend)
@@ -156,7 +156,7 @@ def random_features(length: int, index: tuple[int, int], batch: int) -> IndexFea
 def costs(length: int, k: int, index: tuple[int, int], heads: int, dim: int, batch: int) -> dict[str, float]:
     """Floating-point operations of each component; as if none kept anything for another."""
     pairs = kept_pairs(length, k)
-    select = batch * indexer_flops(*index, length, 0)
+    select = batch * index_pair_flops(*index) * causal_pairs(length)
     attend = batch * attention_flops(heads, dim, pairs)
     backward = batch * attention_flops(heads, dim, pairs, backward=True)
     loss = batch * indexer_loss_flops(*index, heads, dim, pairs)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.optim import Optimizer
 
 from dsa import build_model, compose
-from dsa.backbones import Pass, SparseTransformer
+from dsa.backbones import Backbone, Pass
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.judging.speed import quiet_profile
 
@@ -49,9 +49,7 @@ def measure(
     return rows
 
 
-def step(
-    net: SparseTransformer, make_optimizer: Callable[..., Optimizer], length: int, batch: int, sparse: bool
-) -> Work:
+def step(net: Backbone, make_optimizer: Callable[..., Optimizer], length: int, batch: int, sparse: bool) -> Work:
     """Forward, backward and update; a dense step trains no indexer."""
     parameters = list(net.parameters()) if sparse else net.groups()["backbone"]
     optimizer = make_optimizer(parameters, lr=1e-4)

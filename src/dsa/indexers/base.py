@@ -6,12 +6,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import even
-from dsa.ops import IndexFeatures, own_dtypes
+from dsa.ops import IndexFeatures, Zones, own_dtypes
 from dsa.ops.rotary import Rotation
 
 
 class Indexer(nn.Module, ABC):
-    """Hidden states -> IndexFeatures. A variant writes `score`; `forward` detaches, so that none can forget it."""
+    """Hidden states -> IndexFeatures. A variant writes `score`; `forward` detaches, so that none can forget it.
+
+    Attributes:
+        unit: tokens per selectable unit.
+        forced: keys that it always keeps, as a window or the unit that is still open; contiguous zones up to the query.
+    """
+
+    unit: int = 1
+    forced: Zones = ()
 
     @abstractmethod
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
@@ -23,7 +31,7 @@ class Indexer(nn.Module, ABC):
         The language-model loss never trains the indexer, the indexer's loss never trains the backbone.
         """
         with own_dtypes(x):
-            return self.score(x.detach().float(), rotary)
+            return self.score(x.detach().float(), rotary)._replace(unit=self.unit, forced=self.forced)
 
     def parameter_counts(self) -> tuple[int, int]:
         """Parameters without and of the key norm, which published counts leave out."""

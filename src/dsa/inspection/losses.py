@@ -9,21 +9,21 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from dsa.backbones import Pass, SparseTransformer
+from dsa.backbones import Backbone, Pass
 from dsa.data import IGNORE, Batch, DataModule
 
 BINS = 16  # stretches of positions, equally long
 
 
 @torch.no_grad()
-def token_losses(model: SparseTransformer, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
+def token_losses(model: Backbone, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
     """Cross-entropy at each position [nats], in float32; nan where nothing is asked."""
     logits = model.eval().run(batch.tokens, Pass(sparse=sparse)).logits.float()
     loss = F.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
     return loss.masked_fill(batch.targets == IGNORE, torch.nan)
 
 
-def loss_by_position(model: SparseTransformer, data: DataModule) -> dict[str, Any]:
+def loss_by_position(model: Backbone, data: DataModule) -> dict[str, Any]:
     """Mean losses over all evaluation rows, by stretch of positions and in all [nats].
 
     The interval is a 95 % t interval of the difference over rows: it is about this run and these rows, not about

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dsa.artifacts.results import RunResult, read_result
-from dsa.backbones import Observation, SparseTransformer
+from dsa.backbones import Backbone, Observation
 from dsa.build import build_data
 from dsa.data import IGNORE, DataModule
 from dsa.inspection.answers import Answers, answers
@@ -18,7 +18,6 @@ from dsa.inspection.overlap import Overlap
 from dsa.inspection.pieces import Piece, observe, pieces
 from dsa.inspection.rank import effective_rank, logit_values, score_values
 from dsa.inspection.tally import Tally, distance_names, distances, ratio, tally
-from dsa.ops.scores import score
 from dsa.training.load import load_run, load_spec
 
 SCHEMA = 1
@@ -71,7 +70,7 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
     return measure(model, build_data(load_spec(folder, allow_targets)), result)
 
 
-def measure(model: SparseTransformer, data: DataModule, result: RunResult) -> dict[str, Any]:
+def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, Any]:
     """Measure a model's selections on its held-out rows.
 
     Raises:
@@ -120,7 +119,7 @@ def ranks(seen: Observation) -> dict[str, Any]:
     if seen.cast is not None:
         length = seen.queries.shape[2]
         rows = slice(max(0, length - RANK_QUERIES), length)
-        index = score(seen.cast, rows, slice(rows.start // seen.cast.block, rows.stop // seen.cast.block))[0, 0]
+        index = seen.cast.scores(rows, slice(rows.start // seen.cast.unit, rows.stop // seen.cast.unit))[0, 0]
         out["index"] = effective_rank(score_values(index))
         out["indexer_heads"], out["indexer_dim"] = seen.cast.queries.shape[3:]
     return out

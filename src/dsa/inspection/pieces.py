@@ -8,10 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.backbones import Observation, Pass, SparseTransformer
+from dsa.backbones import Backbone, Observation, Pass
 from dsa.ops import Selection, TrueAttention
 from dsa.ops.reference import best, to_mask
-from dsa.ops.scores import score
 
 BLOCK = 256  # queries held at once: memory grows with BLOCK x length, not with the square of the length
 
@@ -35,7 +34,7 @@ class Piece(NamedTuple):
 
 
 @torch.no_grad()
-def observe(model: SparseTransformer, row: Tensor) -> list[Observation]:
+def observe(model: Backbone, row: Tensor) -> list[Observation]:
     """What each layer did with one row [time], in float32."""
     seen: list[Observation] = []
     with torch.autocast(row.device.type, enabled=False):
@@ -53,7 +52,7 @@ def pieces(seen: Observation) -> Iterator[Piece]:
         raise ValueError("every query keeps every earlier key: nothing was selected.")
     q, k = seen.queries, seen.keys
     length, groups = q.shape[2], seen.selection.positions.shape[1]
-    dense = TrueAttention(q, k, ops.dense_logsumexp(q, k), groups)
+    dense = TrueAttention(q, k, ops.dense_logsumexp(q, k, scale=seen.scale), groups, scale=seen.scale)
     for first in range(0, length, BLOCK):
         rows = slice(first, min(first + BLOCK, length))
         yield piece(dense, seen.selection, rows)
@@ -64,7 +63,7 @@ def piece(dense: TrueAttention, selection: Selection, rows: slice) -> Piece:
     length = dense.keys.shape[2]
     position = torch.arange(rows.start, rows.stop, device=dense.keys.device)
     earlier = torch.arange(length, device=position.device) <= position[:, None]
-    summed = score(dense, rows, slice(0, length))[0].masked_fill(~earlier, 0.0)
+    summed = dense.scores(rows, slice(0, length))[0].masked_fill(~earlier, 0.0)
     counts = selection.counts[0, :, rows].long()
     return Piece(
         first=rows.start,

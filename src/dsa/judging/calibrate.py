@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from dsa.backbones import Pass, Router, SparseTransformer
+from dsa.backbones import Backbone, Pass, Router
 from dsa.data import DataModule
 
 ROUNDS = 40
@@ -14,7 +14,7 @@ CLOSE = 0.005
 
 
 @torch.no_grad()
-def calibrate(model: SparseTransformer, data: DataModule, device: torch.device) -> None:
+def calibrate(model: Backbone, data: DataModule, device: torch.device) -> None:
     """Move the constant of every selector that has one until its mean budget meets its target; others stay as they are.
 
     Every process of a distributed run does this on the same rows.
@@ -33,13 +33,13 @@ def calibrate(model: SparseTransformer, data: DataModule, device: torch.device) 
     model.train(training)
 
 
-def constants(model: SparseTransformer) -> dict[str, float]:
+def constants(model: Backbone) -> dict[str, float]:
     """The constants that calibration found, by name."""
     return {name: value.item() for name, value in model.named_buffers() if name.startswith("routers.")}
 
 
 @torch.no_grad()
-def restore(model: SparseTransformer, found: dict[str, float]) -> None:
+def restore(model: Backbone, found: dict[str, float]) -> None:
     """Give the routers the constants that calibration found for them."""
     buffers = dict(model.named_buffers())
     for name, value in found.items():

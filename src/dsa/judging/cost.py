@@ -2,7 +2,7 @@
 
 import torch
 
-from dsa.backbones import Router, SparseTransformer
+from dsa.backbones import Backbone, Router
 from dsa.indexers import Indexer
 from dsa.ops import IndexFeatures, Rotation, cost
 
@@ -14,25 +14,26 @@ def index_features(indexer: Indexer, width: int) -> IndexFeatures:
     return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device))
 
 
-def indexers_of(model: SparseTransformer) -> list[tuple[Indexer, int]]:
-    """Every indexer, with the width of the hidden states that it sees."""
+def routed_indexers(model: Backbone) -> list[tuple[Router, Indexer, int]]:
+    """Every indexer with its router, and the width of the hidden states that it sees."""
     out = []
     for router in model.routers:
         assert isinstance(router, Router)
         if router.indexer is not None:
-            out.append((router.indexer, model.sites[router.site].width))
+            out.append((router, router.indexer, model.sites[router.site].width))
     return out
 
 
-def flops(model: SparseTransformer, length: int, density: float) -> dict[str, float]:
+def flops(model: Backbone, length: int, density: float) -> dict[str, float]:
     """Operations of the attention of all sites, forward, for one sequence (formulas in ops.cost)."""
     pairs = cost.causal_pairs(length)
     dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
     indexer = 0.0
-    for own, width in indexers_of(model):
-        index = index_features(own, width)
+    for router, own, width in routed_indexers(model):
+        index, zones = index_features(own, width), router.pattern.zones()
         index_heads, index_dim = index.queries.shape[3:]
-        indexer += cost.indexer_flops(index_heads, index_dim, length, width, index.weights is not None)
+        indexer += index.cost(zones, length)
+        indexer += cost.projection_flops(index_heads, index_dim, length, width, index.weights is not None)
     return {
         "dense_attention": dense,
         "indexer": indexer,
@@ -41,16 +42,16 @@ def flops(model: SparseTransformer, length: int, density: float) -> dict[str, fl
     }
 
 
-def parameters(model: SparseTransformer) -> dict[str, float]:
+def parameters(model: Backbone) -> dict[str, float]:
     """Parameters of all sites; the indexers' without their key norms, which stand apart."""
-    counts = [indexer.parameter_counts() for indexer, _ in indexers_of(model)]
+    counts = [indexer.parameter_counts() for _, indexer, _ in routed_indexers(model)]
     indexer, norm = (sum(part) for part in zip(*counts, strict=True)) if counts else (0, 0)
     total = sum(p.numel() for p in model.parameters())
     return {"total": total, "indexer": indexer, "indexer_norm": norm, "indexer_share": indexer / total}
 
 
-def indexer_megabytes(model: SparseTransformer, length: int) -> float:
+def indexer_megabytes(model: Backbone, length: int) -> float:
     """What the indexers hold while a sequence is processed: weights and one key per entry [MB, 2^20 bytes]."""
-    entries = sum(index_features(indexer, width).keys.shape[-1] for indexer, width in indexers_of(model))
-    held = sum(p.numel() for indexer, _ in indexers_of(model) for p in indexer.parameters()) + length * entries
+    entries = sum(index_features(indexer, width).keys.shape[-1] for _, indexer, width in routed_indexers(model))
+    held = sum(p.numel() for _, indexer, _ in routed_indexers(model) for p in indexer.parameters()) + length * entries
     return held * 4 / 2**20

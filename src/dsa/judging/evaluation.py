@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 from torchmetrics.text import Perplexity
 
-from dsa.backbones import Pass, SparseTransformer
+from dsa.backbones import Backbone, Pass
 from dsa.data import IGNORE, Batch, DataModule
 from dsa.judging.checkpoints import DurableCheckpoints
 from dsa.spec import Devices
@@ -72,7 +72,7 @@ class Evaluation(pl.LightningModule):
         sparse: attention runs on the selection.
     """
 
-    def __init__(self, model: SparseTransformer, data: DataModule, sparse: bool) -> None:
+    def __init__(self, model: Backbone, data: DataModule, sparse: bool) -> None:
         super().__init__()
         self.model, self.data, self.sparse = model, data, sparse
         self.metrics = EvalMetrics(model.vocab_size)
@@ -135,9 +135,7 @@ class EvalMetrics(nn.Module):
             metric.reset()
 
 
-def evaluate(
-    devices: Devices, dtype: str, data: DataModule, model: SparseTransformer, sparse: bool
-) -> dict[str, float]:
+def evaluate(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> dict[str, float]:
     """Loss, perplexity and accuracy on the fixed evaluation batches."""
     module = Evaluation(model, data, sparse)
     make_trainer(devices, dtype).validate(module, verbose=False)

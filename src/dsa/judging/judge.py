@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dsa.backbones import SparseTransformer
+from dsa.backbones import Backbone
 from dsa.data import DataModule
 from dsa.judging.calibrate import calibrate, constants
 from dsa.judging.evaluation import evaluate, make_trainer
@@ -16,9 +16,7 @@ from dsa.spec import Devices
 PROBE_ROWS = 8  # held-out rows on which a selection is measured, spread evenly over the evaluation rows
 
 
-def judge(
-    devices: Devices, dtype: str, data: DataModule, model: SparseTransformer, look: bool = True
-) -> dict[str, Any]:
+def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look: bool = True) -> dict[str, Any]:
     """Validation metrics of a model as it is routed, dense if it is not.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dsa.artifacts.store import Store
-from dsa.backbones import SparseTransformer
+from dsa.backbones import Backbone
 from dsa.build import build_backbone, build_indexers, build_routers
 from dsa.graph import Need
 from dsa.indexers import Indexer
@@ -24,10 +24,10 @@ class Models:
 
     def __init__(self, store: Store, vocab_size: int) -> None:
         self.store, self.vocab_size = store, vocab_size
-        self.bases: dict[str, SparseTransformer] = {}
+        self.bases: dict[str, Backbone] = {}
         self.read = lru_cache(maxsize=64)(read_weights)
 
-    def of(self, spec: Spec, need: Need) -> SparseTransformer:
+    def of(self, spec: Spec, need: Need) -> Backbone:
         """The model that a judgement looks at; it is handed out again, with other routers, for the same base."""
         on, composition = need.needs[0], need.identity["composition"]
         if on.kind == "base":
@@ -48,7 +48,7 @@ class Models:
         fit_weights(model, self.read(place), place)
         return model
 
-    def base(self, spec: Spec, need: Need) -> SparseTransformer:
+    def base(self, spec: Spec, need: Need) -> Backbone:
         if need.hash not in self.bases:
             model = build_backbone(spec, self.vocab_size)
             place = self.store.folder(need)
@@ -56,7 +56,7 @@ class Models:
             self.bases = {need.hash: model}  # the last one: judgements of a base follow each other
         return self.bases[need.hash]
 
-    def indexers(self, spec: Spec, model: SparseTransformer, need: Need) -> list[Indexer]:
+    def indexers(self, spec: Spec, model: Backbone, need: Need) -> list[Indexer]:
         """The trained indexers of a base's sites."""
         indexers = build_indexers(spec, model)
         place = self.store.folder(need)

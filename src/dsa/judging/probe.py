@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.backbones import Observation, Pass, SparseTransformer
+from dsa.backbones import Backbone, Observation, Pass
 from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
-from dsa.ops.dispatch import group_of, side_by_side
-from dsa.ops.scores import score
 
 EVERYTHING = (Zone(first=None, last=0),)
 
@@ -40,7 +38,7 @@ class LayerSelection(NamedTuple):
 
 
 @torch.no_grad()
-def probe(model: SparseTransformer, tokens: Tensor) -> list[LayerSelection]:
+def probe(model: Backbone, tokens: Tensor) -> list[LayerSelection]:
     """Measure each layer's selection on some held-out rows, in float32."""
     seen: list[Observation] = []
     training = model.training
@@ -54,34 +52,34 @@ def probe(model: SparseTransformer, tokens: Tensor) -> list[LayerSelection]:
 
 def measure(seen: Observation) -> LayerSelection:
     """Measure one layer's selection."""
-    q, k = seen.queries, seen.keys
+    q, k, scale = seen.queries, seen.keys, seen.scale
     time = q.shape[2]
-    dense = ops.dense_logsumexp(q, k)
+    dense = ops.dense_logsumexp(q, k, scale=scale)
     if seen.selection is None:
         mass = best = recall = density = 1.0
         mean_k = (time + 1) / 2
     else:
         groups = seen.selection.positions.shape[1]
         counts = seen.selection.counts
-        attention = TrueAttention(q, k, dense, groups)
-        oracle = side_by_side(
-            [ops.select(group_of(attention, g), EVERYTHING, counts[:, g].long()) for g in range(groups)]
-        )
-        mass, best = (captured(q, k, selection, dense) for selection in (seen.selection, oracle))
+        attention = TrueAttention(q, k, dense, groups, scale=scale)
+        oracle = ops.select(attention, EVERYTHING, counts.long())
+        mass, best = (captured(q, k, selection, dense, scale) for selection in (seen.selection, oracle))
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
         density = mean_k / ((time + 1) / 2)
     kl = error = zeros = None
     if seen.features is not None and seen.cast is not None:
-        target = TrueAttention(q, k, dense, seen.cast.queries.shape[1])
+        target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale)
         kl = ops.indexer_loss(seen.cast, target, None).item()
         error, zeros = index_errors(seen.features, seen.cast)
     return LayerSelection(mass, best, recall, kl, density, mean_k, error, zeros)
 
 
-def captured(q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"]) -> float:
+def captured(
+    q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"], scale: float | None
+) -> float:
     """Mean share of the dense probability on the selected keys."""
-    _, sparse = ops.attend(q, k, k, selection)
+    _, sparse = ops.attend(q, k, k, selection, scale=scale)
     return (sparse - dense).exp().mean().item()
 
 
@@ -101,10 +99,11 @@ def overlap(selection: Selection, oracle: Selection) -> float:
 
 def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -> tuple[float, float]:
     """Relative error of the rounded scores, and share of zeros, over the last queries of each row."""
-    time, keys = exact.queries.shape[2], exact.keys.shape[2]
+    time, units = exact.queries.shape[2], exact.units
     rows = slice(max(0, time - queries), time)
-    true, rounded = (score(x, rows, slice(0, keys)) for x in (exact, cast))
-    legal = torch.ones_like(true, dtype=torch.bool).tril(keys - (rows.stop - rows.start))
+    true, rounded = (x.scores(rows, slice(0, units)) for x in (exact, cast))
+    last = torch.arange(1, units + 1, device=true.device) * exact.unit  # one past each unit
+    legal = (last <= torch.arange(rows.start + 1, rows.stop + 1, device=true.device)[:, None]).expand_as(true)
     true, rounded = true[legal], rounded[legal]
     error = (rounded - true).norm() / true.norm().clamp(min=1e-30)
     return error.item(), (rounded == 0).float().mean().item()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from dsa.backbones import Pass, SparseTransformer
+from dsa.backbones import Backbone, Pass
 from dsa.ops import native
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
@@ -34,7 +34,7 @@ def milliseconds(call: Callable[[], object], repeats: int = 5) -> float:
 
 
 @torch.no_grad()
-def inference(model: SparseTransformer, tokens: Tensor, sparse: bool) -> dict[str, float]:
+def inference(model: Backbone, tokens: Tensor, sparse: bool) -> dict[str, float]:
     """Time of one forward pass over `tokens`, whole and by part of the attention [ms]."""
     how = Pass(sparse=sparse)
     training = model.training

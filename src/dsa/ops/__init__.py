@@ -1,6 +1,7 @@
 """Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
 
-from dsa.ops.contracts import Hash, IndexFeatures, Recency, ScoredRows, Scorer, SelectedMass, Selection, TrueAttention
+from dsa.ops.cohort import indexer_losses
+from dsa.ops.contracts import Backend, Call, ScoredRows, Scorer, SelectedMass, Selection
 from dsa.ops.dispatch import (
     attend,
     attend_with_target,
@@ -12,9 +13,12 @@ from dsa.ops.dispatch import (
     select,
 )
 from dsa.ops.rotary import Rotation
-from dsa.ops.zones import Zone, Zones, visible
+from dsa.ops.scorers import Hash, IndexFeatures, Recency, TrueAttention
+from dsa.ops.zones import Zone, Zones, by_group, kept, visible
 
 __all__ = [
+    "Backend",
+    "Call",
     "Hash",
     "IndexFeatures",
     "Recency",
@@ -28,15 +32,14 @@ __all__ = [
     "Zones",
     "attend",
     "attend_with_target",
+    "by_group",
     "checked_backend",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
     "keeps_everything",
+    "kept",
     "own_dtypes",
     "select",
     "visible",
 ]
-
-
-def indexer_losses(features, target, *, backend="auto"):
-    return [indexer_loss(f, target, None, backend=backend) for f in features]

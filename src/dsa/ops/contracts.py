@@ -1,44 +1,61 @@
-"""The tuples that go between modules and ops: what ranks keys, and what was selected."""
+"""What goes between modules, ops and backends: what ranks keys, what was selected, and what a backend answers."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dsa.ops.zones import Zones
 
-class IndexFeatures(NamedTuple):
-    """An indexer's answer: enough to score any (query, key), and nothing of size time x keys.
-
-    I[t,s] = sum_j weights[t,j] * activation(queries[t,j] . keys[s])  (DeepSeek-V3.2-Exp report, eq. 1)
-
-    Args:
-        keys: one per token, or per block of `block` tokens; keygroup is 1 (shared) or the number of groups.
-        weights: signed and already scaled; None stands for 1.
-        pool: "entry": keys are per selectable unit; "max": keys are per token, a block scores its best token.
-        block: tokens per selectable unit.
-        accumulate: format to which the dot product, each weighted term and the sum over heads are rounded.
-    """
-
-    queries: Float[Tensor, "batch group time head dim"]
-    keys: Float[Tensor, "batch keygroup entry dim"]
-    weights: Float[Tensor, "batch group time head"] | None = None
-    activation: Literal["relu", "none"] = "relu"
-    pool: Literal["entry", "max"] = "entry"
-    block: int = 1
-    accumulate: torch.dtype = torch.float32
+if TYPE_CHECKING:  # they stand on this file
+    from dsa.ops.scorers import IndexFeatures, TrueAttention
 
 
-class Hash(NamedTuple):
-    """Scores are pseudo-random whole numbers below 2^24, a function of seed, layer, step, query and key alone."""
+@runtime_checkable
+class Scorer(Protocol):
+    """What ranks keys: it gives each query and each selectable unit, a token or a block of tokens, a score."""
 
-    seed: int
-    layer: int = 0
-    step: int = 0
+    @property
+    def unit(self) -> int:
+        """Tokens per selectable unit; units begin at multiples of this position."""
 
+    @property
+    def groups(self) -> int:
+        """Number of groups of heads whose scores differ."""
 
-class Recency(NamedTuple):
-    """Scores are the key positions: the nearest keys win."""
+    @property
+    def forced(self) -> Zones:
+        """Keys that are kept whatever the pattern, up to the query itself; they do not compete."""
+
+    @property
+    def width(self) -> int:
+        """How many numbers are held for each query and unit while they are scored."""
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        """Batch, queries and units that it can score; None: any."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the scores are computed from."""
+
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "batch group time unit"]:
+        """Scores of the queries in `rows` (indices into the queries) against the units in `columns`.
+
+        Args:
+            offset: position of the first query.
+            device: where scores are wanted that come from no tensor; their batch is 1.
+        """
+
+    def of_group(self, group: int) -> "Scorer":
+        """The scorer of one group alone."""
+
+    def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
+        """Floating-point operations of the scores of one sequence, one multiply-add counted as 2."""
 
 
 class Selection(NamedTuple):
@@ -61,30 +78,12 @@ class SelectedMass(NamedTuple):
     selection: Selection
 
 
-class TrueAttention(NamedTuple):
-    """Scores are the attention probabilities themselves, summed over the heads of each group (the oracle).
-
-    Args:
-        logsumexp: per head and query, over the scope in which the probabilities are meant (dense or selected).
-        groups: heads map to groups contiguously.
-        mass: the scores at a selection's slots, if attending has left them: the indexer loss over this selection
-            then need not compute them again.
-    """
-
-    queries: Float[Tensor, "batch head time dim"]
-    keys: Float[Tensor, "batch head key dim"]
-    logsumexp: Float[Tensor, "batch head time"]
-    groups: int = 1
-    mass: SelectedMass | None = None
-
-
-Scorer = IndexFeatures | TrueAttention | Hash | Recency
-
-
 class ScoredRows(NamedTuple):
     """What a `trim` rule sees of each query: its kept scores in descending order, never the whole row.
 
-    The log-sum-exp and entropy are those of softmax(I) over all keys that the query can see, forced ones included.
+    All is told of tokens. One of a unit of n tokens has the score of its unit less ln n, so that the probability of a
+    unit is spread evenly over its tokens. The log-sum-exp and entropy are those of softmax(I) over all tokens that the
+    query can see, forced ones included; with units of several tokens forced ones have no score and stay outside.
     """
 
     scores: Float[Tensor, "batch group time slot"]  # of the scored keys that were kept; unused slots -inf
@@ -92,3 +91,95 @@ class ScoredRows(NamedTuple):
     forced_logsumexp: Float[Tensor, "batch group time"]
     logsumexp: Float[Tensor, "batch group time"]
     entropy: Float[Tensor, "batch group time"]  # nats
+
+
+Trim = Callable[[ScoredRows], Int[Tensor, "batch group time"]]
+
+
+class Call(NamedTuple):
+    """What a backend is asked to serve; an empty one asks whether it runs here at all.
+
+    Args:
+        tensors: what it is to compute with.
+        device: where the answer is wanted, if there is no tensor.
+        scorer: what ranks keys.
+        learner: the features whose loss is wanted.
+        dense: that loss is over all keys, not over a selection.
+    """
+
+    tensors: tuple[Tensor, ...] = ()
+    device: torch.device = torch.device("cpu")
+    scorer: Scorer | None = None
+    learner: "IndexFeatures | None" = None
+    dense: bool = False
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """The ops, as `dsa.ops.reference` defines them; a module or an object."""
+
+    @property
+    def name(self) -> str:
+        """What a configuration calls it."""
+
+    @property
+    def selected_only(self) -> bool:
+        """Whether it computes the selected pairs alone; else its times say nothing of speed."""
+
+    def covers(self, call: Call) -> str | None:
+        """None if it serves this call, else why not, in a sentence."""
+
+    def select(
+        self,
+        scorer: Scorer,
+        zones: Zones,
+        limit: Int[Tensor, "batch group time"],
+        trim: Trim | None = None,
+        offset: int = 0,
+        first: Int[Tensor, "batch"] | None = None,
+    ) -> Selection: ...
+
+    def attend(
+        self,
+        q: Float[Tensor, "batch head time dim"],
+        k: Float[Tensor, "batch kv_head key dim"],
+        v: Float[Tensor, "batch kv_head key dim"],
+        selection: Selection,
+        sink: Float[Tensor, "head"] | None = None,
+        *,
+        scale: float | None = None,
+    ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]: ...
+
+    def attend_with_target(
+        self,
+        q: Float[Tensor, "batch head time dim"],
+        k: Float[Tensor, "batch kv_head key dim"],
+        v: Float[Tensor, "batch kv_head key dim"],
+        selection: Selection,
+        groups: int = 1,
+        sink: Float[Tensor, "head"] | None = None,
+        *,
+        scale: float | None = None,
+    ) -> "tuple[Float[Tensor, 'batch head time dim'], TrueAttention]": ...
+
+    def dense_logsumexp(
+        self,
+        q: Float[Tensor, "batch head time dim"],
+        k: Float[Tensor, "batch kv_head key dim"],
+        sink: Float[Tensor, "head"] | None = None,
+        *,
+        scale: float | None = None,
+    ) -> Float[Tensor, "batch head time"]: ...
+
+    def indexer_loss(
+        self,
+        features: "IndexFeatures",
+        target: "TrueAttention | Float[Tensor, 'batch group time key']",
+        selection: Selection | None,
+    ) -> Float[Tensor, ""]: ...
+
+    def indexer_losses(
+        self,
+        features: "Sequence[IndexFeatures]",
+        target: "TrueAttention | Float[Tensor, 'batch group time key']",
+    ) -> list[Float[Tensor, ""]]: ...

@@ -1,5 +1,9 @@
 """What each part costs: floating-point operations of one layer and one sequence, one multiply-add counted as 2."""
 
+import torch
+
+from dsa.ops.zones import Zones, spans
+
 
 def causal_pairs(length: int) -> int:
     """Pairs of a query and a key at or before it."""
@@ -12,25 +16,37 @@ def kept_pairs(length: int, k: int) -> int:
     return k * length - k * (k - 1) // 2
 
 
+def scored_pairs(zones: Zones, length: int, unit: int = 1, forced: Zones = ()) -> int:
+    """Pairs of a query and a unit that competes for it, whatever its budget: what an indexer has to score.
+
+    Args:
+        unit: tokens per unit.
+        forced: what the scorer forces; it competes no more.
+    """
+    every = spans(zones, torch.zeros(1, 1, length, dtype=torch.long), unit=unit, forced=forced)
+    return sum(int(span.count.sum()) for span in every if not span.forced)
+
+
 def attention_flops(heads: int, dim: int, pairs: float, backward: bool = False) -> float:
     """Logits and weighted values over `pairs` (query, key) pairs: 4 H D a pair forward, 8 H D backward."""
     return (8 if backward else 4) * heads * dim * pairs
 
 
-def indexer_flops(heads: int, dim: int, length: int, d_model: int, weighted: bool = True) -> float:
-    """Index scores of all causal pairs, and the projections that give queries, keys and head weights.
+def index_pair_flops(heads: int, dim: int) -> int:
+    """One index score: 2 H_I d_I for the dot products and 3 H_I for ReLU, weight and sum."""
+    return 2 * heads * dim + 3 * heads
 
-    A pair costs 2 H_I d_I for the dot products and 3 H_I for ReLU, weight and sum.
-    """
-    projections = 2 * d_model * (heads * dim + dim + (heads if weighted else 0)) * length
-    return (2 * heads * dim + 3 * heads) * causal_pairs(length) + projections
+
+def projection_flops(heads: int, dim: int, length: int, d_model: int, weighted: bool = True) -> float:
+    """The projections that give an indexer's queries, keys and head weights, whatever is scored then."""
+    return 2 * d_model * (heads * dim + dim + (heads if weighted else 0)) * length
 
 
 def indexer_loss_flops(
     index_heads: int, index_dim: int, heads: int, dim: int, pairs: float, backward: bool = False
 ) -> float:
     """Attention logits, 2 H D a pair, and index scores, 2 H_I d_I + 3 H_I a pair; backward the scores twice more."""
-    scores = (2 * index_heads * index_dim + 3 * index_heads) * pairs
+    scores = index_pair_flops(index_heads, index_dim) * pairs
     return 2 * scores if backward else 2 * heads * dim * pairs + scores
 
 

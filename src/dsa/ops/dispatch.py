@@ -1,9 +1,9 @@
-"""One entry for every op: the backend is chosen by device and shape, or named by the caller."""
+"""One entry for every op: backends are asked in order whether they serve a call, the one that is named first."""
 
 import functools
 import logging
+import math
 from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops import blocked, native, reference
-from dsa.ops.contracts import IndexFeatures, Scorer, Selection, TrueAttention
-from dsa.ops.reference import Trim
-from dsa.ops.scores import block_of, groups_of
-from dsa.ops.zones import Zone, Zones
+from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
+from dsa.ops.scorers import IndexFeatures, TrueAttention
+from dsa.ops.zones import Zones, by_group
 
 logger = logging.getLogger(__name__)
-BACKENDS: dict[str, ModuleType] = {"reference": reference, "blocked": blocked, "cpu": native}
+BACKENDS: tuple[Backend, ...] = (native, blocked, reference)
 
 
 def checked_backend(name: str) -> str:
@@ -26,37 +25,35 @@ def checked_backend(name: str) -> str:
     Raises:
         ValueError: none has, or it cannot.
     """
-    if name not in ("auto", *BACKENDS):
-        raise ValueError(f"ops = {name}: no such backend. Give auto, {', '.join(BACKENDS)}.")
-    if name == "cpu" and native.unavailable() is not None:
-        raise ValueError(f"ops = cpu: {native.unavailable()} Or give ops=auto.")
+    if name == "auto":
+        return name
+    named = [backend for backend in BACKENDS if backend.name == name]
+    if not named:
+        known = ", ".join(sorted(backend.name for backend in BACKENDS))
+        raise ValueError(f"ops = {name}: no such backend. Give auto, {known}.")
+    if (reason := named[0].covers(Call())) is not None:
+        raise ValueError(f"ops = {name}: {reason} Or give ops=auto.")
     return name
 
 
+def serving(name: str, call: Call) -> Backend:
+    """The backend that a call gets: the one that is named or else the first, if it covers the call, or the next that
+    does; told once."""
+    reasons: list[str] = []
+    for backend in sorted(BACKENDS, key=lambda backend: backend.name != name):
+        reason = backend.covers(call)
+        if reason is None:
+            if reasons:
+                tell(backend.name, reasons[0])
+            return backend
+        reasons.append(reason)
+    raise NotImplementedError(f"no backend serves this call: {' '.join(reasons)}")
+
+
 @functools.cache
-def native_runs() -> bool:
-    """Whether the fused kernels can be built here; says once what is lost if not."""
-    reason = native.unavailable()
-    if reason is not None:
-        logger.warning("attention runs on the slower blocked backend, in PyTorch alone: %s", reason)
-    return reason is None
-
-
-def serving(name: str, *given: Scorer | Tensor | torch.device) -> ModuleType:
-    """The backend that a call gets: the one that is named, or the fused kernels wherever they cover the call.
-
-    Raises:
-        ValueError: the fused kernels were asked for by name and do not cover the call.
-    """
-    if name not in ("auto", "cpu"):
-        return BACKENDS[name]
-    covered = all(native.supports(part) for part in given)
-    if name == "cpu" and not covered:
-        raise ValueError(
-            "ops = cpu: the fused kernels take CPU tensors of at most 32 bits and accumulate index scores in float32. "
-            "Give ops=auto, which takes the blocked backend for the rest."
-        )
-    return native if covered and native_runs() else blocked
+def tell(name: str, reason: str) -> None:
+    """Say once who serves instead, and why."""
+    logger.warning("attention runs in part on the %s backend, which is slower: %s", name, reason)
 
 
 def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
@@ -65,31 +62,52 @@ def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def computes_selected_only(name: str, *given: Scorer | Tensor) -> bool:
+def computes_selected_only(name: str, *tensors: Tensor) -> bool:
     """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
-    return serving(name, *given) is native
+    return serving(name, Call(tensors)).selected_only
 
 
 def select(
     scorer: Scorer,
     zones: Zones | tuple[Zones, ...],
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
     *,
     backend: str = "auto",
 ) -> Selection:
-    """The keys each query keeps: see `dsa.ops.reference.select`. `zones` may differ by group."""
-    if trim is not None and block_of(scorer) > 1:
-        raise ValueError("select: a trim rule sees token scores; it cannot be combined with blocks of tokens.")
-    ops = serving(backend, scorer, limit.device)
+    """The keys each query keeps: see `dsa.ops.reference.select`.
+
+    Args:
+        zones: of all groups, or of each.
+
+    Raises:
+        ValueError: zones, limit and scorer have different numbers of groups, none of them 1, or the scorer has not
+            these queries and keys.
+    """
+    if limit.dim() != 3:
+        raise ValueError(f"select: limit has shape {tuple(limit.shape)}; give [batch, group, time], group 1 for all.")
+    batch, _, time = limit.shape
+    units = (offset + time) // scorer.unit
+    if scorer.shape is not None and (scorer.shape[:2] != (batch, time) or scorer.shape[2] < units):
+        raise ValueError(
+            f"select: limits of batch {batch} for the queries {offset} to {offset + time - 1} need as many queries and "
+            f"{units} units of keys; the scorer has batch, queries and units {scorer.shape}."
+        )
+    each = by_group(zones)
+    if len({len(each), limit.shape[1], scorer.groups} - {1}) > 1:
+        raise ValueError(
+            f"select: zones for {len(each)} groups, limits for {limit.shape[1]}, a scorer of {scorer.groups}: "
+            "give one for all groups, or the same number."
+        )
+    ops = serving(backend, Call(device=limit.device, scorer=scorer))
     with torch.no_grad(), own_dtypes(limit):
-        if isinstance(zones[0], Zone):
-            return ops.select(scorer, zones, limit, trim, offset, first)
-        if len(zones) != groups_of(scorer):
-            raise ValueError(f"select: zones for {len(zones)} groups, the scorer has {groups_of(scorer)}.")
-        parts = [ops.select(group_of(scorer, g), zones[g], limit, trim, offset, first) for g in range(len(zones))]
+        if len(set(each)) == 1:
+            return ops.select(scorer, each[0], limit, trim, offset, first)
+        limits = limit.expand(-1, len(each), -1).split(1, 1)
+        scorers = [scorer if scorer.groups == 1 else scorer.of_group(group) for group in range(len(each))]
+        parts = [ops.select(*part, trim, offset, first) for part in zip(scorers, each, limits, strict=True)]
     return side_by_side(parts)
 
 
@@ -100,49 +118,39 @@ def side_by_side(parts: list[Selection]) -> Selection:
     return Selection(torch.cat(positions, 1), torch.cat([part.counts for part in parts], 1))
 
 
-def group_of(scorer: Scorer, group: int) -> Scorer:
-    """The scorer of one group alone."""
-    if isinstance(scorer, IndexFeatures):
-        part = slice(group, group + 1)
-        keys = scorer.keys if scorer.keys.shape[1] == 1 else scorer.keys[:, part]
-        weights = None if scorer.weights is None else scorer.weights[:, part]
-        return scorer._replace(queries=scorer.queries[:, part], keys=keys, weights=weights)
-    if isinstance(scorer, TrueAttention):
-        size = scorer.queries.shape[1] // scorer.groups
-        heads = slice(group * size, (group + 1) * size)
-        return TrueAttention(scorer.queries[:, heads], scorer.keys[:, heads], scorer.logsumexp[:, heads])
-    return scorer
-
-
 def attend(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     sink: Float[Tensor, "head"] | None = None,
     *,
+    scale: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense.
 
     Raises:
-        ValueError: k and v differ in shape, or q in anything but its length.
+        ValueError: shapes that do not fit each other, or a scale that is not above 0.
     """
-    check_shapes(q, k, v)
+    check_attention(q, k, v, sink, scale)
     if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return out, dense_logsumexp(q.detach(), k.detach(), backend=backend)
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
+        return out, dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
     with own_dtypes(q):
-        return serving(backend, q, k, v).attend(q, k, v, selection, sink)
+        return serving(backend, Call((q, k, v))).attend(q, k, v, selection, sink, scale=scale)
 
 
 def attend_with_target(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     groups: int = 1,
+    sink: Float[Tensor, "head"] | None = None,
     *,
+    scale: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `attend`, and the attention itself: what an indexer loss over this selection is to reach.
@@ -152,18 +160,26 @@ def attend_with_target(
     Args:
         groups: of the index features that are to learn it.
     """
-    check_shapes(q, k, v)
-    if keeps_everything(selection, q.shape[2], k.shape[2]):
-        out, logsumexp = attend(q, k, v, selection, backend=backend)
-        return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups)
+    check_attention(q, k, v, sink, scale)
+    if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
+        out, logsumexp = attend(q, k, v, selection, scale=scale, backend=backend)
+        return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
     with own_dtypes(q):
-        return serving(backend, q, k, v).attend_with_target(q, k, v, selection, groups)
+        return serving(backend, Call((q, k, v))).attend_with_target(q, k, v, selection, groups, sink, scale=scale)
 
 
-def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if k.shape != v.shape or (q.shape[:2], q.shape[3]) != (k.shape[:2], k.shape[3]):
+def check_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None) -> None:
+    """Raise if shapes do not fit each other, or the scale is impossible."""
+    if k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]) or q.shape[1] % k.shape[1]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
-        raise ValueError(f"attend: q, k, v have shapes {shapes}; they may differ in the length of q alone.")
+        raise ValueError(
+            f"attend: q, k, v have shapes {shapes}; k and v must be alike, and q may differ from them in its length "
+            "and have a multiple of their heads."
+        )
+    if sink is not None and sink.shape != q.shape[1:2]:
+        raise ValueError(f"attend: sink has shape {tuple(sink.shape)}; give one logit for each of {q.shape[1]} heads.")
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"attend: scale = {scale}; give a number above 0, or None for dim^-1/2.")
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
@@ -174,11 +190,17 @@ def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
 
 
 def dense_logsumexp(
-    q: Float[Tensor, "batch head time dim"], k: Float[Tensor, "batch head key dim"], *, backend: str = "auto"
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
+    backend: str = "auto",
 ) -> Float[Tensor, "batch head time"]:
     """Log-sum-exp of causal attention logits: see `dsa.ops.reference.dense_logsumexp`. Carries no gradient."""
+    check_attention(q, k, k, sink, scale)
     with torch.no_grad(), own_dtypes(q):
-        return serving(backend, q, k).dense_logsumexp(q, k)
+        return serving(backend, Call((q, k))).dense_logsumexp(q, k, sink, scale=scale)
 
 
 def indexer_loss(
@@ -190,4 +212,10 @@ def indexer_loss(
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
     with own_dtypes(features.queries):
-        return serving(backend, features, target).indexer_loss(features, target, selection)
+        return learning(backend, features, target, selection is None).indexer_loss(features, target, selection)
+
+
+def learning(name: str, features: IndexFeatures, target: TrueAttention | Tensor, dense: bool) -> Backend:
+    """The backend that computes what features are to learn, over all keys or over a selection."""
+    tensors = (target,) if isinstance(target, Tensor) else target.tensors
+    return serving(name, Call(tensors, features.queries.device, learner=features, dense=dense))

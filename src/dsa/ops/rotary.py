@@ -11,10 +11,10 @@ class Rotation:
     Args:
         length: number of positions.
         base: wavelength base; pair i of d dims turns by position * base^(-2i/d).
-        offset: the first position.
+        offset: the first position, where earlier tokens were seen before.
     """
 
-    def __init__(self, length: int, base: float, device: torch.device | None = None, offset: int = 0) -> None:
+    def __init__(self, length: int, base: float, device: torch.device | None = None, *, offset: int = 0) -> None:
         self.position = torch.arange(offset, offset + length, device=device, dtype=torch.float32)
         self.base = base
         self.tables: dict[int, tuple[Tensor, Tensor]] = {}

@@ -1,5 +1,6 @@
 """Zones: which keys a query may see, as arithmetic progressions of positions, and how a budget is shared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,7 +15,8 @@ Keep = Literal["all", "selector"] | int | float
 class Zone:
     """Keys of a query at t: those from t - first to t - last, every `step`-th counted back from t - last.
 
-    Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees.
+    Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees. (Units of
+    several tokens lie on a grid of their own: there a row must be padded by whole units.)
 
     Args:
         first: distance of the farthest key [tokens]; None reaches back to the row's first token.
@@ -29,10 +31,15 @@ class Zone:
     step: int = 1
     align: int = 1
     keep: Keep = "selector"
-    kind: type = field(init=False, repr=False)  # 1 key is not a share of 1.0, though 1 == 1.0
+    # Not for reading: it makes zones that keep 1 key and a share of 1.0 unequal, though 1 == 1.0. What is remembered
+    # of zones is found by equality.
+    kind: type = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", type(self.keep))
+        words = isinstance(self.keep, str) and self.keep in ("all", "selector")
+        if not words and (isinstance(self.keep, bool) or not isinstance(self.keep, int | float)):
+            raise ValueError(f"zone.keep = {self.keep}: give all, selector, a number of keys or a share of them.")
         if self.last < 0:
             raise ValueError(f"zone.last = {self.last}: a key after its query would be the future; give 0 or more.")
         if self.step < 1 or self.align < 1:
@@ -67,48 +74,110 @@ class Zone:
 Zones = tuple[Zone, ...]
 
 
+def by_group(zones: Zones | tuple[Zones, ...]) -> tuple[Zones, ...]:
+    """The zones of each group; those that all groups share stand alone."""
+    shared = tuple(zone for zone in zones if isinstance(zone, Zone))
+    return tuple(zone for zone in zones if not isinstance(zone, Zone)) or (shared,)
+
+
 class Span(NamedTuple):
     """What each query takes from one zone: the nearest `keep` units if forced, else the `keep` best by score.
 
-    A unit is a token, or with `unit` > 1 a block of that many tokens; `start` then counts blocks.
+    A unit is a token, or with `unit` > 1 so many tokens; `start` then counts units.
     """
 
-    start: Int[Tensor, "batch time"]
-    count: Int[Tensor, "batch time"]  # type: ignore[assignment]  # tuple.count is never wanted here
-    keep: Int[Tensor, "batch time"]
+    start: Int[Tensor, "batch 1 time"]
+    count: Int[Tensor, "batch 1 time"]  # type: ignore[assignment]  # tuple.count is never wanted here
+    keep: Int[Tensor, "batch group time"]
     step: int
     forced: bool
     unit: int = 1
 
 
-def visible(zones: Zones, time: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
-    """Number of keys that queries at `time` (counted from the row's first token) can see in all zones."""
-    return torch.stack([zone.span(time)[1] for zone in zones]).sum(0)
+def first_forced(forced: Zones, time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch time"]:
+    """The key from which on a scorer forces all up to queries at `time`; the one after the query if it forces none.
+
+    Raises:
+        ValueError: a zone leaves gaps, or does not reach the query.
+    """
+    out = time + 1
+    for zone in forced:
+        if zone.last or zone.step > 1 or not zone.forced:
+            raise ValueError(f"forced = {zone}: an indexer forces whole windows; give last = 0, step = 1, keep = all.")
+        start, count = zone.span(time)
+        out = torch.where(count > 0, out.minimum(start), out)
+    return out
+
+
+def shown(
+    zone: Zone, time: Int[Tensor, "*batch time"], fence: Int[Tensor, "*batch time"] | None
+) -> tuple[Tensor, Tensor]:
+    """First position and number of a zone's keys before `fence`, from which on a scorer forces all."""
+    start, count = zone.span(time)
+    if fence is None:
+        return start, count
+    return start, count.minimum(-(-(fence - start) // zone.step)).clamp(min=0)
+
+
+def visible(
+    zones: Zones | tuple[Zones, ...], time: Int[Tensor, "*batch time"], forced: Zones = ()
+) -> Int[Tensor, "*batch group time"]:
+    """Number of keys that queries at `time` (counted from the row's first token) can see, by group.
+
+    Args:
+        forced: what a scorer forces; it is seen too, and counts once.
+    """
+    return counted(zones, time, forced, lambda zone, count: count)
+
+
+def kept(
+    zones: Zones | tuple[Zones, ...], time: Int[Tensor, "*batch time"], forced: Zones = ()
+) -> Int[Tensor, "*batch group time"]:
+    """Number of keys that the zones keep when no selector says otherwise, and a scorer forces; as `visible`."""
+    return counted(zones, time, forced, Zone.kept)
+
+
+def counted(
+    zones: Zones | tuple[Zones, ...], time: Tensor, forced: Zones, share: Callable[[Zone, Tensor], Tensor]
+) -> Int[Tensor, "*batch group time"]:
+    """The sum over zones of a share of the keys they show, and the forced ones."""
+    fence = first_forced(forced, time)
+    groups = [
+        torch.stack([share(zone, shown(zone, time, fence)[1]) for zone in each]).sum(0) for each in by_group(zones)
+    ]
+    return torch.stack(groups, -2) + (time + 1 - fence)[..., None, :]
 
 
 def spans(
     zones: Zones,
-    limit: Int[Tensor, "batch time"],
+    limit: Int[Tensor, "batch group time"],
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
-    block: int = 1,
+    unit: int = 1,
+    forced: Zones = (),
 ) -> list[Span]:
     """Share each query's budget among the zones.
 
-    Forced zones fill first, nearest first. The rest goes to the scored zones in proportion to what they keep by
-    default, rounded up, in the order of the zones, the surplus to the last; what a zone cannot use goes to the
-    others. Exactly min(limit, visible) keys are kept. With `block` > 1 only blocks wholly inside a scored zone
-    compete; the tokens after a zone's last whole block are kept, and quotas round down to whole blocks.
+    Forced keys fill first: those of the scorer, then those of the zones, nearest first. Each counts once. The rest
+    goes to the scored zones in proportion to what they keep by default, rounded up, in the order of the zones, the
+    surplus to the last; what a zone cannot use goes to the others. Exactly min(limit, visible) keys are kept. With
+    `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit are kept, and
+    quotas round down to whole units.
 
     Args:
         limit: most keys each query may keep, forced ones included.
         offset: position of the first query.
-        first: first real key of each left-padded row; None = 0.
-        block: tokens per unit of the scored zones.
+        first: first real key of each left-padded row; None = 0. A multiple of the unit.
+        unit: tokens per unit of the scored zones.
+        forced: what the scorer forces, from which on nothing competes.
     """
-    batch, length = limit.shape
-    position = torch.arange(offset, offset + length, device=limit.device).expand(batch, length)
-    pad = torch.zeros_like(position) if first is None else first[:, None].expand_as(position)
+    batch, _, length = limit.shape
+    position = torch.arange(offset, offset + length, device=limit.device).expand(batch, 1, length)
+    if unit > 1 and first is not None and bool((first % unit).any()):
+        raise ValueError(
+            f"first = {first.tolist()}: where keys are chosen in units, give a multiple of their {unit} tokens."
+        )
+    pad = torch.zeros_like(position) if first is None else first[:, None, None].expand_as(position)
     time = position - pad
     left = limit.long().clamp(min=0)
     out: list[Span] = []
@@ -119,24 +188,27 @@ def spans(
         left = left - keep
         out.append(Span(start, count, keep, step, forced=True))
 
+    fence = first_forced(forced, time) if forced else None
+    if fence is not None:
+        force(fence + pad, time + 1 - fence, 1)
     for zone in sorted((z for z in zones if z.forced), key=lambda z: z.last):
-        start, count = zone.span(time)
+        start, count = shown(zone, time, fence)
         force(start + pad, count, zone.step)
 
     scored = [zone for zone in zones if not zone.forced]
     areas = []
     for zone in scored:
-        start, count = zone.span(time)
+        start, count = shown(zone, time, fence)
         wish = zone.kept(count)
         start = start + pad
-        if block > 1:
+        if unit > 1:
             if zone.step > 1:
-                raise ValueError(f"zone.step = {zone.step} with block = {block}: blocks need contiguous zones.")
+                raise ValueError(f"zone.step = {zone.step} with units of {unit} tokens: units need contiguous zones.")
             end = start + count
-            tail = torch.minimum(end % block, count)
+            tail = torch.minimum(end % unit, count)
             force(end - tail, tail, 1)
-            start = -(-start // block)
-            count = (end // block - start).clamp(min=0)
+            start = -(-start // unit)
+            count = (end // unit - start).clamp(min=0)
         areas.append((zone, start, count, wish))
 
     total = sum((wish for *_, wish in areas), torch.zeros_like(left))
@@ -144,11 +216,11 @@ def spans(
     for index, (_, _, count, wish) in enumerate(areas):
         last = index == len(areas) - 1
         share = rest if last else -(-left * wish // total.clamp(min=1))
-        quota = torch.minimum(torch.minimum(share, rest) // block, count)
-        rest = rest - quota * block
+        quota = torch.minimum(torch.minimum(share, rest) // unit, count)
+        rest = rest - quota * unit
         quotas.append(quota)
     for (zone, start, count, _), quota in zip(areas, quotas, strict=True):
-        more = torch.minimum(rest // block, count - quota)
-        rest = rest - more * block
-        out.append(Span(start, count, quota + more, zone.step, forced=False, unit=block))
+        more = torch.minimum(rest // unit, count - quota)
+        rest = rest - more * unit
+        out.append(Span(start, count, quota + more, zone.step, forced=False, unit=unit))
     return out

@@ -47,7 +47,7 @@ class Adaptive(Selector):
     def calibrates(self) -> bool:
         return self.target_mean is not None
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.visible.clamp(max=self.max_k)
 
     def bounded(self, k: Tensor) -> Tensor:
@@ -92,9 +92,9 @@ class AdaptivePosition(Adaptive):
         super().__init__(min_k, max_k, target_mean)
         self.seq_len = positive(seq_len, "seq_len")
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         slope = math.log(self.min_k / self.max_k) / self.seq_len
-        k = self.max_k * (context.time.clamp(min=0).to(self.log_gain) * slope + self.log_gain).exp()
+        k = self.max_k * (context.time[:, None].clamp(min=0).to(self.log_gain) * slope + self.log_gain).exp()
         return self.bounded(k).minimum(context.visible)
 
 

@@ -14,8 +14,8 @@ class SelectorContext(NamedTuple):
     """What a selector may know of a forward pass: nothing about later tokens."""
 
     time: Int[Tensor, "batch time"]  # positions, counted from the row's first token
-    visible: Int[Tensor, "batch time"]  # keys that the pattern lets each query see
-    own: Int[Tensor, "batch time"]  # the pattern's own budget
+    visible: Int[Tensor, "batch group time"]  # keys that the pattern lets each query see
+    own: Int[Tensor, "batch group time"]  # the pattern's own budget
     progress: float = 1.0  # of training, 0 to 1; 1 in every evaluation
     layer: int = 0
     step: int = 0  # of training, from 1; 0 in every evaluation
@@ -31,7 +31,7 @@ class Selector(nn.Module, ABC):
     uses_indexer: bool = True
 
     @abstractmethod
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         """The most keys each query may keep."""
 
     def trim(self, rows: ScoredRows) -> Int[Tensor, "batch group time"]:

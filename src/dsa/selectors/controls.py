@@ -56,7 +56,7 @@ class Dense(Selector):
 
     uses_indexer = False
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.visible
 
     def scorer(

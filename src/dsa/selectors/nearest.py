@@ -22,7 +22,7 @@ class NearestInstead(Selector):
     def calibrates(self) -> bool:
         return self.selector.calibrates and not self.selector.trims
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.own if self.selector.trims else self.selector.limit(context)
 
     def scorer(

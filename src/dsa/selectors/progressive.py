@@ -27,7 +27,7 @@ class Progressive(Selector):
     def curve(self, progress: float) -> float:
         """Budget at a progress between 0 and 1."""
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.visible.clamp(max=round(self.curve(context.progress)))
 
 

@@ -19,6 +19,6 @@ class Ratio(Selector):
         super().__init__()
         self.ratio, self.min_k = share(ratio, "selector.ratio"), positive(min_k, "selector.min_k")
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         wanted = (context.visible.double() * self.ratio - 1e-9).ceil().long().clamp(min=self.min_k)
         return wanted.minimum(context.visible)

@@ -22,5 +22,5 @@ class TopK(Selector):
             )
         self.k = k
 
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch time"]:
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.own if self.k is None else context.visible.clamp(max=self.k)

@@ -4,7 +4,10 @@ import math
 
 import psutil
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
+from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
 
@@ -40,19 +43,22 @@ def too_wide(spec: Spec) -> str | None:
     pattern, selector = spec.pattern.make(), spec.selector.make()
     last = torch.tensor([[spec.seq_len - 1]])
     visible = pattern.visible(last)
-    keeps = int(least(selector, SelectorContext(last, visible, pattern.own_budget(last))))
-    forced = sum(int(zone.span(last)[1].sum()) for zone in pattern.zones() if zone.forced)
+    kept = least(selector, SelectorContext(last, visible, pattern.own_budget(last)))
+    keeps, most = int(kept.min()), int(kept.max())
+    forced = max(
+        sum(int(zone.span(last)[1].sum()) for zone in zones if zone.forced) for zones in by_group(pattern.zones())
+    )
     if keeps >= spec.seq_len:
         return f"window and budget reach the length: {keeps} keys of {spec.seq_len}, so attention is dense"
-    if keeps <= forced and int(visible) > forced:
-        return f"the pattern's {forced} forced keys use up the budget of {keeps}: nothing is left to choose"
+    if most <= forced and int(visible.max()) > forced:
+        return f"the pattern's {forced} forced keys use up the budget of {most}: nothing is left to choose"
     return None
 
 
-def least(selector: Selector, context: SelectorContext) -> int | torch.Tensor:
+def least(selector: Selector, context: SelectorContext) -> Int[Tensor, "1 group 1"]:
     """Keys that the last query keeps; for a rule that sees scores or is calibrated, its lower bound."""
     if selector.trims or selector.calibrates:
-        return min(int(getattr(selector, "min_k", 1)), int(context.visible))
+        return context.visible.clamp(max=int(getattr(selector, "min_k", 1)))
     return selector.limit(context)
 
 

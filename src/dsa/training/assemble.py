@@ -10,7 +10,7 @@ import torch
 
 from dsa.artifacts.names import CONTENDED
 from dsa.artifacts.results import RunResult
-from dsa.backbones import Pass, Router, SparseTransformer
+from dsa.backbones import Backbone, Pass, Router
 from dsa.data import DataModule
 from dsa.graph import Graph
 from dsa.judging.cost import flops, indexer_megabytes, parameters
@@ -66,7 +66,7 @@ def blank(spec: Spec, graph: Graph, folder: Path) -> RunResult:
 
 
 def assemble(
-    spec: Spec, graph: Graph, folder: Path, data: DataModule, model: SparseTransformer, found: Findings, timed: bool
+    spec: Spec, graph: Graph, folder: Path, data: DataModule, model: Backbone, found: Findings, timed: bool
 ) -> RunResult:
     """The result of a finished run.
 
@@ -134,7 +134,7 @@ def contended(rows: list[Row], stage: str) -> bool:
     return bool(others) and others[-1] > CONTENDED
 
 
-def measure(spec: Spec, data: DataModule, model: SparseTransformer, device: torch.device, result: RunResult) -> None:
+def measure(spec: Spec, data: DataModule, model: Backbone, device: torch.device, result: RunResult) -> None:
     """Fill in time and memory, measured on one row of held-out data."""
     tokens = next(iter(data.eval_loader())).tokens[:1].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bf16"):
@@ -142,7 +142,7 @@ def measure(spec: Spec, data: DataModule, model: SparseTransformer, device: torc
         result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, spec.sparse), device)
 
 
-def one_step(model: SparseTransformer, tokens: torch.Tensor, sparse: bool) -> None:
+def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool) -> None:
     """Forward and backward over one row, as in training."""
     logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse))
     torch.stack([logits.float().mean(), *losses.values()]).sum().backward()
@@ -184,7 +184,7 @@ def stability(rows: list[Row], stage: str) -> dict[str, float | None]:
     return {"loss_std": spread, "spikes": spikes, "grad_norm_p99": p99}
 
 
-def warnings_of(spec: Spec, result: RunResult, model: SparseTransformer) -> list[str]:
+def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     """What a reader must know before believing the numbers."""
     out = []
     if result.val_loss is not None and result.unigram_loss is not None and result.val_loss > result.unigram_loss - 0.01:
@@ -218,7 +218,7 @@ def warnings_of(spec: Spec, result: RunResult, model: SparseTransformer) -> list
     return out
 
 
-def off_target(spec: Spec, result: RunResult, model: SparseTransformer) -> list[str]:
+def off_target(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     """A warning where an adaptive selector misses the mean budget that makes it comparable."""
     router = next((router for router in model.routers if isinstance(router, Router)), None)
     if router is None or not router.selector.calibrates or result.mean_k is None:

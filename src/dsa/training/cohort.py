@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from torch.optim import Optimizer
 from dsa import ops
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.digest import digest
-from dsa.artifacts.store import PLACES, Named, Store, read_json
-from dsa.backbones import Pass, SiteInputs, SparseTransformer
+from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
+from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.router import dense_target
 from dsa.build import build_backbone, build_indexers
 from dsa.data import Batch, DataModule
@@ -34,7 +35,11 @@ from dsa.training.objective import IndexerObjective
 from dsa.training.stages import Group, Stage
 
 logger = logging.getLogger(__name__)
-RECORD_OF_MEMBER, DONE = "member.json", "done"
+DONE = "done"
+
+
+class NoneLeft(FloatingPointError):
+    """Every member of a cohort has diverged."""
 
 
 @dataclass
@@ -84,6 +89,11 @@ class CohortTraining(Training):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith("model.")}
+        checkpoint["failed"] = {member.need.hash: member.failed for member in self.members}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for member in self.members:
+            member.failed = checkpoint["failed"][member.need.hash]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {member.need.hash: [] for member in self.members}
@@ -103,8 +113,9 @@ class CohortTraining(Training):
         for member in self.members:
             indexer = member.indexers[inputs.site.index]
             features.append(member.precision.cast(indexer(inputs.hidden, inputs.rotary)))
-        target = dense_target(inputs.queries, inputs.keys, self.members[0].spec.ops)
-        return ops.indexer_losses(features, target, backend=self.members[0].spec.ops)
+        backend = self.members[0].spec.ops
+        target = dense_target(inputs.queries, inputs.keys, backend, scale=inputs.site.scale)
+        return ops.indexer_losses(features, target, backend=backend)
 
     def weight(self, name: str) -> float:
         return next(member.objective.weight for member in self.members if member.need.hash == name)
@@ -116,7 +127,7 @@ class CohortTraining(Training):
         """Clip each member alone. One that diverged learns no more; where all have, training ends.
 
         Raises:
-            FloatingPointError: no member is left.
+            NoneLeft: all have diverged.
         """
         norms = [nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip).item() for group in self.learning]
         losses = [self.row[member.need.hash] for member in self.members]
@@ -132,7 +143,7 @@ class CohortTraining(Training):
             self.row[f"grad_norm_{group.name}"] = norm
         self.note_rates(optimizer)
         if all(member.failed is not None for member in self.members):
-            raise FloatingPointError(self.members[0].failed)
+            raise NoneLeft(self.members[0].failed)
 
     def record(self, row: dict[str, float]) -> None:
         """Each member's part of the step into its own log, and all of them side by side into the cohort's."""
@@ -158,25 +169,35 @@ def make_indexers(
     store: Store, wishes: Sequence[Wish], data: DataModule, dashboard: Dashboard,
     run_log: RunLog | None = None, again: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """Train indexers of one base that are not there, all at once; the reasons of those that failed, by hash.
+    """Train indexers of one base that are not there, at once where their warm-ups agree in all but the rate.
 
     Args:
         run_log: of the run for which they are trained, if it is one run; it gets the rows of the first.
         again: train them although they are there.
 
-    Raises:
-        FloatingPointError: every one of them diverged.
+    Returns: the reasons of those that failed, by hash.
     """
     base = wishes[0][1].base
     assert base is not None
     if not again and not left(store, wishes):
         return {}
+    failed: dict[str, str] = {}
     with locked(store, f"{base.hash}-cohort"):
         if first_process():
             publish_trained(store, base)
         wait_for_all()
-        missing = list(wishes) if again else left(store, wishes)
-        return train_cohort(store, base, missing, data, dashboard, run_log) if missing else {}
+        for missing in by_stage(wishes if again else left(store, wishes)):
+            failed |= train_cohort(store, base, missing, data, dashboard, run_log)
+    return failed
+
+
+def by_stage(wishes: Sequence[Wish]) -> list[list[Wish]]:
+    """Those that can be trained in one pass: of equal length, schedule, clipping and optimiser."""
+    groups: dict[str, list[Wish]] = {}
+    for spec, need in wishes:
+        stage = {name: value for name, value in (need.identity["stage"] or {}).items() if name != "lr"}
+        groups.setdefault(digest(stage), []).append((spec, need))
+    return list(groups.values())
 
 
 def left(store: Store, wishes: Sequence[Wish]) -> list[Wish]:
@@ -200,7 +221,7 @@ def train_cohort(
     if spec.recipe.warmup_steps:
         stage = Stage("warmup", spec.recipe.warmup_steps, spec.recipe.dense_steps)
         groups = [member.group for member in members]
-        with dashboard.started(folder, [stage.name], resumed) as listener:
+        with suppress(NoneLeft), dashboard.started(folder, [stage.name], resumed) as listener:
             log = RunLog(folder / METRICS if first_process() else None, listener)
             module = CohortTraining(
                 members, model, data, False, stage, groups, spec.optimizer.make(), spec.recipe,
@@ -211,7 +232,7 @@ def train_cohort(
         for member in members:
             if member.failed is None:
                 save_weights(member.indexers.state_dict(), member.folder)
-                write_json(member.folder / RECORD_OF_MEMBER, record_of(member.need, member.spec) | {
+                write_json(member.folder / RECORD, record_of(member.need, member.spec) | {
                     "name": member.need.name, "hash": member.need.hash, "code": member.need.code,
                 })  # fmt: skip
         (folder / DONE).touch()
@@ -220,7 +241,7 @@ def train_cohort(
     return {member.need.hash: member.failed for member in members if member.failed is not None}
 
 
-def member_of(wish: Wish, model: SparseTransformer, cohort: Path, run_log: RunLog | None) -> Member:
+def member_of(wish: Wish, model: Backbone, cohort: Path, run_log: RunLog | None) -> Member:
     """An indexer as it begins, with its record in the cohort's folder."""
     spec, need = wish
     folder = cohort / need.hash
@@ -246,14 +267,8 @@ def publish_trained(store: Store, base: Need) -> None:
     for cohort in cohort_place(store).glob(f"{base.hash}-*"):
         if not (cohort / DONE).exists():
             continue
-        for record in sorted(cohort.glob(f"*/{RECORD_OF_MEMBER}")):
-            publish_member(store, record.parent)
+        for path in sorted(cohort.glob(f"*/{RECORD}")):
+            record = read_json(path)
+            if record is not None:
+                store.publish(path.parent, Named("indexers", record["name"], record["hash"], record["code"]), record)
         shutil.rmtree(cohort)
-
-
-def publish_member(store: Store, folder: Path) -> None:
-    """Give one member's folder its place among the indexers."""
-    record = read_json(folder / RECORD_OF_MEMBER)
-    assert record is not None
-    (folder / RECORD_OF_MEMBER).unlink()
-    store.publish(folder, Named("indexers", record["name"], record["hash"], record["code"]), record)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from dsa.artifacts.store import Artifact, Store
-from dsa.backbones import Pass, Router, SparseTransformer
+from dsa.backbones import Backbone, Pass, Router
 from dsa.build import build_backbone, build_indexers, build_routers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
@@ -87,7 +87,7 @@ def make_joint(
     return made(store, need, spec, make, again)
 
 
-def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> SparseTransformer:
+def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> Backbone:
     """The model as joint training finds it: base and indexers, or from scratch as they begin."""
     model = build_backbone(spec, data.vocab_size)
     if need.base is not None:

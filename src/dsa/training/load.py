@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from dsa.artifacts.results import FILE, SCHEMA, RunResult, read_result
 from dsa.artifacts.store import RECORD, Store, read_json
-from dsa.backbones import SparseTransformer
+from dsa.backbones import Backbone
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.models import Models
@@ -16,7 +16,7 @@ from dsa.spec import Spec, spec_of
 from dsa.training.run import CONFIG
 
 
-def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> SparseTransformer:
+def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> Backbone:
     """The model of a finished run with its trained weights, in evaluation mode.
 
     Args:

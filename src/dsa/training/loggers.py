@@ -152,7 +152,7 @@ class WandbLogger(RunLogger):
             tags=[tag[:64] for tag in identity["tags"]],
             config=config,
             resume="allow" if identity["resumed"] else None,  # None: a run made anew replaces its old self
-            reinit="finish_previous",
+            reinit="create_new",  # a base or control is a run of its own while this one goes on
         )
         try:
             self.run = begin(mode=mode, settings=quiet())

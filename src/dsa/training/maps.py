@@ -7,13 +7,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dsa.backbones import Observation, Pass, SparseTransformer
+from dsa.backbones import Backbone, Observation, Pass
 from dsa.ops.reference import causal, to_mask
 
 PIXELS = 256  # a longer map is thinned to this many rows and columns
 
 
-def selection_figure(model: SparseTransformer, tokens: Tensor) -> Figure:
+def selection_figure(model: Backbone, tokens: Tensor) -> Figure:
     """One panel a layer: queries downwards, keys across, selected pairs dark; the first row of `tokens` alone."""
     seen: list[Observation] = []
     training = model.training
@@ -37,7 +37,7 @@ def selection_figure(model: SparseTransformer, tokens: Tensor) -> Figure:
     return figure
 
 
-def draw_selection(model: SparseTransformer, tokens: Tensor, path: Path) -> None:
+def draw_selection(model: Backbone, tokens: Tensor, path: Path) -> None:
     """Write the picture as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     selection_figure(model, tokens).savefig(path, dpi=110)

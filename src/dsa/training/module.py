@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dsa.artifacts.digest import digest
-from dsa.backbones import SparseTransformer
+from dsa.backbones import Backbone
 from dsa.data import Batch, DataModule
 from dsa.judging.evaluation import Evaluation
 from dsa.judging.speed import Contention
@@ -37,7 +37,7 @@ class Training(Evaluation):
 
     def __init__(
         self,
-        model: SparseTransformer,
+        model: Backbone,
         data: DataModule,
         sparse: bool,
         stage: Stage,

@@ -4,7 +4,7 @@ import logging
 import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ class Run:
     def name(self) -> str:
         return self.folder.name
 
+    def untrained(self) -> bool:
+        """Whether something that the run stands on has to be trained."""
+        graph = self.graph
+        needs = [need for need in (graph.base, graph.indexers, graph.joint) if need is not None]
+        return self.spec.rerun or any(self.store.find(need) is None for need in needs)
+
     def finished(self) -> RunResult | None:
         """The run's result, if it is there, whole, and made by this code."""
         result = read_result(self.folder)
@@ -107,12 +113,15 @@ def train(spec: Spec) -> RunResult:
     return result
 
 
-def execute(run: Run, models: Models | None = None, wait: bool = False) -> tuple[RunResult, list[str]]:
+def execute(
+    run: Run, models: Models | None = None, wait: bool = False, timed: bool = True
+) -> tuple[RunResult, list[str]]:
     """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
 
     Args:
         models: puts models together; one that is handed from run to run reads each base once.
         wait: for another process that works on this very run, instead of failing.
+        timed: measure a forward pass and the memory of a step too, which takes as long as judging a small model.
     """
     done = run.finished()
     if done is not None:
@@ -122,14 +131,15 @@ def execute(run: Run, models: Models | None = None, wait: bool = False) -> tuple
         if done is not None:
             return done, []
         assert run.data is not None
-        rehearse(run.spec, run.data)
+        if run.untrained():
+            rehearse(run.spec, run.data)
         resumed = begin(run)
         shown = first_process() and not run.dashboard.silent
         board: RunLogger = run.spec.logger.make() if shown else LocalFiles()
         stages = [name for name in ("dense", "warmup", "sparse") if getattr(run.spec.recipe, f"{name}_steps")]
         board.start(run.folder, run.dashboard.identity(stages, resumed), flat_config(run.spec, own_names(run)))
         try:
-            result = work(run, run.data, board, models or Models(run.store, run.data.vocab_size))
+            result = work(run, run.data, board, models or Models(run.store, run.data.vocab_size), timed)
         except BaseException as error:
             if category(error) == "nan":
                 board.alert("Loss is not a number", str(error))
@@ -149,7 +159,7 @@ def own_names(run: Run) -> dict[str, Any]:
     return {"run_id": run.name} | {kind: None if need is None else need.name for kind, need in parts.items()}
 
 
-def work(run: Run, data: DataModule, board: RunLogger, models: Models) -> RunResult:
+def work(run: Run, data: DataModule, board: RunLogger, models: Models, timed: bool) -> RunResult:
     """Find or make what the run needs, judge it, and write its row."""
     spec, graph, store = run.spec, run.graph, run.store
     if first_process():
@@ -169,7 +179,7 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models) -> RunRes
     if first_process():
         model = models.of(spec, graph.final)
         restore(model, found.final.get("constants", {}))
-        result = assemble(spec, graph, run.folder, data, model, found, timed=True)
+        result = assemble(spec, graph, run.folder, data, model, found, timed)
         board.summary(final_values(result))
         result.write(run.folder)
     wait_for_all()
@@ -279,14 +289,19 @@ def alone(run: Run, wait: bool) -> Iterator[None]:
     if not first_process():
         yield
         return
-    try:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait):
-            yield
-    except Busy:
-        raise RunFailed(
-            f"{run.folder}: another process is working on this run. Wait for it, or give another name=NAME."
-        ) from None
+    with ExitStack() as held:
+        try:
+            run.folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(run.store.alone(f"{run.spec.study}-{run.graph.hash}", wait))
+        except Busy:
+            raise RunFailed(
+                f"{run.folder}: another process is working on this run. Wait for it, or give another name=NAME."
+            ) from None
+        except OSError as error:
+            raise RunFailed(
+                f"output_dir = {run.spec.output_dir}: cannot write {run.folder} ({error}).", "data"
+            ) from error
+        yield
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 // Attention over selected keys.
 //
 // One (batch, head) at a time: its keys are packed in tiles of a few MB, and all queries pass over a tile before the
-// next one comes.
+// next one comes. Heads that share their keys share a tile that holds all of them.
 #include "attend.h"
 
 namespace {
@@ -49,6 +49,7 @@ inline void add_rows(R& to, const float* rows, const int32_t* index, const float
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Attend, Heads>(structure); }
 extern "C" int64_t forward_scratch(int64_t tile, int64_t time, int64_t slots) {
   return round_up(tile * FORWARD + 2 * time + slots + W, 16);
 }
@@ -61,7 +62,7 @@ extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) 
   const Attend& a = *args;
   if (!find_all_bounds(a)) return false;
   const int64_t tiles = a.tiles();
-  const float scale = 1.f / std::sqrt(float(HEAD_DIM));
+  const float scale = float(a.scale);
   const int64_t together = a.heads / chunks, pitch = round_up(a.slots, 16);
   parallel(int(a.threads), a.batch * chunks * a.parts, [&](int64_t unit, int thread) {
     const int64_t part = unit % a.parts, chunk = unit / a.parts % chunks, b = unit / a.parts / chunks;
@@ -74,8 +75,10 @@ extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) 
 
       for (int64_t tile = 0; tile < tiles; tile++) {
         const int64_t begin = tile * a.tile, end = std::min(begin + a.tile, a.keys);
-        pack<D>(a.k, b, h, begin, end, records, FORWARD);
-        pack<D>(a.v, b, h, begin, end, records + P, FORWARD);
+        if (tiles > 1 || h == chunk * together || h % a.shared() == 0) {
+          pack<D>(a.k, b, h / a.shared(), begin, end, records, FORWARD);
+          pack<D>(a.v, b, h / a.shared(), begin, end, records + P, FORWARD);
+        }
         const float *k = records - begin * FORWARD, *v = k + P;
         for (int64_t t = from; t < to; t++) {
           const int64_t s0 = slots.begin(tile, t), n = slots.end(tile, t) - s0;

@@ -10,7 +10,8 @@ struct Attend {
   const int32_t *positions;  // [batch, group, time, slot]
   const int32_t *counts;     // [batch, group, time]
   int32_t* bounds;           // [batch, group, tiles + 1, time]: first slot of each tile
-  int64_t batch, heads, groups, time, keys, slots;
+  int64_t batch, heads, kv_heads, groups, time, keys, slots;
+  double scale;              // of the logits
   int64_t tile;              // keys per tile
   int64_t parts;             // the queries (forward) or tiles (backward) of a head are split into so many units
   int64_t threads;
@@ -19,6 +20,7 @@ struct Attend {
 
   int64_t tiles() const { return (keys + tile - 1) / tile; }
   int64_t row(int64_t b, int64_t h) const { return b * groups + h / (heads / groups); }
+  int64_t shared() const { return heads / kv_heads; }  // heads that share their keys and values
 };
 
 constexpr int D = HEAD_DIM;

@@ -6,8 +6,9 @@
 #include "rows.h"
 
 struct Loss {
-  Heads q, k;               // attention's, [batch, head, time, dim]; read if there is room for k packed
-  float* packed_k;          // room for [batch, head, key, PADDED], or null: mass or p is given
+  Heads q, k;               // attention's, [batch, head or kv_head, time, dim]; read if there is room for k packed
+  float* packed_k;          // room for [batch, kv_head, key, PADDED], or null: mass or p is given
+  double scale;             // of its logits
   const float* logsumexp;   // [batch, head, time]
   const float* mass;        // null, or what `attend_forward` left: [target group, batch, time, slots in vectors of 16]
   const float* p;           // null, or the target [batch, target group, time, key]
@@ -16,9 +17,8 @@ struct Loss {
   Heads index_k;            // [batch, keygroup, key, DIM]
   float* packed_index_k;    // room for [batch, keygroup, key, PADDED]
   const float *weights;     // [batch, group, time, HEADS], or null
-  const int32_t *positions, *counts;  // [batch, selection group, time, ...]
-  int64_t position_stride;  // from one query's positions to the next; 0: all queries share one list
-  int64_t batch, heads, groups, key_groups, target_groups, selection_groups, time, length, slots;
+  const int32_t *positions, *counts;  // [batch, selection group, time, slots] and without slots
+  int64_t batch, heads, kv_heads, groups, key_groups, target_groups, selection_groups, time, length, slots;
   float* row_loss;          // room for [batch, group, time]
   int32_t* valid;           // room for [batch, group, time]: rows with probability
   float* loss;              // the mean over valid rows
@@ -41,11 +41,11 @@ constexpr int64_t P = PADDED<HEAD_DIM>, IP = PADDED<DIM>;
 // Adds to sums[t][slot] the probabilities of the queries [from, to) for one head's packed keys.
 void add_probabilities(const Loss& a, const float* keys, int64_t b, int64_t h, int64_t selection, int64_t from,
                        int64_t to, bool first, float* sums) {
-  const float scale = 1.f / std::sqrt(float(HEAD_DIM));
+  const float scale = float(a.scale);
   for (int64_t t = from; t < to; t++) {
     fetch(a.q.at(b, h, std::min(t + 4, to - 1)), HEAD_DIM);
     const int64_t n = a.counts[selection * a.time + t];
-    const int32_t* index = a.positions + (selection * a.time + t) * a.position_stride;
+    const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
     const float logsumexp = a.logsumexp[(b * a.heads + h) * a.time + t];
     Head q = Head::read(a.q.at(b, h, t));
     for (vf& x : q.x) x *= scale;
@@ -172,6 +172,7 @@ void finish(const Loss& a) {
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Loss, Heads>(structure); }
 extern "C" int64_t loss_pitch() { return P; }
 extern "C" int64_t loss_index_pitch() { return IP; }
 
@@ -184,12 +185,12 @@ extern "C" bool indexer_loss(const Loss* args) {
   const Loss& a = *args;
   for (int64_t row = 0; row < a.batch * a.selection_groups * a.time; row++) {
     const int64_t n = a.counts[row];
-    const int32_t* index = a.positions + row * a.position_stride;
+    const int32_t* index = a.positions + row * a.slots;
     if (n > a.slots || (n > 0 && (index[0] < 0 || index[n - 1] >= a.length))) return false;
   }
   const int threads = int(a.threads);
   const bool sums_heads = a.packed_k;
-  if (sums_heads) pack_all<HEAD_DIM>(a.k, a.batch, a.heads, a.length, a.packed_k, threads);
+  if (sums_heads) pack_all<HEAD_DIM>(a.k, a.batch, a.kv_heads, a.length, a.packed_k, threads);
   pack_all<DIM>(a.index_k, a.batch, a.key_groups, a.length, a.packed_index_k, threads);
   const int64_t pitch = round_up(a.slots, W), key_size = a.key_groups * a.length * IP;
   parallel(threads, a.batch * a.parts, [&](int64_t unit, int thread) {
@@ -204,14 +205,16 @@ extern "C" bool indexer_loss(const Loss* args) {
         const int64_t selection = b * a.selection_groups + (a.selection_groups > 1 ? g : 0);
         const int64_t target = a.target_groups > 1 ? g : 0;
         const int64_t heads = a.heads / a.target_groups;
-        const int64_t keys = (a.key_groups > 1 ? g : 0) * a.length * IP;
+        const int64_t keys = g / (a.groups / a.key_groups) * a.length * IP;
         if (sums_heads)
-          for (int64_t h = target * heads; h < (target + 1) * heads; h++)
-            add_probabilities(a, a.packed_k + (b * a.heads + h) * a.length * P, b, h, selection, from, to,
+          for (int64_t h = target * heads; h < (target + 1) * heads; h++) {
+            const int64_t kv_head = h / (a.heads / a.kv_heads);
+            add_probabilities(a, a.packed_k + (b * a.kv_heads + kv_head) * a.length * P, b, h, selection, from, to,
                               h == target * heads, sums);
+          }
         for (int64_t t = from; t < to; t++) {
           const int64_t n = a.counts[selection * a.time + t];
-          const int32_t* index = a.positions + (selection * a.time + t) * a.position_stride;
+          const int32_t* index = a.positions + (selection * a.time + t) * a.slots;
           float* p = sums + (t - from) * pitch;
           if (a.p)
             for (int64_t i = 0; i < n; i++)

@@ -14,7 +14,7 @@ inline void multiply_rows(float* c, int64_t c_row, const float* a, int64_t a_row
   for (int64_t i = 0; i < n; i++) {
     vf row[N];
 #pragma GCC unroll 16
-    for (int x = 0; x < N; x++) row[x] = load(b + i * b_row + x * W);
+    for (int x = 0; x < N; x++) row[x] = loaded(b + i * b_row + x * W);
 #pragma GCC unroll 16
     for (int m = 0; m < M; m++) {
       const float factor = a[m * a_row + i * a_column];

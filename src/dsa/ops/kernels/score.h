@@ -8,12 +8,13 @@ constexpr int VECTORS = W == 16 ? 4 : 2;     // of keys at a time, as registers 
 constexpr int64_t RUN = VECTORS * W;         // keys are scored in multiples of so many
 
 struct Scorer {
-  const float* queries;   // [batch, group, time, head, dim]; attention: scaled by dim^-1/2
+  const float* queries;   // [batch, group, time, head, dim]; attention: scaled
   const float* weights;   // [batch, group, time, head] or null; attention: the log-sum-exp
-  const float* keys;      // [batch, keygroup, dim, stride]; attention: [batch, keygroup, head * dim, stride]
+  const float* keys;      // [batch, keygroup or kv_head, dim, stride]
   int64_t stride;         // floats between dims
-  int64_t group_stride;   // floats between keygroups, 0 if they share
   int64_t batch_stride;
+  int64_t share;          // groups that share their keys; attention: heads
+  int64_t first_head;     // attention: of the group at hand
   uint32_t seed;          // hash: state after seed, layer and step
 };
 
@@ -43,7 +44,7 @@ inline void score(const Scorer& s, const int64_t* rows, const int64_t* positions
 #if SCORER == 0
       const float* key = keys + x + j;
 #else
-      const float* key = keys + head * DIM * s.stride + x + j;
+      const float* key = keys + (s.first_head + head) / s.share * DIM * s.stride + x + j;
 #endif
 #pragma GCC unroll 8
       for (int d = 0; d < DIM; d++, key += s.stride) {

@@ -8,7 +8,7 @@
 #include "score.h"
 
 struct Zone {
-  const int64_t *start, *count, *keep;  // [batch, time]
+  const int64_t *start, *count, *keep;  // [batch, zone group, time]
   int64_t step, forced, unit;
   const float* keys;                    // packed for this step: every step-th key side by side
   int64_t stride, segment;              // floats between dims; packed keys of one remainder of position / step
@@ -18,9 +18,10 @@ struct Select {
   const Zone* zones;
   int64_t zone_count;
   Scorer scorer;
-  int64_t batch, groups, time, offset, slots;
+  int64_t batch, groups, scorer_groups, zone_groups, time, offset, slots;  // the latter groups are 1 or as many
   int64_t pool;                         // tokens whose best score is that of their unit
   int64_t capacity;                     // candidates per query
+  int64_t forced_scores;                // with scores: whether forced keys are scored too
   int32_t* positions;                   // [batch, group, time, slot]
   int32_t* broken;                      // [batch, group, time]: scores that are NaN
   float* scores;                        // null, or as positions: scores of the kept keys, NaN where forced
@@ -114,7 +115,7 @@ class Worker {
     for (int64_t z = 0; z < a.zone_count; z++) {
       const Zone& zone = a.zones[z];
       if (zone.forced) take_forced(zone);
-      if (!zone.forced || a.scores) by_remainder(zone);
+      if (!zone.forced || (a.scores && a.forced_scores)) by_remainder(zone);
     }
     for (int64_t t = from; t < to; t++) finish(t);
   }
@@ -131,6 +132,8 @@ class Worker {
   Softmax all[UNIT], forced[UNIT];
 
   int64_t row(int64_t t) const { return (b * a.groups + g) * a.time + t; }
+  int64_t scorer_group() const { return a.scorer_groups > 1 ? g : 0; }
+  int64_t zone_row() const { return (b * a.zone_groups + (a.zone_groups > 1 ? g : 0)) * a.time; }
 
   void put(int64_t t, int64_t position, float score) {
     const int64_t i = t - from, at = i * a.slots + used[i]++;
@@ -153,16 +156,21 @@ class Worker {
 
   void take_forced(const Zone& zone) {
     for (int64_t t = from; t < to; t++) {
-      const int64_t at = b * a.time + t, skipped = zone.count[at] - zone.keep[at];
+      const int64_t at = zone_row() + t, skipped = zone.count[at] - zone.keep[at];
       for (int64_t i = skipped; i < zone.count[at]; i++) put(t, zone.start[at] + i * zone.step, NAN);
     }
   }
 
   // Queries whose progressions share a remainder of position / step find their keys side by side.
   void by_remainder(const Zone& zone) {
-    const int64_t* start = zone.start + b * a.time;
+    const int64_t* start = zone.start + zone_row();
     scorer.stride = zone.stride;
-    keys = zone.keys + b * scorer.batch_stride * zone.stride + g * scorer.group_stride * zone.stride;
+    keys = zone.keys + b * scorer.batch_stride * zone.stride;
+#if SCORER == 0
+    keys += scorer_group() / scorer.share * DIM * zone.stride;
+#elif SCORER == 1
+    scorer.first_head = scorer_group() * HEADS;
+#endif
     int64_t order[UNIT];
     for (int64_t i = 0; i < to - from; i++) order[i] = from + i;
     auto remainder = [&](int64_t t) { return (start[t] % zone.step + zone.step) % zone.step; };
@@ -174,7 +182,7 @@ class Worker {
       Query team[TEAM];
       int64_t n = 0;
       for (; i < end; i++) {
-        const int64_t t = order[i], at = b * a.time + t;
+        const int64_t t = order[i], at = zone_row() + t;
         if (zone.count[at] == 0) continue;
         const int64_t x0 = remainder(t) * zone.segment + start[t] / zone.step;
         team[n] = Query{t, x0, x0 + zone.count[at], zone.keep[at], -INF,
@@ -258,7 +266,7 @@ class Worker {
     int64_t rows[QUERIES], positions[QUERIES];
     for (int j = 0; j < QUERIES; j++) {
       const int64_t t = team[std::min(i + j, n - 1)].t;
-      rows[j] = row(t);
+      rows[j] = (b * a.scorer_groups + scorer_group()) * a.time + t;
       positions[j] = a.offset + t;
     }
     score(scorer, rows, positions, keys, place, x, count, out, pitch);
@@ -356,6 +364,7 @@ class Worker {
 
 }  // namespace
 
+extern "C" int64_t size_of(int64_t structure) { return sizes<Select, Zone, Scorer>(structure); }
 extern "C" int64_t select_scratch(int64_t capacity, int64_t pool, int64_t slots) {
   return round_up(Worker::scratch_size(capacity, pool, slots), 16);
 }

@@ -25,9 +25,27 @@ typedef float vf_unaligned __attribute__((vector_size(4 * W), aligned(4), may_al
 typedef int32_t vi_unaligned __attribute__((vector_size(4 * W), aligned(4), may_alias));
 
 constexpr float INF = std::numeric_limits<float>::infinity();
+
+// Bytes of the structures that a kernel is told with, by their number: Python's must be the same.
+template <class... Structures>
+int64_t sizes(int64_t number) {
+  const int64_t all[] = {int64_t(sizeof(Structures))...};
+  return all[number];
+}
+
 constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 inline vf load(const float* p) { return *(const vf_unaligned*)p; }
+// Stays in a register: some compilers would load it again wherever it is used.
+inline vf loaded(const float* p) {
+  vf x = load(p);
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#elif defined(__AVX__)
+  asm("" : "+x"(x));
+#endif
+  return x;
+}
 inline void store(float* p, vf x) { *(vf_unaligned*)p = x; }
 inline vi load(const int32_t* p) { return *(const vi_unaligned*)p; }
 inline void store(int32_t* p, vi x) { *(vi_unaligned*)p = x; }

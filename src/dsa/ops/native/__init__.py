@@ -7,25 +7,32 @@ matrix unit (AMX) the gradients of densely selected blocks are summed from split
 import functools
 
 import torch
-from torch import Tensor
 
 from dsa.ops.compiler import NoCompiler, library
-from dsa.ops.contracts import IndexFeatures, Scorer, TrueAttention
+from dsa.ops.contracts import Call
 from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
+from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.native.loss import indexer_loss
+from dsa.ops.native.pack import uncovered
 from dsa.ops.native.select import dense_logsumexp, select
 
 __all__ = [
     "attend",
     "attend_with_target",
+    "covers",
     "dense_logsumexp",
     "indexer_loss",
+    "indexer_losses",
+    "name",
     "select",
-    "supports",
+    "selected_only",
     "unavailable",
     "workspace",
 ]
+
+name, selected_only = "cpu", True
+NARROW = torch.float32, torch.bfloat16, torch.float16
 
 
 @functools.cache
@@ -38,14 +45,24 @@ def unavailable() -> str | None:
     return None
 
 
-def supports(given: Scorer | Tensor | torch.device) -> bool:
-    """Whether these kernels cover a scorer or a tensor: on the CPU, float32 or narrower, accumulated in float32."""
-    if isinstance(given, torch.device):
-        return given.type == "cpu"
-    if isinstance(given, Tensor):
-        return given.device.type == "cpu" and given.dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if isinstance(given, IndexFeatures):
-        return given.accumulate == torch.float32 and supports(given.queries) and supports(given.keys)
-    if isinstance(given, TrueAttention):
-        return supports(given.queries) and supports(given.keys)
-    return True
+def covers(call: Call) -> str | None:
+    """CPU tensors of at most 32 bits, the scorers of this package, and index features that learn token by token."""
+    tensors = (
+        *call.tensors,
+        *(call.scorer.tensors if call.scorer else ()),
+        *(call.learner.tensors if call.learner else ()),
+    )
+    devices = {x.device.type for x in tensors} | {call.device.type}
+    wide = {str(x.dtype).removeprefix("torch.") for x in tensors if x.dtype not in NARROW}
+    if devices != {"cpu"}:
+        return f"the fused kernels compute on the CPU, not on {min(devices - {'cpu'})}."
+    if wide:
+        return f"the fused kernels compute in float32, not in {min(wide)}."
+    if call.learner is not None and call.learner.unit > 1:
+        return "the fused indexer loss learns token by token, not by units of several."
+    if call.learner is not None and call.dense and call.learner.forced:
+        return "the fused loss over all keys knows no forced ones."
+    for scorer in (call.scorer, call.learner):
+        if scorer is not None and (reason := uncovered(scorer)) is not None:
+            return reason
+    return unavailable()

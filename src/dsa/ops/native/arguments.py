@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsa.ops.compiler import library
 from dsa.ops.contracts import Selection
 
 i64, pointer = ctypes.c_int64, ctypes.c_void_p
@@ -21,6 +22,29 @@ def structure(name: str, fields: str, **types: Any) -> type[ctypes.Structure]:
     """A C structure with these fields in order: int64 unless named in `types`; `*x` is a pointer."""
     parts = [(f.lstrip("*"), pointer if f.startswith("*") else types.get(f, i64)) for f in fields.split()]
     return type(name, (ctypes.Structure,), {"_fields_": parts})
+
+
+def loaded(source: str, structures: tuple[type[ctypes.Structure], ...], **constants: int) -> ctypes.CDLL:
+    """The kernels of one source file, whose structures are those of Python, as far as sizes tell.
+
+    Args:
+        structures: in the order in which the source numbers them.
+
+    Raises:
+        RuntimeError: one has another size there.
+    """
+    kernels = library(source, **constants)
+    check_sizes(kernels, source, structures)
+    return kernels
+
+
+@functools.cache
+def check_sizes(kernels: ctypes.CDLL, source: str, structures: tuple[type[ctypes.Structure], ...]) -> None:
+    for number, each in enumerate(structures):
+        wanted = call(kernels.size_of, i64(number))
+        if ctypes.sizeof(each) != wanted:
+            here = f"{each.__name__} has {ctypes.sizeof(each)} bytes here"
+            raise RuntimeError(f"{source}: {here} and {wanted} in the kernels; the two declarations differ.")
 
 
 def heads(x: Tensor) -> Any:

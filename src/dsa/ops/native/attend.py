@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsa.ops.compiler import library
-from dsa.ops.contracts import SelectedMass, Selection, TrueAttention
+from dsa.ops.contracts import SelectedMass, Selection
 from dsa.ops.native.arguments import (
     Heads,
     address,
@@ -19,6 +18,7 @@ from dsa.ops.native.arguments import (
     heads,
     i64,
     kernel_indices,
+    loaded,
     pointer,
     scratch,
     single,
@@ -27,6 +27,8 @@ from dsa.ops.native.arguments import (
     units,
     workspace,
 )
+from dsa.ops.scorers import TrueAttention
+from dsa.ops.scores import scale_of
 
 FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
 """Bytes of a tile of keys: measured best with a second-level cache of 2 MB."""
@@ -34,41 +36,47 @@ KEPT_MASS = 1 << 26
 """Bytes of probabilities that attending leaves for the indexer loss at most."""
 
 ATTEND = (
-    "q k v out *logsumexp *sink *positions *counts *bounds batch heads groups time keys slots tile parts threads "
-    "*scratch scratch_per_thread"
+    "q k v out *logsumexp *sink *positions *counts *bounds batch heads kv_heads groups time keys slots scale tile "
+    "parts threads *scratch scratch_per_thread"
 )
-AttendArgs = structure("AttendArgs", ATTEND, **dict.fromkeys("q k v out".split(), Heads))
+AttendArgs = structure("AttendArgs", ATTEND, scale=ctypes.c_double, **dict.fromkeys("q k v out".split(), Heads))
 BackwardArgs = structure(
     "BackwardArgs",
     f"{ATTEND} *rest *rest_counts *blocks *block_counts most grad_out grad_q grad_k grad_v part_stride *grad_sink",
+    scale=ctypes.c_double,
     **dict.fromkeys("q k v out grad_out grad_q grad_k grad_v".split(), Heads),
 )
 
 
 def attend(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
-    out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), None)
+    out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale))
     return out, logsumexp
 
 
 def attend_with_target(
     q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch head key dim"],
-    v: Float[Tensor, "batch head key dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    v: Float[Tensor, "batch kv_head key dim"],
     selection: Selection,
     groups: int = 1,
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `reference.attend_with_target`; the target holds the mass of the selection where there is room for it."""
     sums = room_for_mass(q, k, selection, groups)
-    out, logsumexp = Attend.apply(q, k, v, None, *kernel_indices(selection), sums)
+    out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), sums, scale_of(q, scale))
     mass = None if sums is None else SelectedMass(sums, selection)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, mass)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, mass, scale)
 
 
 def room_for_mass(
@@ -91,12 +99,13 @@ class Attend(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor,
-        mass: Tensor | None,
+        mass: Tensor | None, scale: float,
     ) -> Any:  # fmt: skip
         batch, heads_, time, dim = q.shape
         out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
         logsumexp = torch.empty(batch, heads_, time)
-        run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass)
+        run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass, scale)
+        ctx.scale = scale
         ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
         ctx.set_materialize_grads(False)
@@ -106,22 +115,22 @@ class Attend(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, _: None) -> Any:
         if grad_out is None:
-            return (None,) * 7
+            return (None,) * 8
         q, k, v, sink, positions, counts, out, logsumexp = ctx.saved_tensors
         inputs = single(q), single(k), single(v), sink
-        grads = run_backward(*inputs, positions, counts, out, logsumexp, single(grad_out))
+        grads = run_backward(*inputs, positions, counts, out, logsumexp, single(grad_out), ctx.scale)
         pairs = zip(grads, (q, k, v, sink), strict=True)
         wanted = (None if g is None or x is None else g.to(x.dtype) for g, x in pairs)
-        return (*wanted, None, None, None)
+        return (*wanted, None, None, None, None)
 
 
 def run_forward(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
-    logsumexp: Tensor, mass: Tensor | None,
+    logsumexp: Tensor, mass: Tensor | None, scale: float,
 ) -> None:  # fmt: skip
     """Fill `out`, `logsumexp` and, if given, `mass`."""
     (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
-    kernels = library("attend.cpp", HEAD_DIM=dim)
+    kernels = loaded("attend.cpp", (AttendArgs, Heads), HEAD_DIM=dim)
     chunks = heads_ if mass is None else mass.shape[0]
     tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
     memory, size = scratch(kernels, "forward_scratch", threads, tile, time, positions.shape[-1])
@@ -129,8 +138,8 @@ def run_forward(
     sink = None if sink is None else single(sink)
     args = AttendArgs(
         heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
-        address(counts), address(bounds), batch, heads_, positions.shape[1], time, keys, positions.shape[-1], tile,
-        parts, threads, address(memory), size,
+        address(counts), address(bounds), batch, heads_, k.shape[1], positions.shape[1], time, keys,
+        positions.shape[-1], scale, tile, parts, threads, address(memory), size,
     )  # fmt: skip
     if not call(kernels.attend_forward, ctypes.byref(args), i64(chunks), pointer(address(mass)), result=ctypes.c_bool):
         raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
@@ -138,18 +147,18 @@ def run_forward(
 
 def run_backward(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, out: Tensor,
-    logsumexp: Tensor, grad_out: Tensor,
+    logsumexp: Tensor, grad_out: Tensor, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # fmt: skip
     """The gradients of q, k, v and the sink."""
-    (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
+    (batch, heads_, time, dim), (_, kv_heads, keys, _), threads = q.shape, k.shape, torch.get_num_threads()
     groups, slots = positions.shape[1], positions.shape[-1]
-    kernels = library("backward.cpp", HEAD_DIM=dim)
-    parts, columns = units(batch * heads_, threads, keys // 64), asked(kernels, "columns_of_a_block")
+    kernels = loaded("backward.cpp", (BackwardArgs, Heads), HEAD_DIM=dim)
+    parts, columns = units(batch * kv_heads, threads, keys // 64), asked(kernels, "columns_of_a_block")
     tile = tile_keys(keys, dim, 4, BACKWARD_TILE)
     tile = tile if parts == 1 else min(tile, -(-keys // parts))
     tile = -(-tile // columns) * columns
     parts = min(parts, -(-keys // tile))
-    memory, size = scratch(kernels, "backward_scratch", threads, tile, time)
+    memory, size = scratch(kernels, "backward_scratch", threads, tile, time, heads_ // kv_heads)
     bounds = room_for_bounds(positions, keys, tile)
     rest = workspace.take("rest", positions.numel(), torch.int32)
     rest_counts = torch.empty_like(counts)
@@ -163,9 +172,9 @@ def run_backward(
     grad_sink = torch.empty(batch, heads_, parts)
     args = BackwardArgs(
         heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
-        address(counts), address(bounds), batch, heads_, groups, time, keys, slots, tile, parts, threads,
-        address(memory), size, address(rest), address(rest_counts), address(blocks), address(block_counts), most,
-        heads(grad_out), heads(grad_q[0]), heads(grad_k), heads(grad_v), q.numel(), address(grad_sink),
+        address(counts), address(bounds), batch, heads_, kv_heads, groups, time, keys, slots, scale, tile, parts,
+        threads, address(memory), size, address(rest), address(rest_counts), address(blocks), address(block_counts),
+        most, heads(grad_out), heads(grad_q[0]), heads(grad_k), heads(grad_v), q.numel(), address(grad_sink),
     )  # fmt: skip
     kernels.attend_backward(ctypes.byref(args))
     grad_q = grad_q[0] if parts == 1 else grad_q.sum(0)

@@ -1,4 +1,4 @@
-"""The indexer loss on the fused CPU kernels, over a selection or over all keys."""
+"""The indexer loss over a selection, on the fused CPU kernels."""
 
 import ctypes
 from typing import Any
@@ -8,8 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dsa.ops.compiler import library
-from dsa.ops.contracts import IndexFeatures, Selection, TrueAttention
+from dsa.ops.contracts import Selection
 from dsa.ops.native.arguments import (
     Heads,
     address,
@@ -17,20 +16,26 @@ from dsa.ops.native.arguments import (
     call,
     heads,
     kernel_indices,
+    loaded,
     scratch,
     single,
     structure,
     units,
     workspace,
 )
-from dsa.ops.reference import check_loss
+from dsa.ops.native.cohort import indexer_losses
+from dsa.ops.reference import checked_features
+from dsa.ops.scorers import IndexFeatures, TrueAttention
+from dsa.ops.scores import scale_of
+from dsa.ops.zones import first_forced
 
 LossArgs = structure(
     "LossArgs",
-    "q k *packed_k *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
-    "*positions *counts position_stride batch heads groups key_groups target_groups selection_groups time length slots "
-    "*row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads *scratch "
-    "scratch_per_thread",
+    "q k *packed_k scale *logsumexp *mass *p p_batch p_group p_time p_key *queries index_k *packed_index_k *weights "
+    "*positions *counts batch heads kv_heads groups key_groups target_groups selection_groups time "
+    "length slots *row_loss *valid *loss wanted *grad_queries *grad_keys *grad_weights *part_keys parts rows threads "
+    "*scratch scratch_per_thread",
+    scale=ctypes.c_double,
     **dict.fromkeys("q k index_k".split(), Heads),
 )
 
@@ -38,16 +43,15 @@ LossArgs = structure(
 def indexer_loss(
     features: IndexFeatures, target: TrueAttention | Float[Tensor, "b g t s"], selection: Selection | None
 ) -> Float[Tensor, ""]:
-    """As `reference.indexer_loss`. Where a gradient is wanted it is computed together with the loss."""
-    check_loss(features, target, selection)
-    batch, _, time = features.queries.shape[:3]
-    keys = features.keys.shape[2]
-    if selection is None:  # one list of all keys; each query reads as much of it as it sees
-        positions = torch.arange(keys, dtype=torch.int32).expand(batch, 1, time, keys)
-        counts = (torch.arange(1, time + 1, dtype=torch.int32) + keys - time).clamp(min=0)
-        counts = counts.expand(batch, 1, time).contiguous()
-    else:
-        positions, counts = kernel_indices(selection)
+    """As `reference.indexer_loss`, token by token. Where a gradient is wanted it is computed together with the loss."""
+    if selection is None:
+        return indexer_losses([features], target)[0]
+    features = checked_features(features, target, selection)
+    time, keys = features.queries.shape[2], features.keys.shape[2]
+    positions, counts = kernel_indices(selection)
+    if features.forced:
+        fence = first_forced(features.forced, torch.arange(keys - time, keys))
+        counts = ((positions >= 0) & (positions < fence[:, None])).sum(-1, dtype=torch.int32)
     relu = features.activation == "relu"
     return IndexerLoss.apply(features.queries, features.keys, features.weights, relu, target, positions, counts)
 
@@ -83,11 +87,11 @@ def run_loss(
     key_groups, length, slots = keys.shape[1], keys.shape[2], positions.shape[-1]
     threads = torch.get_num_threads()
     dim = target.queries.shape[-1] if isinstance(target, TrueAttention) else 16
-    kernels = library("loss.cpp", HEAD_DIM=dim, HEADS=index_heads, DIM=index_dim, RELU=int(relu))
+    kernels = loaded("loss.cpp", (LossArgs, Heads), HEAD_DIM=dim, HEADS=index_heads, DIM=index_dim, RELU=int(relu))
     args = LossArgs()
     if not isinstance(target, TrueAttention):
         explicit = target.detach().float()
-        args.p, args.heads, args.target_groups = address(explicit), 1, explicit.shape[1]
+        args.p, args.heads, args.kv_heads, args.target_groups = address(explicit), 1, 1, explicit.shape[1]
         args.p_batch, args.p_group, args.p_time, args.p_key = explicit.stride()
     else:
         q, k, logsumexp = single(target.queries), single(target.keys), single(target.logsumexp).contiguous()
@@ -97,12 +101,12 @@ def run_loss(
             args.packed_k = address(packed)
         else:
             args.mass = address(checked_mass(target.mass.sums, (target.groups, batch, time, -(-slots // 16) * 16)))
-        args.heads, args.target_groups = q.shape[1], target.groups
+        args.heads, args.kv_heads, args.target_groups = q.shape[1], k.shape[1], target.groups
+        args.scale = scale_of(q, target.scale)
     size = batch * key_groups * length * asked(kernels, "loss_index_pitch")
     args.queries, args.index_k, args.weights = address(queries), heads(keys), address(weights)
     args.packed_index_k = address(workspace.take("packed_index_k", size))
     args.positions, args.counts, args.selection_groups = address(positions), address(counts), positions.shape[1]
-    args.position_stride = positions.stride(2) if positions.stride(0) else 0
     args.batch, args.groups, args.key_groups, args.time = batch, groups, key_groups, time
     args.length, args.slots, args.threads = length, slots, threads
     args.row_loss = address(workspace.take("row_loss", batch * groups * time))

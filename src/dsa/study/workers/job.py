@@ -170,7 +170,7 @@ class Work:
                 if failure is not None:
                     failures.fail(spec, run.graph, run.folder, failure)
                     return failure
-                execute(run, self.models_of(run), wait=True)
+                execute(run, self.models_of(run), wait=True, timed=run.graph.joint is not None)
         except (RunFailed, TimedOut, OSError) as error:
             late = timed_out(error)
             if late is not None:

@@ -1,0 +1,73 @@
+"""What every backbone is: sites that routers can be attached to, a forward pass, and groups of what can learn."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dsa.backbones.contracts import Output, Pass, Site
+from dsa.backbones.router import Router
+
+
+class Backbone(nn.Module, ABC):
+    """A language model around the attention: `model(tokens[batch, time]) -> logits[batch, time, vocab]`.
+
+    It attends densely until routers are attached. A variant takes `vocab_size` and `seed` besides its settings, and
+    writes `run`.
+
+    Attributes:
+        vocab_size: number of tokens.
+        sites: its attention layers, in the order in which a pass meets them.
+        routers: what is attached; router_of: the index of each site's router, empty while the attention is dense.
+    """
+
+    vocab_size: int
+    sites: tuple[Site, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routers = nn.ModuleList()
+        self.router_of: tuple[int, ...] = ()
+
+    @abstractmethod
+    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        """One forward pass: logits, and the mean over sites of the losses that routers have (none unless the pass
+        teaches). It begins with `how.begun()`, so that nothing of another pass is seen."""
+
+    def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
+        return self.run(tokens, Pass()).logits
+
+    def attach(self, routers: Sequence[Router], of: Sequence[int] | None = None) -> None:
+        """Route the sites by these routers; none takes the attention back to dense.
+
+        Args:
+            of: index of each site's router; None gives each site its own.
+
+        Raises:
+            ValueError: a site has no router, or one that reads a later site.
+        """
+        which = tuple(range(len(routers)) if of is None else of)
+        if routers and len(which) != len(self.sites):
+            raise ValueError(f"attach: {len(which)} sites are routed, the backbone has {len(self.sites)}.")
+        for site, router in enumerate(which):
+            if routers[router].site > site:
+                raise ValueError(
+                    f"attach: the router of site {site} reads site {routers[router].site}, which is later."
+                )
+        self.routers, self.router_of = nn.ModuleList(routers), which
+
+    def router(self, site: int) -> Router | None:
+        """The router of a site; None while the attention is dense."""
+        if not self.router_of:
+            return None
+        found = self.routers[self.router_of[site]]
+        assert isinstance(found, Router)
+        return found
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """What can learn: the backbone from the language-model loss, the indexers from their own."""
+        own = [router.indexer for router in self.routers if isinstance(router, Router) and router.indexer is not None]
+        indexers = [p for indexer in own for p in indexer.parameters()]
+        routed = {id(p) for p in self.routers.parameters()}
+        return {"backbone": [p for p in self.parameters() if id(p) not in routed], "indexers": indexers}

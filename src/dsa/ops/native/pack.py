@@ -1,0 +1,131 @@
+"""What the selecting kernel reads of a scorer: its queries, and its keys packed for every step of the zones."""
+
+import ctypes
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dsa.ops.contracts import Scorer
+from dsa.ops.native.arguments import address, i64, loaded, pointer, single, structure
+from dsa.ops.scorers import Hash, IndexFeatures, Recency, TrueAttention
+from dsa.ops.scores import hash_state, scale_of
+from dsa.ops.zones import Span
+
+ZoneArgs = structure("ZoneArgs", "*start *count *keep step forced unit *keys stride segment")
+ScorerArgs = structure(
+    "ScorerArgs", "*queries *weights *keys stride batch_stride share first_head seed", seed=ctypes.c_uint32
+)
+SelectArgs = structure(
+    "SelectArgs",
+    "*zones zone_count scorer batch groups scorer_groups zone_groups time offset slots pool capacity forced_scores "
+    "*positions *broken *scores *logsumexp *entropy *forced_logsumexp threads *scratch scratch_per_thread",
+    scorer=ScorerArgs,
+)
+STRUCTURES = SelectArgs, ZoneArgs, ScorerArgs
+
+
+class Material(NamedTuple):
+    """A scorer as the kernels see it.
+
+    Args:
+        constants: what they are compiled for.
+        keys: [batch, keygroup, entry, dim].
+        share: groups that share their keys; of attention, heads.
+        pool: tokens whose best score is that of their unit.
+        seed: of a hash.
+    """
+
+    constants: dict[str, int]
+    queries: Tensor | None = None
+    weights: Tensor | None = None
+    keys: Tensor | None = None
+    share: int = 1
+    pool: int = 1
+    seed: int = 0
+
+
+@singledispatch
+def material(scorer: Any) -> Material:
+    """What a scorer is to the kernels."""
+    raise TypeError(f"the fused kernels have no scores of a {type(scorer).__name__}.")
+
+
+def uncovered(scorer: Scorer) -> str | None:
+    """Why there is no kernel for a scorer; None if there is one."""
+    if material.dispatch(type(scorer)) is material.dispatch(object):
+        return f"the fused kernels have no scores of a {type(scorer).__name__}."
+    if getattr(scorer, "accumulate", torch.float32) != torch.float32:
+        return "the fused kernels accumulate index scores in float32 alone."
+    return None
+
+
+@material.register
+def _(scorer: IndexFeatures) -> Material:
+    queries, keys = single(scorer.queries).contiguous(), single(scorer.keys)
+    constants = {"HEADS": queries.shape[3], "DIM": queries.shape[4], "RELU": int(scorer.activation == "relu")}
+    weights = None if scorer.weights is None else single(scorer.weights).contiguous()
+    pool = scorer.unit if scorer.pool == "max" else 1
+    return Material({"SCORER": 0, **constants}, queries, weights, keys, queries.shape[1] // keys.shape[1], pool)
+
+
+@material.register
+def _(scorer: TrueAttention) -> Material:
+    scaled = single(scorer.queries) * scale_of(scorer.queries, scorer.scale)
+    queries = scaled.unflatten(1, (scorer.groups, -1)).transpose(2, 3).contiguous()
+    weights = single(scorer.logsumexp).unflatten(1, (scorer.groups, -1)).transpose(2, 3).contiguous()
+    constants = {"SCORER": 1, "HEADS": queries.shape[3], "DIM": queries.shape[4]}
+    return Material(constants, queries, weights, single(scorer.keys), scaled.shape[1] // scorer.keys.shape[1])
+
+
+@material.register
+def _(scorer: Hash) -> Material:
+    return Material({"SCORER": 2}, seed=hash_state(scorer.parts))
+
+
+@material.register
+def _(scorer: Recency) -> Material:
+    return Material({"SCORER": 3})
+
+
+class Packed(NamedTuple):
+    """The kernels for a scorer, what they are told of it, and where they find the keys of every step.
+
+    Args:
+        steps: address, floats between dims, and packed keys of one remainder of position / step.
+        kept: tensors that must outlive the call.
+    """
+
+    kernels: ctypes.CDLL
+    args: Any
+    steps: dict[int, tuple[int | None, int, int]]
+    kept: list[Tensor | None]
+
+
+def packed(of: Material, every: list[Span], keys: int, all_zones: bool) -> Packed:
+    """A scorer made ready for the zones of a call.
+
+    Args:
+        all_zones: forced ones are scored too.
+    """
+    kernels = loaded("select.cpp", STRUCTURES, **of.constants)
+    steps: dict[int, tuple[int | None, int, int]] = {s.step: (None, 0, -(-keys // s.step)) for s in every}
+    kept = [of.queries, of.weights, of.keys]
+    batch_stride = 0
+    if of.keys is not None:
+        batch, rows, entries, dim = of.keys.shape
+        batch_stride = rows * dim
+        for step in {s.step for s in every if all_zones or not s.forced}:
+            segment = -(-entries // step)
+            stride = -(-step * segment // 16) * 16 + 80
+            to = torch.empty(batch * rows * dim * stride)
+            kernels.pack_keys(
+                pointer(address(of.keys)), i64(of.keys.stride(0)), i64(of.keys.stride(1)), i64(of.keys.stride(2)),
+                i64(batch), i64(rows), i64(entries), i64(dim), i64(step), i64(segment), i64(stride),
+                pointer(address(to)), i64(torch.get_num_threads()),
+            )  # fmt: skip
+            kept.append(to)
+            steps[step] = (address(to), stride, segment)
+    args = ScorerArgs(address(of.queries), address(of.weights), None, 0, batch_stride, of.share, 0, of.seed)
+    return Packed(kernels, args, steps, kept)

@@ -1,0 +1,201 @@
+"""What can rank keys: an indexer's features, the attention itself, chance, nearness."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dsa.ops.contracts import Scorer, SelectedMass
+from dsa.ops.cost import index_pair_flops, scored_pairs
+from dsa.ops.scores import hash32, probability_sums, repeated, scale_of, weighted_dots, wide
+from dsa.ops.zones import Zones, by_group
+
+
+class IndexFeatures(NamedTuple):
+    """An indexer's answer: enough to score any (query, key), and nothing of size time x keys.
+
+    I[t,s] = sum_j weights[t,j] * activation(queries[t,j] . keys[s])  (DeepSeek-V3.2-Exp report, eq. 1)
+
+    Args:
+        keys: one per token, or per unit of `unit` tokens; keygroup divides group, and groups map to keygroups
+            contiguously.
+        weights: signed and already scaled; None stands for 1.
+        pool: "entry": keys are per selectable unit; "max": keys are per token, a unit scores its best token.
+        unit: tokens per selectable unit.
+        accumulate: format to which the dot product, each weighted term and the sum over heads are rounded.
+        forced: keys that are kept whatever the pattern, as a window or the unit that is still open; contiguous zones
+            up to the query.
+    """
+
+    queries: Float[Tensor, "batch group time head dim"]
+    keys: Float[Tensor, "batch keygroup entry dim"]
+    weights: Float[Tensor, "batch group time head"] | None = None
+    activation: Literal["relu", "none"] = "relu"
+    pool: Literal["entry", "max"] = "entry"
+    unit: int = 1
+    accumulate: torch.dtype = torch.float32
+    forced: Zones = ()
+
+    @property
+    def groups(self) -> int:
+        return self.queries.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.queries.shape[3] * (self.unit if self.pool == "max" else 1)
+
+    @property
+    def units(self) -> int:
+        """How many units there are keys of."""
+        return self.keys.shape[2] // (self.unit if self.pool == "max" else 1)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.queries.shape[0], self.queries.shape[2], self.units
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return tuple(x for x in (self.queries, self.keys, self.weights) if x is not None)
+
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "batch group time unit"]:
+        pooled = self.unit if self.pool == "max" else 1
+        keys = self.keys[:, :, columns.start * pooled : columns.stop * pooled]
+        weights = None if self.weights is None else self.weights[:, :, rows]
+        total = weighted_dots(self.queries[:, :, rows], keys, weights, self.activation == "relu", self.accumulate)
+        return total.unflatten(-1, (-1, pooled)).amax(-1) if pooled > 1 else total
+
+    def of_group(self, group: int) -> "IndexFeatures":
+        part = slice(group, group + 1)
+        weights = None if self.weights is None else self.weights[:, part]
+        return self._replace(
+            queries=self.queries[:, part], keys=repeated(self.keys, self.groups)[:, part], weights=weights
+        )
+
+    def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
+        """A pair costs 2 H_I d_I for the dot products and 3 H_I for ReLU, weight and sum; projections come on top."""
+        pair = index_pair_flops(*self.queries.shape[3:]) * (self.unit if self.pool == "max" else 1)
+        return pair * pairs_of_groups(self, zones, length)
+
+
+class TrueAttention(NamedTuple):
+    """Scores are the attention probabilities themselves, summed over the heads of each group (the oracle).
+
+    Args:
+        keys: kv_head divides head, and heads map to kv_heads contiguously.
+        logsumexp: per head and query, over the scope in which the probabilities are meant (dense or selected), and
+            over a sink if there is one.
+        groups: heads map to groups contiguously.
+        mass: the scores at a selection's slots, if attending has left them: the indexer loss over this selection
+            then need not compute them again.
+        scale: of the logits; None = dim^-1/2.
+    """
+
+    queries: Float[Tensor, "batch head time dim"]
+    keys: Float[Tensor, "batch kv_head key dim"]
+    logsumexp: Float[Tensor, "batch head time"]
+    groups: int = 1
+    mass: SelectedMass | None = None
+    scale: float | None = None
+
+    @property
+    def unit(self) -> int:
+        return 1
+
+    @property
+    def forced(self) -> Zones:
+        return ()
+
+    @property
+    def width(self) -> int:
+        return self.queries.shape[1] // self.groups
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.queries.shape[0], self.queries.shape[2], self.keys.shape[2]
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.queries, self.keys, self.logsumexp
+
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "batch group time unit"]:
+        queries, keys = wide(self.queries[:, :, rows]), wide(self.keys[:, :, columns])
+        scale = scale_of(queries, self.scale)
+        return probability_sums(queries, keys, self.logsumexp[:, :, rows], scale, self.groups)
+
+    def of_group(self, group: int) -> "TrueAttention":
+        heads = slice(group * self.width, (group + 1) * self.width)
+        keys = repeated(self.keys, self.queries.shape[1])[:, heads]
+        return TrueAttention(self.queries[:, heads], keys, self.logsumexp[:, heads], scale=self.scale)
+
+    def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
+        """2 D for a head's logit and 2 for its exponential and the sum over heads."""
+        return (2 * self.queries.shape[3] + 2) * self.width * pairs_of_groups(self, zones, length)
+
+
+class Positional(ABC):
+    """Ranks keys by their positions alone: by no tensor, for all groups alike, without floating-point operations."""
+
+    unit = 1
+    groups = 1
+    width = 1
+    shape: tuple[int, int, int] | None = None
+    forced: Zones = ()
+    tensors: tuple[Tensor, ...] = ()
+
+    @abstractmethod
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "1 1 time unit"]:
+        """As `Scorer.scores`."""
+
+    def of_group(self, group: int) -> "Positional":
+        return self
+
+    def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Hash(Positional):
+    """Scores are pseudo-random whole numbers below 2^24, a function of seed, layer, step, query and key alone."""
+
+    seed: int
+    layer: int = 0
+    step: int = 0
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """What is mixed before query and key, 32 bits each."""
+        return self.seed, self.seed >> 32, self.layer, self.step
+
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "1 1 time unit"]:
+        query = torch.arange(rows.start + offset, rows.stop + offset, device=device)[:, None]
+        key = torch.arange(columns.start, columns.stop, device=device)[None, :]
+        return (hash32(self.parts, query, key) >> 8).float()[None, None]
+
+
+@dataclass(frozen=True)
+class Recency(Positional):
+    """Scores are the key positions: the nearest keys win."""
+
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "1 1 time unit"]:
+        key = torch.arange(columns.start, columns.stop, device=device)
+        return key.expand(rows.stop - rows.start, -1).float()[None, None]
+
+
+def pairs_of_groups(scorer: Scorer, zones: Zones | tuple[Zones, ...], length: int) -> int:
+    """Pairs of a query and a unit that are scored, of all groups."""
+    each = by_group(zones)
+    pairs = sum(scored_pairs(one, length, scorer.unit, scorer.forced) for one in each)
+    return pairs * (scorer.groups if len(each) == 1 else 1)
