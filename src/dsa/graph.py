@@ -1,5 +1,6 @@
 """What must exist for a run: base <- indexers <- judgement, and joint <- judgement, each named by what shapes it."""
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -256,14 +257,15 @@ def condition_of(spec: Spec, trained: bool = False) -> list[str]:
 
 
 def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:
-    """A readable name: what is special, model and data, length, seed."""
+    """A readable name: what is special, model and data, length, seed; an option of a subfolder names no folder here."""
     unsaid = {"model": "tiny", "data": "stdlib", "recipe": "continue"}
     for group in ("model", "data", *(["recipe"] if recipe else [])):
         name = spec.options.get(group, "custom")
         if unsaid[group] != name and not (group == "recipe" and name == "dense"):
             parts.append(name)
     other = spec.uses_indexer and spec.indexer_seed != spec.seed and parts[0] != "dense"
-    return "-".join([*parts, f"L{spec.seq_len}", f"s{spec.seed}", *([f"i{spec.indexer_seed}"] if other else [])])
+    whole = "-".join([*parts, f"L{spec.seq_len}", f"s{spec.seed}", *([f"i{spec.indexer_seed}"] if other else [])])
+    return re.sub(r"[/\\\0]", "-", whole)
 
 
 def run_id(spec: Spec, graph: Graph) -> str:

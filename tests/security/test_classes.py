@@ -1,23 +1,22 @@
 """A configuration names classes made for its slots and gives them plain settings; nothing else of it is run."""
 
-import os
+from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import QUIET, SMALL
-from omegaconf import OmegaConf
 
+import dsa
 from dsa import compose, load_run
 from dsa.analysis.__main__ import main as analysis
-from dsa.bench import train as bench
-from dsa.build import instantiate, needs_indexer
+from dsa.spec import Spec, spec_from
 from dsa.study.__main__ import main as study
-from dsa.targets import SLOTS, TargetRefused, check_targets
+from dsa.targets import SLOTS, TargetRefused
 
-SMUGGLED = {  # harmless where it stands; Hydra's instantiate would put the root's seed in the place of the model's
-    "model.seed": "dsa.model.SparseTransformer",
+SMUGGLED = {  # harmless where it stands; Hydra's instantiate would make the class that the interpolation leads to
+    "model.seed": "dsa.backbones.SparseTransformer",
     "model.d_model": {"_target_": "${..seed}"},
-    "seed": "foreign.run",
 }
 BUILD = {
     "_target_": "dsa.ops.compiler.build",
@@ -40,14 +39,15 @@ EVIL = {
     "a class of another package, through this one": ({"pattern": {"_target_": "dsa.config.Path"}}, "may only name"),
     "a foreign selector, asked whether it wants an indexer": ({"selector._target_": "foreign.Alike"}, "may only name"),
     "arguments by their place": ({"indexer._args_": ["x"]}, "by their names"),
-    "a node that is none": ({"precision": "foreign.run"}, "give the settings of a class"),
+    "a node that is none": ({"precision": "foreign.run"}, "precision = foreign.run: give the name of an option"),
+    "a class in place of a number": ({"seed": "foreign.run"}, "seed = foreign.run: give a whole number"),
 }
 
 
 @pytest.mark.parametrize(("changes", "words"), EVIL.values(), ids=EVIL.keys())
 def test_loading_a_run_runs_nothing_that_its_folder_names(changes, words, run_folder, mark):
     folder = run_folder(changes)
-    with pytest.raises(TargetRefused, match=words):
+    with pytest.raises(ValueError, match=words):
         load_run(folder)
     assert not mark.exists()
 
@@ -59,7 +59,8 @@ def test_a_sound_folder_is_loaded(run_folder):
 def test_selection_refuses_with_a_sentence(run_folder, mark, capsys):
     assert analysis(["selection", str(run_folder(SMUGGLED))]) == 1
     assert (
-        "model.d_model._target_ = dsa.model.SparseTransformer: no class can be given there." in capsys.readouterr().err
+        "model.d_model._target_ = dsa.backbones.SparseTransformer: no class can be given there."
+        in capsys.readouterr().err
     )
     assert not mark.exists()
 
@@ -80,52 +81,54 @@ def test_timing_a_study_refuses_with_a_sentence(changes, words, run_folder, mark
     assert not mark.exists()
 
 
+def spec_with(target: str, slot: str, *overrides: str) -> Spec:
+    """The spec of a command line with another class in a slot."""
+    content = deepcopy(compose([*SMALL, *QUIET, *overrides]).content)
+    node = content
+    for part in slot.split("."):
+        node = node[part]
+    node["_target_"] = target
+    return spec_from(content)
+
+
 @pytest.mark.parametrize("slot", SLOTS)
 def test_every_slot_takes_its_own_kind_alone(slot):
-    cfg = compose([*SMALL, *QUIET, "data=stdlib"])
-    OmegaConf.set_struct(cfg, False)
     for target in ("dsa.training.log.RunLog", "dsa.data.MQAR" if slot != "data.source" else "dsa.data.StdlibCorpus"):
-        OmegaConf.update(cfg, f"{slot}._target_", target)
+        spec = spec_with(target, slot, "data=stdlib")
         with pytest.raises(TargetRefused, match=f"{slot}._target_ = {target}: give a subclass of {SLOTS[slot]}"):
-            check_targets(cfg)
+            getattr(spec, slot.split(".")[0]).make()
 
 
 def test_an_option_that_the_slots_allow_is_made_with_its_inner_ones(tmp_path):
-    cfg = compose([*SMALL, *QUIET, "data=stdlib", f"cache_dir={tmp_path}"])
-    assert instantiate(cfg, "data").source.recall_slice.window == 96
-    cfg.data.source.recall_slice = None
-    assert instantiate(cfg, "data").source.recall_slice is None
+    spec = compose([*SMALL, *QUIET, "data=stdlib", f"cache_dir={tmp_path}"])
+    assert spec.data.make().source.recall_slice.window == 96
+    spec.data.node["source"]["recall_slice"] = None
+    assert spec.data.make().source.recall_slice is None
 
 
 def test_an_optimizer_is_made_later_with_its_parameters():
     parameter = torch.nn.Parameter(torch.zeros(2))
-    assert isinstance(instantiate(compose([]), "optimizer")([parameter]), torch.optim.AdamW)
+    assert isinstance(compose([]).optimizer.make()([parameter]), torch.optim.AdamW)
 
 
 def test_what_looks_like_a_class_of_the_slot_is_refused_even_of_an_admitted_package(mark):
-    cfg = compose([*SMALL, *QUIET, "allow_targets=[foreign]"])
-    cfg.pattern = {"_target_": "foreign.Alike"}
     with pytest.raises(TargetRefused, match=r"subclass of dsa\.patterns\.Pattern"):
-        instantiate(cfg, "pattern")
-    cfg.indexer._target_ = "foreign.Indexer"
-    assert type(instantiate(cfg, "indexer")).__module__ == "foreign"
+        spec_with("foreign.Alike", "pattern", "allow_targets=[foreign]").pattern.make()
+    spec = spec_with("foreign.Indexer", "indexer", "allow_targets=[foreign]")
+    assert type(spec.indexer.make()).__module__ == "foreign"
 
 
 def test_nothing_is_imported_to_be_refused(mark):
-    cfg = compose([*SMALL, *QUIET])
-    cfg.selector._target_ = "foreign.Alike"
     with pytest.raises(TargetRefused, match=r"allow_targets=\[foreign\] .* --allow-target foreign"):
-        needs_indexer(cfg)
+        assert spec_with("foreign.Alike", "selector").uses_indexer
     assert not mark.exists()
-    cfg.selector._target_ = "dsa.selectors.Nothing"
     with pytest.raises(TargetRefused, match=r"dsa\.selectors\.Nothing: no such class"):
-        needs_indexer(cfg)
+        assert spec_with("dsa.selectors.Nothing", "selector").uses_indexer
 
 
 def test_no_module_calls_hydras_own_instantiate():
-    assert bench.instantiate is instantiate
-    for folder, _, files in os.walk(os.path.dirname(os.path.dirname(bench.__file__))):
-        for file in (name for name in files if name.endswith(".py")):
-            with open(os.path.join(folder, file)) as source:
-                text = source.read()
-            assert "hydra.utils.instantiate" not in text and "hydra.utils import instantiate" not in text, file
+    sources = sorted(Path(dsa.__file__).parent.rglob("*.py"))
+    assert len(sources) > 100
+    for file in sources:
+        text = file.read_text()
+        assert "hydra.utils.instantiate" not in text and "hydra.utils import instantiate" not in text, file

@@ -1,5 +1,10 @@
 """Names that several rooms share."""
 
+from pathlib import Path
+from typing import Any
+
+from dsa.checks import folder_name
+
 GROUPS = ("indexer", "pattern", "selector", "precision")
 """The config groups that make a composition."""
 
@@ -15,3 +20,21 @@ METRICS = ("val_loss", "swap_val_loss", "val_accuracy", "swap_val_accuracy")
 CLAIMS = ("some_condition_differs", "no_quality_loss", "on_pareto_front", "order_depends_on_length",
           "order_depends_on_size", "cannot_discriminate")  # fmt: skip
 """What a study's hypothesis may state."""
+
+
+def check_folders(plan: dict[str, Any], path: Path) -> None:
+    """Refuse a study.json that would lead out of the output folder: whatever names a folder there names just one.
+
+    Args:
+        plan: its content.
+        path: of the file, for the sentence.
+
+    Raises:
+        ValueError: a name is a path.
+    """
+    named = [("name", plan["name"])] if "name" in plan else []
+    for run in plan["runs"]:
+        named += [(key, run[key]) for key in ("study", "run_id") if run.get(key) is not None]
+        named += [(f"artifacts.{key}", name) for key, name in (run.get("artifacts") or {}).items() if name is not None]
+    for key, name in named:
+        folder_name(name, f"{path}: {key}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.store import read_json
+from dsa.checks import folder_name
 
 SCHEMA = 2
 FILE = "result.json"
@@ -89,9 +90,16 @@ def plain(value: Any) -> Any:
 
 
 def read_result(folder: Path) -> RunResult | None:
-    """The result in a run folder; None if there is none, or it was written by another schema."""
+    """The result in a run folder; None if there is none, or it was written by another schema.
+
+    Raises:
+        ValueError: it names artifacts outside the output folder.
+    """
     values = read_json(folder / FILE)
     if values is None or values.get("schema") != SCHEMA:
         return None
+    for kind, name in values.get("artifacts", {}).items():
+        if name is not None:
+            folder_name(name, f"{folder / FILE}: artifacts.{kind}")
     known = {f.name for f in fields(RunResult)}
     return RunResult(**{name: value for name, value in values.items() if name in known} | {"folder": str(folder)})

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from filelock import FileLock, Timeout
 
 from dsa.artifacts.atomic import write_json, write_text
+from dsa.checks import folder_name
 
 logger = logging.getLogger(__name__)
 SCHEMA = 2
@@ -74,11 +75,15 @@ class Store:
         self.root, self.stale = root, stale
 
     def folder(self, need: Wanted) -> Path:
-        """Where an artifact lies or will lie; another spelling of the same one may have named its folder."""
-        place = self.root / PLACES[need.kind]
-        if (place / need.name).exists():
-            return place / need.name
-        return min(place.glob(f"*-{need.hash}"), default=place / need.name)
+        """Where an artifact lies or will lie; another spelling of the same one may have named its folder.
+
+        Raises:
+            ValueError: its name or hash, which a file may have told, leads out of there.
+        """
+        place, name = self.root / PLACES[need.kind], folder_name(need.name, f"name of {need.kind}")
+        if (place / name).exists():
+            return place / name
+        return min(place.glob(f"*-{folder_name(need.hash, f'hash of {need.kind}')}"), default=place / name)
 
     def find(self, need: Wanted) -> Artifact | None:
         """The finished artifact, made by this code."""

@@ -15,6 +15,7 @@ from dsa.artifacts.store import PLACES, RECORD
 from dsa.study.states import code_now, planned, sound
 from dsa.study.workers.claim import CLAIM, ENDED, given_up, read, working
 from dsa.study.workers.queue import QUEUED, queued
+from dsa.targets import TargetRefused
 
 SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
 JOBS = ".jobs"
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         one.add_argument("folder", type=Path, help="outputs/<study>")
         one.add_argument(
             "--allow-target", action="append", default=[], metavar="PACKAGE",
-            help="a package of your own whose classes the runs' configurations may name",
+            help="a package of your own whose classes the runs' configurations may name; the folder cannot admit it",
         )  # fmt: skip
     given = parser.parse_args(arguments)
     try:
@@ -44,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     commanded = {"status": status, "time": again, "conclude": end, "sync": upload, "browse": browse}
-    return commanded[given.command](given.folder, given.allow_target)
+    try:
+        return commanded[given.command](given.folder, given.allow_target)
+    except (TargetRefused, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def status(folder: Path, admitted: list[str]) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dsa.artifacts.closure import fingerprint
 from dsa.artifacts.digest import digest
+from dsa.artifacts.names import check_folders
 from dsa.artifacts.results import FILE, RunResult, read_result
 from dsa.artifacts.store import PLACES, Store
 from dsa.config import config_dir
@@ -107,7 +108,8 @@ def planned(folder: Path) -> dict[str, Any]:
     """The plan in a study's folder.
 
     Raises:
-        ValueError: there is none, or other code wrote it, without something that is needed now.
+        ValueError: there is none, other code wrote it, without something that is needed now, or it names folders
+            outside the output folder.
     """
     plan = read(folder / STUDY)
     if not plan:
@@ -120,4 +122,5 @@ def planned(folder: Path) -> dict[str, Any]:
             f"{folder / STUDY}: older code planned it, its runs lack {', '.join(lacking)}. Plan it again: {again}, "
             "with the lists that you gave before; stale=keep accepts the results that are there."
         )
+    check_folders(plan, folder / STUDY)
     return plan

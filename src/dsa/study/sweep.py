@@ -43,6 +43,8 @@ def sweep(
         OSError: the output folder cannot be written.
     """
     options = options_of(cfg)
+    if cfg.planned is not None:
+        raise ValueError(f"planned = {cfg.planned}: a sweep hands it to its own jobs; leave it out.")
     plans = plan_all(cfg, arguments, load, options)
     check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
     if not options.wait and queue is None:

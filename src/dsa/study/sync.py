@@ -133,8 +133,9 @@ def of_a_cohort(study: Path, base: str, members: list[Path], group: str, admitte
 
 
 def spec_of_artifact(folder: Path, admitted: Sequence[str]) -> Spec:
-    """The spec that an artifact was made from; the file itself admits no package."""
-    return spec_from(read(folder / RECORD)["config"] | {"allow_targets": list(admitted)})
+    """The spec that an artifact was made from, where it lies now; the file itself admits no package."""
+    here = {"allow_targets": list(admitted), "output_dir": str(folder.parents[1])}
+    return spec_from(read(folder / RECORD)["config"] | here)
 
 
 def label_of(spec: Spec) -> str:

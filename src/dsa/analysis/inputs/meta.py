@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dsa.analysis.inputs.names import CONTROLS, GROUPS
-from dsa.checks import folder_name
+from dsa.artifacts.names import check_folders
 
 STUDY = "study.json"
 
@@ -99,8 +99,6 @@ def read_meta(folder: str | Path) -> Meta:
     lacking = [key for key in ("name", "metric", "baseline", "conditions", "runs") if key not in values]
     if lacking:
         raise ValueError(f"{path}: it lacks {', '.join(lacking)}.")
-    names = [values["name"], *(run[key] for run in values["runs"] for key in ("study", "run_id") if run.get(key))]
-    for name in names:
-        folder_name(name, f"{path}: name, study or run_id")
+    check_folders(values, path)
     known = {key: values[key] for key in Meta.__dataclass_fields__ if key in values}
     return Meta(**known | {"controls": tuple(values.get("controls", CONTROLS))})

@@ -69,6 +69,7 @@ class Work:
     def __init__(self, path: Path) -> None:
         self.folder, self.content = path.parent, read(path)
         self.outputs = path.parents[2]
+        check_place(path, self.content)
         self.kind, self.minutes = self.content["kind"], self.content["timeout_minutes"]
         self.stop = None if self.content["stop"] is None else Path(self.content["stop"])
         self.models: Models | None = None
@@ -185,6 +186,23 @@ class Work:
         if self.models is None or self.models.vocab_size != run.data.vocab_size:
             self.models = Models(run.store, run.data.vocab_size)
         return self.models
+
+
+def check_place(path: Path, content: dict[str, Any]) -> None:
+    """Refuse a job's file that is none, or that would make or write something outside the folder it lies in.
+
+    Raises:
+        ValueError: it lies elsewhere than in `.jobs` of its runs' output_dir, or names folders outside that.
+    """
+    outputs = path.resolve().parents[2]
+    if path.parent.parent.name != JOBS or "kind" not in content:
+        raise ValueError(f"planned = {path}: no job of a sweep, those lie in <output_dir>/{JOBS}/<job>.")
+    named = [Path(entry["config"]["output_dir"]) for entry in (*content["makes"], *content["runs"])]
+    if content["stop"] is not None:
+        named.append(Path(content["stop"]).parents[1])
+    for place in named:
+        if place.resolve() != outputs:
+            raise ValueError(f"planned = {path}: this job would write to {place}; it lies in {outputs}.")
 
 
 def run_of(entry: dict[str, Any]) -> Run:
