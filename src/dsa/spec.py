@@ -35,6 +35,11 @@ class Part:
         return str(self.node.get("_target_"))
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The class that it names, and those inside its settings."""
+        return tuple(str(target) for _, target in targets.targets(self.node, self.slot))
+
+    @property
     def cls(self) -> Any:
         """The class that it names.
 
