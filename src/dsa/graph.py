@@ -49,13 +49,22 @@ class Need:
 
     @property
     def code(self) -> str:
+<<<<<<< HEAD
         """Fingerprint of the source that it runs through."""
+=======
+        """Fingerprint of the source that it ran through, and all that it is made from."""
+>>>>>>> seams
         return fingerprint(self.roots)
 
     @property
     def roots(self) -> tuple[str, ...]:
         """Modules and classes that lead to that source."""
+<<<<<<< HEAD
         return (*ROOTS[self.kind], *self.targets)
+=======
+        before = (root for need in self.needs for root in need.roots)
+        return tuple(dict.fromkeys([*ROOTS[self.kind], *self.targets, *before]))
+>>>>>>> seams
 
     @property
     def base(self) -> "Need | None":
@@ -180,7 +189,7 @@ def rates_of(spec: Spec, **stage: Any) -> dict[str, Any]:
 def base_of(spec: Spec, content: Any) -> Need:
     """The backbone after dense training."""
     stage = rates_of(spec, steps=spec.recipe.dense_steps, lr=spec.recipe.dense_lr)
-    targets = (spec.model.target, spec.data.target, spec.optimizer.target)
+    targets = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     label = named(spec, ["dense"], recipe=False)
     return Need("base", label, model_of(spec, content) | {"stage": stage}, targets=targets)
 
@@ -198,7 +207,7 @@ def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
     }
     targets = [spec.indexer.target, spec.objective.target, *([spec.precision.target] if spec.in_training else [])]
     label = named(spec, [spec.indexer.option, *([spec.precision.option] if spec.in_training else [])], recipe=False)
-    return Need("indexers", label, identity, (base,), (*base.targets, *targets))
+    return Need("indexers", label, identity, (base,), tuple(targets))
 
 
 def objective_of(spec: Spec) -> dict[str, Any]:
@@ -213,13 +222,15 @@ def joint_of(
     recipe = spec.recipe
     stage = rates_of(spec, steps=recipe.sparse_steps, lr=recipe.sparse_lr)
     identity: dict[str, Any] = {"stage": stage, "composition": composition, "rows": rows_of(spec, content)}
-    targets: tuple[str, ...] = (spec.model.target, spec.data.target, spec.optimizer.target)
+    targets: tuple[str, ...] = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     if composition is not None:
         targets = (*targets, spec.pattern.target, spec.selector.target)
         if spec.uses_indexer:
             stage["indexer_lr"] = recipe.sparse_indexer_lr
             identity["objective"] = spec.objective.node
-            targets = (*targets, spec.indexer.target, spec.precision.target, spec.objective.target)
+            targets = (*targets, spec.indexer.target, spec.objective.target)
+            if spec.in_training:
+                targets = (*targets, spec.precision.target)
             if indexers is None:
                 identity |= {"indexer": spec.indexer.node, "indexer_seed": spec.indexer_seed}
     if base is None:
@@ -234,7 +245,7 @@ def judgement_of(spec: Spec, content: Any, on: Need, indexers: Need | None, comp
     node = spec.data.node
     held_out = [content, *(node.get(name) for name in ("_target_", "batch_size", "eval_batch_size", "eval_batches"))]
     identity = {"composition": composition, "held_out": held_out, "seq_len": spec.seq_len, "dtype": spec.dtype}
-    targets: tuple[str, ...] = (spec.model.target, spec.data.target)
+    targets: tuple[str, ...] = (spec.model.target, *spec.data.targets)
     if composition is not None:
         targets = (*targets, spec.pattern.target, spec.selector.target)
         if spec.uses_indexer and composition.get("nearest") is None:
