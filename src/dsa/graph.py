@@ -49,22 +49,14 @@ class Need:
 
     @property
     def code(self) -> str:
-<<<<<<< HEAD
-        """Fingerprint of the source that it runs through."""
-=======
         """Fingerprint of the source that it ran through, and all that it is made from."""
->>>>>>> seams
         return fingerprint(self.roots)
 
     @property
     def roots(self) -> tuple[str, ...]:
         """Modules and classes that lead to that source."""
-<<<<<<< HEAD
-        return (*ROOTS[self.kind], *self.targets)
-=======
         before = (root for need in self.needs for root in need.roots)
         return tuple(dict.fromkeys([*ROOTS[self.kind], *self.targets, *before]))
->>>>>>> seams
 
     @property
     def base(self) -> "Need | None":

@@ -35,16 +35,12 @@ class Part:
     def target(self) -> str:
         return str(self.node.get("_target_"))
 
-<<<<<<< HEAD
-    @cached_property
-=======
     @property
     def targets(self) -> tuple[str, ...]:
         """The class that it names, and those inside its settings."""
         return tuple(str(target) for _, target in targets.targets(self.node, self.slot))
 
-    @property
->>>>>>> seams
+    @cached_property
     def cls(self) -> Any:
         """The class that it names.
 
