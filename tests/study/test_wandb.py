@@ -55,7 +55,8 @@ def check(runs, group):
         assert config["run_id"] == start.display_name
         assert summary["status"] == "finished"
         if start.job_type in ("h1d8", "h2d8"):
-            assert summary.keys() >= DRAWN
+            timed = "-swap-" not in start.display_name  # what is judged in a batch is not
+            assert summary.keys() >= (DRAWN if timed else DRAWN - {"memory/peak_mb"})
 
 
 def curves(folder):
