@@ -12,7 +12,7 @@ from conftest import QUIET, SMALL
 
 from dsa import compose, load_run, train
 from dsa.artifacts.results import FILE, RunResult
-from dsa.artifacts.store import Store
+from dsa.artifacts.store import PLACES, Store
 from dsa.training import run as module
 from dsa.training.module import Training
 
@@ -82,6 +82,7 @@ def test_killed_between_any_two_steps_of_its_end_a_run_ends_with_the_same_result
     settings, before = trained
     for name in ("expected", "outputs"):
         shutil.copytree(before, tmp_path / name)
+        shutil.rmtree(tmp_path / name / PLACES["judgement"])  # they were judged before the kill
     expected = Path(train(compose([*settings, f"output_dir={tmp_path / 'expected'}"])).folder)
     overrides = [*settings, f"output_dir={tmp_path / 'outputs'}"]
     killed_in(overrides, *STEPS[step])

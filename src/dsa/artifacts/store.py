@@ -1,11 +1,13 @@
 """Where artifacts lie, and how one is made: under a lock, beside its place, then published by one rename."""
 
+import functools
+import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -17,7 +19,7 @@ from dsa.checks import folder_name
 
 logger = logging.getLogger(__name__)
 SCHEMA = 2
-RECORD, CODE, PARTIAL = "artifact.json", "code.txt", ".partial"
+RECORD, WEIGHTS, CODE, PARTIAL = "artifact.json", "weights.ckpt", "code.txt", ".partial"
 PLACES = {"base": "bases", "indexers": "indexers", "joint": "joint", "judgement": "judgements"}
 LOCKS = ".locks"
 
@@ -90,9 +92,13 @@ class Store:
         return self.read(self.folder(need), need.code)
 
     def read(self, folder: Path, code: str) -> Artifact | None:
-        """The finished artifact in a folder; None if there is none, or other code made it."""
+        """The finished artifact in a folder; None if there is none, other code made it, or its weights are damaged."""
         record = read_json(folder / RECORD)
-        if record is None or (self.stale == "rerun" and record["code"] != code):
+        if record is None or record.get("schema") != SCHEMA or (self.stale == "rerun" and record["code"] != code):
+            return None
+        found = weights_digest(folder)
+        if found != record["weights"]:
+            tell_damaged(folder / WEIGHTS, found)
             return None
         return Artifact(folder, record)
 
@@ -118,7 +124,7 @@ class Store:
         """Give a folder that is complete its name; one that was there before is replaced."""
         folder = self.folder(need)
         named = {"kind": need.kind, "name": folder.name, "hash": need.hash, "code": need.code}
-        whole = record | {"schema": SCHEMA} | named
+        whole = record | {"schema": SCHEMA, "weights": weights_digest(partial)} | named
         write_json(partial / RECORD, whole)
         old = folder.with_name(f"{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -170,15 +176,42 @@ class Store:
         return self.root / PLACES["judgement"] / f"{need.hash}.json"
 
 
+def weights_digest(folder: Path) -> str | None:
+    """Hash of an artifact's weights as they lie there; None if it has none."""
+    path = folder / WEIGHTS
+    try:
+        now = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return file_digest(path, now.st_size, now.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def file_digest(path: Path, size: int, changed: int) -> str:
+    """Hash of a file, read once as long as its size [bytes] and the time of its last change [ns] stay."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@functools.cache
+def tell_damaged(path: Path, found: str | None) -> None:
+    """Say once that weights are not those that were published."""
+    state = "is missing" if found is None else "is damaged: it is not what was written"
+    logger.warning("%s %s; the artifact counts as not there and is made again.", path, state)
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON file; None if it is not there. One that cannot be read is named, set aside and counts as not there."""
     try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it holds no object")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         aside = path.with_name(f"{path.name}.damaged")
-        os.replace(path, aside)
+        with suppress(FileNotFoundError):  # another process has just done so
+            os.replace(path, aside)
         logger.warning("%s cannot be read (%s): it is set aside as %s and made again.", path, error, aside.name)
         return None
     return value

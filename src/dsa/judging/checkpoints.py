@@ -9,8 +9,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from dsa.artifacts.atomic import replacing
-
-WEIGHTS = "weights.ckpt"
+from dsa.artifacts.store import WEIGHTS
 
 
 class DurableCheckpoints(TorchCheckpointIO):
