@@ -1,4 +1,4 @@
-"""A hook of mkdocs: what of the site lies beside docs, so that findings, CONTRIBUTING.md and README stay where they are.
+"""A hook of mkdocs: what of the site lies beside docs, so that findings, CONTRIBUTING.md and README stay in place.
 
 On the site those pages stand where a page of docs/ would, so a link from docs/ that begins with `../` loses it, and a
 link into `docs/` loses that. A link `[README: Title](...)`, alone in its paragraph, becomes that section of the README.

@@ -42,6 +42,32 @@ def result_of(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def counts(run: dict[str, Any], meta: Meta) -> bool:
+    """Whether a run says anything about the study's metric.
+
+    What was judged to choose finalists stands for the untouched backbone alone; what comes after joint training is
+    read off the runs that had it, which are those of fresh seeds where finalists were chosen.
+    """
+    judged = {str(one.get("judge")) for one in meta.runs}
+    if len(judged) < 2:
+        return True
+    return (run.get("judge") == "swap") == meta.metric.startswith("swap_")
+
+
+def one_a_seed(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a condition, length and seed: several draws of the indexers on one base are averaged, for the unit is
+    the seed."""
+    key = ["label", "seq_len", "seed"]
+    if not frame.duplicated(key).any():
+        return frame.reset_index(drop=True)
+    frame = frame.drop_duplicates([*key, *(["run_id"] if "run_id" in frame else [])])
+    numbers = [name for name in frame.select_dtypes("number") if name not in key]
+    groups = frame.groupby(key, sort=False)
+    first = groups.head(1).set_index(key)
+    first[numbers] = groups[numbers].mean()
+    return first.reset_index()
+
+
 def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
     """One row a finished run, in the plan's order, and what has none.
 
@@ -50,7 +76,7 @@ def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame
     """
     rows, gaps = [], []
     for run, result in zip(meta.runs, results, strict=True):
-        if run.get("role") == "base":
+        if run.get("role") == "base" or not counts(run, meta):
             continue
         key = (run["label"], int(run["seq_len"]), int(run["seed"]))
         if run.get("not_applicable"):
@@ -69,5 +95,5 @@ def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame
     frame = pd.json_normalize(rows) if rows else pd.DataFrame(columns=columns)
     order = {run["label"]: place for place, run in reversed(list(enumerate(meta.runs)))}
     frame = frame.sort_values(["seq_len", "label", "seed"], key=lambda c: c.map(order) if c.name == "label" else c)
-    frame = frame.drop_duplicates(["label", "seq_len", "seed"]).reset_index(drop=True)
+    frame = one_a_seed(frame)
     return frame[columns + [name for name in frame if name not in columns]], tuple(gaps)
