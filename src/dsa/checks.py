@@ -66,8 +66,27 @@ def rate(value: Any, name: str) -> float:
     return float(value)
 
 
+def text(value: Any, name: str) -> str:
+    """Text; a number is taken as it is written."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise ValueError(f"{name} = {value}: give text.")
+    return str(value)
+
+
+def null_or_text(value: Any, name: str) -> str | None:
+    """None, or text."""
+    return None if value is None else text(value, name)
+
+
+def texts(value: Any, name: str) -> tuple[str, ...]:
+    """A list of text."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} = {value}: give a list, as [a,b] or [].")
+    return tuple(text(one, name) for one in value)
+
+
 def folder_name(value: Any, name: str) -> str:
     """The name of a folder, which thereby lies in the one where it belongs and nowhere else."""
     if str(value) in ("", ".", "..") or set(str(value)) & set("/\\\0"):
         raise ValueError(f"{name} = {value}: it names one folder; give it without / and \\, and not as . or ...")
-    return str(value)
+    return text(value, name)

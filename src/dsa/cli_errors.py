@@ -4,13 +4,16 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dsa.config import config_dir
 from dsa.guard import guarded
+from dsa.kinds import shown
 
 FULL = "HYDRA_FULL_ERROR"
 NOT_TYPED = ("hydra", "choices", "overridden", "_target_", "_partial_", "plan", "planned")
@@ -28,11 +31,28 @@ def run(main: Callable[[], None]) -> None:
         return
     os.environ[FULL] = "1"  # Hydra then raises what it would print
     try:
+        check_groups(sys.argv[1:])
         with guarded(sys.argv[1:]):
             main()
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def check_groups(arguments: Sequence[str]) -> None:
+    """Refuse what is no name where an option is to be named: Hydra raises a bare ValueError there.
+
+    Raises:
+        HydraException: with a sentence; also where an override cannot be read.
+    """
+    given = [argument for argument in arguments if "=" in argument and not argument.startswith(("-", "~"))]
+    for override in OverridesParser.create().parse_overrides(given):
+        group, value = override.key_or_group, override.value()
+        named = override.is_sweep_override() or isinstance(value, str | list)
+        if not named and ("/" in group or (config_dir() / group).is_dir()):
+            raise HydraException(
+                f"{group} = {shown(value)}: give the name of an option of conf/{group}, or leave it out."
+            )
 
 
 def sentence(error: Exception) -> str:

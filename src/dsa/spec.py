@@ -1,6 +1,6 @@
 """What one command asks for, typed: made from a configuration at the door, and all that anything below it reads."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from dsa import config, targets
 from dsa.artifacts.names import GROUPS
-from dsa.checks import at_least, flag, folder_name, one_of, positive, rate
+from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, rate, text, texts
 from dsa.config import choice, resolved
 from dsa.selectors import Dense
 
@@ -48,6 +48,14 @@ class Part:
             TargetRefused: the slot may not name it.
         """
         return targets.slot_class(self.node, self.slot, self.admitted)
+
+    def check(self) -> None:
+        """Refuse settings that its class cannot take, without making it.
+
+        Raises:
+            ValueError: see `targets.maker`.
+        """
+        targets.maker(self.node, self.slot, self.admitted)
 
     def make(self, **arguments: Any) -> Any:
         """The object that it describes; an optimiser still wants its parameters.
@@ -192,6 +200,8 @@ def spec_of(cfg: DictConfig) -> Spec:
     Raises:
         ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
     """
+    for group in (part.name for part in fields(Spec) if part.type is Part):
+        option_of(cfg.get(group), group)  # now: what others refer to must be there to be resolved
     return spec_from(resolved(cfg))
 
 
@@ -202,17 +212,27 @@ def spec_from(plain: dict[str, Any]) -> Spec:
         ValueError: a setting is impossible; the sentence names it, what it got and what is allowed.
     """
 
+    try:
+        return _spec_from(plain)
+    except KeyError as error:
+        raise ValueError(
+            f"{error.args[0]}: the configuration lacks this setting; leave it as it is shipped."
+        ) from error
+
+
+def _spec_from(plain: dict[str, Any]) -> Spec:
+    admitted = texts(plain["allow_targets"], "allow_targets")
+
     def part(group: str, drop: tuple[str, ...] = ()) -> Part:
-        node = plain[group]
-        if not isinstance(node, dict):
-            raise ValueError(f"{group} = {node}: give the name of an option of conf/{group}.")
+        node = option_of(plain[group], group)
         kept = {key: value for key, value in node.items() if key not in drop}
-        return Part(group, choice(plain, group), kept, tuple(plain["allow_targets"]))
+        return Part(group, choice(plain, group), kept, admitted)
 
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
-    trainer, callbacks = plain["trainer"], plain["callbacks"]
-    recipe = recipe_of(plain["recipe"], plain["steps"])
+    trainer, callbacks = nested(plain, "trainer"), nested(plain, "callbacks")
+    recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
+    null_or_text(plain["cache_dir"], "cache_dir")
     if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":
         recipe = untouched(recipe)
     return Spec(
@@ -227,9 +247,9 @@ def spec_from(plain: dict[str, Any]) -> Spec:
         logger=part("logger"),
         recipe=recipe,
         trainer=Devices(
-            trainer["accelerator"],
-            trainer["devices"],
-            trainer["strategy"],
+            text(trainer["accelerator"], "trainer.accelerator"),
+            devices_of(trainer["devices"]),
+            text(trainer["strategy"], "trainer.strategy"),
             positive(trainer["num_nodes"], "trainer.num_nodes"),
             positive(trainer["accumulate"], "trainer.accumulate"),
         ),
@@ -243,15 +263,15 @@ def spec_from(plain: dict[str, Any]) -> Spec:
         seed=seed,
         indexer_seed=at_least(plain["indexer_seed"], 0, "indexer_seed"),
         dtype=compute_dtype(plain["dtype"], trainer["accelerator"]),
-        ops=str(plain["ops"]),
+        ops=text(plain["ops"], "ops"),
         in_training=flag(plain["precision"].get("in_training", False), "precision.in_training"),
-        output_dir=str(plain["output_dir"]),
+        output_dir=text(plain["output_dir"], "output_dir"),
         study=folder_name(plain["study"], "name"),
         resume=flag(plain["resume"], "resume"),
         rerun=flag(plain["rerun"], "rerun"),
         stale=one_of(plain["stale"], ("rerun", "keep"), "stale"),
         dense_control=flag(plain["dense_control"], "dense_control"),
-        allow_targets=tuple(plain["allow_targets"]),
+        allow_targets=admitted,
         options={group: choice(plain, group) for group in plain["choices"]},
         content=plain,
     )
@@ -263,26 +283,58 @@ def recipe_of(recipe: dict[str, Any], total: Any) -> Recipe:
     Raises:
         ValueError: a number would train silently wrong, or no stage has steps.
     """
-    stages = ("dense", "warmup", "sparse")
-    steps = scaled({name: recipe[name]["steps"] for name in stages}, total)
+    dense, warmup, sparse = (nested(recipe, name, "recipe.") for name in ("dense", "warmup", "sparse"))
+    steps = scaled({"dense": dense["steps"], "warmup": warmup["steps"], "sparse": sparse["steps"]}, total)
     if not any(steps.values()):
         raise ValueError("recipe: every stage has 0 steps; give recipe.sparse.steps or recipe.dense.steps from 1.")
     for name in ("lr_warmup", "lr_final"):
         if isinstance(recipe[name], bool) or not isinstance(recipe[name], int | float) or not 0 <= recipe[name] <= 1:
             raise ValueError(f"recipe.{name} = {recipe[name]}: give a share from 0 to 1.")
-    if not isinstance(recipe["clip"], int | float) or not recipe["clip"] > 0:
+    clip = recipe["clip"]
+    if isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0:
         raise ValueError(f"recipe.clip = {recipe['clip']}: the largest gradient norm must be above 0.")
     return Recipe(
         dense_steps=steps["dense"],
-        dense_lr=rate(recipe["dense"]["lr"], "recipe.dense.lr"),
+        dense_lr=rate(dense["lr"], "recipe.dense.lr"),
         warmup_steps=steps["warmup"],
-        warmup_lr=rate(recipe["warmup"]["indexer_lr"], "recipe.warmup.indexer_lr"),
+        warmup_lr=rate(warmup["indexer_lr"], "recipe.warmup.indexer_lr"),
         sparse_steps=steps["sparse"],
-        sparse_lr=rate(recipe["sparse"]["lr"], "recipe.sparse.lr"),
-        sparse_indexer_lr=rate(recipe["sparse"]["indexer_lr"], "recipe.sparse.indexer_lr"),
+        sparse_lr=rate(sparse["lr"], "recipe.sparse.lr"),
+        sparse_indexer_lr=rate(sparse["indexer_lr"], "recipe.sparse.indexer_lr"),
         lr_warmup=float(recipe["lr_warmup"]),
         lr_final=float(recipe["lr_final"]),
         clip=float(recipe["clip"]),
+    )
+
+
+def option_of(node: Any, group: str) -> Any:
+    """What an option holds."""
+    if not isinstance(node, dict | DictConfig):
+        raise ValueError(f"{group} = {node}: give the name of an option of conf/{group}.")
+    return node
+
+
+def nested(plain: dict[str, Any], key: str, above: str = "") -> dict[str, Any]:
+    """Settings that stand together under one key."""
+    node = plain[key]
+    if not isinstance(node, dict):
+        raise ValueError(f"{above}{key} = {node}: it holds settings of its own; give {above}{key}.<setting>.")
+    return node
+
+
+def devices_of(value: Any) -> Any:
+    """How many devices, or which.
+
+    Raises:
+        ValueError: neither.
+    """
+    numbers = value if isinstance(value, list) else [value]
+    least = 0 if isinstance(value, list) else 1
+    whole = [isinstance(one, int) and not isinstance(one, bool) and one >= least for one in numbers]
+    if value in ("auto", -1) or (whole and all(whole)):
+        return value
+    raise ValueError(
+        f"trainer.devices = {value}: give a whole number from 1, -1 or auto for all, or a list of devices."
     )
 
 

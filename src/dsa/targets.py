@@ -4,9 +4,13 @@ The node is read as plain data first, so that what is checked is what is called.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any
+
+from dsa.checks import flag
+from dsa.kinds import check_arguments, check_kinds
 
 PACKAGES = ("dsa", "torch.optim")  # besides those that the user admits (allow_targets)
 SLOTS = {  # where a configuration names a class, and what that has to be a subclass of
@@ -35,34 +39,43 @@ class TargetRefused(ValueError):
     """A configuration names something that it may not."""
 
 
-def maker(node: Any, slot: str, admitted: Sequence[str]) -> Callable[..., Any]:
+def maker(
+    node: Any, slot: str, admitted: Sequence[str], typed: Mapping[str, str] = MappingProxyType({})
+) -> Callable[..., Any]:
     """What makes the object of a slot, once its node and those inside were checked.
 
     Args:
         node: plain data, every interpolation resolved.
         slot: one of SLOTS.
         admitted: packages of the user's own.
+        typed: names under which a node above this one takes settings and passes them on.
 
     Raises:
         TargetRefused: a node names no class, one of a package that nobody admitted, or one that the slot cannot take.
+        ValueError: here or when it is made: a setting is of another kind than the class's annotation says, or none of
+            the class's.
     """
     if not isinstance(node, dict):
         raise TargetRefused(f"{slot} = {node}: give the settings of a class, which _target_ names.")
     settings = {str(key): value for key, value in node.items()}
     made = class_of(settings.pop("_target_", None), slot, SLOTS[slot], admitted)
-    deferred = slot == DEFERRED and bool(settings.pop("_partial_", True))
+    deferred = slot == DEFERRED and flag(settings.pop("_partial_", True), f"{slot}._partial_")
+    names = {key: typed.get(key, f"{slot}.{key}") for key in settings}
     inner = {}
     for key, value in settings.items():
         place = f"{slot}.{key}"
         if key.startswith("_"):
             raise TargetRefused(f"{place} = {value}: a class gets its settings by their names alone.")
         if place in SLOTS and value is not None:
-            inner[key] = maker(value, place, admitted)
+            inner[key] = maker(value, place, admitted, names)
         for where, target in targets(value, place) if place not in SLOTS else ():
             raise TargetRefused(f"{where} = {target}: no class can be given there.")
 
+    check_kinds(made, {names[key]: (key, value) for key, value in settings.items() if key not in inner})
+
     def make(**arguments: Any) -> Any:
         given = settings | {key: make_inner() for key, make_inner in inner.items()} | arguments
+        check_arguments(made, given, slot, whole=not deferred)
         return functools.partial(made, **given) if deferred else made(**given)
 
     return make

@@ -45,7 +45,7 @@ class DataModule(pl.LightningDataModule):
         super().__init__()
         self.source = source
         self.settings = settings
-        self.seed = seed
+        self.seed = at_least(seed, 0, "data.seed")
         self.seq_len = at_least(seq_len, 1, "seq_len", "a row needs at least one token")
         self.batch_size = at_least(batch_size, 1, "data.batch_size", "a batch needs at least one row")
         self.eval_batches = at_least(eval_batches, 1, "data.eval_batches", "without one nothing is evaluated")

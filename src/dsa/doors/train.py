@@ -34,7 +34,7 @@ def compose_and_train(cfg: DictConfig) -> None:
     except ValueError as error:
         if status == 1:
             raise
-        why = str(error)
+        why = cli_errors.sentence(error)
     if job.mode == RunMode.MULTIRUN:
         raise Refused(why)
     print(f"error: {why}", file=sys.stderr)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Int
 from torch import Tensor
 
+from dsa.checks import at_least
 from dsa.ops import Hash, Recency, Scorer, TrueAttention
 from dsa.selectors.base import Selector, SelectorContext
 from dsa.selectors.topk import TopK
@@ -32,7 +33,7 @@ class Random(TopK):
 
     def __init__(self, k: int | None = None, seed: int = 0) -> None:
         super().__init__(k)
-        self.seed = seed
+        self.seed = at_least(seed, 0, "selector.seed")
 
     def scorer(
         self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext

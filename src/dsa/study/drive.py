@@ -53,6 +53,11 @@ class Drive:
         """Every run once."""
         return list({run.key: run for plan in self.plans for run in plan.applicable}.values())
 
+    @property
+    def admitted(self) -> list[str]:
+        """Packages of the user's own whose classes the runs may name: what ends the studies gets them from here."""
+        return sorted({package for run in self.runs for package in run.spec.allow_targets})
+
     def __call__(self) -> Outcome:
         """Do what is left, then say what became of everything.
 
@@ -258,8 +263,7 @@ class Drive:
             before += [read(job.folder / QUEUED)["job_id"] for job in jobs if queued(job.folder)]
         folders = [self.outputs / plan.study.name for plan in self.plans]
         if handed or not all(queued(folder) or (folder / VERDICT).exists() for folder in folders):
-            admitted = list(self.plans[0].runs[0].spec.allow_targets)
-            handed.append(queue.submit_conclusion(folders, self.options.timing, admitted, before))
+            handed.append(queue.submit_conclusion(folders, self.options.timing, self.admitted, before))
         return handed
 
     def outcome(self) -> Outcome:

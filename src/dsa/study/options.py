@@ -1,5 +1,6 @@
 """How a study is run: what sweep.yaml offers beside the settings of the runs themselves."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -29,8 +30,10 @@ class Options:
         if self.timeout_minutes is not None:
             if isinstance(self.timeout_minutes, bool) or not isinstance(self.timeout_minutes, int | float):
                 raise ValueError(f"timeout_minutes = {self.timeout_minutes}: give minutes, or null for no limit.")
-            if not self.timeout_minutes > 0:
+            if not 0 < self.timeout_minutes < math.inf:
                 raise ValueError(f"timeout_minutes = {self.timeout_minutes}: give more than 0, or null for no limit.")
+        if self.exploratory is not None:
+            flag(self.exploratory, "exploratory")
 
     def changed(self, plan: dict[str, Any]) -> dict[str, Any]:
         """A study's yaml with what the command line says in place of it."""

@@ -19,6 +19,7 @@ from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
 from dsa.study.settings import check_settings
 from dsa.study.states import written
+from dsa.training.settings import check_settings
 
 SELECTION, CONFIRMATION = "selection", "confirmation"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS
-from dsa.checks import null_or_positive, one_of
+from dsa.checks import flag, null_or_positive, one_of
 from dsa.study.composer import Layer, stacked
 from dsa.study.lists import as_list
 
@@ -136,7 +136,7 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         finalists=finalists_of(plan.get("finalists"), judge),
         margin=margins(plan.get("margin"), judge),
         controls=controls_of(plan.get("controls", list(CONTROLS))),
-        exploratory=bool(plan.get("exploratory", False)),
+        exploratory=flag(plan.get("exploratory", False), "exploratory"),
         given={key: value for key, value in fixed.items() if key not in groups},
         written=written,
     )

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from dsa.checks import texts
 from dsa.study.composer import Composer, Load
 from dsa.study.drive import Dispatch, Drive
 from dsa.study.lists import values_of
@@ -45,6 +46,8 @@ def sweep(
     options = options_of(cfg)
     if cfg.planned is not None:
         raise ValueError(f"planned = {cfg.planned}: a sweep hands it to its own jobs; leave it out.")
+    packages = cfg.allow_targets
+    texts(list(packages) if isinstance(packages, ListConfig) else packages, "allow_targets")
     plans = plan_all(cfg, arguments, load, options)
     check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
     if not options.wait and queue is None:
@@ -65,7 +68,7 @@ def sweep(
     from dsa.study.conclude import conclude  # late: a plan needs no statistics
 
     timing = options.timing and outcome.status == 0
-    concluded = [conclude(folder, timing, cfg.allow_targets) for folder in folders]
+    concluded = [conclude(folder, timing, drive.admitted) for folder in folders]
     show_time(outputs)
     return outcome.status if all(concluded) else 1
 

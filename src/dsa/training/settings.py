@@ -4,20 +4,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from pytorch_lightning.accelerators import AcceleratorRegistry
+from pytorch_lightning.strategies import StrategyRegistry
 from torch import nn
 
 from dsa.build import build_backbone
+from dsa.checks import one_of
 from dsa.ops import checked_backend
 from dsa.spec import Part, Spec
 from dsa.training.errors import expected
 
 
 def check_settings(spec: Spec) -> None:
-    """Refuse what cannot be trained at any length; indexer, pattern and selector are left to whoever knows the length.
+    """Refuse what cannot be trained at any length.
+
+    Indexer, pattern, selector and data are made by whoever knows the length.
 
     Raises:
         ValueError: one sentence that names the setting, what it got and what is allowed.
     """
+    for part in (spec.pattern, spec.selector, spec.data):
+        part.check()
     for part in (spec.precision, spec.objective, spec.logger):
         with named(part):
             part.make()
@@ -26,6 +33,13 @@ def check_settings(spec: Spec) -> None:
     with named(spec.model), torch.device("meta"):  # sizes alone: no memory, no drawing of weights
         build_backbone(spec, vocab_size=1)
     checked_backend(spec.ops)
+    one_of(
+        spec.trainer.accelerator,
+        ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())),
+        "trainer.accelerator",
+    )
+    if spec.trainer.strategy not in ("auto", *StrategyRegistry.available_strategies()):
+        raise ValueError(f"trainer.strategy = {spec.trainer.strategy}: give auto, ddp, fsdp or another of Lightning's.")
 
 
 @contextmanager
