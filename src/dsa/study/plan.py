@@ -17,7 +17,6 @@ from dsa.study.applicable import check_indexer, obstacle
 from dsa.study.composer import Composer, Layer, Plain, root
 from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
-from dsa.study.settings import check_settings
 from dsa.study.states import written
 from dsa.training.settings import check_settings
 

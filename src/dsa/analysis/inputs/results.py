@@ -61,7 +61,7 @@ def one_a_seed(frame: pd.DataFrame) -> pd.DataFrame:
     if not frame.duplicated(key).any():
         return frame.reset_index(drop=True)
     frame = frame.drop_duplicates([*key, *(["run_id"] if "run_id" in frame else [])])
-    numbers = [name for name in frame.select_dtypes("number") if name not in key]
+    numbers = [str(name) for name in frame.select_dtypes("number") if name not in key]
     groups = frame.groupby(key, sort=False)
     first = groups.head(1).set_index(key)
     first[numbers] = groups[numbers].mean()
