@@ -234,6 +234,7 @@ SWEPT = [  # beside a study of one condition
 ]  # fmt: skip
 
 
+@pytest.mark.slow  # Hydra composes for each
 @pytest.mark.parametrize(("key", "value"), SWEPT)
 def test_a_study_with_a_wrong_value_is_refused_by_name(key, value, outputs, capsys):
     kept = [one for one in ("name=x", *TINY, "seed=0") if one.split("=")[0] != key]
