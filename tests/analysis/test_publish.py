@@ -6,7 +6,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 from google.protobuf.message import DecodeError
 from study_folder import write_study
 from training.test_wandb import records
@@ -14,6 +13,7 @@ from training.test_wandb import records
 from dsa.analysis.judgement.analysis import analyse_folder
 from dsa.analysis.output.files import write
 from dsa.study.publish import PLACE, publish
+from dsa.study.states import OF_A_RUN
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,16 @@ def study(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = write_study(tmp_path / "outputs" / "some study", ["a", "b"], lengths=(128,), seeds=2)
     write(analyse_folder(folder), folder)
+    planned_again(folder, logger={})
     return folder
+
+
+def planned_again(folder: Path, **changes) -> None:
+    """What a sweep's own plan says besides what the analysis reads of it."""
+    path = folder / "study.json"
+    plan = {"created": "some day"} | json.loads(path.read_text()) | changes
+    runs = [dict.fromkeys(OF_A_RUN) | {"artifacts": {}} | run for run in plan["runs"]]
+    path.write_text(json.dumps(plan | {"runs": runs}))
 
 
 def test_an_offline_run_holds_verdict_table_figures_and_report(study):
@@ -46,7 +55,7 @@ def test_an_offline_run_holds_verdict_table_figures_and_report(study):
     assert len(list((study / PLACE).glob("wandb/offline-run-*"))) == 1, "sent again, it replaces itself"
     found = kept(study)
     (start,) = [r.run for r in found if r.WhichOneof("record_type") == "run"]
-    assert (start.run_id, start.job_type, start.run_group) == ("some-study-report", "report", "made_up")
+    assert (start.run_id, start.job_type, start.run_group) == ("some-study-report", "report", "made_up some day")
     final = {
         "/".join(item.nested_key) or item.key: json.loads(item.value_json)
         for r in found
@@ -77,12 +86,10 @@ def test_a_study_that_was_not_logged_there_sends_nothing_unasked(study):
 
 
 def test_a_study_goes_where_its_runs_went(study):
-    for path in study.glob("*/config.yaml"):
-        logger = {"project": "elsewhere", "entity": None, "mode": "offline"}
-        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"logger": logger, "group": "some day"}))
+    planned_again(study, logger={"project": "elsewhere", "entity": None, "mode": "offline"})
     publish(study)
     (start,) = [r.run for r in kept(study) if r.WhichOneof("record_type") == "run"]
-    assert (start.project, start.run_group) == ("elsewhere", "some day")
+    assert (start.project, start.run_group) == ("elsewhere", "made_up some day")
 
 
 def test_a_study_that_was_not_analysed_is_refused(tmp_path):

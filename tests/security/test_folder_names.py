@@ -1,6 +1,7 @@
 """Whatever becomes the name of a folder stays inside output_dir."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from conftest import QUIET, SMALL
@@ -8,7 +9,7 @@ from study.studies import TINY, plans_of
 
 from dsa import compose, load_run
 from dsa.analysis.__main__ import main as analysis
-from dsa.artifacts.store import Store
+from dsa.artifacts.store import RECORD, Store
 from dsa.checks import folder_name
 from dsa.config import compose as composed
 from dsa.graph import graph_of, run_id
@@ -17,7 +18,7 @@ from dsa.study.__main__ import main as study
 from dsa.study.drive import Drive
 from dsa.study.options import Options
 from dsa.study.workers.job import Work, work
-from dsa.training.cohort import publish_member
+from dsa.training.cohort import DONE, publish_trained
 from write import main as findings
 
 OUTSIDE = ["../../x", "/tmp/x", "a/b", "..", ".", "a\\b", "a\0b", ""]
@@ -88,13 +89,14 @@ def test_a_result_that_names_artifacts_elsewhere_is_refused(run_folder):
 @pytest.mark.parametrize("key", ["name", "hash"])
 def test_a_member_of_a_cohort_takes_no_place_elsewhere(key, outputs):
     victim = outputs.parent / "victim"
-    member = outputs / "indexers" / ".cohorts" / "x" / "y"
+    member = outputs / "indexers" / ".cohorts" / "x-y" / "z"
     for folder in (victim, victim.with_name("victim.old"), outputs / "indexers" / "a-b", member):
         folder.mkdir(parents=True)
     record = {"name": "h1d8-x", "hash": "x", "code": "x"} | {key: "../../victim"}
-    (member / "member.json").write_text(json.dumps(record))
+    (member / RECORD).write_text(json.dumps(record))
+    (member.parent / DONE).touch()
     with pytest.raises(ValueError, match=rf"{key} of indexers = \.\./\.\./victim: it names one folder"):
-        publish_member(Store(outputs), member)
+        publish_trained(Store(outputs), SimpleNamespace(hash="x"))
     assert victim.exists() and victim.with_name("victim.old").exists()
 
 

@@ -41,7 +41,7 @@ VALUES: dict[str, dict[str, Any]] = {
                "sparse.lr": 0.005, "sparse.indexer_lr": 0.006, "lr_warmup": 0.2, "lr_final": 0.3, "clip": 2.0},
     "objective": {"weight": 2.0},
     "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
-    "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "fsdp2", "num_nodes": 2, "accumulate": 2},
+    "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "ddp", "num_nodes": 2, "accumulate": 2},
     "logger": {"project": "mine", "entity": "us", "mode": "offline", "judgement_runs": 7},
     "callbacks": {"val_every": 7, "checkpoint_every": 9, "maps_every": 11},
 }  # fmt: skip

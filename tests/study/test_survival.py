@@ -112,11 +112,11 @@ def test_finished_runs_are_not_repeated_and_other_studies_train_nothing_anew(tin
 def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tiny, outputs, monkeypatch):
     whole = worker.execute
 
-    def fragile(run, models, wait):
+    def fragile(run, models, wait, timed):
         if run.dashboard.job_type == "h1d8":
             with failures_kept(run.spec, run):
                 raise FloatingPointError("loss is nan")
-        return whole(run, models, wait)
+        return whole(run, models, wait, timed)
 
     monkeypatch.setattr(worker, "execute", fragile)
     outcome = drive(tiny(), outputs)
@@ -169,7 +169,7 @@ def test_a_job_that_takes_too_long_is_stopped(tiny, outputs):
 
 @pytest.mark.slow
 def test_after_a_failure_on_error_stop_starts_nothing_more(tiny, outputs, monkeypatch):
-    def broken(run, models, wait):
+    def broken(run, models, wait, timed):
         with failures_kept(run.spec, run):
             raise ValueError("impossible")
 
