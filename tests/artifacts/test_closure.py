@@ -3,6 +3,7 @@
 import ast
 import functools
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -132,29 +133,30 @@ def test_what_only_records_shows_or_plans_makes_nothing_stale(package):
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     """A package of a user's own, with a pattern that stands on some of it."""
-    folder = tmp_path / "code" / "mylab"
+    folder = tmp_path / "code" / "ownlab"
     (folder / "deep").mkdir(parents=True)
     sources = {
-        "__init__.py": "from mylab.mine import Mine\n",
+        "__init__.py": "from ownlab.mine import Mine\n",
         "mine.py": (
-            "from dsa.patterns import Causal\n\nfrom mylab import helpers\nfrom .deep import inner\n\n\n"
+            "from dsa.patterns import Causal\n\nfrom ownlab import helpers\nfrom .deep import inner\n\n\n"
             "class Mine(Causal):\n    pass\n"
         ),
-        "helpers.py": "import mylab.shared\n",
+        "helpers.py": "import ownlab.shared\n",
         "shared.py": "",
         "deep/__init__.py": "from .inner import something\n",
         "deep/inner.py": "something = 1\n",
-        "beside.py": "from mylab import mine\n",
+        "beside.py": "from ownlab import mine\n",
     }
     for name, text in sources.items():
         (folder / name).write_text(text)
     monkeypatch.syspath_prepend(folder.parent)
+    monkeypatch.delitem(sys.modules, "ownlab", raising=False)
     return folder
 
 
 @pytest.mark.parametrize("file", ["mine.py", "helpers.py", "shared.py", "deep/inner.py"])
 def test_a_users_module_counts_and_what_it_imports_of_its_own_package(package, own, file):
-    mine = ["pattern=causal", "pattern._target_=mylab.Mine", "allow_targets=[mylab]"]
+    mine = ["pattern=causal", "pattern._target_=ownlab.Mine", "allow_targets=[ownlab]"]
     before, other = codes(*mine), codes()
     touch(own / file)
     assert changed(before, codes(*mine)) == JUDGED | {"joint"}
@@ -162,7 +164,7 @@ def test_a_users_module_counts_and_what_it_imports_of_its_own_package(package, o
 
 
 def test_what_a_user_keeps_beside_it_does_not_count(package, own):
-    mine = ["pattern=causal", "pattern._target_=mylab.Mine", "allow_targets=[mylab]"]
+    mine = ["pattern=causal", "pattern._target_=ownlab.Mine", "allow_targets=[ownlab]"]
     before = codes(*mine)
     touch(own / "beside.py")
     assert codes(*mine) == before
