@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def records(folder: Path):
-    """Every record of a run's offline file."""
+    """Every record of a run's offline file; W&B writes it in a process of its own, which may lag behind."""
+    until = time.monotonic() + 30
+    while True:
+        found = read_now(folder)
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < until, "the run was never finished"
+        time.sleep(0.1)
+
+
+def read_now(folder: Path):
+    """The records that are there."""
     from wandb.proto import wandb_internal_pb2
 
     content = next(folder.glob("wandb/offline-run-*/run-*.wandb")).read_bytes()
