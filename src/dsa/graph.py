@@ -59,6 +59,12 @@ class Need:
         return tuple(dict.fromkeys([*ROOTS[self.kind], *self.targets, *before]))
 
     @property
+    def schedule(self) -> str:
+        """Hash of how it is trained apart from the rates: what agrees in it can be trained in one pass."""
+        stage = self.identity["stage"] or {}
+        return digest({name: value for name, value in stage.items() if name != "lr"})
+
+    @property
     def base(self) -> "Need | None":
         """The base among what it is made from."""
         return next((need for need in self.needs if need.kind == "base"), None)

@@ -23,7 +23,7 @@ from dsa.study.plan import outlook
 from dsa.study.question import expand
 from dsa.study.states import Results, Shelf
 from dsa.training.objective import language_model_loss
-from study.studies import load, planned, plans_of
+from study.studies import TINY, load, planned, plans_of
 
 FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
 INDEXERS = [f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (8, 16, 32, 64)][:14]
@@ -101,6 +101,17 @@ def test_a_format_in_training_may_be_a_condition(outputs):
         "after": False, "in": True
     }  # fmt: skip
     assert len({run.graph.indexers.hash for run in plan.runs if run.role == "condition"}) == 2
+
+
+def test_warm_ups_that_cannot_be_one_pass_are_cohorts_of_their_own(outputs):
+    given = ("name=x", *TINY, "indexer=h1d8,h2d8", "steps=null", f"output_dir={outputs}")
+    (plan,) = plans_of(*given, "recipe.warmup.steps=4,8", exploratory=True)
+    cohorts = [job for job in jobs_of(plan, outputs) if job.kind == "cohort"]
+    assert len({job.key for job in cohorts}) == 2
+    assert {len({run.spec.recipe.warmup_steps for run, _ in job.makes}) for job in cohorts} == {1}
+    (plan,) = plans_of(*given, "recipe.warmup.indexer_lr=1e-2,5e-3", exploratory=True)
+    (cohort,) = [job for job in jobs_of(plan, outputs) if job.kind == "cohort"]
+    assert len(cohort.makes) == 4, "rates may differ within one pass"
 
 
 def test_equal_conditions_are_one_run(outputs):

@@ -63,6 +63,7 @@ logits = torch.zeros(2, 4, 8)
 logits[..., 2] = 1.0
 metrics.update(logits, Batch(tokens, tokens, marked))
 print(metrics.compute().get("recall_slice_loss"))
+torch.distributed.destroy_process_group()
 """
 
 

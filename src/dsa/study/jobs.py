@@ -135,20 +135,20 @@ class ToDo:
         ]
 
     def cohorts(self, runs: list[PlannedRun]) -> list[Job]:
-        """All indexers of a base that are missing, at once."""
-        members: dict[str, dict[str, tuple[PlannedRun, Need]]] = {}
+        """All indexers of a base that are missing, at once where their warm-ups can be one pass."""
+        members: dict[tuple[str, str], dict[str, tuple[PlannedRun, Need]]] = {}
         for run in runs:
             need = run.graph.indexers
             if need is not None and not self.shelf.has(need):
-                members.setdefault(need.needs[0].hash, {}).setdefault(need.hash, (run, need))
+                members.setdefault((need.needs[0].hash, need.schedule), {}).setdefault(need.hash, (run, need))
         return [
             Job(
                 "cohort",
-                key_of_cohort(base, tuple(wishes.values())),
+                key_of_cohort(f"{base}-{schedule}", tuple(wishes.values())),
                 makes=tuple(wishes.values()),
                 traces=(f"{COHORTS}/{base}-*/{LAST}",),
             )
-            for base, wishes in members.items()
+            for (base, schedule), wishes in members.items()
         ]
 
     def controls(self, runs: list[PlannedRun]) -> list[Job]:
@@ -197,9 +197,9 @@ class ToDo:
         return [judging(on, tuple(own)) for on, own in groups.items()]
 
 
-def key_of_cohort(base: str, makes: tuple[tuple[PlannedRun, Need], ...]) -> str:
-    """The base's hash, and that of an indexer which is trained alone."""
-    return base if len(makes) > 1 else f"{base}-{makes[0][1].hash}"
+def key_of_cohort(shared: str, makes: tuple[tuple[PlannedRun, Need], ...]) -> str:
+    """The hashes of base and schedule, and that of an indexer which is trained alone."""
+    return shared if len(makes) > 1 else f"{shared}-{makes[0][1].hash}"
 
 
 def judging(on: str, runs: tuple[PlannedRun, ...], deaths: int = 0) -> Job:

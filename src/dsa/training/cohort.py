@@ -195,8 +195,7 @@ def by_stage(wishes: Sequence[Wish]) -> list[list[Wish]]:
     """Those that can be trained in one pass: of equal length, schedule, clipping and optimiser."""
     groups: dict[str, list[Wish]] = {}
     for spec, need in wishes:
-        stage = {name: value for name, value in (need.identity["stage"] or {}).items() if name != "lr"}
-        groups.setdefault(digest(stage), []).append((spec, need))
+        groups.setdefault(need.schedule, []).append((spec, need))
     return list(groups.values())
 
 
