@@ -66,6 +66,19 @@ def rate(value: Any, name: str) -> float:
     return float(value)
 
 
+def above_zero(value: Any, name: str, most: float = math.inf) -> float:
+    """A finite number above 0.
+
+    Args:
+        most: the largest that is allowed.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not 0 < value <= most:
+        up_to = "" if most == math.inf else f", at most {most:g}"
+        raise ValueError(f"{name} = {value}: give a number above 0{up_to}.")
+    return float(value)
+
+
 def text(value: Any, name: str) -> str:
     """Text; a number is taken as it is written."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":

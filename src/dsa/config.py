@@ -10,6 +10,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from dsa import share as share  # ${share:...} is understood wherever a configuration is composed
+
 
 def config_dir() -> Path:
     """The folder of the shipped configurations: inside the installed package, or at the root of a checkout."""

@@ -186,7 +186,7 @@ def rates_of(spec: Spec, **stage: Any) -> dict[str, Any]:
 
 def base_of(spec: Spec, content: Any) -> Need:
     """The backbone after dense training."""
-    stage = rates_of(spec, steps=spec.recipe.dense_steps, lr=spec.recipe.dense_lr)
+    stage = rates_of(spec, steps=spec.recipe.dense_steps, lr=spec.recipe.dense_lr, until=spec.recipe.dense_until)
     targets = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     label = named(spec, ["dense"], recipe=False)
     return Need("base", label, model_of(spec, content) | {"stage": stage}, targets=targets)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from dsa import config, targets
 from dsa.artifacts.names import GROUPS
-from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, rate, text, texts
+from dsa.checks import above_zero, at_least, flag, folder_name, null_or_text, one_of, positive, rate, text, texts
 from dsa.config import choice, resolved
 from dsa.selectors import Dense
 
@@ -75,6 +75,7 @@ class Recipe:
 
     Args:
         dense_lr, sparse_lr: of the backbone.
+        dense_until: accuracy at which dense training ends before its steps are used up; None for all of them.
         warmup_lr, sparse_indexer_lr: of the indexers.
         lr_warmup, lr_final: shares, see conf/recipe.
         clip: largest gradient norm of each group of parameters.
@@ -90,6 +91,7 @@ class Recipe:
     lr_warmup: float
     lr_final: float
     clip: float
+    dense_until: float | None = None
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,7 @@ def recipe_of(recipe: dict[str, Any], total: Any) -> Recipe:
         lr_warmup=float(recipe["lr_warmup"]),
         lr_final=float(recipe["lr_final"]),
         clip=float(recipe["clip"]),
+        dense_until=None if dense["until"] is None else above_zero(dense["until"], "recipe.dense.until", most=1.0),
     )
 
 

@@ -82,14 +82,20 @@ def test_the_probe_measures_with_the_scale_of_the_site(tokens):
     seen = []
     model = build().eval()
     model.run(tokens, Pass(observe=seen.append))
-    for layer, found in zip(seen, probe(model, tokens), strict=True):
+    asked = torch.zeros(tokens.shape, dtype=torch.bool)
+    asked[0, [3, 30]] = True
+    for layer, found, of_asked in zip(seen, probe(model, tokens), probe(model, tokens, asked), strict=True):
         dense, kept = attention(layer, dense=True), to_mask(layer.selection, 32)
         assert found.mass == pytest.approx((dense * kept).sum(-1).mean().item(), abs=1e-5)
         p = dense.sum(1) / 4
         index = layer.cast.scores(slice(0, 32), slice(0, 32))[:, 0]
         index = index.masked_fill(torch.ones(32, 32, dtype=torch.bool).triu(1), -torch.inf).log_softmax(-1)
-        kl = torch.where(p > 0, p * (p.log() - index), 0.0).sum(-1).mean()
-        assert found.kl == pytest.approx(kl.item(), abs=1e-4)
+        kl = torch.where(p > 0, p * (p.log() - index), 0.0).sum(-1)
+        assert found.kl == pytest.approx(kl.mean().item(), abs=1e-4)
+        assert of_asked.kl_asked == pytest.approx(kl[0, [3, 30]].mean().item(), abs=1e-4)
+        mass = (dense * kept).sum(-1).mean(1)
+        assert of_asked.mass_asked == pytest.approx(mass[0, [3, 30]].mean().item(), abs=1e-5)
+        assert found.mass_asked is None and found.kl_asked is None
 
 
 def test_a_class_that_is_no_backbone_is_refused():

@@ -8,8 +8,9 @@ from dsa.checks import folder_name
 GROUPS = ("indexer", "pattern", "selector", "precision")
 """The config groups that make a composition."""
 
-CONTROLS = ("dense", "oracle", "random", "window")
-"""Selectors that an indexer is judged against."""
+CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static", "replicate")
+"""What an indexer is judged against: selectors that use none; static, a trained score of the key alone; and replicate,
+the baseline again with other initial weights of its indexers (A/A)."""
 
 CONTENDED = 0.1
 """Share of the cores that other processes may use before times count as contended."""

@@ -18,7 +18,8 @@ class RunResult:
     """The numbers of one run; losses in nats per token. Anything that was not measured is None.
 
     `status` is finished or failed; only finished results are ever reused. `artifacts` names what the run is made of:
-    base, indexers, joint, control.
+    base, indexers, joint, control. `base_training`: the steps of the base and, where it was trained to a criterion, the
+    accuracy that ends it (until), the step that reached it (solved_at; None: never), and the accuracy in the end.
     """
 
     run_id: str
@@ -47,6 +48,7 @@ class RunResult:
     delta_loss: float | None = None
     base_val_loss: float | None = None
     base_val_accuracy: float | None = None
+    base_training: dict[str, Any] = field(default_factory=dict)
     swap_val_loss: float | None = None
     swap_val_accuracy: float | None = None
     swap_window_loss: float | None = None

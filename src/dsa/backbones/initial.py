@@ -30,5 +30,5 @@ def draw(module: nn.Module, seed: int, prefix: str, std: Callable[[str, Tensor],
 
 
 def draw_indexer(indexer: Indexer, seed: int, site: int) -> None:
-    """An indexer's initial weights, of standard deviation 0.02: a function of (seed, site, name)."""
-    draw(indexer, seed, f"blocks.{site}.attention.indexer.", lambda name, weight: 0.02)
+    """An indexer's initial weights, of its own standard deviation: a function of (seed, site, name)."""
+    draw(indexer, seed, f"blocks.{site}.attention.indexer.", lambda name, weight: indexer.init)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dsa.checks import at_least
 from dsa.data.task import Rows, places
 
 
@@ -11,32 +12,36 @@ class Layout(NamedTuple):
     """A row's geometry: `pairs` of two tokens in its first part, as many queries of `width` tokens in its last.
 
     A query at t lies `gap` or more positions after its pair's second token, for every pair: the nearest `gap`
-    keys of the query (itself included) hold nothing of it. The room left over is halved between both parts.
+    keys of the query (itself included) hold nothing of it. Amid the pairs lie `others`, as wide as a pair and never
+    asked for. The room left over is halved between both parts.
     """
 
     seq_len: int
     pairs: int
     gap: int
     width: int
+    others: int = 0
 
     @property
     def room(self) -> int:
         """Positions left over for noise inside both parts [tokens]; negative where the row is too short."""
-        return self.seq_len - (2 + self.width) * self.pairs - (self.gap - 1)
+        return self.seq_len - (2 + self.width) * self.pairs - 2 * self.others - (self.gap - 1)
 
     def draw(self, rows: int, rng: np.random.Generator) -> tuple[Rows, Rows]:
-        """Positions of the pairs' first tokens, and of the queries; pair i is asked for at query i."""
-        end = 2 * self.pairs + self.room // 2
+        """Positions of the first tokens of pairs and others, and of the queries; pair i is asked for at query i."""
+        end = 2 * (self.pairs + self.others) + self.room // 2
         queries = places(rows, self.pairs, self.width, end - 1 + self.gap, self.seq_len, rng)
-        return places(rows, self.pairs, 2, 0, end, rng), rng.permuted(queries, axis=1)
+        pairs = places(rows, self.pairs + self.others, 2, 0, end, rng)
+        return rng.permuted(pairs, axis=1), queries
 
     def check(self) -> None:
         """Raises ValueError where the row is too short."""
         if self.room < 0:
+            amid = f", amid {self.others} decoys and strays," if self.others else ""
             raise ValueError(
-                f"data.pairs = {self.pairs} and data.gap = {self.gap}: they need {self.seq_len - self.room} tokens, "
-                f"but seq_len = {self.seq_len}. Give fewer pairs, a smaller gap or a longer seq_len; "
-                "null scales both with seq_len."
+                f"data.pairs = {self.pairs}{amid} and data.gap = {self.gap}: they need {self.seq_len - self.room} "
+                f"tokens, but seq_len = {self.seq_len}. Give fewer of them, a smaller gap or a longer seq_len; "
+                "null scales all with seq_len."
             )
 
 
@@ -48,3 +53,15 @@ def scaled(pairs: int | None, gap: int | None, seq_len: int, most: int, width: i
         max(1, 3 * seq_len // 8) if gap is None else gap,
         width,
     )
+
+
+def amid(decoys: int | None, strays: int | None) -> tuple[int | None, int | None]:
+    """How many pairs nobody asks for, and how many values without a key; None follows the length.
+
+    Raises:
+        ValueError: a number is impossible.
+    """
+    for name, value in (("decoys", decoys), ("strays", strays)):
+        if value is not None:
+            at_least(value, 0, f"data.{name}", "null follows seq_len")
+    return decoys, strays

@@ -4,45 +4,71 @@ import numpy as np
 
 from dsa.checks import at_least, null_or_positive
 from dsa.data.batch import Batch
-from dsa.data.task import Task, asked
+from dsa.data.layout import amid
+from dsa.data.task import Task, asked, distinct, places
 
 
 class Needle(Task):
     """A key-value pair anywhere in noise; the row's last token is the key, its target the value.
 
-    Tokens: `keys`, then `values`, then `noise`, each a range of its own.
+    Tokens: `keys`, then `values`, then `noise`, each a range of its own. Amid the noise lie pairs of other keys, and
+    values without one, so that "this is a value" does not answer.
 
     Args:
+        decoys: further pairs; None: seq_len / 16, at most what `keys` allow.
+        strays: values behind noise instead of a key; None: as many as decoys.
         gap: least distance from the value to the query [tokens]; None: 3 seq_len / 8.
         keys, values, noise: tokens of each kind.
     """
 
-    def __init__(self, gap: int | None = None, keys: int = 64, values: int = 64, noise: int = 64) -> None:
+    def __init__(
+        self,
+        decoys: int | None = None,
+        strays: int | None = None,
+        gap: int | None = None,
+        keys: int = 64,
+        values: int = 64,
+        noise: int = 64,
+    ) -> None:
         self.keys = at_least(keys, 1, "data.source.keys", "a pair needs a key")
         self.values = at_least(values, 2, "data.source.values", "a single value leaves nothing to recall")
         self.noise = at_least(noise, 1, "data.source.noise", "noise fills the row")
         self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before its query")
-        super().__init__(keys + values + noise, values, gap=gap, keys=keys, values=values, noise=noise)
+        self.decoys, self.strays = amid(decoys, strays)
+        settings = {"decoys": decoys, "strays": strays, "gap": gap}
+        super().__init__(keys + values + noise, values, **settings, keys=keys, values=values, noise=noise)
 
-    def starts(self, seq_len: int) -> int:
-        """Places where the pair can begin, from the row's first token on."""
-        gap = max(1, 3 * seq_len // 8) if self.gap is None else self.gap
-        return seq_len - gap - 1
+    def others(self, seq_len: int) -> tuple[int, int]:
+        """Decoys and strays at this length."""
+        decoys = min(seq_len // 16, self.keys - 1) if self.decoys is None else self.decoys
+        return decoys, decoys if self.strays is None else self.strays
+
+    def stop(self, seq_len: int) -> int:
+        """End of the part in which pairs can lie, from the row's first token on."""
+        return seq_len - (max(1, 3 * seq_len // 8) if self.gap is None else self.gap)
 
     def check(self, seq_len: int) -> None:
-        if self.starts(seq_len) < 1:
+        decoys, strays = self.others(seq_len)
+        if self.stop(seq_len) < 2 * (1 + decoys + strays):
             raise ValueError(
-                f"data.gap = {self.gap}: the gap, a pair before it and its query must fit into seq_len = {seq_len}. "
-                f"Give a gap up to {seq_len - 2}, null (3 seq_len / 8), or a longer seq_len."
+                f"data.gap = {self.gap}: the gap, a pair, {decoys} decoys and {strays} strays before it, and its query "
+                f"must fit into seq_len = {seq_len}. Give a smaller gap or null (3 seq_len / 8), fewer of them, or a "
+                "longer seq_len."
+            )
+        if decoys >= self.keys:
+            raise ValueError(
+                f"data.decoys = {decoys}: the keys of a row are distinct, and there are {self.keys}. "
+                f"Give at most {self.keys - 1}, or a larger data.source.keys."
             )
 
     def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
-        pair = rng.integers(self.starts(seq_len), size=(rows, 1))
-        query = np.full_like(pair, seq_len - 1)
-        key = rng.integers(self.keys, size=pair.shape)
-        value = self.keys + rng.integers(self.values, size=pair.shape)
+        decoys, strays = self.others(seq_len)
+        starts = rng.permuted(places(rows, 1 + decoys + strays, 2, 0, self.stop(seq_len), rng), axis=1)
+        keys = distinct(rows, 1 + decoys, self.keys, rng)
+        values = self.keys + rng.integers(self.values, size=starts.shape)
+        query = np.full((rows, 1), seq_len - 1)
         tokens = self.keys + self.values + rng.integers(self.noise, size=(rows, seq_len))
-        np.put_along_axis(tokens, pair, key, axis=1)
-        np.put_along_axis(tokens, pair + 1, value, axis=1)
-        np.put_along_axis(tokens, query, key, axis=1)
-        return asked(tokens, query, value)
+        np.put_along_axis(tokens, starts[:, : 1 + decoys], keys, axis=1)
+        np.put_along_axis(tokens, starts + 1, values, axis=1)
+        np.put_along_axis(tokens, query, keys[:, :1], axis=1)
+        return asked(tokens, query, values[:, :1])

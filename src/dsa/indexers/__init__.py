@@ -2,6 +2,6 @@
 
 from dsa.indexers.base import Indexer
 from dsa.indexers.lightning import LightningIndexer
-from dsa.indexers.ultra_light import UltraLightIndexer
+from dsa.indexers.static import StaticIndexer
 
-__all__ = ["Indexer", "LightningIndexer", "UltraLightIndexer"]
+__all__ = ["Indexer", "LightningIndexer", "StaticIndexer"]

@@ -5,13 +5,16 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsa.checks import even
+from dsa.checks import above_zero, even
 from dsa.ops import IndexFeatures, Zones, own_dtypes
 from dsa.ops.rotary import Rotation
 
 
 class Indexer(nn.Module, ABC):
     """Hidden states -> IndexFeatures. A variant writes `score`; `forward` detaches, so that none can forget it.
+
+    Args:
+        init: standard deviation of the initial weights.
 
     Attributes:
         unit: tokens per selectable unit.
@@ -20,6 +23,10 @@ class Indexer(nn.Module, ABC):
 
     unit: int = 1
     forced: Zones = ()
+
+    def __init__(self, init: float = 0.02) -> None:
+        super().__init__()
+        self.init = above_zero(init, "indexer.init")
 
     @abstractmethod
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:

@@ -1,4 +1,7 @@
-"""Lightning indexer of DeepSeek-V3.2: a few small query heads, one shared key, signed head weights."""
+"""Lightning indexer of DeepSeek-V3.2: a few small query heads, one shared key, a weight for each head."""
+
+import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -6,37 +9,63 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsa.checks import positive
+from dsa.checks import one_of, positive
 from dsa.indexers.base import Indexer, rotary_dims
 from dsa.ops import IndexFeatures
 from dsa.ops.rotary import Rotation
+
+ONE = math.log(math.e - 1)  # softplus is 1 here
+
+WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "signed": lambda raw: raw,
+    "positive": lambda raw: F.softplus(raw + ONE),
+    "absolute": torch.abs,
+}
+"""What becomes of a head's projected weight; with `none` there is no such projection."""
 
 
 class LightningIndexer(Indexer):
     """Scores keys by sum_j w[t,j] * ReLU(q[t,j] . k[s])  (DeepSeek-V3.2-Exp report, eq. 1).
 
-    d_model * (heads * dim + dim + heads) parameters, and 2 * dim of the key norm.
+    d_model * (heads * dim + dim + heads) parameters, and 2 * dim of the key norm; heads * d_model fewer without.
 
     Args:
         d_model: width of the hidden states.
         heads: query heads H_I.
         dim: width d_I of each query head and of the shared key.
         rotary_dim: how many dims the rotary embedding turns; None = all.
+        weight: of a head: signed, as published; positive: softplus, 1 at first; absolute; none: every head counts 1.
+        init: standard deviation of the initial weights.
     """
 
-    def __init__(self, d_model: int, heads: int, dim: int, rotary_dim: int | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        dim: int,
+        rotary_dim: int | None = None,
+        weight: str = "signed",
+        init: float = 0.02,
+    ) -> None:
+        super().__init__(init)
         self.heads, self.dim = positive(heads, "indexer.heads"), positive(dim, "indexer.dim")
         self.rotary_dim = rotary_dims(rotary_dim, dim)
+        self.weight = one_of(weight, (*WEIGHTS, "none"), "indexer.weight")
         self.to_query = nn.Linear(d_model, heads * dim, bias=False)
         self.to_key = nn.Linear(d_model, dim, bias=False)
-        self.to_weight = nn.Linear(d_model, heads, bias=False)
+        self.to_weight = None if weight == "none" else nn.Linear(d_model, heads, bias=False)
         self.key_norm = nn.LayerNorm(dim, eps=1e-6)
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        projections = [self.to_query.weight, self.to_key.weight, self.to_weight.weight]
-        queries, keys, weights = F.linear(x, torch.cat(projections)).split([len(p) for p in projections], -1)
+        layers = (self.to_query, self.to_key, self.to_weight)
+        projections = [layer.weight for layer in layers if layer is not None]
+        queries, keys, *raw = F.linear(x, torch.cat(projections)).split([len(p) for p in projections], -1)
         queries = rearrange(queries, "b t (h d) -> b 1 t h d", h=self.heads)
         keys = rearrange(self.key_norm(keys), "b s d -> b 1 s d")
-        weights = rearrange(weights, "b t h -> b 1 t h") * (self.heads * self.dim) ** -0.5
+        scale = (self.heads * self.dim) ** -0.5
+        weights = None
+        if raw:
+            weights = WEIGHTS[self.weight](rearrange(raw[0], "b t h -> b 1 t h")) * scale
+        else:
+            queries = queries * scale
         return IndexFeatures(rotary(queries, self.rotary_dim), rotary(keys, self.rotary_dim), weights)

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dsa.backbones import Backbone
-from dsa.data import DataModule
+from dsa.data import IGNORE, DataModule
 from dsa.judging.calibrate import calibrate, constants
 from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.judging.probe import averaged, probe
@@ -27,13 +27,16 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
     routed = bool(model.router_of)
     out: dict[str, Any] = {"val": evaluate(devices, dtype, data, model, sparse=routed)}
     if routed and look:
-        layers = probe(model.to(device), probe_rows(data).to(device))
+        tokens, asked = probe_rows(data)
+        layers = probe(model.to(device), tokens.to(device), None if asked is None else asked.to(device))
         out["selection"] = {"mean": averaged(layers), "layers": [layer._asdict() for layer in layers]}
         out["constants"] = constants(model)
     return out
 
 
-def probe_rows(data: DataModule) -> Int[Tensor, "row time"]:
-    """A few evaluation rows from all over the held-out part."""
-    rows = torch.cat([batch.tokens for batch in data.eval_loader()])
-    return rows[torch.linspace(0, len(rows) - 1, min(PROBE_ROWS, len(rows))).long()]
+def probe_rows(data: DataModule) -> tuple[Int[Tensor, "row time"], Bool[Tensor, "row time"] | None]:
+    """A few evaluation rows from all over the held-out part, and which queries are asked; None where all are."""
+    batches = list(data.eval_loader())
+    tokens, asked = (torch.cat(rows) for rows in zip(*((b.tokens, b.targets != IGNORE) for b in batches), strict=True))
+    rows = torch.linspace(0, len(tokens) - 1, min(PROBE_ROWS, len(tokens))).long()
+    return tokens[rows], None if asked.all() else asked[rows]

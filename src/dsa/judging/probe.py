@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsa import ops
@@ -25,6 +25,7 @@ class LayerSelection(NamedTuple):
         mean_k: kept keys per query.
         quantisation_error: relative error (root mean square) of the index scores through the precision's format.
         zero_share: share of index scores that are exactly zero, where only position decides.
+        mass_asked, oracle_mass_asked, kl_asked: over the queries that are asked for something, where not all are.
     """
 
     mass: float
@@ -35,30 +36,39 @@ class LayerSelection(NamedTuple):
     mean_k: float
     quantisation_error: float | None
     zero_share: float | None
+    mass_asked: float | None
+    oracle_mass_asked: float | None
+    kl_asked: float | None
 
 
 @torch.no_grad()
-def probe(model: Backbone, tokens: Tensor) -> list[LayerSelection]:
-    """Measure each layer's selection on some held-out rows, in float32."""
+def probe(
+    model: Backbone, tokens: Int[Tensor, "row time"], asked: Bool[Tensor, "row time"] | None = None
+) -> list[LayerSelection]:
+    """Measure each layer's selection on some held-out rows, in float32.
+
+    Args:
+        asked: queries that are asked for something; None for all.
+    """
     seen: list[Observation] = []
     training = model.training
     model.eval()
     with torch.autocast(tokens.device.type, enabled=False):
         model.run(tokens, Pass(observe=seen.append))
-        layers = [measure(observation) for observation in seen]
+        layers = [measure(observation, asked) for observation in seen]
     model.train(training)
     return layers
 
 
-def measure(seen: Observation) -> LayerSelection:
+def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None) -> LayerSelection:
     """Measure one layer's selection."""
     q, k, scale = seen.queries, seen.keys, seen.scale
     time = q.shape[2]
     dense = ops.dense_logsumexp(q, k, scale=scale)
-    if seen.selection is None:
-        mass = best = recall = density = 1.0
-        mean_k = (time + 1) / 2
-    else:
+    mass = best = torch.ones_like(dense)
+    recall = density = 1.0
+    mean_k = (time + 1) / 2
+    if seen.selection is not None:
         groups = seen.selection.positions.shape[1]
         counts = seen.selection.counts
         attention = TrueAttention(q, k, dense, groups, scale=scale)
@@ -67,20 +77,40 @@ def measure(seen: Observation) -> LayerSelection:
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
         density = mean_k / ((time + 1) / 2)
-    kl = error = zeros = None
+    kl = error = zeros = kl_asked = None
     if seen.features is not None and seen.cast is not None:
         target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale)
         kl = ops.indexer_loss(seen.cast, target, None).item()
         error, zeros = index_errors(seen.features, seen.cast)
-    return LayerSelection(mass, best, recall, kl, density, mean_k, error, zeros)
+        kl_asked = None if asked is None else kl_of(seen.cast, target, asked)
+    mass_asked, best_asked = (
+        None if asked is None else share.transpose(1, 2)[asked].mean().item() for share in (mass, best)
+    )
+    return LayerSelection(
+        mass.mean().item(), best.mean().item(), recall, kl, density, mean_k, error, zeros, mass_asked, best_asked,
+        kl_asked,
+    )  # fmt: skip
 
 
 def captured(
     q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"], scale: float | None
-) -> float:
-    """Mean share of the dense probability on the selected keys."""
+) -> Float[Tensor, "batch head time"]:
+    """Share of each query's dense probability on the selected keys."""
     _, sparse = ops.attend(q, k, k, selection, scale=scale)
-    return (sparse - dense).exp().mean().item()
+    return (sparse - dense).exp()
+
+
+def kl_of(scorer: IndexFeatures, target: TrueAttention, asked: Bool[Tensor, "row time"]) -> float | None:
+    """KL(p || softmax(I)) over all earlier keys, of these queries alone [nats]; None for scores of several tokens."""
+    if scorer.unit > 1:
+        return None
+    time = asked.shape[1]
+    everything = slice(0, time), slice(0, time)
+    later = torch.ones(time, time, dtype=torch.bool, device=asked.device).triu(1)
+    wanted = target.scores(*everything).masked_fill(later, 0.0).transpose(1, 2)[asked]
+    wanted = wanted / wanted.sum(-1, keepdim=True)
+    given = scorer.scores(*everything).masked_fill(later, -torch.inf).log_softmax(-1).transpose(1, 2)[asked]
+    return (torch.special.xlogy(wanted, wanted) - torch.where(wanted > 0, wanted * given, 0.0)).sum(-1).mean().item()
 
 
 def overlap(selection: Selection, oracle: Selection) -> float:

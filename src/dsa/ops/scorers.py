@@ -185,13 +185,20 @@ class Hash(Positional):
 
 @dataclass(frozen=True)
 class Recency(Positional):
-    """Scores are the key positions: the nearest keys win."""
+    """Scores are the key positions, so the nearest keys win; before them, where there are sinks, a row's first keys.
+
+    Args:
+        sinks: how many of a row's first keys come before all others (Xiao et al. 2023, arXiv:2309.17453).
+    """
+
+    sinks: int = 0
 
     def scores(
         self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
     ) -> Float[Tensor, "1 1 time unit"]:
         key = torch.arange(columns.start, columns.stop, device=device)
-        return key.expand(rows.stop - rows.start, -1).float()[None, None]
+        ranked = torch.where(key < self.sinks, (1 << 24) - key, key)
+        return ranked.expand(rows.stop - rows.start, -1).float()[None, None]
 
 
 def pairs_of_groups(scorer: Scorer, zones: Zones | tuple[Zones, ...], length: int) -> int:

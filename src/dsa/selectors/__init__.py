@@ -2,7 +2,7 @@
 
 from dsa.selectors.adaptive import AdaptiveDynamic, AdaptiveEntropy, AdaptivePosition
 from dsa.selectors.base import Selector, SelectorContext
-from dsa.selectors.controls import Dense, Oracle, Random, Window
+from dsa.selectors.controls import Dense, Oracle, Random, SinkWindow, Window
 from dsa.selectors.nearest import NearestInstead
 from dsa.selectors.progressive import ProgressiveCosine, ProgressiveExponential, ProgressiveLinear
 from dsa.selectors.ratio import Ratio
@@ -22,6 +22,7 @@ __all__ = [
     "Ratio",
     "Selector",
     "SelectorContext",
+    "SinkWindow",
     "TopK",
     "Window",
 ]

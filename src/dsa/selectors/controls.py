@@ -52,6 +52,25 @@ class Window(TopK):
         return Recency()
 
 
+class SinkWindow(TopK):
+    """A row's first keys, on which trained models rest attention that has nowhere to go, then the nearest ones.
+
+    Args:
+        sinks: how many of the first keys, counted with the budget (Xiao et al. 2023, arXiv:2309.17453).
+    """
+
+    uses_indexer = False
+
+    def __init__(self, k: int | None = None, sinks: int = 4) -> None:
+        super().__init__(k)
+        self.sinks = at_least(sinks, 0, "selector.sinks")
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Recency(self.sinks)
+
+
 class Dense(Selector):
     """Every key that the pattern lets a query see."""
 

@@ -9,8 +9,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from dsa.cli_errors import alternatives
 from dsa.config import marked
+from dsa.share import at_length
 from dsa.study.plain import changed, holds
-from dsa.study.share import at_length
 
 Load = Callable[[list[str]], DictConfig]  # overrides -> the whole configuration, Hydra's part included
 Layer = dict[str, Any]  # overrides by key, groups and dotted values alike

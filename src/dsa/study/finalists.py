@@ -2,9 +2,7 @@
 
 import statistics
 
-from dsa.artifacts.names import GROUPS
-from dsa.study.composer import root
-from dsa.study.plan import SELECTION, StudyPlan
+from dsa.study.plan import SELECTION, StudyPlan, compared
 from dsa.study.states import Results
 
 
@@ -42,8 +40,5 @@ def choose(plan: StudyPlan, results: Results) -> dict[tuple[int, str], list[str]
 
 def is_baseline(plan: StudyPlan, label: str) -> bool:
     """Whether a condition is the baseline, or what takes its place in another context: what it compares is the same."""
-    same, other = (
-        {key: value for key, value in plan.study.conditions[one].items() if root(key) in (*GROUPS, "objective")}
-        for one in (label, plan.study.baseline)
-    )
+    same, other = (compared(plan.study.conditions[one]) for one in (label, plan.study.baseline))
     return label == plan.study.baseline or (bool(same) and same == other)

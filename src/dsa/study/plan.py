@@ -20,6 +20,7 @@ from dsa.study.seeds import Template, judged_only
 from dsa.study.states import written
 from dsa.training.settings import check_settings
 
+APART = 1000  # what is added to a seed for the indexers of a replicate
 SELECTION, CONFIRMATION = "selection", "confirmation"
 
 
@@ -33,6 +34,7 @@ class Point:
         context: what it changes besides what is compared; empty where all conditions share it.
         reason: why it cannot apply; None if it can.
         corpus: fingerprint of its data; None if they could not be read.
+        indexers_apart: how far the seeds of its indexers lie from those of the conditions.
     """
 
     label: str
@@ -42,12 +44,15 @@ class Point:
     template: Template = field(repr=False)
     reason: str | None
     corpus: str | None
+    indexers_apart: int = 0
 
     def runs(self, study: Study, judge: str, seeds: list[int], phase: str | None) -> "Iterator[PlannedRun]":
         """Its runs: one for each seed and, where it has an indexer, each seed of the indexers."""
         of_indexers: list[int | None] = [*study.indexer_seed] if study.indexer_seed else [None]
         seen = set()
         for seed, other in itertools.product(seeds, of_indexers):
+            if self.indexers_apart:
+                other = (seed if other is None else other) + self.indexers_apart
             spec = self.template.under(seed, other)
             run = PlannedRun(self, judged_only(spec) if judge == "swap" else spec, judge, phase)
             key = run.seed if run.reason is not None else run.hash
@@ -231,7 +236,8 @@ def point_of(
         reason = obstacle(spec)
     except ValueError as error:
         corpus, reason = None, str(error)
-    return Point(label, role, seq_len, context, template, reason, corpus)
+    again = role == "control" and label.split("-")[0] == "replicate"
+    return Point(label, role, seq_len, context, template, reason, corpus, APART if again else 0)
 
 
 def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:
@@ -247,9 +253,28 @@ def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, La
             label = f"{control}-{name}" if len(contexts) > 1 else control
             if control == "dense":
                 yield label, "control", around | {"pattern": "causal", "selector": "dense"}
-                continue
-            pattern = pattern_of_controls(study, composer)
-            yield label, "control", around | pattern | selector_of_control(study, control)
+            elif control == "replicate":
+                again = baseline_in(study, name, composer.groups)
+                if again is not None:
+                    yield label, "control", again
+            else:
+                pattern = pattern_of_controls(study, composer)
+                yield label, "control", around | pattern | selector_of_control(study, control)
+
+
+def baseline_in(study: Study, context: str, groups: set[str]) -> Layer | None:
+    """The baseline's overrides, or of what takes its place in a context; None if nothing does."""
+    options = compared(study.overrides(study.baseline, groups))
+    for label in (study.baseline, *study.conditions):
+        whole = study.overrides(label, groups)
+        if context_of(whole, study, groups) == context and compared(whole) == options:
+            return whole
+    return None
+
+
+def compared(layer: Layer) -> Layer:
+    """The part of a condition that is compared."""
+    return {key: value for key, value in layer.items() if root(key) in (*GROUPS, "objective")}
 
 
 def pattern_of_controls(study: Study, composer: Composer) -> Layer:
@@ -268,7 +293,8 @@ def pattern_of_controls(study: Study, composer: Composer) -> Layer:
 def selector_of_control(study: Study, control: str) -> Layer:
     """A control at the study's budget; without one, at the pattern's own."""
     budget = study.common.get("selector.k") if study.budget is None else study.budget
-    return {"selector": control} | ({} if budget is None else {"selector.k": budget})
+    chosen = {"indexer": "static", "selector": "topk"} if control == "static" else {"selector": control}
+    return chosen | ({} if budget is None else {"selector.k": budget})
 
 
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:

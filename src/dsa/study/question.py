@@ -1,13 +1,12 @@
 """What a study asks: its yaml and the command line as one statement, conditions written out."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS
-from dsa.checks import flag, null_or_positive, one_of
+from dsa.checks import above_zero, flag, null_or_positive, one_of
 from dsa.study.composer import Layer, stacked
 from dsa.study.lists import as_list
 
@@ -186,9 +185,7 @@ def margins(given: Any, judge: str) -> dict[str, float]:
     out = mapping(given, "margin") or {("swap_val_loss" if judge == "swap" else "val_loss"): 0.01}
     for metric, margin in out.items():
         one_of(metric, METRICS, "margin")
-        number = isinstance(margin, int | float) and not isinstance(margin, bool)
-        if not number or not math.isfinite(margin) or margin <= 0:
-            raise ValueError(f"margin.{metric} = {margin}: give a number above 0.")
+        above_zero(margin, f"margin.{metric}")
     return out
 
 

@@ -31,6 +31,7 @@ class Findings:
     """What was measured for a run: one judgement each; None where it has none.
 
     Args:
+        base_training: how long the base was trained and what it reached.
         rows: of the metrics of the run's last stage, control_rows: of the control's.
     """
 
@@ -39,6 +40,7 @@ class Findings:
     swap: dict[str, Any] | None
     window: dict[str, Any] | None
     control: dict[str, Any] | None
+    base_training: dict[str, Any]
     rows: list[Row]
     control_rows: list[Row]
 
@@ -79,6 +81,7 @@ def assemble(
     result.chance_loss, result.unigram_loss, result.corpus = data.chance_loss, data.unigram_loss, data.fingerprint
     for name, value in found.final["val"].items():
         setattr(result, name if name.startswith("recall") else f"val_{name}", value)
+    result.base_training = found.base_training
     compare(result, found, spec.dense, graph.joint is not None)
     result.params = parameters(model)
     result.selection = found.final.get("selection", {})
@@ -191,6 +194,12 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append(
             f"validation loss {result.val_loss:.4f} is not below the unigram loss {result.unigram_loss:.4f}: "
             "the loss carries no information about attention, and nothing may be ranked by it."
+        )
+    base = result.base_training
+    if base.get("until") is not None and base["solved_at"] is None:
+        out.append(
+            f"the base was not solved: its accuracy after all {base['steps']} steps is {base['accuracy']:.3f}, below "
+            f"recipe.dense.until = {base['until']:g}. Give more recipe.dense.steps or an easier task."
         )
     if not spec.sparse:
         return out

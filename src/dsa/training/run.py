@@ -173,6 +173,7 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models, timed: bo
         swap=None if graph.swap is None else judged(run, graph.swap, data, models),
         window=None if graph.window is None else judged(run, graph.window, data, models),
         control=control_of(run, data, models),
+        base_training=base_training(run),
         rows=rows,
         control_rows=[] if graph.control is None else rows_of(store, graph.control),
     )
@@ -186,6 +187,12 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models, timed: bo
     written = read_result(run.folder)
     assert written is not None
     return written
+
+
+def base_training(run: Run) -> dict[str, Any]:
+    """How long the base was trained, and what it reached of its criterion; empty without a base."""
+    found = None if run.graph.base is None else run.store.find(run.graph.base)
+    return {} if found is None else found.record["trained"]
 
 
 def train_needs(run: Run, data: DataModule, log: RunLog) -> None:

@@ -45,7 +45,7 @@ def cases(draw, kinds=("features", "features", "units", "max", "attention", "rea
         q, k, _ = qkv(batch, 4, time, keys, 8, seed, draw(st.sampled_from([4, 2, 1])))
         scorer = attention(q, k, None, groups, scale=draw(st.sampled_from([None, 0.6])))
     elif kind in ("hash", "recency"):
-        scorer = Hash(seed, 1, 2) if kind == "hash" else Recency()
+        scorer = Hash(seed, 1, 2) if kind == "hash" else Recency(draw(st.sampled_from([0, 1, 4])))
     else:
         make = draw(st.sampled_from([wholes, wholes, lambda *s, seed: torch.zeros(*s)]))
         make = randoms if kind == "real" else make

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsa.analysis.inputs.names import CONTROLS, GROUPS
-from dsa.artifacts.names import check_folders
+from dsa.analysis.inputs.names import GROUPS
+from dsa.artifacts.names import CONTROLS, check_folders
 
 STUDY = "study.json"
 

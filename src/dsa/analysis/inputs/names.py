@@ -1,4 +1,5 @@
-"""What a study compares, and what it compares it with."""
+"""What a study compares beside the options of a composition."""
 
-GROUPS = ("indexer", "pattern", "selector", "precision", "objective")  # what is compared; anything else is context
-CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static")
+from dsa.artifacts.names import GROUPS as COMPOSITION
+
+GROUPS = (*COMPOSITION, "objective")  # what is compared; anything else is context

@@ -9,10 +9,10 @@ import pandas as pd
 
 from dsa.analysis.inputs.compact import is_compact, read_compact
 from dsa.analysis.inputs.meta import Meta, read_meta
-from dsa.analysis.inputs.names import CONTROLS
 from dsa.analysis.inputs.results import Gap, read_results, tidy
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.inputs.timing import read_timing
+from dsa.artifacts.names import CONTROLS
 
 
 @dataclass(frozen=True)

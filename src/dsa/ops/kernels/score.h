@@ -1,5 +1,6 @@
 // Scores of a few queries against a run of keys, for every Scorer. Compiled for one of them:
-// SCORER 0: index features, HEADS x DIM; RELU.   1: attention probabilities, HEADS x DIM.   2: a hash.   3: recency.
+// SCORER 0: index features, HEADS x DIM; RELU.   1: attention probabilities, HEADS x DIM.   2: a hash.   3: recency,
+// but the first keys before all others.
 #pragma once
 #include "vec.h"
 
@@ -15,7 +16,7 @@ struct Scorer {
   int64_t batch_stride;
   int64_t share;          // groups that share their keys; attention: heads
   int64_t first_head;     // attention: of the group at hand
-  uint32_t seed;          // hash: state after seed, layer and step
+  uint32_t seed;          // hash: state after seed, layer and step; recency: how many keys come first
 };
 
 // Where a run of keys lies: element x of the packed keys is position x * step + origin.
@@ -88,7 +89,8 @@ inline void score(const Scorer& s, const int64_t* rows, const int64_t* positions
       const vu bits = mix(mix(uint32_t(positions[i]) + s.seed) ^ (vu)position) >> 8;
       store(out + i * pitch + j, __builtin_convertvector((vi)bits, vf));
 #else
-      store(out + i * pitch + j, __builtin_convertvector(position, vf));
+      const vi ranked = position < int32_t(s.seed) ? (1 << 24) - position : position;
+      store(out + i * pitch + j, __builtin_convertvector(ranked, vf));
 #endif
     }
   }

@@ -34,7 +34,7 @@ class Material(NamedTuple):
         keys: [batch, keygroup, entry, dim].
         share: groups that share their keys; of attention, heads.
         pool: tokens whose best score is that of their unit.
-        seed: of a hash.
+        seed: of a hash; of recency, how many keys come first.
     """
 
     constants: dict[str, int]
@@ -86,7 +86,7 @@ def _(scorer: Hash) -> Material:
 
 @material.register
 def _(scorer: Recency) -> Material:
-    return Material({"SCORER": 3})
+    return Material({"SCORER": 3}, seed=scorer.sinks)
 
 
 class Packed(NamedTuple):

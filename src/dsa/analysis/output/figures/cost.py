@@ -2,11 +2,11 @@
 
 from matplotlib.figure import Figure
 
-from dsa.analysis.inputs.names import CONTROLS
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.spec import Axis, Chart, Mark, Panel, Row
+from dsa.artifacts.names import CONTROLS
 
 PARTS = ("indexer", "select", "sparse_attention", "dense_attention")
 

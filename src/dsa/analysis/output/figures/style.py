@@ -17,10 +17,11 @@ GREY = "#777777"
 SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, BLACK, GREY)
 MARKERS = ("o", "D", "^", "v", "s", "P", "X", "*")
 LINES = (BLUE, GREEN, PURPLE, SKY, BLACK)  # none that could be taken for the baseline's
-CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v", "sink_window": "<", "static": ">"}
+CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v", "sink_window": "<", "static": ">",
+                   "replicate": "D"}  # fmt: skip
 DASHES = ("-", "--", "-.", ":")
 CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (0, (1, 1)), "window": (0, (1, 3)),
-                  "sink_window": (0, (3, 1, 1, 1)), "static": (0, (5, 1))}  # fmt: skip
+                  "sink_window": (0, (3, 1, 1, 1)), "static": (0, (5, 1)), "replicate": (0, (2, 2))}  # fmt: skip
 
 
 def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
