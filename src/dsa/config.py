@@ -9,6 +9,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError
 
 from dsa import share as share  # ${share:...} is understood wherever a configuration is composed
 
@@ -73,5 +74,16 @@ def choice(cfg: DictConfig | dict[str, Any], group: str) -> str:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain data, every interpolation resolved."""
-    return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    """The configuration as plain data, every interpolation resolved.
+
+    Raises:
+        omegaconf.errors.OmegaConfBaseException: an interpolation leads nowhere.
+        ValueError: a share of the length cannot be worked out.
+    """
+    try:
+        return OmegaConf.to_container(cfg, resolve=True)  # type: ignore[return-value]
+    except InterpolationResolutionError as error:
+        inner: BaseException | None = error
+        while isinstance(inner, InterpolationResolutionError):
+            inner = inner.__cause__ or inner.__context__
+        raise error if inner is None else inner from None

@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dsa import checks
+
 
 def share(of: Any, at_least: int = 1, *, _root_: Any) -> int:
     """A share of seq_len, rounded [tokens].
@@ -13,7 +15,7 @@ def share(of: Any, at_least: int = 1, *, _root_: Any) -> int:
         of: the share, as 1/16 or 0.0625.
 
     Raises:
-        ValueError: it is no number, or not above 0.
+        ValueError: it is no number, or not above 0; or seq_len is no length.
     """
     try:
         portion = Fraction(str(of).replace(" ", ""))
@@ -21,7 +23,7 @@ def share(of: Any, at_least: int = 1, *, _root_: Any) -> int:
         raise ValueError(f"${{share:{of}}}: give a share of seq_len as 1/16 or 0.0625.") from None
     if portion <= 0:
         raise ValueError(f"${{share:{of}}}: a share of seq_len is above 0.")
-    return max(int(at_least), round(portion * _root_.seq_len))
+    return max(int(at_least), round(portion * checks.at_least(_root_.seq_len, 1, "seq_len", "in tokens")))
 
 
 OmegaConf.register_new_resolver("share", share, replace=True)

@@ -78,7 +78,7 @@ def test_a_new_pattern_changes_nothing(package):
         ("precision/integer.py", ["precision.in_training=true"], {"swap", "final", "indexers", "joint"}),
         ("precision/float8.py", RUN, set()),
         ("indexers/lightning.py", RUN, {"indexers", "swap", "joint", "final"}),
-        ("indexers/lightning.py", ["indexer=ultra_light"], set()),
+        ("indexers/lightning.py", ["indexer=static"], set()),
         ("backbones/transformer.py", RUN, EVERY),
         ("data/mqar.py", RUN, EVERY),
         ("data/needle.py", RUN, set()),
@@ -101,9 +101,7 @@ def test_runs_that_share_an_artifact_agree_on_its_code(package):
     found = {}
     recipes = [[], ["recipe=judge"], ["recipe=scratch"], ["precision.in_training=true"], ["indexer_seed=1"]]
     groups = ("precision", "objective", "selector", "pattern")
-    settings = (
-        recipes + [[f"{group}={name}"] for group in groups for name in options(group)] + [["indexer=ultra_light"]]
-    )
+    settings = recipes + [[f"{group}={name}"] for group in groups for name in options(group)] + [["indexer=static"]]
     for overrides in settings:
         graph = graph_of(compose([*RUN, *overrides]), "corpus")
         for name in EVERY:

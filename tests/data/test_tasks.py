@@ -9,9 +9,11 @@ from dsa.data.hashing import generator
 
 RECALL = {
     "mqar": MQAR,
-    "mqar crowded": lambda: MQAR(pairs=21, gap=2),
+    "mqar plain": lambda: MQAR(decoys=0, strays=0),
+    "mqar crowded": lambda: MQAR(pairs=11, decoys=22, strays=24, gap=2),
     "needle": Needle,
     "needle near": lambda: Needle(gap=1),
+    "needle alone": lambda: Needle(decoys=0),
     "induction": Induction,
     "induction crowded": lambda: Induction(pairs=15, gap=5),
 }
@@ -69,14 +71,31 @@ def test_the_query_positions_alone_are_asked(task, asked):
 
 
 def test_mqar_scales_with_the_length_as_science_says():
-    for seq_len, pairs, gap in ((128, 8, 48), (256, 16, 96), (2048, 64, 768), (8, 1, 3)):
+    for seq_len, pairs, gap in ((128, 8, 48), (256, 16, 96), (2048, 32, 768), (16, 1, 6)):
         layout = MQAR().layout(seq_len)
-        assert (layout.pairs, layout.gap) == (pairs, gap)
+        assert (layout.pairs, layout.others, layout.gap) == (pairs, 2 * pairs, gap)
         MQAR().check(seq_len)
+    assert MQAR(decoys=0).layout(2048).pairs == 64
+
+
+def test_decoys_are_never_asked_for_and_strays_follow_no_key():
+    batch = MQAR(pairs=5, decoys=7, strays=9).sample(64, 128, generator("test"))
+    for row, targets in zip(batch.tokens, batch.targets, strict=True):
+        key, value = row < 64, (row >= 64) & (row < 128)
+        behind_key = value[1:] & key[:-1]
+        assert value.sum() == 5 + 7 + 9 and behind_key.sum() == 5 + 7
+        asked = row[targets != IGNORE]
+        assert len(asked) == 5 and len(row[:-1][behind_key].unique()) == 12
+        assert set(asked.tolist()) <= set(row[:-1][behind_key].tolist())
+    batch = Needle(decoys=7, strays=9).sample(64, 128, generator("test"))
+    for row in batch.tokens:
+        key, value = row < 64, (row >= 64) & (row < 128)
+        assert value.sum() == 17 and (value[1:] & key[:-1]).sum() == 8
+        assert (row[:-1][key[:-1]] == row[-1]).sum() == 1
 
 
 def test_mqar_keys_values_and_noise_are_ranges_of_their_own():
-    batch = MQAR().sample(256, 128, generator("test"))
+    batch = MQAR(decoys=0, strays=0).sample(256, 128, generator("test"))
     kinds = batch.tokens // 64
     assert ((kinds == 0).sum(1) == 16).all()  # a key in its pair and in its query
     assert ((kinds == 1).sum(1) == 8).all()
@@ -88,13 +107,13 @@ def test_mqar_keys_values_and_noise_are_ranges_of_their_own():
 
 
 def test_mqar_pairs_lie_anywhere_so_that_no_fixed_places_answer():
-    tokens = MQAR().sample(2000, 128, generator("test")).tokens
+    tokens = MQAR(decoys=0, strays=0).sample(2000, 128, generator("test")).tokens
     share = ((tokens >= 64) & (tokens < 128)).float().mean(0)
     assert share.max() < 0.4  # of the rows have a value at one place; side by side it would be all of them
 
 
 def test_the_needle_is_asked_for_by_the_last_token_and_lies_anywhere():
-    batch = Needle().sample(2000, 128, generator("test"))
+    batch = Needle(decoys=0).sample(2000, 128, generator("test"))
     assert (batch.targets[:, -1] != IGNORE).all()
     assert (batch.targets[:, :-1] == IGNORE).all()
     places = (batch.tokens < 64).int().argmax(1)
@@ -133,10 +152,17 @@ def test_fingerprints_follow_class_and_settings():
         (lambda: MQAR(pairs=0).check(64), r"data.pairs = 0: give a whole number from 1"),
         (lambda: MQAR(gap=0).check(64), r"data.gap = 0: "),
         (lambda: Induction(gap=-3), r"data.gap = -3: "),
-        (lambda: MQAR(pairs=8, gap=60).check(64), r"data.pairs = 8 and data.gap = 60: they need 83 .* seq_len = 64"),
-        (lambda: MQAR(pairs=65).check(4096), r"data.pairs = 65: a row's keys are distinct, and there are 64"),
+        (
+            lambda: MQAR(pairs=8, decoys=0, strays=0, gap=60).check(64),
+            r"data.pairs = 8 and data.gap = 60: they need 83 .* seq_len = 64",
+        ),
+        (lambda: MQAR(decoys=9, strays=3).check(40), r"data.pairs = 2, amid 12 decoys and strays, and .*they need 44"),
+        (lambda: MQAR(pairs=33).check(4096), r"data.pairs = 33 and data.decoys = 33: .* distinct, and there are 64"),
+        (lambda: MQAR(decoys=-1), r"data.decoys = -1: "),
+        (lambda: Needle(strays=-1), r"data.strays = -1: "),
+        (lambda: Needle(decoys=64).check(4096), r"data.decoys = 64: .* there are 64. Give at most 63"),
         (lambda: Induction(pairs=17).check(4096), r"data.pairs = 17: a row's prefixes are distinct, and there are 16"),
-        (lambda: Needle(gap=63).check(64), r"data.gap = 63: .* seq_len = 64. Give a gap up to 62"),
+        (lambda: Needle(gap=63).check(64), r"data.gap = 63: .* seq_len = 64. Give a smaller gap"),
         (lambda: Needle().check(2), "seq_len = 2"),
         (lambda: Noise(vocab=1), r"data.source.vocab = 1: "),
     ],
@@ -148,12 +174,12 @@ def test_impossible_settings_name_themselves(make, message):
 
 def test_the_tightest_settings_that_are_allowed_can_be_made():
     for pairs, gap in itertools.product((1, 2, 7), (1, 5)):
-        for width, task in ((1, MQAR(pairs, gap)), (2, Induction(pairs, gap))):
+        for width, task in ((1, MQAR(pairs, 0, 0, gap)), (2, Induction(pairs, gap))):
             shortest = (2 + width) * pairs + gap - 1
             task.check(shortest)
             batch = task.sample(16, shortest, generator("test"))
             assert all(recall(row, t) == target for row, t, target in queries(batch))
             with pytest.raises(ValueError, match=f"they need {shortest} tokens"):
                 task.check(shortest - 1)
-    Needle(gap=5).check(7)
-    assert Needle(gap=5).sample(4, 7, generator("test")).tokens.shape == (4, 7)
+    Needle(0, gap=5).check(7)
+    assert Needle(0, gap=5).sample(4, 7, generator("test")).tokens.shape == (4, 7)

@@ -16,8 +16,8 @@ class MeanPooled(Indexer):
     unit = UNIT
     forced = (Zone(first=UNIT - 2, last=0, keep="all", align=UNIT),)  # nothing where the query ends its block
 
-    def __init__(self, d_model: int, heads: int, dim: int) -> None:
-        super().__init__()
+    def __init__(self, d_model: int, heads: int, dim: int, weight: str = "signed", init: float = 0.02) -> None:
+        super().__init__(init)
         self.heads = heads
         self.to_query = nn.Linear(d_model, heads * dim, bias=False)
         self.to_key = nn.Linear(d_model, dim, bias=False)

@@ -12,6 +12,9 @@ CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static", "rep
 """What an indexer is judged against: selectors that use none; static, a trained score of the key alone; and replicate,
 the baseline again with other initial weights of its indexers (A/A)."""
 
+USUAL_CONTROLS = CONTROLS[:4]
+"""Those of a study that names none."""
+
 CONTENDED = 0.1
 """Share of the cores that other processes may use before times count as contended."""
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from dsa import config
+
 Path = tuple[str, ...]
 SIMPLE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """An interpolation that names one other place from the top."""
@@ -39,7 +41,7 @@ def resolved(cfg: dict[str, Any]) -> dict[str, Any]:
     try:
         return resolve(cfg, cfg, ())
     except NotSimple:
-        return OmegaConf.to_container(OmegaConf.create(cfg), resolve=True)  # type: ignore[return-value]
+        return config.resolved(OmegaConf.create(cfg))
 
 
 def resolve(node: Any, cfg: dict[str, Any], within: Path) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS
+from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS, USUAL_CONTROLS
 from dsa.checks import above_zero, flag, null_or_positive, one_of
 from dsa.study.composer import Layer, stacked
 from dsa.study.lists import as_list
@@ -49,7 +49,7 @@ class Study:
     finalists: int | None = None
     budget: Any = None
     margin: dict[str, float] = field(default_factory=dict)
-    controls: tuple[str, ...] = CONTROLS
+    controls: tuple[str, ...] = USUAL_CONTROLS
     exploratory: bool = False
     given: Layer = field(default_factory=dict)
     written: Layer = field(default_factory=dict)
@@ -134,7 +134,7 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         judge=judge,
         finalists=finalists_of(plan.get("finalists"), judge),
         margin=margins(plan.get("margin"), judge),
-        controls=controls_of(plan.get("controls", list(CONTROLS))),
+        controls=controls_of(plan.get("controls", list(USUAL_CONTROLS))),
         exploratory=flag(plan.get("exploratory", False), "exploratory"),
         given={key: value for key, value in fixed.items() if key not in groups},
         written=written,

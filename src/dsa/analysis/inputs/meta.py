@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dsa.analysis.inputs.names import GROUPS
-from dsa.artifacts.names import CONTROLS, check_folders
+from dsa.artifacts.names import CONTROLS, USUAL_CONTROLS, check_folders
 
 STUDY = "study.json"
 
@@ -34,7 +34,7 @@ class Meta:
     question: str = ""
     hypothesis: dict[str, Any] = field(default_factory=dict)
     margin: dict[str, float] = field(default_factory=dict)
-    controls: tuple[str, ...] = CONTROLS
+    controls: tuple[str, ...] = USUAL_CONTROLS
     exploratory: bool = False
     common: dict[str, Any] = field(default_factory=dict)
 
@@ -101,4 +101,4 @@ def read_meta(folder: str | Path) -> Meta:
         raise ValueError(f"{path}: it lacks {', '.join(lacking)}.")
     check_folders(values, path)
     known = {key: values[key] for key in Meta.__dataclass_fields__ if key in values}
-    return Meta(**known | {"controls": tuple(values.get("controls", CONTROLS))})
+    return Meta(**known | {"controls": tuple(values.get("controls", USUAL_CONTROLS))})
