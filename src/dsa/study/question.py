@@ -12,7 +12,7 @@ from dsa.study.lists import as_list
 
 KEYS = {
     "question", "hypothesis", "baseline", "conditions", "common", "budget", "seq_len", "seed", "indexer_seed", "margin",
-    "controls", "exploratory", "judge", "finalists", "union",
+    "contrasts", "controls", "exploratory", "judge", "finalists", "union",
 }  # fmt: skip
 JUDGE = ("swap", "val", "both")
 
@@ -33,6 +33,7 @@ class Study:
         indexer_seed: of the initial weights of the indexers; None = each run's seed.
         budget: keys of each query in the controls [tokens, or a share of the length].
         margin: largest difference that counts as none, by metric.
+        contrasts: planned differences by name: labels whose mean counts (plus), less that of others (minus).
         exploratory: too few seeds for a claim, and known to be.
     """
 
@@ -51,6 +52,7 @@ class Study:
     margin: dict[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = USUAL_CONTROLS
     exploratory: bool = False
+    contrasts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     given: Layer = field(default_factory=dict)
     written: Layer = field(default_factory=dict)
 
@@ -135,6 +137,7 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         finalists=finalists_of(plan.get("finalists"), judge),
         margin=margins(plan.get("margin"), judge),
         controls=controls_of(plan.get("controls", list(USUAL_CONTROLS))),
+        contrasts=contrasts_of(plan.get("contrasts"), own, conditions),
         exploratory=flag(plan.get("exploratory", False), "exploratory"),
         given={key: value for key, value in fixed.items() if key not in groups},
         written=written,
@@ -203,6 +206,34 @@ def controls_of(given: Any) -> tuple[str, ...]:
         if control not in CONTROLS:
             raise ValueError(f"controls: {control} is none of {', '.join(CONTROLS)}.")
     return controls
+
+
+def contrasts_of(
+    given: Any, written: dict[str, Layer], conditions: dict[str, Layer]
+) -> dict[str, dict[str, list[str]]]:  # fmt: skip
+    """Planned contrasts between conditions; those of which the command line left out a condition are left out.
+
+    Args:
+        written: the conditions of the yaml.
+
+    Raises:
+        ValueError: one has other keys, or names what is no condition of the yaml.
+    """
+    out = {}
+    for name, sides in mapping(given, "contrasts").items():
+        sides = {side: as_list(labels) for side, labels in mapping(sides, f"contrasts.{name}").items()}
+        if set(sides) != {"plus", "minus"} or not all(sides.values()):
+            raise ValueError(f"contrasts.{name} = {sides}: give plus and minus, each with labels of conditions.")
+        labels = [*sides["plus"], *sides["minus"]]
+        unknown = [label for label in labels if label not in written]
+        if unknown or len(set(labels)) < len(labels):
+            raise ValueError(
+                f"contrasts.{name}: {', '.join(map(str, unknown)) or 'a label stands twice'}; give each label once, "
+                f"of {', '.join(written)}."
+            )
+        if all(conditions.get(label) == written[label] for label in labels):
+            out[name] = sides
+    return out
 
 
 def as_blocks(conditions: Any, given: dict[str, list[Any]]) -> list[dict[str, Any]]:

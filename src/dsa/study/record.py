@@ -23,6 +23,7 @@ def record(plan: StudyPlan) -> dict[str, Any]:
         "baseline": study.baseline,
         "margin": study.margin,
         "controls": list(study.controls),
+        "contrasts": study.contrasts,
         "exploratory": study.exploratory,
         "judge": study.judge,
         "finalists": study.finalists,

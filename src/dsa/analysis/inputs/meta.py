@@ -21,6 +21,7 @@ class Meta:
         metric: the primary metric, on which the verdict rests.
         baseline: label of the condition that the others are compared with.
         margin: largest difference that counts as none, by metric.
+        contrasts: planned ones by name: labels whose mean counts (plus), less that of others (minus).
         exploratory: declared beforehand to have too few seeds for a claim.
         conditions: overrides of each condition, by label.
         runs: the planned runs: label, role, context, seq_len, seed, run_id, study, not_applicable.
@@ -36,6 +37,7 @@ class Meta:
     margin: dict[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = USUAL_CONTROLS
     exploratory: bool = False
+    contrasts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property

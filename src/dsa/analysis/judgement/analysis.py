@@ -9,6 +9,7 @@ from dsa.analysis.inputs.prepared import Prepared, prepare
 from dsa.analysis.inputs.scale import SCALES, scale_of
 from dsa.analysis.judgement.best import Best, bests
 from dsa.analysis.judgement.compare import DENSE, Comparison, compare
+from dsa.analysis.judgement.contrasts import Contrast, contrasts
 from dsa.analysis.judgement.discriminate import Discrimination, discriminate, rankable
 from dsa.analysis.judgement.efficiency import Efficiency, efficiencies
 from dsa.analysis.judgement.guards import Guard, guards
@@ -16,6 +17,7 @@ from dsa.analysis.judgement.headroom import Headroom, headrooms
 from dsa.analysis.judgement.hypothesis import Answer, Evidence, evaluate_hypothesis
 from dsa.analysis.judgement.pareto import Point, fronts
 from dsa.analysis.judgement.ranking import Ranked, ranked
+from dsa.analysis.judgement.regret import Regret, regrets
 from dsa.analysis.judgement.scaling import Fit, scaling
 from dsa.analysis.statistics.intervals import bootstrap_interval
 
@@ -50,6 +52,8 @@ class Analysis:
     discrimination: list[Discrimination]
     comparisons: list[Comparison]
     to_dense: list[Comparison]
+    contrasts: list[Contrast]
+    regret: list[Regret]
     headroom: list[Headroom]
     best: list[Best]
     points: list[Point]
@@ -92,7 +96,8 @@ def analyse(prepared: Prepared) -> Analysis:
         if (c.seq_len, prepared.meta.context(c.label)) in places
         and not {(c.label, c.seq_len), (c.reference, c.seq_len)} & blocked
     ]
-    answer, sentence = evaluate_hypothesis(Evidence(prepared, scale, field, allowed, points), found)
+    planned = contrasts(prepared, field, scale)
+    answer, sentence = evaluate_hypothesis(Evidence(prepared, scale, field, allowed, points, planned), found)
     return Analysis(
         prepared=prepared,
         answer=answer,
@@ -101,6 +106,8 @@ def analyse(prepared: Prepared) -> Analysis:
         discrimination=found,
         comparisons=comparisons,
         to_dense=to_dense,
+        contrasts=planned,
+        regret=regrets(prepared, field, scale),
         headroom=[h for metric in metrics for h in headrooms(prepared, SCALES[metric])],
         best=bests(prepared, field, scale, allowed),
         points=points,

@@ -4,11 +4,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of, speed_obstacle
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.discriminate import SLACK, Discrimination
+from dsa.analysis.statistics.difference import difference
 from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
 
 
@@ -19,6 +22,7 @@ class Guard:
     name: Literal[
         "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
         "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
+        "noise floor", "unsolved bases",
     ]  # fmt: skip
     seq_len: int | None
     labels: tuple[str, ...]
@@ -46,6 +50,8 @@ def guards(
         out += too_few(prepared, seq_len, [c for c in comparisons if c.seq_len == seq_len])
         out += unreal_speed(prepared, seq_len)
         out += dearer_than_dense(prepared, seq_len)
+        out += noise_floor(prepared, seq_len, scale)
+        out += unsolved(prepared, seq_len)
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
@@ -146,6 +152,42 @@ def dearer_than_dense(prepared: Prepared, seq_len: int) -> list[Guard]:
     told = ", ".join(f"{label} {share:.0%}" for label, share in shares.items())
     sentence = f"at {seq_len}: more operations than the dense attention that is replaced, so no saving there: {told}."
     return [Guard("dearer than dense", seq_len, tuple(shares), False, sentence)]
+
+
+def noise_floor(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
+    """What the baseline differs from itself under other initial indexers (A/A): less than that is noise."""
+    out = []
+    for context in prepared.contexts:
+        again = prepared.control("replicate", context)
+        first = next((c for c in prepared.conditions(seq_len, context) if prepared.meta.reference(c) == c), None)
+        if again is None or first is None:
+            continue
+        values = (prepared.quality(again, seq_len, scale) - prepared.quality(first, seq_len, scale)).dropna()
+        if len(values) < 2:
+            continue
+        d = difference(values, prepared.meta.margin.get(scale.metric, 0.0), 1, scale.sign)
+        interval = f" [{d.interval[0]:+.3g}, {d.interval[1]:+.3g}]" if d.interval else ""
+        sentence = (
+            f"at {seq_len}: {first} under other initial indexers differs from itself by {d.mean:+.3g} {scale.unit}"
+            f"{interval}, by up to {np.abs(values).max():.3g} in a seed (p {d.p:.2g}): smaller differences are noise."
+        )
+        out.append(Guard("noise floor", seq_len, (again,), False, sentence))
+    return out
+
+
+def unsolved(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Bases that were to be trained until their task is solved, and were not."""
+    seeds: set[int] = set()
+    for label in prepared.conditions(seq_len):
+        rows = prepared.rows(label, seq_len)
+        if "base_training.until" in rows and "base_training.solved_at" in rows:
+            wanted = rows["base_training.until"].notna()
+            seeds |= set(rows.index[wanted & rows["base_training.solved_at"].isna()])
+    if not seeds:
+        return []
+    told = ", ".join(map(str, sorted(seeds)))
+    sentence = f"at {seq_len}: the base did not reach its accuracy in seeds {told}; length and convergence mix there."
+    return [Guard("unsolved bases", seq_len, (), False, sentence)]
 
 
 def incomplete(prepared: Prepared) -> list[Guard]:

@@ -9,6 +9,7 @@ import numpy as np
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.compare import CANNOT, Comparison
+from dsa.analysis.judgement.contrasts import Contrast
 from dsa.analysis.judgement.discriminate import NEXT, Discrimination, rankable
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.judgement.ranking import Ranked, orders, pairwise
@@ -31,6 +32,7 @@ class Evidence:
     ranked: Ranked
     comparisons: list[Comparison]
     points: list[Point]
+    contrasts: list[Contrast]
 
     @property
     def named(self) -> list[str]:
@@ -115,6 +117,19 @@ def inapplicable(prepared: Prepared, label: str, seq_len: int) -> bool:
     return any(gap.state == "not applicable" and (gap.label, gap.seq_len) == (label, seq_len) for gap in prepared.gaps)
 
 
+def contrasts_differ(evidence: Evidence) -> Verdict:
+    """Whether each planned contrast that the claim names (or every one) differs, at every length that can be ranked."""
+    named = evidence.prepared.meta.hypothesis.get("contrasts") or list(evidence.prepared.meta.contrasts)
+    mine = [c for c in evidence.contrasts if c.name in named and c.since is None]
+    told = " ".join(c.sentence for c in mine)
+    lengths = {seq_len for seq_len, _ in evidence.ranked.fields}
+    if mine and {(c.name, c.seq_len) for c in mine} == {(name, n) for name in named for n in lengths}:
+        signs = {name: {c.difference.mean > 0 for c in mine if c.name == name} for name in named}
+        if all(c.differs for c in mine) and all(len(sign) == 1 for sign in signs.values()):
+            return "supported", told
+    return "inconclusive", told or "None of the contrasts that the claim names has its conditions ranked."
+
+
 def on_pareto_front(evidence: Evidence) -> Verdict:
     """Whether each named condition is on the front of quality against operations (or the claim's `cost`)."""
     cost = str(evidence.prepared.meta.hypothesis.get("cost", "flops"))
@@ -191,6 +206,7 @@ def reversal(evidence: Evidence, differences: dict[tuple, Array], level: str) ->
 CLAIMS: dict[str, Callable[[Evidence], Verdict]] = {
     "some_condition_differs": some_condition_differs,
     "no_quality_loss": no_quality_loss,
+    "contrasts_differ": contrasts_differ,
     "on_pareto_front": on_pareto_front,
     "order_depends_on_length": order_depends_on_length,
     "order_depends_on_size": order_depends_on_size,

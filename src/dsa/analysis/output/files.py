@@ -64,6 +64,8 @@ def record(analysis: Analysis) -> dict[str, Any]:
         "discrimination",
         "comparisons",
         "to_dense",
+        "contrasts",
+        "regret",
         "headroom",
         "best",
         "points",

@@ -37,3 +37,18 @@ def seeds_within(d: Array, margin: float) -> float:
         return 1.0
     within = int(np.count_nonzero(np.abs(d) <= margin))
     return float(stats.binom.sf(within - 1, len(d), SHARE))
+
+
+def no_worse(loss: Array, margin: float) -> float:
+    """p of the hypothesis that more than the margin is lost: as `no_loss`, on the side of losing alone.
+
+    Args:
+        loss: positive where something is lost.
+    """
+    if len(loss) < 2 or margin <= 0:
+        return 1.0
+    successes = int(np.count_nonzero(loss <= margin))
+    seeds = float(stats.binom.sf(successes - 1, len(loss), SHARE))
+    if constant(loss):
+        return max(seeds, 2.0 ** -len(loss) if loss.mean() < margin else 1.0)
+    return max(seeds, float(stats.ttest_1samp(loss, margin, alternative="less").pvalue))

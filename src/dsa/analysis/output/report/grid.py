@@ -35,7 +35,7 @@ class Grid:
 
 def grids(analysis: Analysis) -> list[Grid]:
     """Every table that has rows."""
-    every = (best, quality, comparisons, to_dense, pareto, headroom, efficiency, scaling, runs)
+    every = (best, contrasts, regret, quality, comparisons, to_dense, pareto, headroom, efficiency, scaling, runs)
     return [grid for one in every if (grid := one(analysis)).rows]
 
 
@@ -67,6 +67,38 @@ def best(analysis: Analysis) -> Grid:
         "Recommended: the cheapest that is shown to lose nothing against the baseline; if there is none, the best mean."
     )
     return Grid("best", "What to use per length", columns, tuple(rows), note)
+
+
+def contrasts(analysis: Analysis) -> Grid:
+    """The planned contrasts."""
+    columns = ("contrast", "length", "less length", "difference", "low", "high", "p Holm", "seeds", "verdict")
+    rows = [
+        (*texts(c.name), whole(c.seq_len), Cell("–") if c.since is None else whole(c.since),
+         measured(c.difference.mean), *bounds(c.difference.interval), measured(c.p, digits=2),
+         whole(c.difference.seeds), *texts("differs" if c.differs else "not shown to differ"))
+        for c in analysis.contrasts
+    ]  # fmt: skip
+    note = (
+        f"Means of several conditions less means of others, within a seed, on {analysis.prepared.meta.metric}; named "
+        "before the study ran, corrected by Holm over all of them. With two lengths: how much it changes between them."
+    )
+    return Grid("contrasts", "Planned contrasts", columns, tuple(rows), note)
+
+
+def regret(analysis: Analysis) -> Grid:
+    """What one condition loses against the best of each length."""
+    lengths = sorted({length for one in analysis.regret for length in one.by_length})
+    columns = ("condition", *(f"at {length}" for length in lengths), "largest", "p", "one for all lengths")
+    rows = [
+        (*texts(f"{one.label} {one.context}".strip()), *(measured(one.by_length.get(n), digits=3) for n in lengths),
+         measured(one.largest, digits=3), measured(one.p, digits=2), *texts("shown" if one.everywhere else "not shown"))
+        for one in analysis.regret
+    ]  # fmt: skip
+    note = (
+        "Mean less the best mean of the length. Shown: within the margin of every other condition at every length "
+        "(intersection-union test)."
+    )
+    return Grid("regret", "Regret: is there one for all lengths?", columns, tuple(rows), note, len(rows) > 12)
 
 
 def quality(analysis: Analysis) -> Grid:
