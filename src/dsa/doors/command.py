@@ -1,4 +1,4 @@
-"""dsa: train, sweep, judge, report, status, bench and the rest, for a checkout as for an installed wheel."""
+"""dsa: train, sweep, judge, compare, report, status, bench and the rest, for a checkout as for an installed wheel."""
 
 import sys
 from collections.abc import Callable
@@ -10,6 +10,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "judge": ("a run without joint training: seconds once its base is there", "dsa.doors.train"),
     "sweep": ("a study of many runs: dsa sweep study=quick", "dsa.doors.sweep"),
     "report": ("the verdict on a study: dsa report outputs/quick", "dsa.analysis.__main__"),
+    "compare": ("runs side by side: dsa compare outputs/runs/*", "dsa.doors.compare"),
     "status": ("how far a study is: dsa status outputs/quick", "dsa.study.__main__"),
     "study": ("look after a study: dsa study time|conclude|sync|browse outputs/quick", "dsa.study.__main__"),
     "bench": ("measure speed: dsa bench attention", "dsa.bench.__main__"),

@@ -1,6 +1,7 @@
 """Train one sparse-attention language model: python train.py indexer=h2d32 pattern=local_global"""
 
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -11,14 +12,17 @@ from dsa import cli_errors
 from dsa.config import config_dir, with_choices
 from dsa.signals import stoppable
 
+if TYPE_CHECKING:
+    from dsa.artifacts.results import RunResult
+
 
 class Refused(Exception):
     """One of several runs could not be made; one paragraph says why."""
 
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
-def compose_and_train(cfg: DictConfig) -> None:
-    """Train what the command line composes."""
+def compose_and_train(cfg: DictConfig) -> "RunResult":
+    """Train what the command line composes; the result is for the table of a multirun."""
     from dsa.spec import spec_of  # late: --help and --cfg need no torch
     from dsa.training import RunFailed, train
 
@@ -27,8 +31,7 @@ def compose_and_train(cfg: DictConfig) -> None:
     try:
         spec = spec_of(with_choices(cfg, job.runtime.choices, list(job.overrides.task)))
         status = 1
-        train(spec)
-        return
+        return train(spec, show=job.mode == RunMode.RUN or job.job.num == 0)  # once, and not for each of many runs
     except RunFailed as error:
         why = str(error)
     except ValueError as error:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from dsa.analysis.output.cells import wide_console
 from dsa.artifacts.store import PLACES, RECORD
 from dsa.study.states import code_now, planned, sound
 from dsa.study.workers.claim import CLAIM, ENDED, given_up, read, working
@@ -136,11 +136,6 @@ def artifacts(folder: Path, plan: dict[str, Any]) -> list[str]:
             there = sum((folder.parent / PLACES[place] / one / RECORD).exists() for one in wanted)
             out.append(f"{name} {there} of {len(wanted)}")
     return out
-
-
-def wide_console() -> Console:
-    """The terminal; where the output goes to a file, wide enough to cut nothing."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 def again(folder: Path, admitted: list[str]) -> int:
