@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -10,28 +11,45 @@ from dsa.artifacts.results import RunResult
 from dsa.spec import Spec
 
 console = Console(highlight=False)
-HIDDEN = ("choices", "overridden", "hydra")
+HIDDEN = ("choices", "overridden", "hydra", "steps")
 
 
 def show_config(spec: Spec) -> None:
-    """The composed configuration as a tree, the chosen option behind each group's name."""
+    """The composed configuration as a tree, the chosen option behind each group's name, the steps as they will be."""
     tree = Tree("[bold]configuration[/]", guide_style="dim")
-    for name, value in spec.content.items():
+    content = spec.content | {"recipe": stages_of(spec)}
+    for name, value in content.items():
         if isinstance(value, dict) and name not in HIDDEN:
-            branch(tree.add(f"[bold]{name}[/] [cyan]{spec.options.get(name, 'custom')}[/]"), value)
-    rest = {name: value for name, value in spec.content.items() if not isinstance(value, dict) and name not in HIDDEN}
+            option = escape(spec.options.get(name, "custom"))
+            branch(tree.add(f"[bold]{escape(name)}[/] [cyan]{option}[/]"), value)
+    rest = {name: value for name, value in content.items() if not isinstance(value, dict) and name not in HIDDEN}
     branch(tree, {name: value for name, value in rest.items() if value not in (None, [])})
     console.print(tree)
+
+
+def steps_of(spec: Spec) -> dict[str, int]:
+    """Optimiser steps of the stages that will run."""
+    recipe = spec.recipe
+    warmup = recipe.warmup_steps if spec.uses_indexer else 0
+    steps = {"dense": recipe.dense_steps, "warmup": warmup, "sparse": recipe.sparse_steps}
+    return {name: count for name, count in steps.items() if count}
+
+
+def stages_of(spec: Spec) -> dict[str, Any]:
+    """The recipe with the stages that will run, each with its own steps."""
+    recipe, steps = spec.content["recipe"], steps_of(spec)
+    stages = {name: recipe[name] | {"steps": count} for name, count in steps.items()}
+    return {name: value for name, value in recipe.items() if not isinstance(value, dict)} | stages
 
 
 def branch(tree: Tree, values: dict[str, Any]) -> None:
     """Plain values in one line, nested ones below."""
     flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
     if flat:
-        tree.add("[dim]" + "  ".join(f"{k}={short(v)}" for k, v in flat.items()) + "[/]")
+        tree.add("[dim]" + escape("  ".join(f"{k}={short(v)}" for k, v in flat.items())) + "[/]")
     for name, value in values.items():
         if isinstance(value, dict):
-            branch(tree.add(name), value)
+            branch(tree.add(escape(name)), value)
 
 
 def short(value: Any) -> str:
@@ -41,17 +59,15 @@ def short(value: Any) -> str:
 
 def show_start(spec: Spec, name: str) -> None:
     """One line before training: which run, in which dtype, how long."""
-    recipe = spec.recipe
-    warmup = recipe.warmup_steps if spec.uses_indexer else 0
-    steps = {"dense": recipe.dense_steps, "warmup": warmup, "sparse": recipe.sparse_steps}
-    stages = ", ".join(f"{name} {count}" for name, count in steps.items() if count)
-    console.print(f"[bold]{name}[/]  {spec.dtype}; steps: {stages}", soft_wrap=True)
+    stages = ", ".join(f"{stage} {count}" for stage, count in steps_of(spec).items())
+    console.print(f"[bold]{escape(name)}[/]  {spec.dtype}; steps: {stages}", soft_wrap=True)
 
 
 def show_result(result: RunResult, farewell: list[str]) -> None:
     """The end of a run: the numbers that matter, warnings, and where everything lies."""
     condition = " · ".join(name for name in result.condition.values() if name != "none")
-    table = Table(title=f"{condition}   {result.data} · L {result.seq_len} · seed {result.seed}", title_justify="left")
+    title = escape(f"{condition}   {result.data}")
+    table = Table(title=f"{title} · L {result.seq_len} · seed {result.seed}", title_justify="left")
     table.add_column("")
     table.add_column("this run", justify="right")
     table.add_column("compare", justify="left", style="dim")
@@ -86,8 +102,8 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
         )
     console.print(table)
     for warning in result.warnings:
-        console.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
-    for line in [*farewell, f"[bold]{result.folder}[/]"]:
+        console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+    for line in [*map(escape, farewell), f"[bold]{escape(result.folder)}[/]"]:
         console.print(line, soft_wrap=True)
 
 

@@ -95,17 +95,21 @@ class Run:
         return result
 
 
-def train(spec: Spec) -> RunResult:
+def train(spec: Spec, show: bool = True) -> RunResult:
     """Carry out what a spec describes, with everything that it stands on.
 
     A finished run is not repeated: its result is shown and returned. An interrupted one goes on.
+
+    Args:
+        show: the configuration too, before anything is trained.
 
     Raises:
         RunFailed: with one paragraph that says which setting, what it got and what is allowed.
     """
     with failures_kept(spec, None):
         run = Run(spec, build_data(spec))
-        if first_process() and run.finished() is None:
+    with failures_kept(spec, run):
+        if show and first_process() and run.finished() is None:
             show_config(spec)
     result, farewell = execute(run)
     if first_process():
@@ -123,7 +127,8 @@ def execute(
         wait: for another process that works on this very run, instead of failing.
         timed: measure a forward pass and the memory of a step too, which takes as long as judging a small model.
     """
-    done = run.finished()
+    with failures_kept(run.spec, run):
+        done = run.finished()
     if done is not None:
         return done, []
     with alone(run, wait), failures_kept(run.spec, run), logged(run):
@@ -273,10 +278,15 @@ def begin(run: Run) -> bool:
         resumed = (run.folder / METRICS).exists()
         (run.folder / FILE).unlink(missing_ok=True)
         marker.write_text(run.graph.code)
-        with replacing(run.folder / CONFIG) as temporary:
-            OmegaConf.save(OmegaConf.create(run.spec.content), temporary)
+        write_config(run.spec, run.folder)
     wait_for_all()
     return resumed
+
+
+def write_config(spec: Spec, folder: Path) -> None:
+    """Write down what a run was asked for."""
+    with replacing(folder / CONFIG) as temporary:
+        OmegaConf.save(OmegaConf.create(spec.content), temporary)
 
 
 @contextmanager
@@ -362,6 +372,15 @@ def refused(spec: Spec) -> RunResult:
         )
 
 
+def has_result(folder: Path) -> bool:
+    """Whether a folder holds a finished result that can be used."""
+    try:
+        found = read_result(folder)
+    except (ValueError, TypeError):
+        return False
+    return found is not None and found.status == "finished"
+
+
 def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str) -> Path | None:
     """Write status failed and the reason into the run folder, if there can be one; returns the log's path."""
     if not first_process():
@@ -370,10 +389,10 @@ def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str
         result = refused(spec) if run is None else blank(spec, run.graph, run.folder)
         folder = Path(result.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        before = read_result(folder)
-        if before is None or before.status != "finished":  # a failed attempt to repeat a run keeps its result
+        if not has_result(folder):  # a failed attempt to repeat a run keeps its result
             result.error = {"category": kind, "reason": reason}
             result.write(folder)
+            write_config(spec, folder)
         log = folder / "run.log"
         with log.open("a") as file:
             file.write(trace)
