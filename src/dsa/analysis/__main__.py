@@ -8,12 +8,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from rich.console import Console
-
-from dsa.analysis.judgement.analysis import analyse_folder
-from dsa.analysis.output.files import write
-from dsa.analysis.output.terminal import show
-
 COMMANDS = {"selection": "dsa.inspection.command"}
 
 
@@ -27,13 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("study", type=Path, help="folder of a study, as outputs/quick")
     folder = parser.parse_args(arguments).study
+    from dsa.analysis.judgement.analysis import analyse_folder  # late: --help needs no statistics
+    from dsa.analysis.output.cells import wide_console
+    from dsa.analysis.output.files import write
+    from dsa.analysis.output.terminal import show
+
     try:
         analysis = analyse_folder(folder)
         paths = write(analysis, folder)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    out = wide_console()
     show(analysis, out)
     for path in paths:
         out.print(f"[dim]{path}[/]")

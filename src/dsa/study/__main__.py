@@ -14,11 +14,11 @@ from dsa.analysis.output.cells import wide_console
 from dsa.artifacts.store import PLACES, RECORD
 from dsa.study.states import code_now, planned, sound
 from dsa.study.workers.claim import CLAIM, ENDED, given_up, read, working
+from dsa.study.workers.places import JOBS
 from dsa.study.workers.queue import QUEUED, queued
 from dsa.targets import TargetRefused
 
 SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
-JOBS = ".jobs"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from dsa.study.outcome import Outcome
 from dsa.study.plan import PlannedRun, StudyPlan, outlook
 from dsa.study.progress import duration, first_line
 from dsa.study.states import Results, Shelf
-from dsa.study.workers.failures import JOBS
+from dsa.study.workers.places import JOBS
 
 SHOWN = ("base", "indexers", "joint", "judgement")
 
@@ -90,7 +90,8 @@ def artifacts(todo: ToDo, runs: list[PlannedRun]) -> list[str]:
 
 def show_cost(out: Console, todo: ToDo, runs: list[PlannedRun], workers: int) -> None:
     """Jobs, hours and disk of what is left."""
-    jobs = [job for kind in IN_ORDER for job in todo.jobs(kind, runs)]
+    left = todo.open(runs)
+    jobs = [job for kind in IN_ORDER for job in todo.jobs_of(kind, left)]
     counts = Counter(job.kind for job in jobs)
     factor = scale(runs[0].spec.outputs) if runs else 1.0
     cost = sum(job.predicted for job in jobs) * factor / workers

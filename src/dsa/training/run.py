@@ -24,8 +24,9 @@ from dsa.judging.judge import judge
 from dsa.judging.models import Models
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
-from dsa.training.assemble import Findings, assemble, blank
+from dsa.training.assemble import Findings, assemble
 from dsa.training.base import make_base
+from dsa.training.blank import blank
 from dsa.training.cohort import make_indexers
 from dsa.training.console import show_config, show_result, show_start
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
