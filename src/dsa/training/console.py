@@ -1,8 +1,10 @@
-"""What a run shows on the terminal: its configuration as a tree, its result as a small table."""
+"""What a run shows on the terminal: its configuration as a tree, its result as a small table. run.log keeps it too."""
 
+import io
+import logging
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
@@ -12,6 +14,25 @@ from dsa.spec import Spec
 
 console = Console(highlight=False)
 HIDDEN = ("choices", "overridden", "hydra", "steps")
+WIDTH = 120  # columns of what run.log keeps
+
+said = logging.getLogger("dsa.said")
+"""Hears of all that is shown here; it is on the terminal already, so only a run's log listens."""
+said.propagate = False
+said.setLevel(logging.INFO)
+
+
+def say(what: RenderableType, whole: bool = False) -> None:
+    """Show something on the terminal, and keep it in the log of the run that is under way.
+
+    Args:
+        whole: a line that is not to be broken.
+    """
+    console.print(what, soft_wrap=whole)
+    if said.handlers:
+        kept = io.StringIO()
+        Console(file=kept, width=WIDTH, highlight=False, no_color=True).print(what, soft_wrap=whole)
+        said.info(kept.getvalue().rstrip())
 
 
 def show_config(spec: Spec) -> None:
@@ -24,7 +45,7 @@ def show_config(spec: Spec) -> None:
             branch(tree.add(f"[bold]{escape(name)}[/] [cyan]{option}[/]"), value)
     rest = {name: value for name, value in content.items() if not isinstance(value, dict) and name not in HIDDEN}
     branch(tree, {name: value for name, value in rest.items() if value not in (None, [])})
-    console.print(tree)
+    say(tree)
 
 
 def steps_of(spec: Spec) -> dict[str, int]:
@@ -60,7 +81,7 @@ def short(value: Any) -> str:
 def show_start(spec: Spec, name: str) -> None:
     """One line before training: which run, in which dtype, how long."""
     stages = ", ".join(f"{stage} {count}" for stage, count in steps_of(spec).items())
-    console.print(f"[bold]{escape(name)}[/]  {spec.dtype}; steps: {stages}", soft_wrap=True)
+    say(f"[bold]{escape(name)}[/]  {spec.dtype}; steps: {stages}", whole=True)
 
 
 def show_result(result: RunResult, farewell: list[str]) -> None:
@@ -100,11 +121,11 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
             number(result.time.get("step_ms"), 0),
             f"{pair('dense', result.time.get('dense_step_ms'), 0)}{real}",
         )
-    console.print(table)
+    say(table)
     for warning in result.warnings:
-        console.print(f"[yellow]warning[/] {escape(warning)}", soft_wrap=True)
+        say(f"[yellow]warning[/] {escape(warning)}", whole=True)
     for line in [*map(escape, farewell), f"[bold]{escape(result.folder)}[/]"]:
-        console.print(line, soft_wrap=True)
+        say(line, whole=True)
 
 
 def number(value: float | None, digits: int) -> str:

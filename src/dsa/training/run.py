@@ -3,6 +3,7 @@
 import logging
 import shutil
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from dsa.training.assemble import Findings, assemble
 from dsa.training.base import make_base
 from dsa.training.blank import blank
 from dsa.training.cohort import make_indexers
-from dsa.training.console import show_config, show_result, show_start
+from dsa.training.console import said, show_config, show_result, show_start
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
 from dsa.training.errors import category, expected
 from dsa.training.joint import make_joint
@@ -37,7 +38,7 @@ from dsa.training.loggers import LocalFiles, RunLogger
 from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.yaml"
+CONFIG, LOG = "config.yaml", "run.log"
 
 
 class RunFailed(Exception):
@@ -102,7 +103,7 @@ def train(spec: Spec, show: bool = True) -> RunResult:
     A finished run is not repeated: its result is shown and returned. An interrupted one goes on.
 
     Args:
-        show: the configuration too, before anything is trained.
+        show: the configuration too, before anything is made.
 
     Raises:
         RunFailed: with one paragraph that says which setting, what it got and what is allowed.
@@ -110,16 +111,24 @@ def train(spec: Spec, show: bool = True) -> RunResult:
     with failures_kept(spec, None):
         run = Run(spec, build_data(spec))
     with failures_kept(spec, run):
-        if show and first_process() and run.finished() is None:
-            show_config(spec)
-    result, farewell = execute(run)
+        done = run.finished()
+    if done is None:
+        done, farewell = execute(run, show=show)
+        with logged(run):
+            say_result(done, farewell)
+    else:
+        say_result(done, [])
+    return done
+
+
+def say_result(result: RunResult, farewell: list[str]) -> None:
+    """Show a result, once for all processes."""
     if first_process():
         show_result(result, farewell)
-    return result
 
 
 def execute(
-    run: Run, models: Models | None = None, wait: bool = False, timed: bool = True
+    run: Run, models: Models | None = None, wait: bool = False, timed: bool = True, show: bool = False
 ) -> tuple[RunResult, list[str]]:
     """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
 
@@ -127,6 +136,7 @@ def execute(
         models: puts models together; one that is handed from run to run reads each base once.
         wait: for another process that works on this very run, instead of failing.
         timed: measure a forward pass and the memory of a step too, which takes as long as judging a small model.
+        show: the configuration, before anything is made.
     """
     with failures_kept(run.spec, run):
         done = run.finished()
@@ -137,6 +147,8 @@ def execute(
         if done is not None:
             return done, []
         assert run.data is not None
+        if show and first_process():
+            show_config(run.spec)
         if run.untrained():
             rehearse(run.spec, run.data)
         resumed = begin(run)
@@ -317,18 +329,26 @@ def alone(run: Run, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def logged(run: Run) -> Iterator[None]:
-    """Copy the package's log and Python's warnings to run.log in the run folder."""
+    """Copy what is shown, the package's log and Python's warnings to run.log in the run folder."""
     if not first_process():
         yield
         return
-    handler = logging.FileHandler(run.folder / "run.log")
+    handler = logging.FileHandler(run.folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    sources = [logging.getLogger(name) for name in ("dsa", "pytorch_lightning", "py.warnings")]
+    sources = [logging.getLogger(name) for name in ("dsa", said.name, "pytorch_lightning")]
     for source in sources:
         source.addHandler(handler)
+    shown = warnings.showwarning
+
+    def show_and_keep(message: Any, category: Any, filename: str, lineno: int, *more: Any, **named: Any) -> None:
+        shown(message, category, filename, lineno, *more, **named)
+        said.warning(warnings.formatwarning(message, category, filename, lineno).rstrip())
+
+    warnings.showwarning = show_and_keep
     try:
         yield
     finally:
+        warnings.showwarning = shown
         for source in sources:
             source.removeHandler(handler)
         handler.close()
@@ -394,8 +414,8 @@ def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str
             result.error = {"category": kind, "reason": reason}
             result.write(folder)
             write_config(spec, folder)
-        log = folder / "run.log"
-        with log.open("a") as file:
+        log = folder / LOG
+        with log.open("a", encoding="utf-8") as file:
             file.write(trace)
         return log
     except OSError as second:
