@@ -8,6 +8,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from dsa.signals import read_to_the_end
+
 COMMANDS = {"selection": "dsa.inspection.command"}
 
 
@@ -40,4 +42,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with read_to_the_end():
+        sys.exit(main())

@@ -4,6 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
+from dsa.signals import read_to_the_end
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print a table, and write rows and a plot if asked to."""
@@ -50,4 +52,5 @@ def numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    with read_to_the_end():
+        main()

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from dsa.signals import read_to_the_end
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("one run: dsa train indexer=h2d32 pattern=local_global", "dsa.doors.train"),
     "judge": ("a run without joint training: seconds once its base is there", "dsa.doors.train"),
@@ -21,6 +23,12 @@ ADDED = {"judge": ["judge=swap"], "status": ["status"]}
 
 def main(arguments: list[str] | None = None) -> int:
     """The console command; its exit status."""
+    with read_to_the_end():
+        return carried_out(arguments)
+
+
+def carried_out(arguments: list[str] | None) -> int:
+    """The exit status of a command line, once it is carried out."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
         print("usage: dsa COMMAND ..., each with its own --help")

@@ -6,6 +6,7 @@ import sys
 from dsa.analysis.inputs.runs import runs_at
 from dsa.analysis.output.cells import wide_console
 from dsa.analysis.output.runs import show_runs
+from dsa.signals import read_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,4 +29,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with read_to_the_end():
+        sys.exit(main())

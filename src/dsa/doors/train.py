@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from dsa import cli_errors
 from dsa.config import config_dir, with_choices
-from dsa.signals import stoppable
+from dsa.signals import read_to_the_end, stoppable
 
 if TYPE_CHECKING:
     from dsa.artifacts.results import RunResult
@@ -46,7 +46,7 @@ def compose_and_train(cfg: DictConfig) -> "RunResult":
 
 def main() -> None:
     """The command; its status is 0, 1 after a failure, 2 if a setting is impossible, 130 or 143 if it was stopped."""
-    with stoppable("the same command goes on from the last checkpoint."):
+    with read_to_the_end(), stoppable("the same command goes on from the last checkpoint."):
         try:
             cli_errors.run(compose_and_train)
         except Refused as error:

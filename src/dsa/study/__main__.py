@@ -12,6 +12,7 @@ from rich.table import Table
 
 from dsa.analysis.output.cells import wide_console
 from dsa.artifacts.store import PLACES, RECORD
+from dsa.signals import read_to_the_end
 from dsa.study.states import code_now, planned, sound
 from dsa.study.workers.claim import CLAIM, ENDED, given_up, read, working
 from dsa.study.workers.places import JOBS
@@ -196,4 +197,5 @@ def browse(folder: Path, admitted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with read_to_the_end():
+        sys.exit(main())
