@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = wide_console()
     show(analysis, out)
     for path in paths:
-        out.print(f"[dim]{path}[/]")
+        out.print(str(path), style="dim", markup=False)
     return 0
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from dsa.analysis.output.cells import wide_console
@@ -65,13 +66,13 @@ def status(folder: Path, admitted: list[str]) -> int:
     columns = [name for name in (*SHOWN, "not applicable") if any(counts[name] for counts in rows.values())]
     table = Table("condition", *columns)
     for label, counts in rows.items():
-        table.add_row(label, *(str(counts[name] or "") for name in columns))
+        table.add_row(escape(label), *(str(counts[name] or "") for name in columns))
     console = wide_console()
     console.print(table)
     console.print("; ".join(artifacts(folder, plan)))
     for job in jobs:
         for line in job.told:
-            console.print(line)
+            console.print(line, markup=False)
     return 0
 
 
@@ -147,7 +148,7 @@ def again(folder: Path, admitted: list[str]) -> int:
     for length, timed in read(folder / FILE).items():
         table = Table("condition", "step, ms", "forward, ms", title=f"length {length}", title_justify="left")
         for label, times in timed["times"].items():
-            table.add_row(label, f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
+            table.add_row(escape(label), f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
         wide_console().print(table)
         if timed["contended"]:
             print(f"contended: others used {100 * timed['others']:.0f} % of the processors meanwhile")
