@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.replaced import replaced
+from dsa.analysis.output.spreadsheet import for_spreadsheets
 from paper import tables
 from paper.markdown import framed
 from paper.source import Study, save
@@ -21,7 +22,7 @@ def write_study(study: Study, folder: Path) -> None:
     frames["times"] = tables.times(analysis, study.times)
     for name, frame in frames.items():
         if len(frame):
-            replaced(folder / f"{name}.csv", partial(frame.to_csv, index=False, float_format="%.6g"))
+            replaced(folder / f"{name}.csv", partial(for_spreadsheets(frame).to_csv, index=False, float_format="%.6g"))
     drawn = figures(study, folder)
     replaced(folder / "README.md", lambda path: path.write_text(page(study, frames, drawn)))
 

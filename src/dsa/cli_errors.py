@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -25,6 +26,7 @@ def run(main: Callable[[], None]) -> None:
     Raises:
         SystemExit: the command line is wrong.
     """
+    sys.argv[1:] = settings_first(sys.argv[1:])
     if os.environ.get(FULL) == "1":
         with guarded(sys.argv[1:]):
             main()
@@ -37,6 +39,15 @@ def run(main: Callable[[], None]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         print(f"error: {sentence(error)}", file=sys.stderr)
         sys.exit(2)
+
+
+def settings_first(arguments: list[str]) -> list[str]:
+    """A command line with the settings that stand after an option moved before it: Hydra's parser takes them there."""
+    known, rest = get_args_parser().parse_known_args(arguments)
+    if any(argument.startswith("-") for argument in rest):
+        return arguments  # an option that Hydra does not know, which it shall say itself
+    settings = [*known.overrides, *rest]
+    return [*settings, *(argument for argument in arguments if argument not in settings)] if rest else arguments
 
 
 def check_groups(arguments: Sequence[str]) -> None:

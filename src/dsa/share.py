@@ -1,5 +1,6 @@
 """Budgets as a share of the length: ${share:1/16,8} is seq_len / 16, at least 8."""
 
+import functools
 from fractions import Fraction
 from typing import Any
 
@@ -31,6 +32,10 @@ OmegaConf.register_new_resolver("share", share, replace=True)
 
 def at_length(value: Any, seq_len: int) -> Any:
     """The value with its shares worked out; other values as they are."""
-    if not (isinstance(value, str) and "${share:" in value):
-        return value
+    return worked_out(value, seq_len) if isinstance(value, str) and "${share:" in value else value
+
+
+@functools.cache
+def worked_out(value: str, seq_len: int) -> Any:
+    """The same few shares come back for every condition of a study."""
     return OmegaConf.to_container(OmegaConf.create({"seq_len": seq_len, "value": value}), resolve=True)["value"]  # type: ignore[index,call-overload]

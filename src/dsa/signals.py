@@ -1,5 +1,6 @@
 """SIGTERM stops a program as Ctrl-C does: everything is left in order, and the exit status says what happened."""
 
+import os
 import signal
 import sys
 import threading
@@ -46,6 +47,25 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def read_to_the_end() -> Iterator[None]:
+    """The body of a program whose output may go to one that stops reading, as `head -1` does.
+
+    Raises:
+        SystemExit: when that happened, with the status that shells have for it (141); nothing more is said.
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # now, and not as Python ends, which tells of it
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        sys.exit(128 + signal.SIGPIPE)
 
 
 @contextmanager

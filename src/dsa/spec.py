@@ -35,7 +35,7 @@ class Part:
     def target(self) -> str:
         return str(self.node.get("_target_"))
 
-    @property
+    @cached_property
     def targets(self) -> tuple[str, ...]:
         """The class that it names, and those inside its settings."""
         return tuple(str(target) for _, target in targets.targets(self.node, self.slot))

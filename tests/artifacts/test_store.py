@@ -13,13 +13,12 @@ from conftest import QUIET, SMALL
 
 from dsa import compose
 from dsa.artifacts.results import FILE, RunResult, read_result
-from dsa.artifacts.store import PLACES, RECORD, WEIGHTS, Named, Store
+from dsa.artifacts.store import LAST, PLACES, RECORD, WEIGHTS, Named, Store
 from dsa.build import build_data
 from dsa.graph import graph_of
 from dsa.judging.checkpoints import read_weights, save_weights
 from dsa.training.base import make_base
 from dsa.training.dashboard import Dashboard
-from dsa.training.fit import LAST
 from dsa.training.making import made
 
 RUN = [*SMALL, *QUIET, "seq_len=32", "dtype=fp32", "recipe=dense", "recipe.dense.steps=2"]

@@ -1,13 +1,14 @@
 """Whatever becomes the name of a folder stays inside output_dir."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
 from conftest import QUIET, SMALL
 from study.studies import TINY, plans_of
 
-from dsa import compose, load_run
+from dsa import compose, load_run, train
 from dsa.analysis.__main__ import main as analysis
 from dsa.artifacts.store import RECORD, Store
 from dsa.checks import folder_name
@@ -16,8 +17,10 @@ from dsa.graph import graph_of, run_id
 from dsa.spec import spec_from, spec_of
 from dsa.study.__main__ import main as study
 from dsa.study.drive import Drive
+from dsa.study.jobs import Job
 from dsa.study.options import Options
 from dsa.study.workers.job import Work, work
+from dsa.training import RunFailed
 from dsa.training.cohort import DONE, publish_trained
 from write import main as findings
 
@@ -84,6 +87,34 @@ def test_a_result_that_names_artifacts_elsewhere_is_refused(run_folder):
     (folder / "result.json").write_text(json.dumps(content | {"artifacts": {"base": "../../victim"}}))
     with pytest.raises(ValueError, match=r"result\.json: artifacts\.base = \.\./\.\./victim: it names one folder"):
         load_run(folder)
+
+
+NAMED_ELSEWHERE = r"result\.json: artifacts\.base = \.\./\.\./victim: it names one folder"
+
+
+@pytest.fixture
+def led_away(outputs):
+    """The plan of one run, in whose folder lies a result that names artifacts elsewhere."""
+    (plan,) = plans_of("name=x", "judge=swap", "indexer=h1d8", *TINY, f"output_dir={outputs}", exploratory=True)
+    run = plan.applicable[0]
+    run.folder.mkdir(parents=True)
+    (run.folder / "result.json").write_text(json.dumps({"schema": 2, "artifacts": {"base": "../../victim"}}))
+    return plan, run
+
+
+def test_a_run_whose_result_names_artifacts_elsewhere_fails_with_that_sentence(led_away):
+    _, run = led_away
+    with pytest.raises(RunFailed, match=NAMED_ELSEWHERE):
+        train(run.spec)
+    assert "it names one folder" in json.loads((run.folder / "result.json").read_text())["error"]["reason"]
+
+
+def test_a_worker_tells_of_such_a_result_in_that_sentence(led_away, outputs):
+    plan, run = led_away
+    drive = Drive([plan], outputs, Options(), lambda jobs, files: [])
+    drive.begin()
+    failure = work(drive.file(Job("judge", "x", runs=(run,))))
+    assert (failure.category, bool(re.search(NAMED_ELSEWHERE, failure.reason))) == ("config", True)
 
 
 @pytest.mark.parametrize("key", ["name", "hash"])

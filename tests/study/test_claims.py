@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from dsa.study.workers.claim import CLAIM, claimed, given_up, working
-from dsa.study.workers.job import further
+from dsa.study.workers.claim import CLAIM, claimed, further, given_up, working
 from study.studies import GONE
 
 

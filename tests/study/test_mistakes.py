@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from dsa.cli_errors import settings_first
 from dsa.doors import sweep
 from dsa.signals import behind
 from dsa.study.jobs import ToDo
@@ -176,3 +177,23 @@ def test_hydra_shows_what_it_is_asked_for(asked, shown):
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 0, text
     assert shown in text and "Traceback" not in text and "ValueError" not in text
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("a=1 --config-dir x b=2", "a=1 b=2 --config-dir x"),
+        ("-m a=1 --config-dir x b=2 -c job ~e +d=4", "a=1 b=2 ~e +d=4 -m --config-dir x -c job"),
+        ("a=1 b=2 --config-dir x", "a=1 b=2 --config-dir x"),
+        ("a=1 --nope b=2", "a=1 --nope b=2"),
+    ],
+)
+def test_settings_may_stand_on_both_sides_of_an_option(given, taken):
+    assert settings_first(given.split()) == taken.split()
+
+
+@pytest.mark.slow
+def test_a_setting_after_an_option_is_taken(tmp_path):
+    line = ["train.py", "seed=1", "--config-dir", str(tmp_path), "seq_len=96", "--cfg", "job"]
+    text, _ = launched([sys.executable, *line]).communicate(timeout=100)
+    assert "seq_len: 96\n" in text and "seed: 1\n" in text

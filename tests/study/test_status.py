@@ -1,5 +1,6 @@
 """What `python -m dsa.study status` says of runs in every state."""
 
+import dataclasses
 import json
 import os
 
@@ -10,6 +11,8 @@ from dsa.study.__main__ import main
 from dsa.study.drive import Drive
 from dsa.study.jobs import Job
 from dsa.study.options import Options
+from dsa.study.outcome import Outcome
+from dsa.study.tell import show_outcome
 from dsa.study.workers.claim import CLAIM, claimed, this_process
 from dsa.study.workers.queue import QUEUED
 from study.studies import GONE
@@ -97,3 +100,24 @@ def test_a_plan_of_older_code_is_planned_again(command, tiny, outputs, capsys):
     assert said.count("\n") == 1
     Drive(plans, outputs, Options(), lambda jobs, files: []).write_plans()
     assert main(["status", str(outputs / "tiny")]) == 0
+
+
+@pytest.mark.parametrize("label", ["[/]", "[/red]", "a[b]"])
+def test_a_label_that_looks_like_markup_is_shown_as_it_is(label, tiny, outputs, capsys):
+    planned(tiny(), outputs)
+    path = outputs / "tiny" / "study.json"
+    plan = json.loads(path.read_text())
+    plan["runs"][0]["label"] = label
+    path.write_text(json.dumps(plan))
+    assert main(["status", str(outputs / "tiny")]) == 0
+    assert f"│ {label} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("label", ["[/]", "[/red]", "a[b]"])
+def test_a_plan_and_an_outcome_show_such_a_label_too(label, tiny, outputs, capsys, monkeypatch):
+    (plan,) = tiny()
+    failed = dataclasses.replace(plan.runs[0], point=dataclasses.replace(plan.runs[0].point, label=label))
+    monkeypatch.setattr("sys.argv", ["sweep.py", f"indexer={label}"])
+    show_outcome(Outcome(done=[], failed=[(failed, "nan", label)], missing=[]))
+    said = capsys.readouterr().out
+    assert said.count(label) == 3, "in the condition, the reason and the command that repeats it"

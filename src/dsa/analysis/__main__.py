@@ -8,11 +8,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from rich.console import Console
-
-from dsa.analysis.judgement.analysis import analyse_folder
-from dsa.analysis.output.files import write
-from dsa.analysis.output.terminal import show
+from dsa.signals import read_to_the_end
 
 COMMANDS = {"selection": "dsa.inspection.command"}
 
@@ -27,18 +23,24 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("study", type=Path, help="folder of a study, as outputs/quick")
     folder = parser.parse_args(arguments).study
+    from dsa.analysis.judgement.analysis import analyse_folder  # late: --help needs no statistics
+    from dsa.analysis.output.cells import wide_console
+    from dsa.analysis.output.files import write
+    from dsa.analysis.output.terminal import show
+
     try:
         analysis = analyse_folder(folder)
         paths = write(analysis, folder)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    out = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    out = wide_console()
     show(analysis, out)
     for path in paths:
-        out.print(f"[dim]{path}[/]")
+        out.print(str(path), style="dim", markup=False)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with read_to_the_end():
+        sys.exit(main())

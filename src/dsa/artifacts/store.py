@@ -20,6 +20,8 @@ from dsa.checks import folder_name
 logger = logging.getLogger(__name__)
 SCHEMA = 2
 RECORD, WEIGHTS, CODE, PARTIAL = "artifact.json", "weights.ckpt", "code.txt", ".partial"
+LAST = "last.ckpt"
+"""How far the training of an artifact came, in its partial folder."""
 PLACES = {"base": "bases", "indexers": "indexers", "joint": "joint", "judgement": "judgements"}
 LOCKS = ".locks"
 

@@ -4,11 +4,11 @@ import argparse
 import re
 from pathlib import Path
 
-from dsa import compose
-from dsa.bench import attention, report, train
+from dsa.signals import read_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> None:
+    """Measure, print a table, and write rows and a plot if asked to."""
     parser = argparse.ArgumentParser(prog="python -m dsa.bench", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     alone = what.add_parser("attention", help="select, attend and the indexer loss against dense attention")
@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
     if shape is None:
         parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
+    from dsa import compose  # late: --help needs no torch
+    from dsa.bench import attention, report, train
+
     if given.batch is None:
         given.batch = compose().data.node["batch_size"]
     options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
@@ -49,4 +52,5 @@ def numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    main()
+    with read_to_the_end():
+        main()

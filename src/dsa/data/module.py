@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
-import pytorch_lightning as pl
 from torch.utils.data import DataLoader, IterableDataset
 
 from dsa.checks import at_least
@@ -13,11 +12,14 @@ from dsa.data.batch import Batch, Source
 from dsa.data.hashing import generator
 
 
-class DataModule(pl.LightningDataModule):
+class DataModule:
     """Training batches by number, and the fixed evaluation batches, of one source.
 
     Nothing here holds a position: a resumed run asks for its step again and gets the same bytes. The generator
     is apart from those of initialisation. Evaluation is the same for every seed, stage and condition.
+
+    It is none of Lightning's: the LightningModules ask it for loaders, with the step that they are at, and a plan
+    needs its fingerprint without the seconds that Lightning takes to import.
 
     Args:
         source: a text or a task.
@@ -42,7 +44,6 @@ class DataModule(pl.LightningDataModule):
         eval_batch_size: int | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__()
         self.source = source
         self.settings = settings
         self.seed = at_least(seed, 0, "data.seed")

@@ -1,15 +1,18 @@
-"""dsa: train, sweep, judge, report, status, bench and the rest, for a checkout as for an installed wheel."""
+"""dsa: train, sweep, judge, compare, report, status, bench and the rest, for a checkout as for an installed wheel."""
 
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from dsa.signals import read_to_the_end
+
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("one run: dsa train indexer=h2d32 pattern=local_global", "dsa.doors.train"),
     "judge": ("a run without joint training: seconds once its base is there", "dsa.doors.train"),
     "sweep": ("a study of many runs: dsa sweep study=quick", "dsa.doors.sweep"),
     "report": ("the verdict on a study: dsa report outputs/quick", "dsa.analysis.__main__"),
+    "compare": ("runs side by side: dsa compare outputs/runs/*", "dsa.doors.compare"),
     "status": ("how far a study is: dsa status outputs/quick", "dsa.study.__main__"),
     "study": ("look after a study: dsa study time|conclude|sync|browse outputs/quick", "dsa.study.__main__"),
     "bench": ("measure speed: dsa bench attention", "dsa.bench.__main__"),
@@ -20,6 +23,12 @@ ADDED = {"judge": ["judge=swap"], "status": ["status"]}
 
 def main(arguments: list[str] | None = None) -> int:
     """The console command; its exit status."""
+    with read_to_the_end():
+        return carried_out(arguments)
+
+
+def carried_out(arguments: list[str] | None) -> int:
+    """The exit status of a command line, once it is carried out."""
     given = sys.argv[1:] if arguments is None else arguments
     if not given or given[0] in ("-h", "--help"):
         print("usage: dsa COMMAND ..., each with its own --help")

@@ -1,6 +1,7 @@
 """Train one sparse-attention language model: python train.py indexer=h2d32 pattern=local_global"""
 
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -9,7 +10,10 @@ from omegaconf import DictConfig
 
 from dsa import cli_errors
 from dsa.config import config_dir, with_choices
-from dsa.signals import stoppable
+from dsa.signals import read_to_the_end, stoppable
+
+if TYPE_CHECKING:
+    from dsa.artifacts.results import RunResult
 
 
 class Refused(Exception):
@@ -17,8 +21,8 @@ class Refused(Exception):
 
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
-def compose_and_train(cfg: DictConfig) -> None:
-    """Train what the command line composes."""
+def compose_and_train(cfg: DictConfig) -> "RunResult":
+    """Train what the command line composes; the result is for the table of a multirun."""
     from dsa.spec import spec_of  # late: --help and --cfg need no torch
     from dsa.training import RunFailed, train
 
@@ -27,8 +31,7 @@ def compose_and_train(cfg: DictConfig) -> None:
     try:
         spec = spec_of(with_choices(cfg, job.runtime.choices, list(job.overrides.task)))
         status = 1
-        train(spec)
-        return
+        return train(spec, show=job.mode == RunMode.RUN or job.job.num == 0)  # once, and not for each of many runs
     except RunFailed as error:
         why = str(error)
     except ValueError as error:
@@ -43,7 +46,7 @@ def compose_and_train(cfg: DictConfig) -> None:
 
 def main() -> None:
     """The command; its status is 0, 1 after a failure, 2 if a setting is impossible, 130 or 143 if it was stopped."""
-    with stoppable("the same command goes on from the last checkpoint."):
+    with read_to_the_end(), stoppable("the same command goes on from the last checkpoint."):
         try:
             cli_errors.run(compose_and_train)
         except Refused as error:

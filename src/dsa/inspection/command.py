@@ -5,10 +5,6 @@ import json
 import sys
 from pathlib import Path
 
-from dsa.inspection.figures import draw
-from dsa.inspection.measure import inspect_run
-from dsa.inspection.text import described
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure a run and leave selection.json, selection.md and figures in its folder; the exit status."""
@@ -19,6 +15,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--allow-target", action="append", default=[], metavar="PACKAGE", help="of your own, named by the run's config"
     )
     given = parser.parse_args(arguments)
+    from dsa.inspection.figures import draw  # late: --help needs no torch
+    from dsa.inspection.measure import inspect_run
+    from dsa.inspection.text import described
+
     folder = given.to or given.run / "selection"
     try:
         found = inspect_run(given.run, tuple(given.allow_target))

@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from dsa.analysis.output.cells import wide_console
 from dsa.artifacts.store import PLACES, RECORD
+from dsa.signals import read_to_the_end
 from dsa.study.states import code_now, planned, sound
 from dsa.study.workers.claim import CLAIM, ENDED, given_up, read, working
+from dsa.study.workers.places import JOBS
 from dsa.study.workers.queue import QUEUED, queued
 from dsa.targets import TargetRefused
 
 SHOWN = ("done", "running", "queued", "failed", "stale", "interrupted", "missing")
-JOBS = ".jobs"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,13 +66,13 @@ def status(folder: Path, admitted: list[str]) -> int:
     columns = [name for name in (*SHOWN, "not applicable") if any(counts[name] for counts in rows.values())]
     table = Table("condition", *columns)
     for label, counts in rows.items():
-        table.add_row(label, *(str(counts[name] or "") for name in columns))
+        table.add_row(escape(label), *(str(counts[name] or "") for name in columns))
     console = wide_console()
     console.print(table)
     console.print("; ".join(artifacts(folder, plan)))
     for job in jobs:
         for line in job.told:
-            console.print(line)
+            console.print(line, markup=False)
     return 0
 
 
@@ -138,11 +140,6 @@ def artifacts(folder: Path, plan: dict[str, Any]) -> list[str]:
     return out
 
 
-def wide_console() -> Console:
-    """The terminal; where the output goes to a file, wide enough to cut nothing."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-
-
 def again(folder: Path, admitted: list[str]) -> int:
     """Time the conditions anew."""
     from dsa.study.timing import FILE, time_study
@@ -151,7 +148,7 @@ def again(folder: Path, admitted: list[str]) -> int:
     for length, timed in read(folder / FILE).items():
         table = Table("condition", "step, ms", "forward, ms", title=f"length {length}", title_justify="left")
         for label, times in timed["times"].items():
-            table.add_row(label, f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
+            table.add_row(escape(label), f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
         wide_console().print(table)
         if timed["contended"]:
             print(f"contended: others used {100 * timed['others']:.0f} % of the processors meanwhile")
@@ -201,4 +198,5 @@ def browse(folder: Path, admitted: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with read_to_the_end():
+        sys.exit(main())

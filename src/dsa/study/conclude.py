@@ -45,4 +45,4 @@ def show_verdict(analysis: Analysis, paths: list[Path]) -> None:
         out.print(f"  {escape(best.sentence)}")
     reports = [path for path in paths if path.suffix == ".html"]
     for path in reports or paths[:1]:
-        out.print(f"[bold]{path}[/]")
+        out.print(str(path), style="bold", markup=False)

@@ -16,9 +16,9 @@ from dsa.study.progress import Watch
 from dsa.study.record import record
 from dsa.study.states import STUDY, Results, Shelf
 from dsa.study.workers import failures
-from dsa.study.workers.claim import CLAIM, DEATHS, deaths_after, forget, given_up, read, working
-from dsa.study.workers.failures import JOBS, Failure
-from dsa.study.workers.job import STOP, further
+from dsa.study.workers.claim import CLAIM, DEATHS, deaths_after, forget, further, given_up, read, working
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.places import JOBS, STOP
 from dsa.study.workers.queue import QUEUED, queued
 from dsa.study.workers.submitit_queue import SubmititQueue
 from dsa.training.errors import category

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dsa.spec import Spec
 from dsa.study.applicable import parameters
 from dsa.study.workers.claim import ENDED, read
-from dsa.study.workers.job import JOBS
+from dsa.study.workers.places import JOBS
 
 if TYPE_CHECKING:
     from dsa.study.jobs import Job

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.results import FILE
-from dsa.artifacts.store import PARTIAL, PLACES
+from dsa.artifacts.store import LAST, PARTIAL, PLACES
 from dsa.graph import Need
 from dsa.study.estimate import predicted
 from dsa.study.plan import PlannedRun
 from dsa.study.states import Results, Shelf
-from dsa.study.workers.job import COHORTS, JOBS, LAST
+from dsa.study.workers.places import COHORTS, JOBS
 
 Kind = Literal["base", "cohort", "control", "joint", "judge"]
 IN_ORDER: tuple[Kind, ...] = ("base", "cohort", "control", "joint", "judge")
@@ -122,9 +122,13 @@ class ToDo:
 
     def jobs(self, kind: Kind, runs: Iterable[PlannedRun]) -> list[Job]:
         """The jobs of one kind that are left."""
+        return self.jobs_of(kind, self.open(runs))
+
+    def jobs_of(self, kind: Kind, runs: list[PlannedRun]) -> list[Job]:
+        """The jobs of one kind that runs without a result need."""
         makers = {"base": self.bases, "cohort": self.cohorts, "control": self.controls,
                   "joint": self.joints, "judge": self.judges}  # fmt: skip
-        return makers[kind](self.open(runs))
+        return makers[kind](runs)
 
     def bases(self, runs: list[PlannedRun]) -> list[Job]:
         needs = {run.graph.base.hash: (run, run.graph.base) for run in runs if run.graph.base is not None}

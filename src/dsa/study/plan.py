@@ -213,7 +213,7 @@ def point_of(
     """A condition at a length, or the reason why it cannot apply there.
 
     Args:
-        checked: labels whose settings were met before.
+        checked: labels whose settings were met before, and the parts of them by hash.
 
     Raises:
         ValueError: a setting is impossible at any length.
@@ -226,7 +226,7 @@ def point_of(
             "Give another output_dir to train everything anew, or retry_failed=true for what failed."
         )
     if label not in checked:
-        check_settings(spec)
+        check_settings(spec, checked)
         check_indexer(spec, label)
         checked.add(label)
     if study.judge != "val":

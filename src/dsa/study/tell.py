@@ -19,7 +19,7 @@ from dsa.study.outcome import Outcome
 from dsa.study.plan import PlannedRun, StudyPlan, outlook
 from dsa.study.progress import duration, first_line
 from dsa.study.states import Results, Shelf
-from dsa.study.workers.failures import JOBS
+from dsa.study.workers.places import JOBS
 
 SHOWN = ("base", "indexers", "joint", "judgement")
 
@@ -34,9 +34,9 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
     runs: dict[tuple[str, str], PlannedRun] = {}
     for plan in plans:
         study = plan.study
-        out.print(f"[bold]{study.name}[/]  {escape(study.question)}")
+        out.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}")
         out.print(f"  {len(study.conditions)} conditions x {len(study.seq_len)} lengths x {len(study.seed)} seeds, "
-                  f"{judged(plan)}")  # fmt: skip
+                  f"{escape(judged(plan))}")  # fmt: skip
         out.print(f"  {outlook(study)}")
         for key, labels in plan.dropped.items():
             out.print(f"  [yellow]left out[/] {escape(left_out(plan, key, labels))}")
@@ -90,7 +90,8 @@ def artifacts(todo: ToDo, runs: list[PlannedRun]) -> list[str]:
 
 def show_cost(out: Console, todo: ToDo, runs: list[PlannedRun], workers: int) -> None:
     """Jobs, hours and disk of what is left."""
-    jobs = [job for kind in IN_ORDER for job in todo.jobs(kind, runs)]
+    left = todo.open(runs)
+    jobs = [job for kind in IN_ORDER for job in todo.jobs_of(kind, left)]
     counts = Counter(job.kind for job in jobs)
     factor = scale(runs[0].spec.outputs) if runs else 1.0
     cost = sum(job.predicted for job in jobs) * factor / workers
@@ -117,10 +118,11 @@ def show_submitted(jobs: list[str], folders: list[Path], to_choose: bool) -> Non
     out = console()
     out.print(f"{len(jobs)} jobs submitted" + (f": {jobs[0]} to {jobs[-1]}" if jobs else ""))
     for folder in folders:
-        out.print(f"python -m dsa.study status {folder}")
+        out.print(f"python -m dsa.study status {folder}", markup=False)
     if to_choose:
         out.print(
-            f"when these have ended, the same command submits the joint training of the finalists: {command_line()}"
+            f"when these have ended, the same command submits the joint training of the finalists: {command_line()}",
+            markup=False,
         )
 
 
@@ -137,13 +139,13 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.failed:
         table = Table("condition", "length", "seed", "category", "reason", title="failed", title_justify="left")
         for run, category, reason in outcome.failed:
-            table.add_row(run.label, str(run.seq_len), str(run.seed), category, escape(first_line(reason)))
+            table.add_row(escape(run.label), str(run.seq_len), str(run.seed), category, escape(first_line(reason)))
         out.print(table)
-        out.print(f"again, just these: {command_line('retry_failed=true')}")
+        out.print(f"again, just these: {command_line('retry_failed=true')}", markup=False)
     if outcome.launcher_error:
         out.print(f"[yellow]the launcher gave up on a batch[/] {escape(first_line(outcome.launcher_error))}")
     if outcome.missing:
-        out.print(f"{len(outcome.missing)} runs were not started: {command_line()} goes on")
+        out.print(f"{len(outcome.missing)} runs were not started: {command_line()} goes on", markup=False)
     out.print(f"{len(outcome.done)} runs done; {len(outcome.failed)} failed")
 
 

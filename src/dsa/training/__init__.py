@@ -1,6 +1,19 @@
 """One run: what it needs is trained, measured and put together."""
 
-from dsa.artifacts.results import RunResult
-from dsa.training.run import RunFailed, train
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dsa.artifacts.results import RunResult
+    from dsa.training.run import RunFailed, train
 
 __all__ = ["RunFailed", "RunResult", "train"]
+
+HOMES = {"RunResult": "dsa.artifacts.results", "RunFailed": "dsa.training.run", "train": "dsa.training.run"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a plan needs objectives and loggers, and no Lightning."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'dsa.training' has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)

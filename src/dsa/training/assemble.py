@@ -15,12 +15,12 @@ from dsa.data import DataModule
 from dsa.graph import Graph
 from dsa.judging.cost import flops, indexer_megabytes, parameters
 from dsa.judging.evaluation import make_trainer
-from dsa.judging.provenance import provenance
 from dsa.judging.speed import inference, peak_megabytes
 from dsa.ops.dispatch import computes_selected_only
 from dsa.selectors import Dense
 from dsa.selectors.adaptive import Adaptive
 from dsa.spec import Spec
+from dsa.training.blank import blank
 from dsa.training.log import column
 
 Row = dict[str, str]
@@ -43,28 +43,6 @@ class Findings:
     base_training: dict[str, Any]
     rows: list[Row]
     control_rows: list[Row]
-
-
-def blank(spec: Spec, graph: Graph, folder: Path) -> RunResult:
-    """A result that holds only what the configuration says."""
-    named = {"base": graph.base, "indexers": graph.indexers, "joint": graph.joint, "control": graph.control}
-    return RunResult(
-        run_id=folder.name,
-        status="failed",
-        study=spec.study,
-        condition=spec.condition,
-        model=spec.model.option,
-        data=spec.data.option,
-        recipe=spec.options.get("recipe", "custom"),
-        seq_len=spec.seq_len,
-        seed=spec.seed,
-        indexer_seed=spec.indexer_seed,
-        folder=str(folder),
-        artifacts={kind: None if need is None else need.name for kind, need in named.items()},
-        dtype=spec.dtype,
-        config_hash=graph.hash,
-        provenance=provenance(graph.code),
-    )
 
 
 def assemble(

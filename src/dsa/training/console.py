@@ -1,8 +1,11 @@
-"""What a run shows on the terminal: its configuration as a tree, its result as a small table."""
+"""What a run shows on the terminal: its configuration as a tree, its result as a small table. run.log keeps it too."""
 
+import io
+import logging
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
@@ -10,28 +13,64 @@ from dsa.artifacts.results import RunResult
 from dsa.spec import Spec
 
 console = Console(highlight=False)
-HIDDEN = ("choices", "overridden", "hydra")
+HIDDEN = ("choices", "overridden", "hydra", "steps")
+WIDTH = 120  # columns of what run.log keeps
+
+said = logging.getLogger("dsa.said")
+"""Hears of all that is shown here; it is on the terminal already, so only a run's log listens."""
+said.propagate = False
+said.setLevel(logging.INFO)
+
+
+def say(what: RenderableType, whole: bool = False) -> None:
+    """Show something on the terminal, and keep it in the log of the run that is under way.
+
+    Args:
+        whole: a line that is not to be broken.
+    """
+    console.print(what, soft_wrap=whole)
+    if said.handlers:
+        kept = io.StringIO()
+        Console(file=kept, width=WIDTH, highlight=False, no_color=True).print(what, soft_wrap=whole)
+        said.info(kept.getvalue().rstrip())
 
 
 def show_config(spec: Spec) -> None:
-    """The composed configuration as a tree, the chosen option behind each group's name."""
+    """The composed configuration as a tree, the chosen option behind each group's name, the steps as they will be."""
     tree = Tree("[bold]configuration[/]", guide_style="dim")
-    for name, value in spec.content.items():
+    content = spec.content | {"recipe": stages_of(spec)}
+    for name, value in content.items():
         if isinstance(value, dict) and name not in HIDDEN:
-            branch(tree.add(f"[bold]{name}[/] [cyan]{spec.options.get(name, 'custom')}[/]"), value)
-    rest = {name: value for name, value in spec.content.items() if not isinstance(value, dict) and name not in HIDDEN}
+            option = escape(spec.options.get(name, "custom"))
+            branch(tree.add(f"[bold]{escape(name)}[/] [cyan]{option}[/]"), value)
+    rest = {name: value for name, value in content.items() if not isinstance(value, dict) and name not in HIDDEN}
     branch(tree, {name: value for name, value in rest.items() if value not in (None, [])})
-    console.print(tree)
+    say(tree)
+
+
+def steps_of(spec: Spec) -> dict[str, int]:
+    """Optimiser steps of the stages that will run."""
+    recipe = spec.recipe
+    warmup = recipe.warmup_steps if spec.uses_indexer else 0
+    steps = {"dense": recipe.dense_steps, "warmup": warmup, "sparse": recipe.sparse_steps}
+    return {name: count for name, count in steps.items() if count}
+
+
+def stages_of(spec: Spec) -> dict[str, Any]:
+    """The recipe with the stages that will run, each with its own steps."""
+    recipe, steps = spec.content["recipe"], steps_of(spec)
+    stages = {name: recipe[name] | {"steps": count} for name, count in steps.items()}
+    return {name: value for name, value in recipe.items() if not isinstance(value, dict)} | stages
 
 
 def branch(tree: Tree, values: dict[str, Any]) -> None:
     """Plain values in one line, nested ones below."""
     flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
     if flat:
-        tree.add("[dim]" + "  ".join(f"{k}={short(v)}" for k, v in flat.items()) + "[/]")
+        tree.add("[dim]" + escape("  ".join(f"{k}={short(v)}" for k, v in flat.items())) + "[/]")
     for name, value in values.items():
         if isinstance(value, dict):
-            branch(tree.add(name), value)
+            branch(tree.add(escape(name)), value)
 
 
 def short(value: Any) -> str:
@@ -41,17 +80,15 @@ def short(value: Any) -> str:
 
 def show_start(spec: Spec, name: str) -> None:
     """One line before training: which run, in which dtype, how long."""
-    recipe = spec.recipe
-    warmup = recipe.warmup_steps if spec.uses_indexer else 0
-    steps = {"dense": recipe.dense_steps, "warmup": warmup, "sparse": recipe.sparse_steps}
-    stages = ", ".join(f"{name} {count}" for name, count in steps.items() if count)
-    console.print(f"[bold]{name}[/]  {spec.dtype}; steps: {stages}", soft_wrap=True)
+    stages = ", ".join(f"{stage} {count}" for stage, count in steps_of(spec).items())
+    say(f"[bold]{escape(name)}[/]  {spec.dtype}; steps: {stages}", whole=True)
 
 
 def show_result(result: RunResult, farewell: list[str]) -> None:
     """The end of a run: the numbers that matter, warnings, and where everything lies."""
     condition = " · ".join(name for name in result.condition.values() if name != "none")
-    table = Table(title=f"{condition}   {result.data} · L {result.seq_len} · seed {result.seed}", title_justify="left")
+    title = escape(f"{condition}   {result.data}")
+    table = Table(title=f"{title} · L {result.seq_len} · seed {result.seed}", title_justify="left")
     table.add_column("")
     table.add_column("this run", justify="right")
     table.add_column("compare", justify="left", style="dim")
@@ -84,11 +121,11 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
             number(result.time.get("step_ms"), 0),
             f"{pair('dense', result.time.get('dense_step_ms'), 0)}{real}",
         )
-    console.print(table)
+    say(table)
     for warning in result.warnings:
-        console.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
-    for line in [*farewell, f"[bold]{result.folder}[/]"]:
-        console.print(line, soft_wrap=True)
+        say(f"[yellow]warning[/] {escape(warning)}", whole=True)
+    for line in [*map(escape, farewell), f"[bold]{escape(result.folder)}[/]"]:
+        say(line, whole=True)
 
 
 def number(value: float | None, digits: int) -> str:

@@ -5,12 +5,11 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from dsa.artifacts.store import LAST
 from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.spec import Spec
 from dsa.training.callbacks import EndOfStep, LastCheckpoint, SelectionMaps, StageBar
 from dsa.training.module import Training
-
-LAST = "last.ckpt"
 
 
 def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, validate: bool = True) -> None:

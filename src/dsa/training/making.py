@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dsa.artifacts.atomic import remove_unfinished
-from dsa.artifacts.store import Artifact, Store
+from dsa.artifacts.store import LAST, Artifact, Store
 from dsa.graph import Need
 from dsa.judging.provenance import provenance
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
-from dsa.training.fit import LAST
 
 logger = logging.getLogger(__name__)
 

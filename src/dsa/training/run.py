@@ -3,6 +3,7 @@
 import logging
 import shutil
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,10 +25,11 @@ from dsa.judging.judge import judge
 from dsa.judging.models import Models
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
-from dsa.training.assemble import Findings, assemble, blank
+from dsa.training.assemble import Findings, assemble
 from dsa.training.base import make_base
+from dsa.training.blank import blank
 from dsa.training.cohort import make_indexers
-from dsa.training.console import show_config, show_result, show_start
+from dsa.training.console import said, show_config, show_result, show_start
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
 from dsa.training.errors import category, expected
 from dsa.training.joint import make_joint
@@ -36,7 +38,7 @@ from dsa.training.loggers import LocalFiles, RunLogger
 from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.yaml"
+CONFIG, LOG = "config.yaml", "run.log"
 
 
 class RunFailed(Exception):
@@ -95,26 +97,38 @@ class Run:
         return result
 
 
-def train(spec: Spec) -> RunResult:
+def train(spec: Spec, show: bool = True) -> RunResult:
     """Carry out what a spec describes, with everything that it stands on.
 
     A finished run is not repeated: its result is shown and returned. An interrupted one goes on.
+
+    Args:
+        show: the configuration too, before anything is made.
 
     Raises:
         RunFailed: with one paragraph that says which setting, what it got and what is allowed.
     """
     with failures_kept(spec, None):
         run = Run(spec, build_data(spec))
-        if first_process() and run.finished() is None:
-            show_config(spec)
-    result, farewell = execute(run)
+    with failures_kept(spec, run):
+        done = run.finished()
+    if done is None:
+        done, farewell = execute(run, show=show)
+        with logged(run):
+            say_result(done, farewell)
+    else:
+        say_result(done, [])
+    return done
+
+
+def say_result(result: RunResult, farewell: list[str]) -> None:
+    """Show a result, once for all processes."""
     if first_process():
         show_result(result, farewell)
-    return result
 
 
 def execute(
-    run: Run, models: Models | None = None, wait: bool = False, timed: bool = True
+    run: Run, models: Models | None = None, wait: bool = False, timed: bool = True, show: bool = False
 ) -> tuple[RunResult, list[str]]:
     """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
 
@@ -122,8 +136,10 @@ def execute(
         models: puts models together; one that is handed from run to run reads each base once.
         wait: for another process that works on this very run, instead of failing.
         timed: measure a forward pass and the memory of a step too, which takes as long as judging a small model.
+        show: the configuration, before anything is made.
     """
-    done = run.finished()
+    with failures_kept(run.spec, run):
+        done = run.finished()
     if done is not None:
         return done, []
     with alone(run, wait), failures_kept(run.spec, run), logged(run):
@@ -131,6 +147,8 @@ def execute(
         if done is not None:
             return done, []
         assert run.data is not None
+        if show and first_process():
+            show_config(run.spec)
         if run.untrained():
             rehearse(run.spec, run.data)
         resumed = begin(run)
@@ -280,10 +298,15 @@ def begin(run: Run) -> bool:
         resumed = (run.folder / METRICS).exists()
         (run.folder / FILE).unlink(missing_ok=True)
         marker.write_text(run.graph.code)
-        with replacing(run.folder / CONFIG) as temporary:
-            OmegaConf.save(OmegaConf.create(run.spec.content), temporary)
+        write_config(run.spec, run.folder)
     wait_for_all()
     return resumed
+
+
+def write_config(spec: Spec, folder: Path) -> None:
+    """Write down what a run was asked for."""
+    with replacing(folder / CONFIG) as temporary:
+        OmegaConf.save(OmegaConf.create(spec.content), temporary)
 
 
 @contextmanager
@@ -313,18 +336,26 @@ def alone(run: Run, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def logged(run: Run) -> Iterator[None]:
-    """Copy the package's log and Python's warnings to run.log in the run folder."""
+    """Copy what is shown, the package's log and Python's warnings to run.log in the run folder."""
     if not first_process():
         yield
         return
-    handler = logging.FileHandler(run.folder / "run.log")
+    handler = logging.FileHandler(run.folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    sources = [logging.getLogger(name) for name in ("dsa", "pytorch_lightning", "py.warnings")]
+    sources = [logging.getLogger(name) for name in ("dsa", said.name, "pytorch_lightning")]
     for source in sources:
         source.addHandler(handler)
+    shown = warnings.showwarning
+
+    def show_and_keep(message: Any, category: Any, filename: str, lineno: int, *more: Any, **named: Any) -> None:
+        shown(message, category, filename, lineno, *more, **named)
+        said.warning(warnings.formatwarning(message, category, filename, lineno).rstrip())
+
+    warnings.showwarning = show_and_keep
     try:
         yield
     finally:
+        warnings.showwarning = shown
         for source in sources:
             source.removeHandler(handler)
         handler.close()
@@ -369,6 +400,15 @@ def refused(spec: Spec) -> RunResult:
         )
 
 
+def has_result(folder: Path) -> bool:
+    """Whether a folder holds a finished result that can be used."""
+    try:
+        found = read_result(folder)
+    except (ValueError, TypeError):
+        return False
+    return found is not None and found.status == "finished"
+
+
 def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str) -> Path | None:
     """Write status failed and the reason into the run folder, if there can be one; returns the log's path."""
     if not first_process():
@@ -377,12 +417,12 @@ def keep_failure(spec: Spec, run: Run | None, kind: str, reason: str, trace: str
         result = refused(spec) if run is None else blank(spec, run.graph, run.folder)
         folder = Path(result.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        before = read_result(folder)
-        if before is None or before.status != "finished":  # a failed attempt to repeat a run keeps its result
+        if not has_result(folder):  # a failed attempt to repeat a run keeps its result
             result.error = {"category": kind, "reason": reason}
             result.write(folder)
-        log = folder / "run.log"
-        with log.open("a") as file:
+            write_config(spec, folder)
+        log = folder / LOG
+        with log.open("a", encoding="utf-8") as file:
             file.write(trace)
         return log
     except OSError as second:

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from pytorch_lightning.accelerators import AcceleratorRegistry
-from pytorch_lightning.strategies import StrategyRegistry
 from torch import nn
 
+from dsa.artifacts.digest import digest
 from dsa.build import build_backbone
 from dsa.checks import one_of
 from dsa.ops import checked_backend
@@ -15,31 +14,58 @@ from dsa.spec import Part, Spec
 from dsa.training.errors import expected
 
 
-def check_settings(spec: Spec) -> None:
+def check_settings(spec: Spec, met: set[str] | None = None) -> None:
     """Refuse what cannot be trained at any length.
 
     Indexer, pattern, selector and data are made by whoever knows the length.
 
+    Args:
+        met: hashes of parts that were found good before, which are passed over; those of this spec are added.
+
     Raises:
         ValueError: one sentence that names the setting, what it got and what is allowed.
     """
-    for part in (spec.pattern, spec.selector, spec.data):
+    met = set() if met is None else met
+    for part in unmet(met, spec.pattern, spec.selector, spec.data):
         part.check()
-    for part in (spec.precision, spec.objective, spec.logger):
+    for part in unmet(met, spec.precision, spec.objective, spec.logger):
         with named(part):
             part.make()
-    with named(spec.optimizer):
-        spec.optimizer.make()([{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.0}])
-    with named(spec.model), torch.device("meta"):  # sizes alone: no memory, no drawing of weights
-        build_backbone(spec, vocab_size=1)
+    for part in unmet(met, spec.optimizer):
+        with named(part):
+            part.make()([{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.0}])
+    for part in unmet(met, spec.model):
+        with named(part), torch.device("meta"):  # sizes alone: no memory, no drawing of weights
+            build_backbone(spec, vocab_size=1)
     checked_backend(spec.ops)
-    one_of(
-        spec.trainer.accelerator,
-        ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())),
-        "trainer.accelerator",
-    )
-    if spec.trainer.strategy not in ("auto", *StrategyRegistry.available_strategies()):
-        raise ValueError(f"trainer.strategy = {spec.trainer.strategy}: give auto, ddp, fsdp or another of Lightning's.")
+    if spec.trainer.accelerator not in ("auto", "cpu", "gpu"):
+        check_accelerator(spec.trainer.accelerator)
+    if spec.trainer.strategy != "auto":
+        check_strategy(spec.trainer.strategy)
+
+
+def unmet(met: set[str], *parts: Part) -> Iterator[Part]:
+    """Parts that were not met before; now they are."""
+    for part in parts:
+        key = digest([part.slot, part.node, part.admitted], 32)
+        if key not in met:
+            met.add(key)
+            yield part
+
+
+def check_accelerator(name: str) -> None:
+    """Refuse an accelerator that Lightning does not know."""
+    from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it takes seconds to import
+
+    one_of(name, ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())), "trainer.accelerator")
+
+
+def check_strategy(name: str) -> None:
+    """Refuse a strategy that Lightning does not know."""
+    from pytorch_lightning.strategies import StrategyRegistry  # late: it takes seconds to import
+
+    if name not in StrategyRegistry.available_strategies():
+        raise ValueError(f"trainer.strategy = {name}: give auto, ddp, fsdp or another of Lightning's.")
 
 
 @contextmanager

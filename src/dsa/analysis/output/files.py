@@ -13,6 +13,7 @@ from dsa.analysis.output.figures.every import FOLDER, charts, save
 from dsa.analysis.output.finite import finite
 from dsa.analysis.output.replaced import replaced
 from dsa.analysis.output.report.page import write_report
+from dsa.analysis.output.spreadsheet import for_spreadsheets
 from dsa.analysis.statistics.values import ALPHA
 
 SCHEMA = 2
@@ -40,7 +41,7 @@ def write(analysis: Analysis, folder: Path) -> list[Path]:
         save(chart, folder / FOLDER)
     return [
         replaced(folder / VERDICT, lambda path: path.write_text(text)),
-        replaced(folder / CSV, lambda path: table.to_csv(path, index=False)),
+        replaced(folder / CSV, lambda path: for_spreadsheets(table).to_csv(path, index=False)),
         replaced(folder / PARQUET, lambda path: table.to_parquet(path, index=False)),
         write_report(analysis, drawn, folder),
     ]

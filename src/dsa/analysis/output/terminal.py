@@ -9,6 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.best import ONLY_BEST, Best
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.efficiency import FORMULA
+from dsa.analysis.output.cells import number, titled
 from dsa.analysis.statistics.difference import Difference
 
 
@@ -30,18 +31,10 @@ def show(analysis: Analysis, out: Console) -> None:
         out.print(f"[yellow]{guard.name}[/] {escape(guard.sentence)}")
 
 
-def number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}g}"
-
-
 def spread(mean: float | None, interval: tuple[float, float] | None) -> str:
     """A mean with its interval."""
     bounds = "" if interval is None else f" [{number(interval[0])}, {number(interval[1])}]"
     return number(mean) + bounds
-
-
-def titled(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left")
 
 
 def quality(analysis: Analysis) -> Table:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import ndtr
 
-from dsa.analysis.statistics.sign_flip import sign_flip
+from dsa.analysis.statistics.sign_flip import sign_flips
 from dsa.analysis.statistics.values import ALPHA, SHARE
 
 POWER = 0.8
@@ -52,7 +52,7 @@ def visible_effect(seeds: int, comparisons: int = 1) -> float:
     if smallest_p(seeds) * FINE <= alpha:
         return least
     noise = np.random.default_rng(0).normal(0.0, 1.0, (STUDIES, seeds))
-    share = lambda effect: float(np.mean([sign_flip(row + effect) <= alpha for row in noise]))
+    share = lambda effect: float(np.mean(np.array(sign_flips(noise + effect)) <= alpha))
     return bisect(share, 0.5 * least, 3 * least + 1, POWER, rounds=10)
 
 

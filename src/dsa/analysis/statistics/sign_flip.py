@@ -17,27 +17,40 @@ DRAWS = 100_000  # flips that are drawn beyond
 
 def sign_flip(d: Array) -> float:
     """Two-sided p of the mean of paired differences; 1 for one pair, or if all differences are 0."""
-    if len(d) < 2 or np.abs(d).max() <= SAME:
-        return 1.0
-    least = abs(d.sum()) - SAME * np.abs(d).sum()  # flips that tie with what was observed may differ in rounding
-    if least <= 0:
-        return 1.0
-    return float(counted(d, least) if len(d) <= EXACT else drawn(d, least))
+    return sign_flips(d[None])[0]
 
 
-def counted(d: Array, least: float) -> float:
+def sign_flips(rows: Array) -> list[float]:
+    """The p of each row of paired differences, [differences, seeds]."""
+    seeds = rows.shape[1]
+    if seeds < 2:
+        return [1.0] * len(rows)
+    whole = np.abs(rows).sum(1)
+    least = np.abs(rows.sum(1)) - SAME * whole  # flips that tie with what was observed may differ in rounding
+    least[np.abs(rows).max(1) <= SAME] = 0.0
+    if seeds > EXACT:
+        return [1.0 if one <= 0 else float(drawn(row, one)) for row, one in zip(rows, least, strict=True)]
+    left, right = signed_sums(rows[:, : seeds // 2]), np.sort(signed_sums(rows[:, seeds // 2 :]), axis=1)
+    halves = zip(left, right, least, strict=True)
+    return [1.0 if one <= 0 else counted(few, others, one) for few, others, one in halves]
+
+
+def counted(left: Array, right: Array, least: float) -> float:
     """The share of all 2^n flips whose sum is as far from 0: every sum is one of the left half's plus one of the
-    right half's, and those are few."""
-    left, right = signed_sums(d[: len(d) // 2]), np.sort(signed_sums(d[len(d) // 2 :]))
-    above = len(right) * len(left) - int(np.searchsorted(right, least - left).sum())
-    return 2 * above / 2 ** len(d)
+    right half's, and those are few.
+
+    Args:
+        right: sorted.
+    """
+    whole = len(right) * len(left)
+    return 2 * (whole - int(np.searchsorted(right, least - left).sum())) / whole
 
 
 def signed_sums(values: Array) -> Array:
-    """The sums of values under all choices of their signs."""
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
+    """The sums of values under all choices of their signs, [rows, values] -> [rows, 2^values]."""
+    sums = np.zeros((len(values), 1))
+    for value in values.T[:, :, None]:
+        sums = np.concatenate([sums + value, sums - value], axis=1)
     return sums
 
 

@@ -179,3 +179,15 @@ def read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+
+
+def further(outputs: Path, traces: list[str], since: float) -> bool:
+    """Whether one of the files that tell of progress was written since a moment."""
+    for trace in traces:
+        for path in outputs.glob(trace):
+            try:
+                if path.stat().st_mtime > since:
+                    return True
+            except OSError:
+                continue
+    return False

@@ -8,9 +8,8 @@ from dsa.artifacts.results import RunResult
 from dsa.graph import Graph, Need
 from dsa.spec import Spec
 from dsa.study.workers.claim import read
-from dsa.training.assemble import blank
-
-JOBS = ".jobs"
+from dsa.study.workers.places import JOBS
+from dsa.training.blank import blank
 
 
 class Failure(NamedTuple):

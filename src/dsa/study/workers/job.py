@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from dsa.artifacts.digest import digest
-from dsa.artifacts.store import PLACES, Store
+from dsa.artifacts.store import Store
 from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.graph import Graph, Need, graph_of
@@ -20,19 +20,16 @@ from dsa.judging.world import first_process
 from dsa.signals import causes, heeded
 from dsa.spec import Spec, spec_from
 from dsa.study.workers import failures
-from dsa.study.workers.claim import CLAIM, DEATHS, claimed, read
-from dsa.study.workers.failures import JOBS, Failure
+from dsa.study.workers.claim import CLAIM, DEATHS, claimed, further, read
+from dsa.study.workers.failures import Failure
+from dsa.study.workers.places import JOBS, LOG
 from dsa.training.base import make_base
 from dsa.training.cohort import make_indexers
 from dsa.training.dashboard import Dashboard
 from dsa.training.errors import category
-from dsa.training.fit import LAST
 from dsa.training.joint import make_joint
 from dsa.training.run import Run, RunFailed, execute, failures_kept, keep_failure, shared
 
-__all__ = ["COHORTS", "JOBS", "LAST", "LOG", "STOP", "TimedOut", "work"]
-STOP, LOG = ".stopped", "job.log"
-COHORTS = f"{PLACES['indexers']}/.cohorts"
 MODULES = 4  # data modules that a process keeps
 
 logger = logging.getLogger(__name__)
@@ -216,18 +213,6 @@ def need_of(kind: str, graph: Graph) -> Need:
     need = {"base": graph.base, "cohort": graph.indexers, "control": graph.control}[kind]
     assert need is not None
     return need
-
-
-def further(outputs: Path, traces: list[str], since: float) -> bool:
-    """Whether one of the files that tell of progress was written since a moment."""
-    for trace in traces:
-        for path in outputs.glob(trace):
-            try:
-                if path.stat().st_mtime > since:
-                    return True
-            except OSError:
-                continue
-    return False
 
 
 def timed_out(error: BaseException | None) -> TimedOut | None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from dsa.study.workers.failures import Failure
-from dsa.study.workers.job import work
 
 
 class Task:
@@ -23,6 +22,8 @@ class JobTask(Task):
     """Do a planned job."""
 
     def __call__(self, file: str) -> Failure | None:
+        from dsa.study.workers.job import work  # late: whoever hands it over trains nothing
+
         logging.getLogger("dsa").setLevel(logging.INFO)  # as Hydra does in a sweep; it goes to the job's log
         return work(Path(file))
 
