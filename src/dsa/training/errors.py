@@ -1,8 +1,17 @@
 """Failures of a run, sorted by what a user can do about them."""
 
+import errno
 from pathlib import Path
 
 import torch
+
+NO_MEMORY = ("not enough memory", "can't allocate memory", "std::bad_alloc")
+"""How torch's allocator and the C++ library say on the CPU what CUDA's says by an error of its own class."""
+
+SMALLER = (
+    "Give a smaller data.batch_size or seq_len, trainer.accumulate=2 or more (each batch in so many parts), or "
+    "model.checkpointing=true."
+)
 
 
 def category(error: BaseException) -> str:
@@ -11,13 +20,28 @@ def category(error: BaseException) -> str:
         return "interrupted"
     if isinstance(error, FloatingPointError):
         return "nan"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error):
+    if memory_ran_out(error):
         return "out_of_memory"
     if isinstance(error, OSError):
         return "data"
     if isinstance(error, ValueError | TypeError):
         return "config"
     return "error"
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether there was no more memory to be had, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, and what to do about it where it does not say that itself."""
+    said = str(error) or type(error).__name__
+    return f"{said.rstrip('.')}. {SMALLER}" if memory_ran_out(error) else said
 
 
 def expected(error: BaseException) -> bool:

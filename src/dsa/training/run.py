@@ -29,7 +29,7 @@ from dsa.training.base import make_base
 from dsa.training.cohort import make_indexers
 from dsa.training.console import show_config, show_result, show_start
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
-from dsa.training.errors import category, expected
+from dsa.training.errors import category, expected, reason
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import LocalFiles, RunLogger
@@ -335,9 +335,9 @@ def failures_kept(spec: Spec, run: Run | None) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, RunFailed):
         raise
     except BaseException as error:
-        reason, kind = str(error) or type(error).__name__, category(error)
-        log = keep_failure(spec, run, kind, reason, traceback.format_exc())
-        told = reason if log is None or expected(error) else f"{reason} (details: {log})"
+        said, kind = reason(error), category(error)
+        log = keep_failure(spec, run, kind, said, traceback.format_exc())
+        told = said if log is None or expected(error) else f"{said} (details: {log})"
         raise RunFailed(told, kind) from error
 
 

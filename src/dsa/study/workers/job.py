@@ -25,7 +25,7 @@ from dsa.study.workers.failures import JOBS, Failure
 from dsa.training.base import make_base
 from dsa.training.cohort import make_indexers
 from dsa.training.dashboard import Dashboard
-from dsa.training.errors import category
+from dsa.training.errors import category, reason
 from dsa.training.fit import LAST
 from dsa.training.joint import make_joint
 from dsa.training.run import Run, RunFailed, execute, failures_kept, keep_failure, shared
@@ -131,7 +131,7 @@ class Work:
         except BaseException as error:
             print(traceback.format_exc())
             late = timed_out(error)
-            failure = Failure("timeout", str(late)) if late else Failure(category(error), str(error) or repr(error))
+            failure = Failure("timeout", str(late)) if late else Failure(category(error), reason(error))
             for _, need in wishes:
                 failures.keep(self.outputs, need, failure)
             return failure
