@@ -4,7 +4,7 @@ import codecs
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,17 @@ class TextFiles(Corpus):
         ValueError: no path is given, the encoding is unknown, or (from `texts`) a file is in another one.
         FileNotFoundError: nothing is there, or nothing that is text.
     """
+
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str | None:
+        """The name of the file without its ending, of the folder, or of the folder that a glob searches."""
+        path = settings.get("path")
+        if not isinstance(path, str) or not path:
+            return None
+        fixed = Path(os.path.abspath(Path(path).expanduser()))
+        while glob.has_magic(str(fixed)):
+            fixed = fixed.parent
+        return (fixed.name if os.path.isdir(fixed) else fixed.stem) or None
 
     def __init__(self, path: str | None, column: str = "text", encoding: str = "utf-8") -> None:
         if not path:
