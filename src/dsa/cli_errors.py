@@ -1,6 +1,7 @@
 """What is typed wrong, told in one line: which setting, what it got, what is allowed. Hydra takes a page for it."""
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ def run(main: Callable[[], None]) -> None:
     Raises:
         SystemExit: the command line is wrong.
     """
+    logging.raiseExceptions = False  # a terminal that takes no more lines would get a page for each
     if os.environ.get(FULL) == "1":
         with guarded(sys.argv[1:]):
             main()

@@ -33,6 +33,7 @@ from dsa.training.errors import category, expected, reason
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import LocalFiles, RunLogger
+from dsa.training.run_log import RunLogFile
 from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
@@ -310,8 +311,7 @@ def logged(run: Run) -> Iterator[None]:
     if not first_process():
         yield
         return
-    handler = logging.FileHandler(run.folder / "run.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = RunLogFile(run.folder / "run.log")
     sources = [logging.getLogger(name) for name in ("dsa", "pytorch_lightning", "py.warnings")]
     for source in sources:
         source.addHandler(handler)

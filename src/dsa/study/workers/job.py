@@ -177,7 +177,7 @@ class Work:
             if late is not None:
                 keep_failure(spec, run, "timeout", str(late), "")
                 return Failure("timeout", str(late))
-            return Failure(error.kind if isinstance(error, RunFailed) else category(error), str(error))
+            return Failure(error.kind if isinstance(error, RunFailed) else category(error), reason(error))
         return None
 
     def models_of(self, run: Run) -> Models:

@@ -20,7 +20,7 @@ from dsa.study.tell import command_line
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.ray_queue import RayQueue
 from dsa.study.workers.submitit_queue import SubmititQueue
-from dsa.training.errors import category
+from dsa.training.errors import category, disk_is_full, reason
 
 
 def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) -> None:
@@ -41,8 +41,9 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
             queue=queue if scheduler == "slurm" else None,
         )
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
-        status = 2
+        full = disk_is_full(error)
+        print(f"error: {reason(error) if full else sentence(error)}", file=sys.stderr)
+        status = 1 if full else 2
     except (KeyboardInterrupt, SystemExit) as error:
         print(f"stopped; to go on: {command_line()}", file=sys.stderr)
         status = 128 + (behind(error) or signal.SIGINT)
@@ -80,5 +81,5 @@ def failure(answer: Any) -> Failure | None:
     """Why a job failed; None if it did not."""
     value = answer._return_value  # return_value would raise the job's error
     if isinstance(value, BaseException):
-        return Failure(category(value), f"{type(value).__name__}: {value}")
+        return Failure(category(value), f"{type(value).__name__}: {reason(value)}")
     return value
