@@ -22,6 +22,7 @@ from dsa.graph import Need, graph_of, run_id
 from dsa.judging.calibrate import restore
 from dsa.judging.judge import judge
 from dsa.judging.models import Models
+from dsa.judging.threads import crowding
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
 from dsa.training.assemble import Findings, assemble, blank
@@ -108,10 +109,20 @@ def train(spec: Spec) -> RunResult:
         run = Run(spec, build_data(spec))
         if first_process() and run.finished() is None:
             show_config(spec)
+            tell_crowding(spec)
     result, farewell = execute(run)
     if first_process():
         show_result(result, farewell)
     return result
+
+
+def tell_crowding(spec: Spec) -> None:
+    """Say what to do where the threads of training on the processor have too few cores."""
+    if torch.cuda.is_available() and spec.trainer.accelerator in ("auto", "gpu", "cuda"):
+        return
+    advice = crowding(torch.get_num_threads(), "train.py")
+    if advice is not None:
+        logger.warning(advice)
 
 
 def execute(

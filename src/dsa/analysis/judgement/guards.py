@@ -19,6 +19,7 @@ class Guard:
     name: Literal[
         "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
         "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
+        "different numbers of threads",
     ]  # fmt: skip
     seq_len: int | None
     labels: tuple[str, ...]
@@ -46,6 +47,7 @@ def guards(
         out += too_few(prepared, seq_len, [c for c in comparisons if c.seq_len == seq_len])
         out += unreal_speed(prepared, seq_len)
         out += dearer_than_dense(prepared, seq_len)
+        out += uneven_threads(prepared, seq_len)
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
@@ -146,6 +148,26 @@ def dearer_than_dense(prepared: Prepared, seq_len: int) -> list[Guard]:
     told = ", ".join(f"{label} {share:.0%}" for label, share in shares.items())
     sentence = f"at {seq_len}: more operations than the dense attention that is replaced, so no saving there: {told}."
     return [Guard("dearer than dense", seq_len, tuple(shares), False, sentence)]
+
+
+def uneven_threads(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Runs of one seed that different numbers of threads trained: each number rounds otherwise."""
+    rows = prepared.runs[prepared.runs["seq_len"] == seq_len]
+    counts: dict[str, set[int]] = defaultdict(set)
+    for column in (f"provenance.threads_of.{kind}" for kind in ("base", "indexers", "joint")):
+        known = rows.dropna(subset=[column]) if column in rows else rows.iloc[:0]
+        for _, paired in known.groupby(["context", "seed"]):
+            if paired[column].nunique() > 1:
+                for label, count in zip(paired["label"], paired[column], strict=True):
+                    counts[label].add(int(count))
+    if not counts:
+        return []
+    told = ", ".join(f"{label} {' and '.join(map(str, sorted(own)))}" for label, own in counts.items())
+    sentence = (
+        f"at {seq_len}: different numbers of threads trained what is compared ({told}), and each rounds otherwise: "
+        "part of a difference may be rounding."
+    )
+    return [Guard("different numbers of threads", seq_len, tuple(counts), False, sentence)]
 
 
 def incomplete(prepared: Prepared) -> list[Guard]:

@@ -15,6 +15,7 @@ from dsa.artifacts.store import PLACES, Store
 from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.graph import Graph, Need, graph_of
+from dsa.judging import threads
 from dsa.judging.models import Models
 from dsa.judging.world import first_process
 from dsa.signals import causes, heeded
@@ -100,6 +101,8 @@ class Work:
 
     def attempt(self) -> Failure | None:
         """Make its artifacts, then carry out its runs; the first failure."""
+        if self.content["threads"] is not None:
+            threads.use(self.content["threads"], "the study was begun")
         failure = self.make()
         for entry in self.content["runs"]:
             if self.stopped():

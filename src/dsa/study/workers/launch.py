@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -39,6 +40,7 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
             through(launcher, queue),
             workers(cfg),
             queue=queue if scheduler == "slurm" else None,
+            threads=torch.get_num_threads() if here(cfg) else None,
         )
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         full = disk_is_full(error)
@@ -52,8 +54,12 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
 
 def workers(cfg: DictConfig) -> int:
     """Jobs that a launcher does at once, for the estimate."""
-    kind = str(cfg.hydra.runtime.choices.get("hydra/launcher"))
-    return 1 if kind == "basic" else os.cpu_count() or 1
+    return 1 if here(cfg) else os.cpu_count() or 1
+
+
+def here(cfg: DictConfig) -> bool:
+    """Whether jobs are done in this very process, one after the other."""
+    return str(cfg.hydra.runtime.choices.get("hydra/launcher")) == "basic"
 
 
 def through(launcher: Any, queue: SubmititQueue | None) -> Dispatch:
