@@ -1,6 +1,7 @@
 """What is typed wrong, told in one line: which setting, what it got, what is allowed. Hydra takes a page for it."""
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -27,6 +28,7 @@ def run(main: Callable[[], None]) -> None:
         SystemExit: the command line is wrong.
     """
     sys.argv[1:] = settings_first(sys.argv[1:])
+    logging.raiseExceptions = False  # a terminal that takes no more lines would get a page for each
     if os.environ.get(FULL) == "1":
         with guarded(sys.argv[1:]):
             main()

@@ -14,6 +14,8 @@ from dsa.checks import above_zero, at_least, flag, folder_name, null_or_text, on
 from dsa.config import choice, resolved
 from dsa.selectors import Dense
 
+LONGEST = 40  # characters of a text's name, which is part of a folder's
+
 
 @dataclass(frozen=True)
 class Part:
@@ -21,7 +23,7 @@ class Part:
 
     Args:
         slot: the group.
-        option: its name, with `~` behind it if a value inside was changed.
+        option: its name, with `~` behind it if a value inside was changed; of a text of the user's own that text's.
         node: the class it names (`_target_`) and that class's arguments, as plain data.
         admitted: packages of the user's own whose classes it may name.
     """
@@ -230,6 +232,9 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         kept = {key: value for key, value in node.items() if key not in drop}
         return Part(group, choice(plain, group), kept, admitted)
 
+    data = part("data")
+    if "data" in plain["overridden"]:
+        data = replace(data, option=corpus_name(data) or data.option)
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
     trainer, callbacks = nested(plain, "trainer"), nested(plain, "callbacks")
@@ -243,7 +248,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         pattern=part("pattern"),
         selector=part("selector"),
         precision=part("precision", drop=("in_training",)),
-        data=part("data"),
+        data=data,
         objective=part("objective"),
         optimizer=part("optimizer"),
         logger=part("logger"),
@@ -274,9 +279,25 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         stale=one_of(plain["stale"], ("rerun", "keep"), "stale"),
         dense_control=flag(plain["dense_control"], "dense_control"),
         allow_targets=admitted,
-        options={group: choice(plain, group) for group in plain["choices"]},
+        options={group: choice(plain, group) for group in plain["choices"]} | {"data": data.option},
         content=plain,
     )
+
+
+def corpus_name(data: Part) -> str | None:
+    """What tells a text of the user's own from others in names and tables; None if nothing does.
+
+    It decides nothing but names: what shapes numbers is the fingerprint of the data.
+    """
+    source, names = data.node.get("source"), []
+    for slot in ("corpus", "tokenizer"):
+        node = source.get(slot) if isinstance(source, dict) else None
+        if isinstance(node, dict):
+            try:
+                names.append(targets.slot_class(node, f"data.source.{slot}", data.admitted).called(node))
+            except targets.TargetRefused:  # told when the data are made
+                return None
+    return "-".join(filter(None, names))[:LONGEST] if names and names[0] else None
 
 
 def recipe_of(recipe: dict[str, Any], total: Any) -> Recipe:

@@ -410,3 +410,15 @@ def test_the_plan_says_which_controls_belong_to_a_condition():
         "window-d_model64",
         "window-d_model128",
     ]
+
+
+def test_what_different_numbers_of_threads_trained_is_told():
+    def each(run, result):
+        count = 2 if run["label"] == "b" else 1
+        of = {"base": 1 + run["seed"] % 2, "joint": count}  # a base is shared by all of a seed
+        return result | {"provenance": result["provenance"] | {"threads_of": of}}
+
+    (told,) = named(analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3}, each=each)), "different numbers of threads")
+    assert "a 1, b 2, c 1" in told
+    same = made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: each(run | {"label": "a"}, result))
+    assert not named(analyse(same), "different numbers of threads")

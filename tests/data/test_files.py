@@ -120,3 +120,38 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "cut sho')
     with pytest.raises(OSError, match=r"data.path = .*a.jsonl: cannot be read"):
         TextFiles(str(tmp_path / "a.jsonl")).texts()
+
+
+LATIN = "caf\u00e9 \u00fcber Stra\u00dfe, " * 50
+
+
+@pytest.mark.parametrize("name", ["book.txt", "rows.jsonl"])
+def test_text_in_another_encoding_is_refused_with_file_byte_and_setting(tmp_path, name):
+    content = LATIN if name == "book.txt" else json.dumps({"text": LATIN}, ensure_ascii=False)
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    place = content.index("\u00e9")
+    with pytest.raises(ValueError) as refused:
+        TextFiles(str(tmp_path)).texts()
+    told = str(refused.value)
+    assert str(tmp_path / name) in told
+    assert f"byte {place} (0xe9)" in told
+    assert "data.encoding=latin-1" in told
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-8"])
+def test_text_is_read_in_the_encoding_that_is_given(tmp_path, encoding):
+    (tmp_path / "a.txt").write_text(LATIN, encoding=encoding)
+    texts = TextFiles(str(tmp_path / "a.txt"), encoding=encoding).texts()
+    assert texts.train[0] + texts.validation[0] == LATIN
+
+
+def test_rows_are_read_in_the_encoding_that_is_given(tmp_path):
+    rows = "".join(json.dumps({"text": f"caf\u00e9 {i}"}, ensure_ascii=False) + "\n" for i in range(60))
+    (tmp_path / "a.jsonl").write_text(rows, encoding="latin-1")
+    assert everything(tmp_path / "a.jsonl", encoding="latin-1") == sorted(f"caf\u00e9 {i}" for i in range(60))
+
+
+def test_two_spellings_of_one_encoding_share_the_cached_tokens_and_another_does_not(tmp_path):
+    (tmp_path / "a.txt").write_text("plain")
+    keys = [TextFiles(str(tmp_path), encoding=name).key() for name in ("utf-8", "UTF8", "latin-1")]
+    assert keys[0] == keys[1] != keys[2]

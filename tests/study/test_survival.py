@@ -19,6 +19,7 @@ from dsa.study.workers import job as worker
 from dsa.study.workers.claim import CLAIM, ENDED, claimed
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.job import work
+from dsa.training.errors import SPACE
 from dsa.training.run import failures_kept
 from study.studies import CRASH, GONE, drive, start
 
@@ -188,7 +189,7 @@ def test_a_full_disk_fails_the_run_and_corrupts_nothing(tiny, outputs, monkeypat
     outcome = drive(tiny(), outputs)
     assert outcome.status == 1
     assert {(category, reason) for _, category, reason in outcome.failed} == {
-        ("data", "[Errno 28] No space left on device")
+        ("disk_full", f"[Errno 28] No space left on device. {SPACE}")
     }  # fmt: skip
     monkeypatch.undo()
     assert drive(tiny(), outputs).status == 0

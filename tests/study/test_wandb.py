@@ -48,7 +48,7 @@ def check(runs, group):
     for start, summary in runs:
         config = {update.key: json.loads(update.value_json) for update in start.config.update}
         tags = {f"L{config['seq_len']}", f"seed{config['seed']}"}
-        tags |= {f"{part}:{config[part]}" for part in ("indexer", "pattern", "selector", "precision")}
+        tags |= {f"{part}:{config[part]}" for part in ("data", "indexer", "pattern", "selector", "precision")}
         assert set(start.tags) == tags
         assert start.job_type in (config["indexer"].rstrip("~"), "dense")
         assert start.run_id.endswith(start.display_name.replace("~", "-"))

@@ -2,12 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+
+from dsa.artifacts.store import read_json
+
+PLAN = "study.json"
 
 
 def load_study(path: str | Path) -> pd.DataFrame:
     """One row a run, nested values under dotted names (selection.mean.mass); failed runs are rows too.
+
+    `label` and `kind` say what a study compares a run as: its condition's or control's name, and `condition` or the
+    control's kind (dense, oracle, random, window); `baseline` whether the others are compared with it. In a folder of
+    single runs each is a condition, labelled by its options, except those under a control. Select by `kind` before you
+    group by indexer or pattern: every control has indexer "none".
 
     Raises:
         FileNotFoundError: no run folder below holds a result.
@@ -15,5 +25,32 @@ def load_study(path: str | Path) -> pd.DataFrame:
     files = sorted(Path(path).glob("*/result.json"))
     if not files:
         raise FileNotFoundError(f"{path}: no <run>/result.json below it.")
-    rows = [json.loads(file.read_text()) | {"folder": str(file.parent)} for file in files]
-    return pd.json_normalize(rows)
+    plan = read_json(Path(path) / PLAN) or {}
+    known = roles(plan)
+    rows = []
+    for file in files:
+        row = json.loads(file.read_text())
+        role = known.get(file.parent.name) or role_of(row)
+        rows.append(row | role | {"baseline": role["label"] == plan.get("baseline"), "folder": str(file.parent)})
+    frame = pd.json_normalize(rows)
+    first = ["label", "kind", "baseline"]
+    return frame[[*first, *(name for name in frame if name not in first)]]
+
+
+def roles(plan: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Label and kind of each planned run by its folder; of one run under several labels, the first condition's."""
+    out: dict[str, dict[str, str]] = {}
+    for run in sorted(plan.get("runs", []), key=lambda run: run["role"] == "control"):
+        if run["run_id"] is not None:
+            out.setdefault(run["run_id"], {"label": run["label"], "kind": run["kind"]})
+    return out
+
+
+def role_of(result: dict[str, Any]) -> dict[str, str]:
+    """Label and kind of a run that no study planned; one without an indexer is the control that its selector is."""
+    options = [option for option in result["condition"].values() if option != "none"]
+    alone = result["condition"].get("indexer") == "none"
+    return {
+        "label": "-".join(options),
+        "kind": result["condition"]["selector"].rstrip("~") if alone else "condition",
+    }

@@ -1,10 +1,12 @@
 """The user's own text: a file, a folder or a glob."""
 
+import codecs
 import glob
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dsa.data.hashing import digest, digest_bytes
 from dsa.data.rows import read_rows
@@ -24,25 +26,41 @@ class TextFiles(Corpus):
     Args:
         path: a file, a folder (searched recursively) or a glob (`**` searches recursively).
         column: where the text stands in .jsonl and .parquet files.
+        encoding: of plain text and .jsonl, by the name that Python has for it.
 
     Raises:
-        ValueError: no path is given.
+        ValueError: no path is given, the encoding is unknown, or (from `texts`) a file is in another one.
         FileNotFoundError: nothing is there, or nothing that is text.
     """
 
-    def __init__(self, path: str | None, column: str = "text") -> None:
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str | None:
+        """The name of the file without its ending, of the folder, or of the folder that a glob searches."""
+        path = settings.get("path")
+        if not isinstance(path, str) or not path:
+            return None
+        fixed = Path(os.path.abspath(Path(path).expanduser()))
+        while glob.has_magic(str(fixed)):
+            fixed = fixed.parent
+        return (fixed.name if os.path.isdir(fixed) else fixed.stem) or None
+
+    def __init__(self, path: str | None, column: str = "text", encoding: str = "utf-8") -> None:
         if not path:
             raise ValueError(
                 "data.path is not set: data=text needs a file, a folder or a glob. Give data.path=book.txt."
             )
         self.path = str(path)
-        self.column = column
-        self.files = _find(self.path)
+        self.column, self.encoding = column, known(encoding)
+        self.files = _find(self.path, zeros="a".encode(encoding).count(0) > 0)
         self.description = Path(self.path).name or self.path
 
     def key(self) -> str:
-        """Hash of the column and of all relative names and contents."""
-        parts = [self.column, *(part for name, path in self.files.items() for part in (name, _file_hash(path)))]
+        """Hash of the settings and of all relative names and contents."""
+        parts = [
+            self.column,
+            self.encoding,
+            *(part for name, path in self.files.items() for part in (name, _file_hash(path))),
+        ]
         return digest(parts)
 
     def texts(self) -> Texts:
@@ -53,10 +71,45 @@ class TextFiles(Corpus):
         for name, path in self.files.items():
             builder = TABLES.get(path.suffix.lower())
             if builder is None:
-                yield name, path.read_bytes().decode("utf-8-sig", errors="replace")
-            else:
-                rows = read_rows(builder, self.column, f"data.path = {path}", data_files=[str(path)])
-                yield from ((text, text) for text in rows)
+                yield name, self._decoded(path)
+                continue
+            options: dict[str, Any] = {"encoding": self.encoding} if builder == "json" else {}
+            if options:
+                self._decoded(path)  # `datasets` would not say where it is in another encoding
+            rows = read_rows(builder, self.column, f"data.path = {path}", data_files=[str(path)], **options)
+            yield from ((text, text) for text in rows)
+
+    def _decoded(self, path: Path) -> str:
+        """The text in a file, without a byte order mark.
+
+        Raises:
+            ValueError: it is in another encoding.
+        """
+        raw = path.read_bytes()
+        try:
+            return raw.decode(self.encoding).removeprefix("\ufeff")
+        except UnicodeError as error:
+            place = f"byte {error.start} (0x{raw[error.start]:02x})" if isinstance(error, UnicodeDecodeError) else "it"
+            raise ValueError(
+                f"data.encoding = {self.encoding}: {path} is in another encoding, {place} cannot be read. Give its "
+                "own, as data.encoding=latin-1 or data.encoding=cp1252."
+            ) from error
+
+
+def known(encoding: str) -> str:
+    """The encoding by the one name that Python has for all its spellings.
+
+    Raises:
+        ValueError: there is no such encoding of text.
+    """
+    try:
+        "a".encode(encoding)
+        return codecs.lookup(encoding).name
+    except (LookupError, UnicodeError, ValueError) as error:
+        raise ValueError(
+            f"data.encoding = {encoding}: no such encoding of text. Give utf-8, latin-1, cp1252, utf-16 or another "
+            "that Python knows."
+        ) from error
 
 
 def file_hashes(folder: Path) -> str:
@@ -65,8 +118,12 @@ def file_hashes(folder: Path) -> str:
     return digest_bytes(part.encode() for path in files for part in (str(path.relative_to(folder)), _file_hash(path)))
 
 
-def _find(path: str) -> dict[str, Path]:
-    """Relative name -> file, in the order of the names."""
+def _find(path: str, zeros: bool = False) -> dict[str, Path]:
+    """Relative name -> file, in the order of the names.
+
+    Args:
+        zeros: the text's encoding has zero bytes, which then do not make a file binary.
+    """
     given = Path(path).expanduser()
     if given.is_file():
         found, base = [given], given.parent
@@ -80,7 +137,7 @@ def _find(path: str) -> dict[str, Path]:
             f"data.path = {path}: nothing is there (seen from {Path.cwd()}). Give a file, a folder or a glob."
         )
     names = {p.relative_to(base).as_posix(): p for p in found}
-    files = {name: p for name, p in sorted(names.items()) if not _hidden(name) and _is_text(p)}
+    files = {name: p for name, p in sorted(names.items()) if not _hidden(name) and (zeros or _is_text(p))}
     if not files:
         raise FileNotFoundError(
             f"data.path = {path}: no text in it (hidden and binary files do not count). "

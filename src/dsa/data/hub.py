@@ -4,7 +4,9 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dsa.checks import null_or_positive
 from dsa.data.files import file_hashes
@@ -41,6 +43,15 @@ class HubCorpus(Corpus):
         ValueError: no name is given, or a number is impossible.
         ConnectionError: from `texts`: there is no way to the hub, or it does not give the dataset.
     """
+
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str | None:
+        """The dataset's name without its owner's, with the configuration that was chosen."""
+        name, config = settings.get("name"), settings.get("config")
+        if not isinstance(name, str) or not name:
+            return None
+        own = name.rstrip("/").split("/")[-1]
+        return own if config is None else f"{own}-{config}"
 
     def __init__(
         self,

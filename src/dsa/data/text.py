@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ class Corpus(Protocol):
 
     description: str
 
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str | None:
+        """What runs on it are called by in names and tables, by its settings; None: by the option of `data`."""
+        return None
+
     def key(self) -> str:
         """What the tokens are cached under: changes whenever the texts do."""
 
@@ -36,6 +41,11 @@ class Tokenizer(Protocol):
     description: str
     vocab_size: int
     end: int  # the token put after each document
+
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str | None:
+        """What is added to the name of a text that is read through it; None: nothing."""
+        return None
 
     def settings(self) -> str: ...
     def fit(self, texts: Sequence[str]) -> None: ...

@@ -1,6 +1,7 @@
 """Text to tokens and back. In both tokenisers the character NUL is the token that ends a document."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer as Engine
@@ -51,10 +52,15 @@ class BPETokenizer(Tokenizer):
 
     end = 0
 
+    @classmethod
+    def called(cls, settings: Mapping[str, Any]) -> str:
+        """By its size, as bpe2048."""
+        return f"bpe{settings.get('vocab_size')}"
+
     def __init__(self, vocab_size: int) -> None:
         self.wanted = at_least(vocab_size, 257, "data.source.tokenizer.vocab_size", "256 bytes and an end come first")
         self.vocab_size = self.wanted
-        self.description = f"bpe{vocab_size}"
+        self.description = self.called({"vocab_size": vocab_size})
 
     def settings(self) -> str:
         """Names what it would do to any text, once trained on it."""

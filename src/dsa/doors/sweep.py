@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from dsa import cli_errors
 from dsa.config import config_dir
+from dsa.machine import wait_passively
 from dsa.signals import read_to_the_end, stoppable
 
 LAUNCHERS = {
@@ -46,6 +47,7 @@ def main() -> None:
     check_launcher(sys.argv)
     if not asks_hydra(sys.argv[1:]):
         sys.argv.insert(1, "--multirun")  # or Hydra would explain a mistyped option in terms of a single run
+    wait_passively()
     with read_to_the_end(), stoppable("the same command goes on where it was."):
         cli_errors.run(plan_or_work)
 

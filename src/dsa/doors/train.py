@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from dsa import cli_errors
 from dsa.config import config_dir, with_choices
+from dsa.machine import wait_passively
 from dsa.signals import read_to_the_end, stoppable
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def compose_and_train(cfg: DictConfig) -> "RunResult":
 
 def main() -> None:
     """The command; its status is 0, 1 after a failure, 2 if a setting is impossible, 130 or 143 if it was stopped."""
+    wait_passively()
     with read_to_the_end(), stoppable("the same command goes on from the last checkpoint."):
         try:
             cli_errors.run(compose_and_train)

@@ -22,8 +22,8 @@ class DurableCheckpoints(TorchCheckpointIO):
 
 def save_weights(weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write a model's weights into an artifact's folder."""
-    with replacing(folder / WEIGHTS) as temporary:
-        torch.save(dict(weights), temporary)
+    with replacing(folder / WEIGHTS) as temporary, temporary.open("wb") as file:
+        torch.save(dict(weights), file)  # to a path it would not say why it cannot
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -13,10 +13,11 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaco
 
 
 def provenance(code: str) -> dict[str, Any]:
-    """Git commit, package versions and machine, beside the fingerprint of the code."""
+    """Git commit, package versions, machine and threads of this process, beside the fingerprint of the code."""
     return {
         "git": git_commit(),
         "code": code,
+        "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "machine": {

@@ -3,6 +3,7 @@
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.markup import escape
@@ -32,7 +33,8 @@ def conclude(folder: Path, timing: bool, admitted: Sequence[str] = ()) -> bool:
     except Exception as error:  # the runs are finished and stay so, whatever is wrong here
         told = f"error: the analysis of {folder} failed, its runs are not touched ({type(error).__name__}: {error})"
         print(f"{told}; again: python -m dsa.analysis {folder}", file=sys.stderr)
-        (folder / LOG).write_text(traceback.format_exc())
+        with suppress(OSError):  # a full disk has no place for it either
+            (folder / LOG).write_text(traceback.format_exc())
         return False
     return True
 

@@ -35,6 +35,8 @@ class Drive:
     Args:
         outputs: folder of all studies.
         dispatch: does jobs; a launcher of Hydra's, or anything else that does.
+
+    `threads` compute each job, so that conditions differ by no rounding; None leaves their number to the launcher.
     """
 
     def __init__(self, plans: list[StudyPlan], outputs: Path, options: Options, dispatch: Dispatch) -> None:
@@ -47,6 +49,7 @@ class Drive:
         self.silent: set[tuple[str, str]] = set()
         self.groups: dict[str, str] = {}  # of each study on a dashboard: its name and the day it began
         self.name = plans[0].study.name
+        self.threads: int | None = None
 
     @property
     def runs(self) -> list[PlannedRun]:
@@ -109,7 +112,15 @@ class Drive:
             (folder / STOP).unlink(missing_ok=True)
             created = read(folder / STUDY).get("created", f"{date.today()}")
             self.groups[plan.study.name] = f"{plan.study.name} {created}"
-            write_json(folder / STUDY, record(plan) | {"created": created})
+            write_json(folder / STUDY, record(plan) | {"created": created, "threads": self.threads})
+
+    def begun_with(self) -> int | None:
+        """How many threads computed what is there of the study; None if nothing is that tells conditions apart."""
+        for run in self.runs:
+            if any(need is not None and self.shelf.has(need) for need in (run.graph.indexers, run.graph.joint)):
+                count: int | None = read(self.outputs / self.name / STUDY).get("threads")
+                return count
+        return None
 
     def forget_failure(self, run: PlannedRun) -> None:
         """Let a failed run and what it needs be tried again."""
@@ -195,7 +206,7 @@ class Drive:
 
     def file(self, job: Job) -> Path:
         """The file from which a worker does a job."""
-        return job.write(self.name, self.groups, self.silent, self.options.timeout_minutes, self.marker())
+        return job.write(self.name, self.groups, self.silent, self.options.timeout_minutes, self.marker(), self.threads)
 
     def beyond(self) -> set[tuple[str, str]]:
         """Judged runs that no dashboard hears of: those beyond the number that a study may have there."""

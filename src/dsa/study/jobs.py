@@ -73,8 +73,9 @@ class Job:
         return [self]
 
     def write(
-        self, study: str, groups: dict[str, str], silent: set[tuple[str, str]], timeout: float | None, stop: Path | None
-    ) -> Path:
+        self, study: str, groups: dict[str, str], silent: set[tuple[str, str]], timeout: float | None,
+        stop: Path | None, threads: int | None = None,
+    ) -> Path:  # fmt: skip
         """Put it into its folder, by the name of the sweep; returns the file that a worker reads.
 
         Args:
@@ -82,6 +83,7 @@ class Job:
             silent: runs that no dashboard hears of.
             timeout: of each of its artifacts and runs [minutes].
             stop: a marker that a failed run leaves to keep the others from starting; None lets them start.
+            threads: that compute it; None leaves that to whatever starts the worker.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{study}.json"
@@ -90,6 +92,7 @@ class Job:
             "group": groups.get(self.first.study, self.first.study),
             "timeout_minutes": timeout,
             "stop": None if stop is None else str(stop.resolve()),
+            "threads": threads,
             "deaths": self.deaths,
             "traces": list(self.traces),
             "predicted": self.predicted,

@@ -15,6 +15,7 @@ from dsa.graph import Graph, graph_of, run_id
 from dsa.spec import Spec
 from dsa.study.applicable import check_indexer, obstacle
 from dsa.study.composer import Composer, Layer, Plain, root
+from dsa.study.labels import valued
 from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
 from dsa.study.states import written
@@ -300,7 +301,8 @@ def selector_of_control(study: Study, control: str) -> Layer:
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
     """What a condition changes besides what is compared: its base and controls are its own."""
     own = {k: v for k, v in layer.items() if root(k) not in (*GROUPS, "objective") and study.common.get(k) != v}
-    return "-".join(str(v) if k in groups else f"{k.split('.')[-1]}{v}" for k, v in own.items())
+    used = {k: [one[k] for one in study.conditions.values() if k in one] for k in own}
+    return "-".join(str(v) if k in groups else valued(k, v, used[k]) for k, v in own.items())
 
 
 class DataStore:

@@ -8,6 +8,7 @@ from typing import Any
 from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS, USUAL_CONTROLS
 from dsa.checks import above_zero, flag, null_or_positive, one_of
 from dsa.study.composer import Layer, stacked
+from dsa.study.labels import named, valued
 from dsa.study.lists import as_list
 
 KEYS = {
@@ -295,19 +296,24 @@ def expand(block: dict[str, Any], groups: set[str]) -> Iterator[tuple[str, Layer
     for row in itertools.product(*lists.values()):
         for pair in pairs:
             layer = {**dict(zip(lists, row, strict=True)), **pair}
-            yield name or label_of(layer, varied, groups), layer
+            yield name or label_of(layer, {key: {**lists, **paired}[key] for key in varied}, groups), layer
 
 
-def label_of(layer: Layer, varied: list[str], groups: set[str]) -> str:
+def label_of(layer: Layer, varied: dict[str, list[Any]], groups: set[str]) -> str:
     """A condition's label: its options, and the values that vary."""
     parts = [str(layer[key]) for key in layer if key in groups and (key in varied or not varied)]
-    parts += [f"{key.split('.')[-1]}{layer[key]}" for key in varied if key not in groups]
+    parts += [valued(key, layer[key], values) for key, values in varied.items() if key not in groups]
     return "-".join(parts or [str(value) for value in layer.values() if value is not None] or ["default"])
 
 
 def multiplied(conditions: dict[str, Layer], key: str, values: list[Any]) -> dict[str, Layer]:
     """Every condition with every value of one more key."""
-    return {f"{label}-{value}": {**layer, key: value} for label, layer in conditions.items() for value in values}
+    names = [named(key, value, values) or value for value in values]
+    return {
+        f"{label}-{name}": {**layer, key: value}
+        for label, layer in conditions.items()
+        for name, value in zip(names, values, strict=True)
+    }
 
 
 def baseline_of(wanted: Any, written: dict[str, Layer], conditions: dict[str, Layer]) -> str:

@@ -14,7 +14,7 @@ from dsa.study.lists import values_of
 from dsa.study.options import Options, options_of, private_keys
 from dsa.study.plan import DataStore, StudyPlan, plan_study
 from dsa.study.question import Study, read
-from dsa.study.tell import show_outcome, show_plan, show_submitted, show_time
+from dsa.study.tell import show_outcome, show_plan, show_submitted, show_threads, show_time
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.submitit_queue import SubmititQueue
 
@@ -28,6 +28,7 @@ def sweep(
     dispatch: Dispatch,
     workers: int = 1,
     queue: SubmititQueue | None = None,
+    threads: int | None = None,
 ) -> int:
     """Plan and carry through what a command line asks; the exit status.
 
@@ -38,6 +39,7 @@ def sweep(
         dispatch: does jobs.
         workers: jobs that it does at once.
         queue: SLURM's, which needs no waiting and gives a job as many processes as it has devices; None without it.
+        threads: that compute a job, where jobs are done here; None where whatever starts the workers decides.
 
     Raises:
         ValueError: a setting is impossible.
@@ -58,6 +60,9 @@ def sweep(
     show_plan(plans, workers)
     if options.dry_run:
         return 0
+    before = drive.begun_with()
+    drive.threads = before or threads
+    show_threads(before, threads)
     folders = [outputs / plan.study.name for plan in plans]
     if not options.wait:
         assert queue is not None

@@ -7,11 +7,13 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from dsa.graph import Need
+from dsa.judging.threads import counted, crowding
 from dsa.study.composer import root
 from dsa.study.estimate import done_since, kept, scale
 from dsa.study.jobs import IN_ORDER, ToDo
@@ -49,6 +51,24 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
     out.print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
     out.print("; ".join(artifacts(todo, list(runs.values()))))
     show_cost(out, todo, list(runs.values()), workers)
+
+
+def show_threads(before: int | None, here: int | None) -> None:
+    """Warn where a study goes on with another number of threads than it would begin with, or with too many.
+
+    Args:
+        before: with which it was begun; None if it begins now.
+        here: of this process, where jobs are done in it; None where a launcher decides.
+    """
+    if before is not None and before != here:
+        instead = "" if here is None else f" and not with {here}"
+        told = f"this study was begun with {counted(before)}: it goes on with {before}{instead}, another number would "
+        console().print(f"[yellow]warning[/] {told}round otherwise; name=NAME begins another.")
+    if before is not None or here is None or torch.cuda.is_available():
+        return
+    advice = crowding(here, "sweep.py")
+    if advice is not None:
+        console().print(f"[yellow]warning[/] {escape(advice)}")
 
 
 def judged(plan: StudyPlan) -> str:

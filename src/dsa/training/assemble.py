@@ -10,12 +10,14 @@ import torch
 
 from dsa.artifacts.names import CONTENDED
 from dsa.artifacts.results import RunResult
+from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import Backbone, Pass, Router
 from dsa.data import DataModule
 from dsa.graph import Graph
 from dsa.judging.cost import flops, indexer_megabytes, parameters
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.speed import inference, peak_megabytes
+from dsa.judging.threads import counted
 from dsa.ops.dispatch import computes_selected_only
 from dsa.selectors import Dense
 from dsa.selectors.adaptive import Adaptive
@@ -83,8 +85,20 @@ def assemble(
         result.time["dense_step_ms"] = statistics.median(control) if control else None
         result.time["contended"] = bool(result.time["contended"] or contended(found.control_rows, "sparse"))
     result.stability = stability(found.rows, stage)
+    result.provenance["threads_of"] = threads_of(spec, graph)
     result.warnings = warnings_of(spec, result, model)
     return result
+
+
+def threads_of(spec: Spec, graph: Graph) -> dict[str, int]:
+    """How many threads computed each artifact, the dense control's too, where it is there and says so."""
+    store, out = Store(spec.outputs, spec.stale), {}
+    named = {"base": graph.base, "indexers": graph.indexers, "joint": graph.joint, "control": graph.control}
+    for kind, need in named.items():
+        record = None if need is None else read_json(store.folder(need) / RECORD)
+        if record is not None and "threads" in record["provenance"]:  # older code kept, by stale=keep, does not say it
+            out[kind] = record["provenance"]["threads"]
+    return out
 
 
 def compare(result: RunResult, found: Findings, dense: bool, trained_sparse: bool) -> None:
@@ -198,9 +212,16 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append("times are not a speed claim: this backend computes attention under a mask or simulates a format.")
     if spec.uses_indexer and not spec.recipe.warmup_steps and not spec.recipe.sparse_steps:
         out.append("no stage trained the indexers.")
+    of = result.provenance["threads_of"]
+    if of.get("joint") is not None and of["joint"] != of.get("control", of["joint"]):
+        out.append(
+            f"this run was trained with {counted(of['joint'])} and its dense control with {counted(of['control'])}: "
+            "part of their difference may be rounding."
+        )
     if result.time.get("contended"):
         out.append(
-            "other processes used the processor while this run or its control trained: their times are not comparable."
+            "other processes used the processor while this run or its control trained: their times are not comparable. "
+            "On a busy machine OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive before the command makes it faster."
         )
     return out
 

@@ -87,6 +87,7 @@ class CohortTraining(Training):
         self.strict_loading = False  # checkpoints leave out the base
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith("model.")}
         checkpoint["failed"] = {member.need.hash: member.failed for member in self.members}

@@ -57,7 +57,7 @@ class Dashboard:
             "name": self.name,
             "group": self.group,
             "job_type": self.job_type,
-            "tags": [f"L{self.spec.seq_len}", f"seed{self.spec.seed}", *self.tags],
+            "tags": [f"L{self.spec.seq_len}", f"seed{self.spec.seed}", f"data:{self.spec.data.option}", *self.tags],
             "stages": stages,
             "resumed": resumed,
         }

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from dsa.artifacts.store import LAST
+from dsa.judging import threads
 from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.spec import Spec
 from dsa.training.callbacks import EndOfStep, LastCheckpoint, SelectionMaps, StageBar
@@ -43,11 +44,12 @@ def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, va
         module.run_log.cut(module.stage.offset)
         trainer.fit(module)
         return
-    step = torch.load(last, map_location="cpu", weights_only=True)["global_step"]
+    saved = torch.load(last, map_location="cpu", weights_only=True)
+    step = saved["global_step"]
+    threads.use(saved["threads"], f"the checkpoint of stage {module.stage.name} was made")
     module.run_log.cut(module.stage.offset + step)
     if validate and step % spec.callbacks.val_every == 0:  # it may have been killed between checkpoint and evaluation
-        state = torch.load(last, map_location="cpu", weights_only=True)["state_dict"]
-        module.load_state_dict(state)
+        module.load_state_dict(saved["state_dict"])
         values = evaluate(spec.trainer, spec.dtype, module.data, module.model, module.sparse)
         module.log_evaluation(step, values)
     trainer.fit(module, ckpt_path=last, weights_only=True)

@@ -154,6 +154,9 @@ class Training(Evaluation):
         """Write a training step's row to the log."""
         self.run_log.add(self.stage, self.global_step, "train", row)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["threads"] = torch.get_num_threads()
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         groups = [{"params": group.parameters, "lr": group.lr, "name": group.name} for group in self.learning]
         optimizer = self.make_optimizer(groups)

@@ -23,6 +23,7 @@ from dsa.graph import Need, graph_of, run_id
 from dsa.judging.calibrate import restore
 from dsa.judging.judge import judge
 from dsa.judging.models import Models
+from dsa.judging.threads import crowding
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
 from dsa.training.assemble import Findings, assemble
@@ -31,10 +32,11 @@ from dsa.training.blank import blank
 from dsa.training.cohort import make_indexers
 from dsa.training.console import said, show_config, show_result, show_start
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
-from dsa.training.errors import category, expected
+from dsa.training.errors import category, expected, reason
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import LocalFiles, RunLogger
+from dsa.training.run_log import RunLogFile
 from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
@@ -127,6 +129,15 @@ def say_result(result: RunResult, farewell: list[str]) -> None:
         show_result(result, farewell)
 
 
+def tell_crowding(spec: Spec) -> None:
+    """Say what to do where the threads of training on the processor have too few cores."""
+    if torch.cuda.is_available() and spec.trainer.accelerator in ("auto", "gpu", "cuda"):
+        return
+    advice = crowding(torch.get_num_threads(), "train.py")
+    if advice is not None:
+        logger.warning(advice)
+
+
 def execute(
     run: Run, models: Models | None = None, wait: bool = False, timed: bool = True, show: bool = False
 ) -> tuple[RunResult, list[str]]:
@@ -149,6 +160,7 @@ def execute(
         assert run.data is not None
         if show and first_process():
             show_config(run.spec)
+            tell_crowding(run.spec)
         if run.untrained():
             rehearse(run.spec, run.data)
         resumed = begin(run)
@@ -340,8 +352,7 @@ def logged(run: Run) -> Iterator[None]:
     if not first_process():
         yield
         return
-    handler = logging.FileHandler(run.folder / LOG, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler = RunLogFile(run.folder / LOG)
     sources = [logging.getLogger(name) for name in ("dsa", said.name, "pytorch_lightning")]
     for source in sources:
         source.addHandler(handler)
@@ -373,9 +384,9 @@ def failures_kept(spec: Spec, run: Run | None) -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, RunFailed):
         raise
     except BaseException as error:
-        reason, kind = str(error) or type(error).__name__, category(error)
-        log = keep_failure(spec, run, kind, reason, traceback.format_exc())
-        told = reason if log is None or expected(error) else f"{reason} (details: {log})"
+        said, kind = reason(error), category(error)
+        log = keep_failure(spec, run, kind, said, traceback.format_exc())
+        told = said if log is None or expected(error) else f"{said} (details: {log})"
         raise RunFailed(told, kind) from error
 
 

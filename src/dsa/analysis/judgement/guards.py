@@ -23,6 +23,7 @@ class Guard:
         "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
         "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
         "noise floor", "unsolved bases",
+        "different numbers of threads",
     ]  # fmt: skip
     seq_len: int | None
     labels: tuple[str, ...]
@@ -52,6 +53,7 @@ def guards(
         out += dearer_than_dense(prepared, seq_len)
         out += noise_floor(prepared, seq_len, scale)
         out += unsolved(prepared, seq_len)
+        out += uneven_threads(prepared, seq_len)
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
@@ -188,6 +190,26 @@ def unsolved(prepared: Prepared, seq_len: int) -> list[Guard]:
     told = ", ".join(map(str, sorted(seeds)))
     sentence = f"at {seq_len}: the base did not reach its accuracy in seeds {told}; length and convergence mix there."
     return [Guard("unsolved bases", seq_len, (), False, sentence)]
+
+
+def uneven_threads(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Runs of one seed that different numbers of threads trained: each number rounds otherwise."""
+    rows = prepared.runs[prepared.runs["seq_len"] == seq_len]
+    counts: dict[str, set[int]] = defaultdict(set)
+    for column in (f"provenance.threads_of.{kind}" for kind in ("base", "indexers", "joint")):
+        known = rows.dropna(subset=[column]) if column in rows else rows.iloc[:0]
+        for _, paired in known.groupby(["context", "seed"]):
+            if paired[column].nunique() > 1:
+                for label, count in zip(paired["label"], paired[column], strict=True):
+                    counts[label].add(int(count))
+    if not counts:
+        return []
+    told = ", ".join(f"{label} {' and '.join(map(str, sorted(own)))}" for label, own in counts.items())
+    sentence = (
+        f"at {seq_len}: different numbers of threads trained what is compared ({told}), and each rounds otherwise: "
+        "part of a difference may be rounding."
+    )
+    return [Guard("different numbers of threads", seq_len, tuple(counts), False, sentence)]
 
 
 def incomplete(prepared: Prepared) -> list[Guard]:

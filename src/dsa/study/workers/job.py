@@ -15,6 +15,7 @@ from dsa.artifacts.store import Store
 from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.graph import Graph, Need, graph_of
+from dsa.judging import threads
 from dsa.judging.models import Models
 from dsa.judging.world import first_process
 from dsa.signals import causes, heeded
@@ -26,7 +27,7 @@ from dsa.study.workers.places import JOBS, LOG
 from dsa.training.base import make_base
 from dsa.training.cohort import make_indexers
 from dsa.training.dashboard import Dashboard
-from dsa.training.errors import category
+from dsa.training.errors import category, reason
 from dsa.training.joint import make_joint
 from dsa.training.run import Run, RunFailed, execute, failures_kept, keep_failure, shared
 
@@ -97,6 +98,8 @@ class Work:
 
     def attempt(self) -> Failure | None:
         """Make its artifacts, then carry out its runs; the first failure."""
+        if self.content["threads"] is not None:
+            threads.use(self.content["threads"], "the study was begun")
         failure = self.make()
         for entry in self.content["runs"]:
             if self.stopped():
@@ -128,7 +131,7 @@ class Work:
         except BaseException as error:
             print(traceback.format_exc())
             late = timed_out(error)
-            failure = Failure("timeout", str(late)) if late else Failure(category(error), str(error) or repr(error))
+            failure = Failure("timeout", str(late)) if late else Failure(category(error), reason(error))
             for _, need in wishes:
                 failures.keep(self.outputs, need, failure)
             return failure
@@ -174,7 +177,7 @@ class Work:
             if late is not None:
                 keep_failure(spec, run, "timeout", str(late), "")
                 return Failure("timeout", str(late))
-            return Failure(error.kind if isinstance(error, RunFailed) else category(error), str(error))
+            return Failure(error.kind if isinstance(error, RunFailed) else category(error), reason(error))
         return None
 
     def models_of(self, run: Run) -> Models:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +21,7 @@ from dsa.study.tell import command_line
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.ray_queue import RayQueue
 from dsa.study.workers.submitit_queue import SubmititQueue
-from dsa.training.errors import category
+from dsa.training.errors import category, disk_is_full, reason
 
 
 def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) -> None:
@@ -39,10 +40,12 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
             through(launcher, queue),
             workers(cfg),
             queue=queue if scheduler == "slurm" else None,
+            threads=torch.get_num_threads() if here(cfg) else None,
         )
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
-        status = 2
+        full = disk_is_full(error)
+        print(f"error: {reason(error) if full else sentence(error)}", file=sys.stderr)
+        status = 1 if full else 2
     except (KeyboardInterrupt, SystemExit) as error:
         print(f"stopped; to go on: {command_line()}", file=sys.stderr)
         status = 128 + (behind(error) or signal.SIGINT)
@@ -51,8 +54,12 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
 
 def workers(cfg: DictConfig) -> int:
     """Jobs that a launcher does at once, for the estimate."""
-    kind = str(cfg.hydra.runtime.choices.get("hydra/launcher"))
-    return 1 if kind == "basic" else os.cpu_count() or 1
+    return 1 if here(cfg) else os.cpu_count() or 1
+
+
+def here(cfg: DictConfig) -> bool:
+    """Whether jobs are done in this very process, one after the other."""
+    return str(cfg.hydra.runtime.choices.get("hydra/launcher")) == "basic"
 
 
 def through(launcher: Any, queue: SubmititQueue | None) -> Dispatch:
@@ -80,5 +87,5 @@ def failure(answer: Any) -> Failure | None:
     """Why a job failed; None if it did not."""
     value = answer._return_value  # return_value would raise the job's error
     if isinstance(value, BaseException):
-        return Failure(category(value), f"{type(value).__name__}: {value}")
+        return Failure(category(value), f"{type(value).__name__}: {reason(value)}")
     return value
