@@ -86,4 +86,4 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
         inner: BaseException | None = error
         while isinstance(inner, InterpolationResolutionError):
             inner = inner.__cause__ or inner.__context__
-        raise error if inner is None else inner from None
+        raise inner if type(inner) is ValueError else error from None

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dsa.artifacts.closure import fingerprint
+from dsa.artifacts.names import CONTROLS
 from dsa.study import conclude as end
 from dsa.study.conclude import LOG, conclude
 from dsa.study.drive import Drive
@@ -39,7 +40,7 @@ def test_the_plan_on_disk_says_of_each_run_what_it_is_compared_as_and_made_of(ou
     Drive(plans, outputs, Options(), lambda jobs, files: []).write_plans()
     plan = json.loads((outputs / "model_scaling" / "study.json").read_text())
     runs = plan["runs"]
-    assert {run["kind"] for run in runs} == {"condition", "dense", "oracle", "random", "window"}
+    assert {run["kind"] for run in runs} == {"condition", *CONTROLS}
     contexts = {run["context"] for run in runs}
     assert len(contexts) == 5, "a context is a size of the model"
     for run in runs:
@@ -47,7 +48,7 @@ def test_the_plan_on_disk_says_of_each_run_what_it_is_compared_as_and_made_of(ou
             assert run["label"] == f"{run['kind']}-{run['context']}"
         if run["run_id"] is not None:
             assert run["judge"] == "val" and run["phase"] is None
-            assert (run["artifacts"]["indexers"] is not None) == (run["kind"] == "condition")
+            assert (run["artifacts"]["indexers"] is not None) == (run["kind"] in ("condition", "static", "replicate"))
             assert (run["artifacts"]["joint"] == run["artifacts"]["control"]) == (run["kind"] == "dense")
             assert code_now(plan["codes"][run["code"]]) == run["code"]
     other = [[*parts, "dsa.indexers.UltraLight"] for parts in plan["codes"][runs[0]["code"]]]

@@ -20,13 +20,14 @@ BASE = ["name=x", "seq_len=512", "exploratory=true"]
 
 # For every key of every group a value that its options do not have; a new key is missed until it stands here.
 VALUES: dict[str, dict[str, Any]] = {
-    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4},
+    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "positive", "init": 0.1},
     "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
                 "far": 6},
     "selector": {"k": 40, "seed": 7, "seq_len": 900, "min_k": 36, "max_k": 48, "p": 0.8, "target_mean": 41,
-                 "ratio": 0.35, "start_k": 36, "end_k": 40},
+                 "ratio": 0.35, "start_k": 36, "end_k": 40, "sinks": 6},
     "precision": {"dtype": "float16", "accumulate": "float16", "bits": 6, "group": 64},
     "data": {"seq_len": 96, "seed": 5, "batch_size": 6, "eval_batch_size": 6, "eval_batches": 3, "pairs": 4, "gap": 9,
+             "decoys": 3, "strays": 2, "source.decoys": 5, "source.strays": 6,
              "path": "book.txt", "column": "body", "name": "owner/text", "config": "raw", "split": "half",
              "validation_split": "test", "revision": "abc", "max_documents": 3,
              "max_bytes": 999, "source.pairs": 5, "source.gap": 10, "source.keys": 32, "source.values": 32,
@@ -37,7 +38,7 @@ VALUES: dict[str, dict[str, Any]] = {
              "source.corpus.max_documents": 4,
              "source.corpus.max_bytes": 998},
     "model": {"d_model": 96, "layers": 3, "heads": 3, "ff": 80, "conv": 5, "rope_base": 5000.0},
-    "recipe": {"dense.steps": 7, "dense.lr": 0.002, "warmup.steps": 6, "warmup.indexer_lr": 0.004, "sparse.steps": 5,
+    "recipe": {"dense.steps": 7, "dense.until": 0.9, "dense.lr": 0.002, "warmup.steps": 6, "warmup.indexer_lr": 0.004, "sparse.steps": 5,
                "sparse.lr": 0.005, "sparse.indexer_lr": 0.006, "lr_warmup": 0.2, "lr_final": 0.3, "clip": 2.0},
     "objective": {"weight": 2.0},
     "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
