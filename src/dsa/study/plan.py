@@ -13,7 +13,7 @@ from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.graph import Graph, graph_of, run_id
 from dsa.spec import Spec
-from dsa.study.applicable import check_indexer, obstacle
+from dsa.study.applicable import check_indexer, fault_of, obstacle
 from dsa.study.composer import Composer, Layer, Plain, root
 from dsa.study.question import Study
 from dsa.study.seeds import Template, judged_only
@@ -177,7 +177,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
         ValueError: a setting is impossible, no run applies, or the seeds could never show anything.
     """
     check_seeds(study)
-    checked: set[str] = set()
+    checked: dict[str, str | None] = {}
     layers = list(settings_of(study, composer))
     several = len({context_of(layer, study, composer.groups) for _, _, layer in layers}) > 1
     points = []
@@ -203,12 +203,12 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
 
 def point_of(
     label: str, role: str, seq_len: int, context: str, cfg: Plain, study: Study, data: "DataStore",
-    checked: set[str],
+    checked: dict[str, str | None],
 ) -> Point:  # fmt: skip
     """A condition at a length, or the reason why it cannot apply there.
 
     Args:
-        checked: labels whose settings were met before.
+        checked: by label, what is wrong with the classes of those whose settings were met before.
 
     Raises:
         ValueError: a setting is impossible at any length.
@@ -223,9 +223,11 @@ def point_of(
     if label not in checked:
         check_settings(spec)
         check_indexer(spec, label)
-        checked.add(label)
+        checked[label] = fault_of(spec)
     if study.judge != "val":
         judged_only(spec)
+    if (fault := checked[label]) is not None:
+        return Point(label, role, seq_len, context, template, fault, None)
     try:
         corpus = data.of(spec).fingerprint
         reason = obstacle(spec)
