@@ -39,7 +39,7 @@ def check_indexer(spec: Spec, label: str) -> None:
 
 
 def fault_of(spec: Spec) -> str | None:
-    """What is wrong with the class of a pattern or selector, whatever the length; None if both answer as they should."""
+    """What is wrong with the class of a pattern or selector, at any length; None if both answer as they should."""
     try:
         rehearse_budget(spec)
     except VariantFault as error:
