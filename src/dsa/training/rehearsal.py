@@ -6,6 +6,7 @@ from dsa.backbones import Backbone, Pass, Site, SiteInputs
 from dsa.build import build_backbone, build_model
 from dsa.data import DataModule
 from dsa.ops import Rotation
+from dsa.selectors import Dense
 from dsa.spec import Part, Spec
 from dsa.training.settings import check_settings
 from dsa.training.variants import check_made, check_router, checked_budget, checked_cast, checked_features
@@ -48,10 +49,14 @@ def rehearse_budget(spec: Spec) -> None:
     Raises:
         ValueError: as `rehearse`.
     """
-    if spec.sparse:
-        check_made([spec.pattern, spec.selector])
-        time = torch.arange(min(spec.seq_len, SHORT))[None]
-        checked_budget(spec.pattern.make(), spec.selector.make(), first_site(spec), time)
+    if not spec.sparse:
+        return
+    check_made([spec.pattern])
+    pattern, site, time = spec.pattern.make(), first_site(spec), torch.arange(min(spec.seq_len, SHORT))[None]
+    checked_budget(pattern, Dense(), site, time)
+    if not issubclass(spec.selector.cls, Dense):
+        check_made([spec.selector])
+        checked_budget(pattern, spec.selector.make(), site, time)
 
 
 def rehearse_indexer(spec: Spec) -> None:

@@ -83,8 +83,8 @@ class Run:
         return self.spec.rerun or any(self.store.find(need) is None for need in needs)
 
     def unjudged(self) -> bool:
-        """Whether the composition has not been judged on what the run stands on."""
-        return self.store.judgement(self.graph.final) is None
+        """Whether there is a composition that has not been judged on what the run stands on."""
+        return not self.spec.dense and self.store.judgement(self.graph.final) is None
 
     def finished(self) -> RunResult | None:
         """The run's result, if it is there, whole, and made by this code."""
