@@ -1,12 +1,15 @@
 """What tests share: the options of a group, small configurations, runs in a folder of their own."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from dsa.config import config_dir
+from dsa.ops.compiler import cache_folder
 
 THREADS = min(2, torch.get_num_threads())
 torch.set_num_threads(THREADS)
@@ -37,9 +40,22 @@ def same_threads_after_each_test() -> Iterator[None]:
     torch.set_num_threads(THREADS)
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for all runs of the tests, whichever process they run in; the kernels in it are the user's own, which
+    are found by the hash of their source."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+    (shared / "dsa").mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (shared / "dsa" / "kernels").symlink_to(cache_folder(), target_is_directory=True)
+    return shared
+
+
 @pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for runs, with a cache of its own and no account anywhere."""
+def outputs(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for runs, with no account anywhere, and nothing of the user's but the kernels."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     return tmp_path / "outputs"

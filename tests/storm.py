@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from forked import Program, launch
 
 ROOT = Path(__file__).parents[1]
 STUDY = [
@@ -31,15 +31,14 @@ JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 UNLIKE = ("time", "memory", "provenance", "folder", "warnings")  # of a result: what the clock and the machine decide
 
 
-def start(outputs: Path, *more: str) -> "subprocess.Popen[bytes]":
+def start(outputs: Path, *more: str) -> Program:
     """A sweep in a process group of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     line = [sys.executable, str(ROOT / "sweep.py"), *STUDY, f"output_dir={outputs}", "retry_failed=true", *more]
-    log = (outputs.parent / "sweeps.log").open("ab")
-    return subprocess.Popen(line, stdout=log, stderr=log, env=environment, cwd=ROOT, start_new_session=True)
+    return launch(line, environment, session=True, output=outputs.parent / "sweeps.log")
 
 
-def kill(sweep: "subprocess.Popen[bytes]") -> bool:
+def kill(sweep: Program) -> bool:
     """Kill a sweep with its whole process group; whether it was still running."""
     running = sweep.poll() is None
     if running:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from conftest import SMALL, options
+from omegaconf import OmegaConf
 
 from dsa import build_model, compose
+from dsa.config import config_dir
 
 CHANGE = 40
 PATTERNS = options("pattern")
@@ -47,7 +49,7 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_pattern(patte
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_changing_the_future_leaves_the_past_untouched_under_every_selector(pattern, selector):
     small = {"min_k": 2, "max_k": 16, "start_k": 2, "end_k": 8, "k": 8}
-    keys = compose([f"selector={selector}"]).selector.node
+    keys = OmegaConf.load(config_dir() / "selector" / f"{selector}.yaml")
     overrides = [f"selector.{name}={value}" for name, value in small.items() if name in keys]
     assert_causal([f"pattern={pattern}", f"selector={selector}", *overrides])
 

@@ -9,6 +9,7 @@ from dsa.backbones import Pass
 from dsa.build import build_data
 from dsa.config import config_dir, resolved
 from dsa.training.objective import language_model_loss
+from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
@@ -32,8 +33,13 @@ def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
 
 
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
-def test_every_indexer_pattern_selector_and_precision_trains_a_step(group, name):
-    take_a_step(compose([*SMALL, f"{group}={name}", *(["selector.k=8"] if group == "precision" else [])]))
+def test_every_indexer_pattern_selector_and_precision_passes_a_rehearsal_and_trains_a_step(group, name):
+    spec = compose([*SMALL, f"{group}={name}", *(["selector.k=8"] if group == "precision" else [])])
+    rehearse_budget(spec)
+    if spec.uses_indexer:
+        rehearse_indexer(spec)
+    rehearse(spec, build_data(spec))
+    take_a_step(spec)
 
 
 @pytest.mark.parametrize(

@@ -41,10 +41,16 @@ def package(tmp_path, monkeypatch):
     forget()
 
 
+@functools.cache
+def spec_of(*overrides):
+    """What a run describes, which no change of source changes."""
+    return compose([*RUN, *overrides])
+
+
 def codes(*overrides):
     """Fingerprint of the code of each artifact of a run."""
     forget()
-    graph: Graph = graph_of(compose([*RUN, *overrides]), "corpus")
+    graph: Graph = graph_of(spec_of(*overrides), "corpus")
     return {name: getattr(graph, name).code for name in EVERY}
 
 
@@ -103,7 +109,7 @@ def test_runs_that_share_an_artifact_agree_on_its_code(package):
     groups = ("precision", "objective", "selector", "pattern")
     settings = recipes + [[f"{group}={name}"] for group in groups for name in options(group)] + [["indexer=static"]]
     for overrides in settings:
-        graph = graph_of(compose([*RUN, *overrides]), "corpus")
+        graph = graph_of(spec_of(*overrides), "corpus")
         for name in EVERY:
             need = getattr(graph, name)
             if need is not None:

@@ -8,6 +8,7 @@ import torch
 
 from dsa.bench import attention, measure, peers, report
 from dsa.bench.__main__ import main
+from dsa.ops import native
 from dsa.ops.cost import attention_flops, kept_pairs
 
 COLUMNS = {"length", "component", "direction", "ms", "dense_ms", "ratio", "peak_mb", "dense_peak_mb", "flops",
@@ -26,6 +27,9 @@ def test_attention_prints_a_table_and_writes_rows_and_a_plot(tmp_path, capsys, b
     assert all(row["ratio"] == row["dense_ms"] / row["ms"] for row in rows)
     assert (tmp_path / "speed.png").stat().st_size > 10_000
     assert "x dense" in capsys.readouterr().out
+    (tmp_path / "speed.png").unlink()
+    main(["draw", str(path)])
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
@@ -36,6 +40,40 @@ def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
     assert set(rows) == {"indexer", "select", "attend", "indexer_loss", "rest", "total"}
     assert min(rows.values()) > 0
     assert sum(rows.values()) == pytest.approx(2 * rows["total"], rel=0.05)
+
+
+def lines(axis):
+    return {line.get_label(): line for line in axis.get_lines() if not line.get_label().startswith("_")}
+
+
+def test_each_panel_names_its_lines_with_their_dtype_and_says_why_the_loss_jumps():
+    machine = {"processor": "x", "threads": 2, "torch": "2", "load": 0.0}
+    times = {"select": 1.0, "attend": 5.0, "loss": 1.0, "total": 8.0}
+    rows = [
+        {"length": length, "component": part, "direction": way, "ms": ms * length / 1024, "dense_ms": 12.0 * scale**2,
+         "dense_ms_by_dtype": {"float32": 12.0 * scale**2, "bfloat16": 6.0 * scale**2}, "machine": machine}
+        | ({"mass_kept": length < 32768} if part == "loss" else {})
+        for length, scale in ((1024, 1), (32768, 32)) for way in ("forward", "train") for part, ms in times.items()
+    ]  # fmt: skip
+    figure = report.drawn(rows, "attention")
+    forward, train = figure.axes
+    dense = {"dense (float32)", "dense (bfloat16)"}
+    assert lines(forward).keys() == {"select (float32)", "attend (float32)", "sparse, all of it (float32)"} | dense
+    assert lines(train).keys() == lines(forward).keys() | {"loss (float32)"}
+    assert list(lines(train)["dense (bfloat16)"].get_ydata()) == [6.0, 6.0 * 32**2]
+    assert list(lines(train)["sparse, all of it (float32)"].get_ydata()) == [8.0, 256.0]
+    hollow = [line for line in train.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[32768]]
+    assert report.WITHOUT_MASS in [text.get_text() for text in figure.texts]
+    assert "pays from 1," in train.texts[0].get_text()
+    kept = report.drawn([row | {"mass_kept": True} for row in rows], "attention")
+    assert report.WITHOUT_MASS not in [text.get_text() for text in kept.texts]
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason="no compiler")
+def test_the_loss_has_no_probabilities_to_use_where_a_row_of_keys_exceeds_a_tile():
+    kept = [attention.mass_kept(length, 4, 1, 256, 1, "cpu") for length in (2048, 2064)]
+    assert kept == [True, False], "2048 keys of 256 dims are as many floats twice as a tile of 4 MB holds"
 
 
 def test_peak_memory_counts_what_is_allocated_beyond_the_results():

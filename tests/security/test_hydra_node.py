@@ -1,12 +1,12 @@
 """What Hydra would build before the program begins: its own things, or what the command line admits."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import hydra
 import pytest
+from forked import launch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -101,13 +101,9 @@ def test_the_programs_refuse_before_anything_runs(program, tmp_path, mark):
     (folder / "evil.yaml").write_text(f"# @package _global_\n{CALLBACK}\n")
     line = [sys.executable, str(ROOT / program), "--config-dir", str(folder.parent), "experiment=evil"]
     path = os.pathsep.join([str(tmp_path / "code"), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*line, "name=x", "dry_run=true"] if program == "sweep.py" else line,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        cwd=tmp_path,
-    )
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.startswith("error: hydra.") and done.stderr.count("\n") == 1
+    more = ["name=x", "dry_run=true"] if program == "sweep.py" else []
+    done = launch([*line, *more], {**os.environ, "PYTHONPATH": path}, tmp_path)
+    text, _ = done.communicate(timeout=120)
+    assert done.returncode == 2, text
+    assert text.startswith("error: hydra.") and text.count("\n") == 1
     assert not mark.exists()

@@ -2,13 +2,13 @@
 
 import functools
 import os
-import subprocess
 import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from conftest import SMALL
+from forked import Program, launch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
@@ -82,13 +82,13 @@ def command(outputs: Path, *arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "sweep.py"), "--config-dir", str(yaml.parents[1]), *given]
 
 
-def start(outputs: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+def start(outputs: Path, *arguments: str, **environment: str) -> Program:
     """sweep.py on that study, in a process of its own."""
     return launched(command(outputs, *arguments), **environment)
 
 
-def launched(line: list[str], **environment: str) -> "subprocess.Popen[str]":
+def launched(line: list[str], **environment: str) -> Program:
     """A command in a process of its own."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH"))))
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, cwd=ROOT)
+    return launch(line, env)

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -291,7 +292,9 @@ def test_two_sweeps_at_once_share_the_work(outputs):
     texts = [process.communicate(timeout=250)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     assert sorted(results(outputs).values()) == ["finished"] * 6
-    assert len(pids(outputs)) == 6, "a base, a cohort and a batch of judgements for each seed"
+    kinds = Counter(file.parent.name.split("-")[0] for file in outputs.glob(f".jobs/*/{ENDED}"))
+    assert (kinds["base"], kinds["cohort"]) == (2, 2), "one for each seed"
+    assert kinds["judge"] >= 2, "what the other has left of a batch is a job of its own"
     assert set(pids(outputs)) <= {process.pid for process in both}
 
 

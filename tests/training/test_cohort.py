@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import QUIET, SMALL, options
+from forked import launch
 
 from dsa import compose
 from dsa.artifacts.store import Store
@@ -261,10 +261,9 @@ def test_two_processes_train_the_cohort_that_one_process_trains(outputs, alone, 
     script.write_text(DISTRIBUTED.format(tests=str(Path(__file__).parent), outputs=str(outputs)))
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = launch([sys.executable, str(script)], environment, tmp_path)
+    text, _ = done.communicate(timeout=300)
+    assert done.returncode == 0, text
     wishes, _ = wishes_of(FEW, outputs)
     for member, wish in zip(FEW, wishes, strict=True):
         expected = alone(member)[0]

@@ -3,12 +3,12 @@
 import json
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import QUIET, SMALL
+from forked import launch
 
 from dsa import compose, train
 
@@ -25,8 +25,9 @@ def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accum
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"trainer.accumulate={accumulate}"]
     command = [sys.executable, str(ROOT / "train.py"), *chosen, *overrides, f"output_dir={outputs / 'two'}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = launch(command, environment)
+    text, _ = done.communicate(timeout=300)
+    assert done.returncode == 0, text
     (path,) = (outputs / "two" / "runs").glob("*/result.json")
     two = json.loads(path.read_text())
     one = train(compose([*chosen, f"output_dir={outputs / 'one'}"]))
@@ -42,9 +43,10 @@ def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accum
 def test_a_batch_that_cannot_be_shared_is_refused(outputs):
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=3"]
     command = [sys.executable, str(ROOT / "train.py"), *RUN, *overrides, f"output_dir={outputs}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = launch(command)
+    text, _ = done.communicate(timeout=300)
     assert done.returncode == 1
-    assert "data.batch_size = 3" in done.stderr + done.stdout
+    assert "data.batch_size = 3" in text
 
 
 SLICE = """
@@ -70,10 +72,7 @@ torch.distributed.destroy_process_group()
 @pytest.mark.parametrize("met_by", ["one", "none"])
 def test_the_recall_slice_is_judged_where_a_process_meets_none_of_it(met_by, tmp_path):
     command = [sys.executable, "-W", "error::UserWarning", "-c", SLICE]
-    both = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store"), met_by], stdout=subprocess.PIPE, text=True)
-        for rank in range(2)
-    ]
+    both = [launch([*command, str(rank), str(tmp_path / "store"), met_by]) for rank in range(2)]
     try:
         told = [process.communicate(timeout=60)[0].strip() for process in both]
     finally:

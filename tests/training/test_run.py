@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, SMALL
+from forked import launch
 
 from dsa import compose, config, load_run, load_study, train
 from dsa.artifacts.store import PLACES
@@ -180,16 +180,14 @@ def test_names_and_devices_do_not_change_the_hash_and_numbers_do():
 
 
 def start(overrides):
-    environment = os.environ | {"WANDB_MODE": "offline"}
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return launch([sys.executable, str(ROOT / "train.py"), *overrides], os.environ | {"WANDB_MODE": "offline"})
 
 
 def kill_when(process, seen):
     """kill -9 as soon as `seen()` holds; fails if the process ends before."""
     limit = time.monotonic() + 120
     while not seen():
-        assert process.poll() is None, process.stdout.read().decode()
+        assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < limit
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -244,7 +242,7 @@ def test_no_row_is_lost_when_killed_right_after_a_checkpoint(uninterrupted, outp
         "Checkpoints.save_checkpoint = die\n"
         f"train(compose({overrides!r}))\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True).returncode == 9
+    assert launch([sys.executable, "-c", script]).wait() == 9
     result = train(compose(overrides))
     steps = [int(row["step"]) for row in rows(Path(result.folder)) if row["kind"] == "train"]
     assert steps == list(range(13, 31))
@@ -361,7 +359,7 @@ def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
 )
 def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):
     done = start([*RUN, *overrides, f"output_dir={outputs}"])
-    text = done.communicate()[0].decode()
+    text = done.communicate()[0]
     assert done.returncode == 1, text
     assert words in text
     assert "Traceback" not in text
@@ -394,7 +392,7 @@ def test_what_no_run_can_have_is_refused_with_its_name(override, outputs):
 @pytest.mark.parametrize(("how", "status"), [([], 2), (["-m"], 1)])
 def test_a_setting_refused_at_the_door_leaves_nothing(how, status, outputs):
     done = start([*how, *RUN, "dtype=fp12", f"output_dir={outputs}"])
-    text = done.communicate()[0].decode()
+    text = done.communicate()[0]
     assert (done.returncode, "Traceback" in text) == (status, False), text
     assert "error: dtype = fp12" in text
     assert not list(outputs.rglob("result.json"))
@@ -420,7 +418,7 @@ def test_a_setting_that_cannot_be_trained_is_named_before_the_dense_base(overrid
 
 def test_an_unknown_option_is_answered_with_those_there_are():
     done = start(["indexer=h9d99"])
-    text = done.communicate()[0].decode()
+    text = done.communicate()[0]
     assert done.returncode != 0
     assert "h2d32" in text and "Traceback" not in text
 
@@ -435,14 +433,14 @@ def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     done = start([*RUN, f"output_dir={blocked}/outputs"])
-    text = done.communicate()[0].decode()
+    text = done.communicate()[0]
     assert done.returncode == 1
     assert "output_dir" in text and "Traceback" not in text
 
 
 def test_plain_multirun_still_works(outputs):
     done = start(["-m", "indexer=h1d8,h2d16", *SMALL, *QUIET, "steps=6", f"output_dir={outputs}"])
-    text = done.communicate()[0].decode()
+    text = done.communicate()[0]
     assert done.returncode == 0, text
     assert len(list((outputs / "runs").glob("*/result.json"))) == 2
 
@@ -450,7 +448,7 @@ def test_plain_multirun_still_works(outputs):
 def test_two_processes_that_start_together_share_one_base(outputs):
     both = [start([*RUN, f"indexer={name}", f"output_dir={outputs}"]) for name in ("h1d8", "h2d16")]
     for process in both:
-        text = process.communicate()[0].decode()
+        text = process.communicate()[0]
         assert process.returncode == 0, text
     assert len(list((outputs / "bases").iterdir())) == 1
     assert len(list((outputs / "joint").glob("dense-*"))) == 1
@@ -469,9 +467,9 @@ def test_ones_own_package_is_admitted_by_name(outputs, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     arguments = ["--config-dir", str(tmp_path / "conf"), "pattern=mine", *SMALL, *QUIET, "steps=6"]
     refused = start([*arguments, f"output_dir={outputs}"])
-    text = refused.communicate()[0].decode()
+    text = refused.communicate()[0]
     assert refused.returncode == 1
     assert "allow_targets=[mylab]" in text
     admitted = start([*arguments, "allow_targets=[mylab]", f"output_dir={outputs}"])
-    assert admitted.wait() == 0, admitted.stdout.read().decode()
+    assert admitted.wait() == 0, admitted.stdout.read()
     assert list((outputs / "runs").glob("h2d32-mine-*/result.json"))

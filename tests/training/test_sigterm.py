@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from conftest import QUIET, SMALL
+from forked import launch
 
 from dsa import compose, train
 from dsa.signals import Terminated, heeded
@@ -38,7 +38,7 @@ def test_sigterm_is_heeded_where_nobody_handles_it_and_only_meanwhile():
 @pytest.mark.parametrize("how", [[], ["-m"], TWO], ids=["one", "multirun", "two processes"])
 def test_a_run_stopped_by_sigterm_says_how_to_go_on_and_ends_with_143(how, outputs):
     command = [sys.executable, str(ROOT / "train.py"), *how, *RUN, "steps=100000", f"output_dir={outputs}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = launch(command)
     limit = time.monotonic() + 120
     while not list(outputs.glob("bases/*.partial/last.ckpt")):
         assert process.poll() is None, process.stdout.read()

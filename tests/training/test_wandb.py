@@ -83,25 +83,51 @@ def test_identity_and_flat_configuration(run):
     assert "git" in config
 
 
+def keys(found, kind):
+    """Names of what a run keeps in its history or in its summary."""
+    rows = [getattr(r, kind) for r in found if r.WhichOneof("record_type") == kind]
+    items = [item for row in rows for item in (row.item if kind == "history" else row.update)]
+    return {"/".join(item.nested_key) or item.key for item in items}
+
+
+def named(text):
+    """The metrics that a part of a page names, a cohort's without its indexer."""
+    found = re.findall(r"`([a-z]+/[a-z_/0-9]+)`", text)
+    return {re.sub(r"^(warmup/\w+)/h\d+d\d+$", r"\1", name) for name in found}
+
+
 def test_every_documented_metric_is_there_and_every_metric_is_documented(run):
     _, found = run
-    logged = {
-        "/".join(item.nested_key) or item.key
-        for r in found
-        if r.WhichOneof("record_type") == "history"
-        for item in r.history.item
-    }
-    final = {
-        "/".join(item.nested_key) or item.key
-        for r in found
-        if r.WhichOneof("record_type") == "summary"
-        for item in r.summary.update
-    }
+    logged, final = keys(found, "history"), keys(found, "summary")
     names = {re.sub(r"^select/map/.*", "select/map", name) for name in logged | final if not name.startswith("_")}
     generic = {re.sub(r"layer_\d+", "layer_00", name) for name in names}
     documented = set(re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "wandb.md").read_text(), re.MULTILINE))
     assert generic - documented == set()
     assert documented - generic - {"val/recall_slice_loss", "reason"} == set()
+
+
+def test_what_a_page_calls_a_curve_has_a_history_and_what_it_calls_a_final_value_is_in_the_summary(run):
+    _, found = run
+    logged, final = keys(found, "history"), keys(found, "summary")
+    page = (ROOT / "docs" / "wandb.md").read_text()
+    curves, values = page.split("## While it trains\n")[1].split("## In the summary of a finished run\n")
+    tables = [set(re.findall(r"^\| `([^`]+)` \|", part.split("\n## ")[0], re.MULTILINE)) for part in (curves, values)]
+    assert tables[0] - logged <= {"select/map", "val/recall_slice_loss"}, "a picture; of text alone"
+    assert tables[1] - final - {"reason"} == set()
+    lines, _, rest = (ROOT / "README.md").read_text().split("\n2. *Add panel")[1].partition("Scatter plot")
+    assert len(named(lines)) >= 3 and named(lines) <= logged
+    points = named(rest.split("\n3. ")[0])
+    assert points >= {"val/swap_loss", "select/mass"} and points <= final
+
+
+def test_every_metric_that_another_page_names_is_written(run):
+    _, found = run
+    written = keys(found, "history") | keys(found, "summary")
+    stages = {"sparse", "dense", "warmup", "val", "select", "cost", "speed", "memory", "stability"}
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for name in named(page.read_text()):
+            if name.split("/")[0] in stages:  # else a folder
+                assert re.sub("^dense/", "sparse/", name) in written | {"val/recall_slice_loss", "select/map"}, page
 
 
 def test_each_stage_has_its_own_axis(run):

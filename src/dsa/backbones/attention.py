@@ -58,7 +58,7 @@ def attend(
         how.watch(SiteInputs(site, x, q, k, rotary))
     if how.sparse and router is not None:
         return attend_routed(site, router, x, q, k, v, rotary, how)
-    with named("attend"):
+    with named("attend", q.device):
         return attend_dense(q, k, v, site.scale), {}
 
 
@@ -85,7 +85,7 @@ def attend_routed(
     groups = 1 if selection is None else selection.positions.shape[1]
     groups = groups if cast is None else max(groups, cast.groups)
     wants_target = (how.teach and cast is not None) or how.observe is not None
-    with named("attend"):
+    with named("attend", q.device):
         if selection is None:
             out = attend_dense(q, k, v, scale)
         elif wants_target:

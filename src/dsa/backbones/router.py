@@ -1,6 +1,7 @@
 """All that decides a selection at a site: indexer, pattern, selector and precision."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from jaxtyping import Float, Int
@@ -48,7 +49,7 @@ class Router(nn.Module):
             return how.routes[self.site]
         features, cast = self.index(x, rotary, how)
         context = self.context(len(x), x.shape[1], x.device, how)
-        with named("select"):
+        with named("select", x.device):
             selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site.scale)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
@@ -59,14 +60,14 @@ class Router(nn.Module):
         """What the indexer is to minimise over a selection, by name; empty without an indexer."""
         if routed.cast is None:
             return {}
-        with named("indexer_loss"):
+        with named("indexer_loss", target.queries.device):
             return {"indexer": ops.indexer_loss(routed.cast, target, routed.selection, backend=self.backend)}
 
     def index(self, x: Tensor, rotary: Rotation, how: Pass) -> tuple[IndexFeatures | None, IndexFeatures | None]:
         """Index features before and after rounding to the precision's format."""
         if self.indexer is None:
             return None, None
-        with named("indexer"):
+        with named("indexer", x.device):
             features = self.indexer(x, rotary)
             if how.cache is not None:
                 keys = how.cache.extend("index", self.site, features.keys, 2)
@@ -114,6 +115,22 @@ def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorCon
     return bool((torch.minimum(limit, context.visible) > context.time[:, None]).all())
 
 
-def named(part: str) -> AbstractContextManager[object]:
+def named(part: str, device: torch.device) -> AbstractContextManager[object]:
     """Shows a part of the attention to the profiler, if one runs: the name alone costs as much as a small op."""
-    return record_function(f"dsa/{part}") if torch.autograd._profiler_enabled() else nullcontext()
+    return waited_for(part, device) if torch.autograd._profiler_enabled() else nullcontext()
+
+
+@contextmanager
+def waited_for(part: str, device: torch.device) -> Iterator[None]:
+    """A part that begins when the device is idle and ends when it is again: a GPU is only told what to do, and the
+    time of telling it is no time of the part."""
+    finish(device)
+    with record_function(f"dsa/{part}"):
+        yield
+        finish(device)
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what a device was told to do; a CPU has done it already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""python -m dsa.bench attention | train: see --help of each."""
+"""python -m dsa.bench attention | train | draw: see --help of each. Measures the CPU."""
 
 import argparse
 import re
@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> None:
     step = what.add_parser("train", help="whole training steps of a model")
     step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
     step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
+    again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
+    again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
     for each, lengths, k in ((alone, "2048,4096,8192,16384", 256), (step, "256,1024,4096", 64)):
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
         each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
@@ -27,6 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
         each.add_argument("--json", type=Path, help="write the rows here, and a plot beside it")
     given = parser.parse_args(arguments)
+    if given.what == "draw":
+        report.draw(given.rows)
+        return
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
     if shape is None:
         parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")

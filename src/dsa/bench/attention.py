@@ -10,7 +10,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.bench import peers as others
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
-from dsa.ops import IndexFeatures, Zone
+from dsa.ops import IndexFeatures, Recency, Zone
 from dsa.ops.cost import attention_flops, causal_pairs, index_pair_flops, indexer_loss_flops, kept_pairs
 
 Rows = list[dict[str, Any]]
@@ -47,6 +47,7 @@ def measure(
                 "ms": times[name],
                 "dense_ms": times[reference],
                 "ratio": times[reference] / times[name],
+                "dense_ms_by_dtype": {n.split("/")[0]: times[n] for n in dense if n.endswith(direction)},
                 "fastest_dtype": fastest.split("/")[0],
                 "ratio_fastest": times[fastest] / times[name],
                 "peak_mb": peak_memory({**works, **peer}[name]) / 1e6,
@@ -55,8 +56,19 @@ def measure(
                 "gflops_per_s": flops[name] / times[name] / 1e6 if name in flops else None,
                 "machine": machine(),
             }
+            if component == "loss":
+                row["mass_kept"] = mass_kept(length, k, heads, dim, batch, backend)
             rows.append(row)
     return rows
+
+
+def mass_kept(length: int, k: int, heads: int, dim: int, batch: int, backend: str) -> bool:
+    """Whether attending leaves the probabilities that the indexer loss needs; else the loss computes them again."""
+    q, k_, v, _ = projections(length, heads, dim, batch)
+    limit = torch.full((batch, 1, length), k)
+    selection = ops.select(Recency(), (Zone(first=None),), limit, backend=backend)
+    with torch.no_grad():
+        return ops.attend_with_target(q, k_, v, selection, backend=backend)[1].mass is not None
 
 
 def sparse_works(

@@ -8,6 +8,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -42,34 +44,77 @@ def about(rows: Rows) -> str:
 def write(rows: Rows, path: Path, title: str) -> None:
     """The rows as JSON, and beside it the plot as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    path.write_text(json.dumps([{"title": title} | row for row in rows], indent=1) + "\n")
     plot(rows, path.with_suffix(".png"), title)
 
 
+def draw(path: Path) -> None:
+    """The plot of rows that were written before, beside them, without measuring again."""
+    rows = json.loads(path.read_text())
+    plot(rows, path.with_suffix(".png"), rows[0]["title"])
+
+
+PANELS = {
+    "forward": ("Forward: what inference needs", ("select", "attend", "total", "transformers")),
+    "train": ("Training: forward and backward, with the indexer loss", None),
+}
+"""Title and lines of each panel; None for all: the indexer loss is no part of a forward pass."""
+
+WITHOUT_MASS = (
+    "Hollow: a row's keys no longer fit one tile of the attention kernel, which then leaves no probabilities behind, "
+    "and the loss computes them again."
+)
+
+
 def plot(rows: Rows, path: Path, title: str) -> None:
-    """Time against length on log axes, for each direction, with the length from which sparse attention pays."""
-    directions = list(dict.fromkeys(row["direction"] for row in rows))
-    figure, axes = plt.subplots(1, len(directions), figsize=(5.5 * len(directions), 4.2), squeeze=False)
-    for axis, direction in zip(axes[0], directions, strict=True):
-        some = [row for row in rows if row["direction"] == direction]
-        for component in dict.fromkeys(row["component"] for row in some):
-            points = [(row["length"], row["ms"]) for row in some if row["component"] == component]
-            axis.plot(*zip(*points, strict=True), marker="o", lw=2 if component == "total" else 1, label=component)
-        total = [row for row in some if row["component"] == "total"]
-        axis.plot(*zip(*((r["length"], r["dense_ms"]) for r in total), strict=True), "k--", marker="s", label="dense")
-        point = break_even([row["length"] for row in total], [row["ratio"] for row in total])
-        if point is not None:
-            axis.axvline(point, color="grey", lw=0.8)
-            axis.annotate(f"break-even {point:.0f}", (point, axis.get_ylim()[1]), fontsize=8, va="top", rotation=90)
-        axis.set(xscale="log", yscale="log", xlabel="length [tokens]", ylabel="time [ms]", title=direction)
-        lengths = sorted({row["length"] for row in rows})
-        axis.set_xticks(lengths, [f"{length:,}" for length in lengths])
-        axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        axis.legend(fontsize=8)
-    figure.suptitle(f"{title}\n{about(rows)}", fontsize=8)
-    figure.tight_layout()
+    """Save the drawing."""
+    figure = drawn(rows, title)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def drawn(rows: Rows, title: str) -> Figure:
+    """Time against length on log axes: a panel for each direction, with lines of its own that name their dtype."""
+    directions = list(dict.fromkeys(row["direction"] for row in rows))
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(row["component"] for row in rows))}
+    figure, axes = plt.subplots(1, len(directions), figsize=(6.5 * len(directions), 5.0), squeeze=False)
+    for axis, direction in zip(axes[0], directions, strict=True):
+        panel(axis, [row for row in rows if row["direction"] == direction], colours, *PANELS[direction])
+    again = any(row.get("mass_kept") is False for row in rows)
+    figure.suptitle(f"{title}\n{about(rows)}", fontsize=9)
+    if again:
+        figure.text(0.5, 0.01, WITHOUT_MASS, fontsize=8, ha="center")
+    figure.tight_layout(rect=(0, 0.04 if again else 0, 1, 1))
+    return figure
+
+
+def panel(axis: Axes, rows: Rows, colours: dict[str, str], title: str, wanted: tuple[str, ...] | None) -> None:
+    """One direction: its components and, for each dtype, dense attention; where sparse attention begins to pay against
+    the fastest of them."""
+    for component in dict.fromkeys(row["component"] for row in rows if wanted is None or row["component"] in wanted):
+        own = [row for row in rows if row["component"] == component]
+        whole = component == "total"
+        lengths, times = [row["length"] for row in own], [row["ms"] for row in own]
+        label = "sparse, all of it" if whole else component
+        colour, width = colours[component], 2.5 if whole else 1
+        axis.plot(lengths, times, color=colour, marker="o", lw=width, label=f"{label} (float32)")
+        hollow = [(row["length"], row["ms"]) for row in own if row.get("mass_kept") is False]
+        if hollow:
+            axis.plot(*zip(*hollow, strict=True), "o", mfc="white", mec=colour)
+    total = [row for row in rows if row["component"] == "total"]
+    for dtype, style in zip(total[0]["dense_ms_by_dtype"], ("k--", "k:"), strict=False):
+        points = [(row["length"], row["dense_ms_by_dtype"][dtype]) for row in total]
+        axis.plot(*zip(*points, strict=True), style, marker="s", ms=4, label=f"dense ({dtype})")
+    lengths = sorted({row["length"] for row in rows})
+    axis.set(xscale="log", yscale="log", xlabel="length [tokens]", ylabel="time [ms]", title=title)
+    axis.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axis.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    fastest = [min(row["dense_ms_by_dtype"].values()) / row["ms"] for row in total]
+    point = break_even([row["length"] for row in total], fastest)
+    if point is not None:
+        axis.axvline(point, color="grey", lw=0.8)
+        axis.annotate(f"pays from {point:,.0f} on", (point, axis.get_ylim()[0]), fontsize=8, va="bottom", rotation=90)
+    axis.legend(fontsize=8)
 
 
 def break_even(lengths: list[int], ratios: list[float]) -> float | None:

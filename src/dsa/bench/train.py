@@ -38,6 +38,7 @@ def measure(
                     "direction": "train",
                     "ms": share * times["sparse"],
                     "dense_ms": times["dense"],
+                    "dense_ms_by_dtype": {"float32": times["dense"]},
                     "ratio": times["dense"] / (share * times["sparse"]),
                     "peak_mb": peaks["sparse"],
                     "dense_peak_mb": peaks["dense"],

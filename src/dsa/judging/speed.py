@@ -14,21 +14,20 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from dsa.backbones import Backbone, Pass
+from dsa.backbones.router import finish
 from dsa.ops import native
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
 
-def milliseconds(call: Callable[[], object], repeats: int = 5) -> float:
-    """Median wall time of a call after one to warm up [ms]."""
+def milliseconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """Median wall time of a call after one to warm up, until the device has done all that it was told [ms]."""
     times = []
     for _ in range(repeats + 1):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        finish(device)
         begin = time.perf_counter()
         call()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        finish(device)
         times.append((time.perf_counter() - begin) * 1e3)
     return statistics.median(times[1:])
 
@@ -39,7 +38,7 @@ def inference(model: Backbone, tokens: Tensor, sparse: bool) -> dict[str, float]
     how = Pass(sparse=sparse)
     training = model.training
     model.eval()
-    out = {"infer_ms": milliseconds(lambda: model.run(tokens, how))}
+    out = {"infer_ms": milliseconds(lambda: model.run(tokens, how), tokens.device)}
     with quiet_profile() as record:
         model.run(tokens, how)
     model.train(training)

@@ -10,6 +10,8 @@ from torch import Tensor
 from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
+from dsa.training.rehearsal import rehearse_budget
+from dsa.training.variants import VariantFault
 
 
 def obstacle(spec: Spec) -> str | None:
@@ -34,6 +36,15 @@ def check_indexer(spec: Spec, label: str) -> None:
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"condition {label}, indexer={spec.indexer.option}: {first}") from error
+
+
+def fault_of(spec: Spec) -> str | None:
+    """What is wrong with the class of a pattern or selector, at any length; None if both answer as they should."""
+    try:
+        rehearse_budget(spec)
+    except VariantFault as error:
+        return str(error)
+    return None
 
 
 def too_wide(spec: Spec) -> str | None:

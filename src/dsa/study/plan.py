@@ -13,7 +13,7 @@ from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.graph import Graph, graph_of, run_id
 from dsa.spec import Spec
-from dsa.study.applicable import check_indexer, obstacle
+from dsa.study.applicable import check_indexer, fault_of, obstacle
 from dsa.study.composer import Composer, Layer, Plain, root
 from dsa.study.labels import valued
 from dsa.study.question import Study
@@ -142,6 +142,19 @@ def folders_in(place: Path, changed: int | None) -> dict[str, str]:
 
 
 @dataclass
+class Checked:
+    """Settings that were met while planning.
+
+    Args:
+        parts: hashes of the parts of conditions that were found good.
+        faults: by label, what is wrong with the classes of a condition; None where nothing is.
+    """
+
+    parts: set[str] = field(default_factory=set)
+    faults: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass
 class StudyPlan:
     """A study with its runs.
 
@@ -183,7 +196,7 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
         ValueError: a setting is impossible, no run applies, or the seeds could never show anything.
     """
     check_seeds(study)
-    checked: set[str] = set()
+    checked = Checked()
     layers = list(settings_of(study, composer))
     several = len({context_of(layer, study, composer.groups) for _, _, layer in layers}) > 1
     points = []
@@ -209,12 +222,12 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
 
 def point_of(
     label: str, role: str, seq_len: int, context: str, cfg: Plain, study: Study, data: "DataStore",
-    checked: set[str],
+    checked: Checked,
 ) -> Point:  # fmt: skip
     """A condition at a length, or the reason why it cannot apply there.
 
     Args:
-        checked: labels whose settings were met before, and the parts of them by hash.
+        checked: what was met before.
 
     Raises:
         ValueError: a setting is impossible at any length.
@@ -226,12 +239,14 @@ def point_of(
             "rerun = true: a sweep goes on from what is there, also when it is started again. "
             "Give another output_dir to train everything anew, or retry_failed=true for what failed."
         )
-    if label not in checked:
-        check_settings(spec, checked)
+    if label not in checked.faults:
+        check_settings(spec, checked.parts)
         check_indexer(spec, label)
-        checked.add(label)
+        checked.faults[label] = fault_of(spec)
     if study.judge != "val":
         judged_only(spec)
+    if (fault := checked.faults[label]) is not None:
+        return Point(label, role, seq_len, context, template, fault, None)
     try:
         corpus = data.of(spec).fingerprint
         reason = obstacle(spec)

@@ -123,6 +123,6 @@ class Timed:
             optimizer.zero_grad(set_to_none=True)
 
         model.train()
-        took = milliseconds(step, repeats=1)
+        took = milliseconds(step, self.device, repeats=1)
         model.eval()
         return took

@@ -9,15 +9,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 
 from dsa.artifacts.atomic import replacing
 from dsa.artifacts.digest import digest
 from dsa.artifacts.results import FILE, RunResult, read_result
 from dsa.artifacts.store import Busy, Store
-from dsa.backbones import Pass
-from dsa.build import build_data, build_model
+from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.graph import Need, graph_of, run_id
 from dsa.judging.calibrate import restore
@@ -36,8 +34,8 @@ from dsa.training.errors import category, expected, reason
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import LocalFiles, RunLogger
+from dsa.training.rehearsal import rehearse
 from dsa.training.run_log import RunLogFile
-from dsa.training.settings import check_settings
 
 logger = logging.getLogger(__name__)
 CONFIG, LOG = "config.yaml", "run.log"
@@ -87,6 +85,10 @@ class Run:
         graph = self.graph
         needs = [need for need in (graph.base, graph.indexers, graph.joint) if need is not None]
         return self.spec.rerun or any(self.store.find(need) is None for need in needs)
+
+    def unjudged(self) -> bool:
+        """Whether there is a composition that has not been judged on what the run stands on."""
+        return not self.spec.dense and self.store.judgement(self.graph.final) is None
 
     def finished(self) -> RunResult | None:
         """The run's result, if it is there, whole, and made by this code."""
@@ -161,7 +163,7 @@ def execute(
         if show and first_process():
             show_config(run.spec)
             tell_crowding(run.spec)
-        if run.untrained():
+        if run.untrained() or run.unjudged():
             rehearse(run.spec, run.data)
         resumed = begin(run)
         shown = first_process() and not run.dashboard.silent
@@ -283,15 +285,6 @@ def judged(run: Run, need: Need, data: DataModule, models: Models) -> dict[str, 
         store.keep_judgement(need, record)
     wait_for_all()
     return record
-
-
-def rehearse(spec: Spec, data: DataModule) -> None:
-    """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour."""
-    check_settings(spec)
-    model = build_model(spec, data.vocab_size)
-    if spec.sparse:
-        with torch.no_grad():
-            model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True))
 
 
 def begin(run: Run) -> bool:

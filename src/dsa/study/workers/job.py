@@ -29,7 +29,9 @@ from dsa.training.cohort import make_indexers
 from dsa.training.dashboard import Dashboard
 from dsa.training.errors import category, reason
 from dsa.training.joint import make_joint
+from dsa.training.rehearsal import rehearse_indexer
 from dsa.training.run import Run, RunFailed, execute, failures_kept, keep_failure, shared
+from dsa.training.variants import VariantFault
 
 MODULES = 4  # data modules that a process keeps
 
@@ -137,10 +139,10 @@ class Work:
             return failure
         for _, need in wishes:
             if need.hash in failed:
-                failures.keep(self.outputs, need, Failure("nan", failed[need.hash]))
-        return Failure("nan", next(iter(failed.values()))) if failed else None
+                failures.keep(self.outputs, need, failed[need.hash])
+        return next(iter(failed.values()), None)
 
-    def make_all(self, wishes: list[tuple[Spec, Need]]) -> dict[str, str]:
+    def make_all(self, wishes: list[tuple[Spec, Need]]) -> dict[str, Failure]:
         """Make artifacts of one kind; the reasons of those that failed alone, by hash."""
         spec, need = wishes[0]
         store, data = Store(spec.outputs, spec.stale), data_of(spec)
@@ -149,8 +151,20 @@ class Work:
         elif self.kind == "control":
             make_joint(store, spec, need, data, shared(spec, need, "control"))
         else:
-            return make_indexers(store, wishes, data, self.cohort_dashboard(wishes))
+            return self.make_cohort(store, wishes, data)
         return {}
+
+    def make_cohort(self, store: Store, wishes: list[tuple[Spec, Need]], data: DataModule) -> dict[str, Failure]:
+        """Train indexers side by side, without those whose class answers wrongly."""
+        failed = {}
+        for spec, need in wishes:
+            try:
+                rehearse_indexer(spec)
+            except VariantFault as error:
+                failed[need.hash] = Failure(category(error), str(error))
+        good = [wish for wish in wishes if wish[1].hash not in failed]
+        diverged = make_indexers(store, good, data, self.cohort_dashboard(good)) if good else {}
+        return failed | {name: Failure("nan", reason) for name, reason in diverged.items()}
 
     def cohort_dashboard(self, wishes: list[tuple[Spec, Need]]) -> Dashboard:
         """A cohort is one run on a dashboard, with a curve for each indexer; its files stay with the job."""

@@ -1,0 +1,81 @@
+"""The rehearsal: every setting is met, and every class of a composition asked once, before an hour is spent on them."""
+
+import torch
+
+from dsa.backbones import Backbone, Pass, Site, SiteInputs
+from dsa.build import build_backbone, build_model
+from dsa.data import DataModule
+from dsa.ops import Rotation
+from dsa.selectors import Dense
+from dsa.spec import Part, Spec
+from dsa.training.settings import check_settings
+from dsa.training.variants import check_made, check_router, checked_budget, checked_cast, checked_features
+
+SHORT = 64  # tokens for which a part of a composition is rehearsed by itself
+
+
+def rehearse(spec: Spec, data: DataModule) -> None:
+    """Meet every setting once, with one row and no training, so that a bad one fails now and not after an hour.
+
+    Raises:
+        ValueError: one sentence that names the setting or the class, what it got or gave, and what is allowed.
+    """
+    check_settings(spec)
+    check_made(variants(spec))
+    model = build_model(spec, data.vocab_size)
+    if spec.sparse:
+        with torch.no_grad():
+            model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True, watch=lambda seen: check(model, seen)))
+
+
+def check(model: Backbone, inputs: SiteInputs) -> None:
+    """Look at what the router of a site has to go on with, before it is used; one that is shared, at its own site."""
+    router = model.router(inputs.site.index)
+    if router is not None and router.site == inputs.site.index:
+        check_router(router, inputs)
+
+
+def variants(spec: Spec) -> list[Part]:
+    """The options of the four groups that a run uses."""
+    if not spec.sparse:
+        return []
+    own = [spec.indexer, spec.precision] if spec.uses_indexer else []
+    return [*own, spec.pattern, spec.selector]
+
+
+def rehearse_budget(spec: Spec) -> None:
+    """Ask pattern and selector alone: what a plan asks them too, without data, backbone and indexer.
+
+    Raises:
+        ValueError: as `rehearse`.
+    """
+    if not spec.sparse:
+        return
+    check_made([spec.pattern])
+    pattern, site, time = spec.pattern.make(), first_site(spec), torch.arange(min(spec.seq_len, SHORT))[None]
+    checked_budget(pattern, Dense(), site, time)
+    if not issubclass(spec.selector.cls, Dense):
+        check_made([spec.selector])
+        checked_budget(pattern, spec.selector.make(), site, time)
+
+
+def rehearse_indexer(spec: Spec) -> None:
+    """Ask indexer and number format alone, about made-up hidden states: what is trained beside others stops none.
+
+    Raises:
+        ValueError: as `rehearse`.
+    """
+    check_made([spec.indexer, spec.precision])
+    draw, site, time = torch.Generator().manual_seed(0), first_site(spec), min(spec.seq_len, SHORT)
+    hidden = torch.randn(1, time, site.width, generator=draw)
+    queries = torch.randn(1, site.heads, time, site.dim, generator=draw)
+    keys = torch.randn(1, site.kv_heads, time, site.dim, generator=draw)
+    with torch.no_grad():
+        inputs = SiteInputs(site, hidden, queries, keys, Rotation(time, base=10000.0))
+        checked_cast(spec.precision.make(), checked_features(spec.indexer.make(), inputs))
+
+
+def first_site(spec: Spec) -> Site:
+    """The first attention layer of its backbone, of which the weights are not made."""
+    with torch.device("meta"):
+        return build_backbone(spec, vocab_size=1).sites[0]
