@@ -14,7 +14,7 @@ from paper.answers import (
 )
 from paper.evidence import Studies
 from paper.markdown import listed, table
-from paper.short import in_short
+from paper.short import contrasts, in_short
 from paper.source import Study
 from paper.wanted import absent
 
@@ -32,6 +32,10 @@ def findings_page(studies: Studies) -> str:
     """The whole page."""
     sections = {
         f"What is the smallest indexer that is equivalent to {BASELINE}, at which length?": smallest_indexer(studies),
+        "What do the planned contrasts say?": [
+            *(f"{name}:\n\n" + "\n".join(f"- {line}" for line in told) for name, told in contrasts(studies).items())
+        ]
+        or ["No study that planned any is here."],
         "Does the best configuration change with length?": best_by_length(studies),
         "Do coarser number formats of the index scores lose quality?": number_formats(studies),
         f"What does the smaller {REDUCED} buy over {BASELINE} in measured time?": time_bought(studies),

@@ -27,6 +27,7 @@ def in_short(studies: Studies) -> list[str]:
         out.append("- Number formats: not run.")
     out += [f"- {line}" for line in gains(studies)] or [f"- Time that {REDUCED} saves over {BASELINE}: not run."]
     noise = studies[NOISE].analysis if NOISE in studies else None
+    out += [f"- Planned contrasts, {name}: {' '.join(told)}" for name, told in contrasts(studies).items()]
     return [*out, f"- Random tokens: {'not run.' if noise is None else f'**{noise.answer}**. {noise.sentence}'}"]
 
 
@@ -45,3 +46,9 @@ def gains(studies: Studies) -> list[str]:
             if saved:
                 out.append(f"Time that {REDUCED} saves over {BASELINE} at {length} ({study.name}): {', '.join(saved)}.")
     return out
+
+
+def contrasts(studies: Studies) -> dict[str, list[str]]:
+    """What each study's planned contrasts say."""
+    said = {name: [c.sentence for c in study.analysis.contrasts] for name, study in studies.items()}
+    return {name: told for name, told in said.items() if told}

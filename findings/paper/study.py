@@ -6,7 +6,7 @@ from pathlib import Path
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.replaced import replaced
 from dsa.analysis.output.spreadsheet import for_spreadsheets
-from paper import tables
+from paper import dots, tables
 from paper.markdown import framed
 from paper.source import Study, save
 
@@ -35,6 +35,10 @@ def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
             name = f"{chart.name}.png"
             replaced(folder / name, partial(draw(chart).savefig, format="png", dpi=DPI))
             out.append((name, chart.title, chart.caption))
+    seeds = dots.draw(study.analysis)
+    if seeds is not None:
+        replaced(folder / "seeds.png", partial(seeds.savefig, format="png", dpi=DPI))
+        out.insert(0, ("seeds.png", dots.TITLE, dots.CAPTION))
     return out
 
 
@@ -54,6 +58,8 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
     ]
     headings = {
         "best": "What to use per length",
+        "contrasts": f"Planned contrasts on `{primary}`, corrected over all of them",
+        "regret": f"Regret on `{primary}`: what one condition loses against the best of each length",
         "quality": f"Quality on `{primary}`: mean and 95 % BCa interval over seeds",
         "comparisons": f"Against the baseline on `{primary}`: the sign-flip test decides, Holm within a length",
         "times": "Times taken alone, in turns: medians [ms]",

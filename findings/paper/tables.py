@@ -53,6 +53,31 @@ def comparisons(analysis: Analysis) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def contrasts(analysis: Analysis) -> pd.DataFrame:
+    """The planned contrasts."""
+    return pd.DataFrame(
+        {
+            "contrast": c.name, "length": c.seq_len, "less length": c.since, "metric": c.metric,
+            "seeds": c.difference.seeds, "difference": c.difference.mean,
+            **bounds("difference", c.difference.interval), "p_holm": c.p, "differs": c.differs,
+        }
+        for c in analysis.contrasts
+    ).convert_dtypes()  # fmt: skip
+
+
+def regret(analysis: Analysis) -> pd.DataFrame:
+    """What one condition loses against the best of each length; nothing where there is one length."""
+    return pd.DataFrame(
+        {
+            "condition": one.label, "metric": one.metric,
+            **{f"at {length}": value for length, value in one.by_length.items()},
+            "largest": one.largest, "p": one.p, "one for all lengths": one.everywhere,
+        }
+        for one in analysis.regret
+        if len(one.by_length) > 1
+    )  # fmt: skip
+
+
 def best(analysis: Analysis) -> pd.DataFrame:
     """What to use per length, the best mean, and what was shown to lose nothing against the baseline."""
     return pd.DataFrame(
@@ -74,7 +99,7 @@ def times(analysis: Analysis, taken: Times) -> pd.DataFrame:
     )
 
 
-TABLES = {"quality": quality, "comparisons": comparisons, "best": best}
+TABLES = {"contrasts": contrasts, "regret": regret, "quality": quality, "comparisons": comparisons, "best": best}
 
 
 def joined(frame: pd.DataFrame) -> pd.DataFrame:

@@ -30,6 +30,10 @@ PLAINLY = {
         "Every condition equals the baseline within the margin.",
     ),
     "no_quality_loss": ("Nothing is lost.", "Something is lost."),
+    "contrasts_differ": (
+        "The planned contrasts differ.",
+        "The planned contrasts are not shown to differ.",
+    ),
     "on_pareto_front": ("No other is as good and cheaper.", "Another is as good and cheaper, or better."),
     "order_depends_on_length": ("Which one is better depends on the length.", "The order is the same at every length."),
     "order_depends_on_size": ("Which one is better depends on the model.", "The order is the same on every model."),
