@@ -208,7 +208,7 @@ def point_of(
     """A condition at a length, or the reason why it cannot apply there.
 
     Args:
-        checked: by label, what is wrong with the classes of those whose settings were met before.
+        checked: what is wrong with their classes, by label and by what the label stands for; filled here.
 
     Raises:
         ValueError: a setting is impossible at any length.
@@ -223,7 +223,10 @@ def point_of(
     if label not in checked:
         check_settings(spec)
         check_indexer(spec, label)
-        checked[label] = fault_of(spec)
+        key = digest([spec.model.node, spec.pattern.node, spec.selector.node])
+        if key not in checked:
+            checked[key] = fault_of(spec)
+        checked[label] = checked[key]
     if study.judge != "val":
         judged_only(spec)
     if (fault := checked[label]) is not None:
