@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import config, install_import_hook
 
-from dsa.config import config_dir
-from dsa.ops.compiler import cache_folder
+TYPED = ["ops", "indexers", "patterns", "selectors", "precision", "backbones", "judging"]
+install_import_hook([f"dsa.{package}" for package in TYPED], "typed.checked")  # shapes are checked at every call
+
+from dsa.config import config_dir  # noqa: E402
+from dsa.ops.compiler import cache_folder  # noqa: E402
 
 THREADS = min(2, torch.get_num_threads())
 torch.set_num_threads(THREADS)
@@ -50,6 +54,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with suppress(FileExistsError):
         (shared / "dsa" / "kernels").symlink_to(cache_folder(), target_is_directory=True)
     return shared
+
+
+@pytest.fixture
+def untyped() -> Iterator[None]:
+    """For tests that hand over what an annotation rules out, to see what is said where nobody checks annotations."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ def test_an_unknown_backend_is_refused_with_those_there_are():
         ops.checked_backend("cuda")
 
 
+@pytest.mark.usefixtures("untyped")
 def test_shapes_and_scales_that_do_not_fit_are_refused():
     q, k = torch.zeros(1, 6, 5, 8), torch.zeros(1, 4, 5, 8)
     selection = Selection(torch.zeros(1, 1, 5, 1, dtype=torch.int32), torch.ones(1, 1, 5, dtype=torch.int32))

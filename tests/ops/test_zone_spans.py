@@ -13,6 +13,7 @@ CAUSAL = (Zone(None),)
 
 
 @pytest.mark.parametrize("keep", ["al", "ALL", True, None, [3]])
+@pytest.mark.usefixtures("untyped")
 def test_a_word_that_says_nothing_of_how_much_is_kept_is_refused(keep):
     with pytest.raises(ValueError, match=r"zone\.keep = .*: give all, selector, a number of keys or a share of them"):
         Zone(None, keep=keep)

@@ -78,7 +78,9 @@ def members(span: Span, units: int) -> Bool[Tensor, "batch 1 time unit"]:
     return (distance >= 0) & (distance % span.step == 0) & (distance < (span.count * span.step)[..., None])
 
 
-def best(scores: Tensor, legal: Tensor, keep: Int[Tensor, "batch group time"]) -> Bool[Tensor, "b g t unit"]:
+def best(
+    scores: Float[Tensor, "*row unit"], legal: Bool[Tensor, "*row unit"], keep: Int[Tensor, "*row"]
+) -> Bool[Tensor, "*row unit"]:
     """The `keep` legal units of highest score, ties to the lower position."""
     smallest = torch.finfo(scores.dtype).min
     ranked = torch.where(legal, scores.clamp(min=smallest), -math.inf).sort(dim=-1, descending=True, stable=True)

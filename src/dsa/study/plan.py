@@ -147,7 +147,7 @@ class Checked:
 
     Args:
         parts: hashes of the parts of conditions that were found good.
-        faults: by label, what is wrong with the classes of a condition; None where nothing is.
+        faults: by label, and by what the label stands for, what is wrong with its classes; None where nothing is.
     """
 
     parts: set[str] = field(default_factory=set)
@@ -227,7 +227,7 @@ def point_of(
     """A condition at a length, or the reason why it cannot apply there.
 
     Args:
-        checked: what was met before.
+        checked: what was met before; filled here.
 
     Raises:
         ValueError: a setting is impossible at any length.
@@ -242,7 +242,10 @@ def point_of(
     if label not in checked.faults:
         check_settings(spec, checked.parts)
         check_indexer(spec, label)
-        checked.faults[label] = fault_of(spec)
+        key = digest([spec.model.node, spec.pattern.node, spec.selector.node])
+        if key not in checked.faults:
+            checked.faults[key] = fault_of(spec)
+        checked.faults[label] = checked.faults[key]
     if study.judge != "val":
         judged_only(spec)
     if (fault := checked.faults[label]) is not None:

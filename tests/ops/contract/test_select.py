@@ -154,6 +154,7 @@ def test_zones_and_limits_may_differ_from_group_to_group(backend, kind):
             assert torch.equal(mine[1], wanted.counts)
 
 
+@pytest.mark.usefixtures("untyped")
 def test_numbers_of_groups_that_do_not_fit_are_refused():
     features = IndexFeatures(wholes(1, 2, 9, 2, 4), wholes(1, 1, 9, 4))
     with pytest.raises(ValueError, match="zones for 1 groups, limits for 3, a scorer of 2"):

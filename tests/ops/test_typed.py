@@ -1,0 +1,25 @@
+"""Annotations are held to their word while tests run."""
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from dsa import ops
+from dsa.ops.cost import index_pair_flops
+
+
+def test_a_call_whose_shapes_do_not_fit_its_annotations_is_refused_here():
+    q, k = torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5)
+    with pytest.raises(TypeCheckError, match="parameter 'k'"):
+        ops.dense_logsumexp(q, k)
+
+
+def test_a_whole_number_is_a_number():
+    assert index_pair_flops(2, 8) == 2 * 2 * 8 + 3 * 2
+
+
+@pytest.mark.usefixtures("untyped")
+def test_a_test_may_ask_what_users_get_where_nobody_checks():
+    with pytest.raises((ValueError, IndexError)) as caught:
+        ops.dense_logsumexp(torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5))
+    assert not isinstance(caught.value, TypeCheckError)
