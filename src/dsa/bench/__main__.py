@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--json", type=Path, help="write the rows here, and a plot beside it")
     given = parser.parse_args(arguments)
     if given.what == "draw":
+        from dsa.bench import report
+
         report.draw(given.rows)
         return
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
