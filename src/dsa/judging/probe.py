@@ -60,7 +60,7 @@ def probe(
     return layers
 
 
-def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None) -> LayerSelection:
+def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) -> LayerSelection:
     """Measure one layer's selection."""
     q, k, scale = seen.queries, seen.keys, seen.scale
     time = q.shape[2]

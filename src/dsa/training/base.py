@@ -31,6 +31,7 @@ class BaseTraining(Training):
         self.criterion = criterion
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         if self.criterion is not None:
             checkpoint["criterion"] = [self.criterion.falling, self.criterion.reached]
 

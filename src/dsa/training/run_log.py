@@ -4,6 +4,9 @@ import logging
 import sys
 from pathlib import Path
 
+GIVEN_UP: set[str] = set()
+"""Files of which it was said that they cannot be written."""
+
 
 class RunLogFile(logging.FileHandler):
     """Appends to run.log; where that cannot be written it is said once, and the run goes on without it."""
@@ -11,7 +14,6 @@ class RunLogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        self.given_up = False
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Called while the error of writing a record is handled."""
@@ -29,6 +31,6 @@ class RunLogFile(logging.FileHandler):
             self.give_up(error)
 
     def give_up(self, error: OSError) -> None:
-        if not self.given_up:
+        if self.baseFilename not in GIVEN_UP:
             print(f"warning: {self.baseFilename} cannot be written ({error}); it lacks lines.", file=sys.stderr)
-        self.given_up = True
+        GIVEN_UP.add(self.baseFilename)
