@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from dsa.artifacts.frame import load_study
     from dsa.build import build_model
     from dsa.spec import compose
+    from dsa.training.execute import train
     from dsa.training.load import load_run
-    from dsa.training.run import train
 
 __all__ = ["build_model", "compose", "load_run", "load_study", "train"]
 
@@ -17,7 +17,7 @@ HOMES = {
     "compose": "dsa.spec",
     "load_run": "dsa.training.load",
     "load_study": "dsa.artifacts.frame",
-    "train": "dsa.training.run",
+    "train": "dsa.training.execute",
 }
 
 

@@ -19,7 +19,7 @@ from dsa.judging.speed import peak_megabytes
 from dsa.study.applicable import memory_needed
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
-from dsa.study.plan import outlook
+from dsa.study.outlook import outlook
 from dsa.study.question import expand
 from dsa.study.states import Results, Shelf
 from dsa.training.objective import language_model_loss

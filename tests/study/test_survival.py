@@ -21,7 +21,7 @@ from dsa.study.workers.claim import CLAIM, ENDED, claimed
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.job import work
 from dsa.training.errors import SPACE
-from dsa.training.run import failures_kept
+from dsa.training.failures import failures_kept
 from study.studies import CRASH, GONE, drive, start
 
 # The process writes half of a result and is killed.

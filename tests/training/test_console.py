@@ -11,7 +11,7 @@ from rich.console import Console
 from dsa import compose, train
 from dsa.artifacts.results import RunResult
 from dsa.training import console as module
-from dsa.training import run
+from dsa.training import execute
 from dsa.training.console import show_config, show_result
 
 
@@ -55,7 +55,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(shown):
 
 @pytest.mark.slow
 def test_the_log_of_a_good_run_holds_all_that_it_said(outputs, capsys, monkeypatch):
-    monkeypatch.setattr(run, "rehearse", lambda *_: warnings.warn("mind this", stacklevel=1))
+    monkeypatch.setattr(execute, "rehearse", lambda *_: warnings.warn("mind this", stacklevel=1))
     spec = compose([*SMALL, *QUIET, "recipe=dense", "steps=4", f"output_dir={outputs}"])
     with pytest.warns(UserWarning, match="mind this"):
         folder = Path(train(spec).folder)

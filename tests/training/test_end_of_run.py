@@ -13,7 +13,7 @@ from conftest import QUIET, SMALL
 from dsa import compose, load_run, train
 from dsa.artifacts.results import FILE, RunResult
 from dsa.artifacts.store import PLACES, Store
-from dsa.training import run as module
+from dsa.training import work as module
 from dsa.training.module import Training
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,9 @@ from study.studies import TINY, drive, planned
 from dsa import compose
 from dsa.build import build_data
 from dsa.spec import Spec
+from dsa.training.errors import RunFailed
+from dsa.training.execute import train
 from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
-from dsa.training.run import RunFailed, train
 from dsa.training.variants import VariantFault
 
 ENTROPY = "selector=adaptive_entropy"
@@ -74,10 +75,10 @@ def test_a_rehearsal_names_class_and_method_what_it_gave_and_what_is_wanted(slot
 
 def test_a_run_that_would_only_be_judged_is_rehearsed_too(outputs, monkeypatch):
     met = []
-    monkeypatch.setattr("dsa.training.run.rehearse", lambda spec, data: met.append(spec.pattern.option))
-    monkeypatch.setattr("dsa.training.run.work", lambda *given: pytest.skip("not reached"))
+    monkeypatch.setattr("dsa.training.execute.rehearse", lambda spec, data: met.append(spec.pattern.option))
+    monkeypatch.setattr("dsa.training.execute.work", lambda *given: pytest.skip("not reached"))
     monkeypatch.setattr("dsa.training.run.Run.untrained", lambda run: False)
-    monkeypatch.setattr("dsa.training.run.begin", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("dsa.training.execute.begin", lambda run: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(spec_of("judge=swap", f"output_dir={outputs}"))
     assert met == ["causal"]

@@ -11,7 +11,8 @@ from dsa.study.finalists import choose
 from dsa.study.jobs import IN_ORDER, Job, Kind, ToDo
 from dsa.study.options import Options
 from dsa.study.outcome import Outcome
-from dsa.study.plan import PlannedRun, StudyPlan
+from dsa.study.plan import StudyPlan
+from dsa.study.planned import PlannedRun
 from dsa.study.progress import Watch
 from dsa.study.record import record
 from dsa.study.states import STUDY, Results, Shelf

@@ -2,7 +2,8 @@
 
 import statistics
 
-from dsa.study.plan import SELECTION, StudyPlan, compared
+from dsa.study.layers import compared
+from dsa.study.plan import SELECTION, StudyPlan
 from dsa.study.states import Results
 
 

@@ -13,7 +13,7 @@ from dsa.artifacts.results import FILE
 from dsa.artifacts.store import LAST, PARTIAL, PLACES
 from dsa.graph import Need
 from dsa.study.estimate import predicted
-from dsa.study.plan import PlannedRun
+from dsa.study.planned import PlannedRun
 from dsa.study.states import Results, Shelf
 from dsa.study.workers.places import COHORTS, JOBS
 

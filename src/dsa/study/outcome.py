@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dsa.study.plan import PlannedRun
+from dsa.study.planned import PlannedRun
 
 
 @dataclass

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dsa.artifacts.results import FILE, RunResult
 from dsa.study.estimate import judging, making, seconds, step
 from dsa.study.jobs import Job, Kind, ToDo
-from dsa.study.plan import PlannedRun
+from dsa.study.planned import PlannedRun
 from dsa.study.states import written
 from dsa.study.workers.claim import ENDED
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dsa.study.plan import PlannedRun, StudyPlan
+from dsa.study.plan import StudyPlan
+from dsa.study.planned import PlannedRun
 from dsa.study.states import roots_of
 
 ELSEWHERE = ("output_dir", "stale")  # typed beside a study's settings, and nothing of what it compares

@@ -13,7 +13,7 @@ from dsa.study.workers.claim import read
 
 if TYPE_CHECKING:
     from dsa.graph import Graph, Need
-    from dsa.study.plan import PlannedRun
+    from dsa.study.planned import PlannedRun
 
 STUDY = "study.json"
 OF_A_RUN = {"label", "role", "kind", "context", "seq_len", "seed", "judge", "phase", "run_id", "config_hash", "code",

@@ -18,7 +18,9 @@ from dsa.study.composer import root
 from dsa.study.estimate import done_since, kept, scale
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.outcome import Outcome
-from dsa.study.plan import PlannedRun, StudyPlan, outlook
+from dsa.study.outlook import outlook
+from dsa.study.plan import StudyPlan
+from dsa.study.planned import PlannedRun
 from dsa.study.progress import duration, first_line
 from dsa.study.states import Results, Shelf
 from dsa.study.workers.places import JOBS

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsa.artifacts.results import RunResult
-    from dsa.training.run import RunFailed, train
+    from dsa.training.errors import RunFailed
+    from dsa.training.execute import train
 
 __all__ = ["RunFailed", "RunResult", "train"]
 
-HOMES = {"RunResult": "dsa.artifacts.results", "RunFailed": "dsa.training.run", "train": "dsa.training.run"}
+HOMES = {"RunResult": "dsa.artifacts.results", "RunFailed": "dsa.training.errors", "train": "dsa.training.execute"}
 
 
 def __getattr__(name: str) -> Any:

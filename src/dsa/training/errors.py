@@ -18,6 +18,18 @@ SMALLER = (
 )
 
 
+class RunFailed(Exception):
+    """A run ended without a result; one paragraph says why, and its folder says it too.
+
+    Args:
+        kind: what sort of failure it was (errors.category).
+    """
+
+    def __init__(self, reason: str, kind: str = "error") -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
 def category(error: BaseException) -> str:
     """config, data, nan, out_of_memory, disk_full, interrupted, or error for what nobody foresaw."""
     if isinstance(error, KeyboardInterrupt):

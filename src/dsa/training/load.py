@@ -13,7 +13,7 @@ from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.models import Models
 from dsa.spec import Spec, spec_of
-from dsa.training.run import CONFIG
+from dsa.training.run_folder import CONFIG
 
 
 def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> Backbone:

@@ -27,11 +27,14 @@ from dsa.study.workers.places import JOBS, LOG
 from dsa.training.base import make_base
 from dsa.training.cohort import make_indexers
 from dsa.training.dashboard import Dashboard
-from dsa.training.errors import category, reason
+from dsa.training.errors import RunFailed, category, reason
+from dsa.training.execute import execute
+from dsa.training.failures import failures_kept, keep_failure
 from dsa.training.joint import make_joint
 from dsa.training.rehearsal import rehearse_indexer
-from dsa.training.run import Run, RunFailed, execute, failures_kept, keep_failure, shared
+from dsa.training.run import Run
 from dsa.training.variants import VariantFault
+from dsa.training.work import shared
 
 MODULES = 4  # data modules that a process keeps
 

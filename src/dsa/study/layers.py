@@ -1,0 +1,72 @@
+"""What each condition and each control of a study overrides."""
+
+from collections.abc import Iterator
+
+from dsa.artifacts.names import GROUPS
+from dsa.study.composer import Composer, Layer, root
+from dsa.study.labels import valued
+from dsa.study.question import Study
+
+
+def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:
+    """Label, role and overrides of every condition, then of the controls: one set for each setting that is varied."""
+    contexts: dict[str, Layer] = {}
+    for label in study.conditions:
+        whole = study.overrides(label, composer.groups)
+        yield label, "condition", whole
+        contexts.setdefault(context_of(whole, study, composer.groups), whole)
+    for name, whole in contexts.items():
+        around = {key: value for key, value in whole.items() if root(key) not in GROUPS}
+        for control in study.controls:
+            label = f"{control}-{name}" if len(contexts) > 1 else control
+            if control == "dense":
+                yield label, "control", around | {"pattern": "causal", "selector": "dense"}
+            elif control == "replicate":
+                again = baseline_in(study, name, composer.groups)
+                if again is not None:
+                    yield label, "control", again
+            else:
+                pattern = pattern_of_controls(study, composer)
+                yield label, "control", around | pattern | selector_of_control(study, control)
+
+
+def baseline_in(study: Study, context: str, groups: set[str]) -> Layer | None:
+    """The baseline's overrides, or of what takes its place in a context; None if nothing does."""
+    options = compared(study.overrides(study.baseline, groups))
+    for label in (study.baseline, *study.conditions):
+        whole = study.overrides(label, groups)
+        if context_of(whole, study, groups) == context and compared(whole) == options:
+            return whole
+    return None
+
+
+def compared(layer: Layer) -> Layer:
+    """The part of a condition that is compared."""
+    return {key: value for key, value in layer.items() if root(key) in (*GROUPS, "objective")}
+
+
+def pattern_of_controls(study: Study, composer: Composer) -> Layer:
+    """The pattern that all conditions share; where they differ in it, that of `common`, else causal."""
+    common, *own = (
+        {key: value for key, value in layer.items() if root(key) == "pattern"}
+        for layer in (study.common, *(study.overrides(label, composer.groups) for label in study.conditions))
+    )
+    if all(pattern == own[0] for pattern in own):
+        return own[0]
+    if "pattern" in common:
+        return common
+    return {"pattern": "causal"} | {k: v for k, v in common.items() if composer.has(k, "pattern=causal")}
+
+
+def selector_of_control(study: Study, control: str) -> Layer:
+    """A control at the study's budget; without one, at the pattern's own."""
+    budget = study.common.get("selector.k") if study.budget is None else study.budget
+    chosen = {"indexer": "static", "selector": "topk"} if control == "static" else {"selector": control}
+    return chosen | ({} if budget is None else {"selector.k": budget})
+
+
+def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
+    """What a condition changes besides what is compared: its base and controls are its own."""
+    own = {k: v for k, v in layer.items() if root(k) not in (*GROUPS, "objective") and study.common.get(k) != v}
+    used = {k: [one[k] for one in study.conditions.values() if k in one] for k in own}
+    return "-".join(str(v) if k in groups else valued(k, v, used[k]) for k, v in own.items())

@@ -1,0 +1,43 @@
+"""What a study's seeds can show, before any of them is run."""
+
+from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed, smallest_p, visible_effect
+from dsa.study.question import Study
+
+
+def check_seeds(study: Study) -> None:
+    """Refuse a number of seeds that no result could make significant.
+
+    Raises:
+        ValueError: unless the study says that it is exploratory.
+    """
+    comparisons = study.comparisons
+    if study.exploratory or enough(len(study.seed), comparisons):
+        return
+    least = smallest_p(len(study.seed))
+    raise ValueError(
+        f"seed: with {len(study.seed)} seeds and {comparisons} comparisons no result could be significant: "
+        f"the smallest p is {least:.4f}, corrected {least * comparisons:.3f}. "
+        f"Give {seeds_needed(comparisons)} seeds, or exploratory=true to look without a claim."
+    )
+
+
+def outlook(study: Study) -> str:
+    """What effect the study's seeds can see."""
+    seeds = len(study.seed)
+    if seeds < 2:
+        return "1 seed: differences cannot be told from chance"
+    if not enough(seeds, study.comparisons):
+        return f"{seeds} seeds, {study.comparisons} comparisons a length: too few to show anything, exploratory"
+    effect = visible_effect(seeds, study.comparisons)
+    claim = ", exploratory: no claim" if study.exploratory else ""
+    return (
+        f"{seeds} seeds, {study.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
+        f"of the paired difference is seen with 80 % power after correction; that nothing is lost can be shown "
+        f"{no_loss_from(seeds, study.comparisons)}{claim}"
+    )
+
+
+def no_loss_from(seeds: int, comparisons: int) -> str:
+    """Whether so many seeds can show that nothing is lost, or how many can."""
+    least = seeds_for_no_loss(comparisons)
+    return "too" if seeds >= least else f"from {least} seeds on"
