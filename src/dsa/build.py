@@ -24,10 +24,10 @@ def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
 
 
 def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
-    """One indexer for each site, with the initial weights that `indexer_seed` gives it."""
+    """One indexer for each site, of its width, with the initial weights that `indexer_seed` gives it."""
     out = []
     for site in backbone.sites:
-        indexer: Indexer = spec.indexer.make()
+        indexer: Indexer = spec.indexer.make(d_model=site.width)
         draw_indexer(indexer, spec.indexer_seed, site.index)
         out.append(indexer)
     return out

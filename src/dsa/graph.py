@@ -121,7 +121,7 @@ def graph_of(spec: Spec, corpus: str | None) -> Graph:
         corpus: fingerprint of the data; None if it could not be read, its settings then stand for it.
     """
     content = spec.data.node["source"] if corpus is None else corpus
-    base = base_of(spec, content) if spec.recipe.dense_steps else None
+    base = base_of(spec, content) if spec.recipe.dense_steps or spec.given else None
     dense = None if base is None else judgement_of(spec, content, base, None, None)
     if not spec.sparse:
         assert dense is not None
@@ -169,7 +169,7 @@ def rows_of(spec: Spec, content: Any) -> list[Any]:
 def model_of(spec: Spec, content: Any) -> dict[str, Any]:
     """What decides a backbone's initial weights and what it is trained on."""
     return {
-        "model": {name: value for name, value in spec.model.node.items() if name != "checkpointing"},
+        "model": spec.model.cls.identity(spec.model.node),
         "data": rows_of(spec, content),
         "seq_len": spec.seq_len,
         "seed": spec.seed,
@@ -185,11 +185,12 @@ def rates_of(spec: Spec, **stage: Any) -> dict[str, Any]:
 
 
 def base_of(spec: Spec, content: Any) -> Need:
-    """The backbone after dense training."""
-    stage = rates_of(spec, steps=spec.recipe.dense_steps, lr=spec.recipe.dense_lr, until=spec.recipe.dense_until)
+    """The backbone after dense training; one that somebody trained as it is, for the rows that are read through it."""
+    recipe = spec.recipe
+    stage = rates_of(spec, steps=recipe.dense_steps, lr=recipe.dense_lr, until=recipe.dense_until)
     targets = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     label = named(spec, ["dense"], recipe=False)
-    return Need("base", label, model_of(spec, content) | {"stage": stage}, targets=targets)
+    return Need("base", label, model_of(spec, content) | {"stage": None if spec.given else stage}, targets=targets)
 
 
 def indexers_of(spec: Spec, content: Any, base: Need) -> Need:

@@ -70,14 +70,17 @@ def nested(plain: dict[str, Any], key: str, above: str = "") -> dict[str, Any]:
     return node
 
 
-def untouched(recipe: Recipe) -> Recipe:
+def untouched(recipe: Recipe, given: bool) -> Recipe:
     """The recipe without joint training: what it makes is judged with the backbone untouched.
+
+    Args:
+        given: the base is a pretrained model, as it is.
 
     Raises:
         ValueError: without a dense stage and a warm-up there is nothing to judge.
     """
     for stage, steps in (("dense", recipe.dense_steps), ("warmup", recipe.warmup_steps)):
-        if not steps:
+        if not steps and not (given and stage == "dense"):
             raise ValueError(
                 f"judge = swap: recipe.{stage}.steps = 0; what is judged with the backbone untouched needs a base and "
                 "a warm-up. Give another recipe, or judge=val."

@@ -87,6 +87,11 @@ class Spec:
         return self.recipe.warmup_steps > 0 or self.recipe.sparse_steps > 0
 
     @property
+    def given(self) -> bool:
+        """Whether its backbone comes with weights that somebody trained."""
+        return bool(self.model.cls.given)
+
+    @property
     def uses_indexer(self) -> bool:
         """Whether keys are ranked by an indexer: not in dense training, and not under a control."""
         return self.sparse and bool(self.selector.cls.uses_indexer)
@@ -160,12 +165,16 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
     trainer, callbacks = nested(plain, "trainer"), nested(plain, "callbacks")
+    model = part("model")
+    given = bool(model.cls.given)
     recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
+    if given:
+        recipe = replace(recipe, dense_steps=0, dense_until=None)
     null_or_text(plain["cache_dir"], "cache_dir")
     if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":
-        recipe = untouched(recipe)
+        recipe = untouched(recipe, given)
     return Spec(
-        model=part("model"),
+        model=model,
         indexer=part("indexer"),
         pattern=part("pattern"),
         selector=part("selector"),

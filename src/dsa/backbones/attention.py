@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dsa import ops
 from dsa.backbones.contracts import Observation, Pass, Site, SiteInputs
 from dsa.backbones.router import Router, dense_target, named
-from dsa.ops import Rotation
+from dsa.ops import Rotation, Selection
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -77,28 +77,53 @@ def attend_dense(
 
 
 def attend_routed(
-    site: Site, router: Router, x: Tensor, q: Tensor, k: Tensor, v: Tensor, rotary: Rotation, how: Pass
+    site: Site,
+    router: Router,
+    x: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rotary: Rotation,
+    how: Pass,
+    sink: Float[Tensor, "head"] | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Losses]:
-    """Attention over what the router chose, its losses, and word of it to whoever observes the pass."""
-    routed = router.route(site, x, q, k, rotary, how)
+    """Attention over what the router chose, its losses, and word of it to whoever observes the pass.
+
+    Args:
+        sink: learned logits, one a head, that stand in the denominator beside the keys.
+    """
+    routed = router.route(site, x, q, k, rotary, how, sink)
     selection, cast, scale = routed.selection, routed.cast, site.scale
     groups = 1 if selection is None else selection.positions.shape[1]
     groups = groups if cast is None else max(groups, cast.groups)
     wants_target = (how.teach and cast is not None) or how.observe is not None
     with named("attend", q.device):
         if selection is None:
-            out = attend_dense(q, k, v, scale)
+            out = attend_everything(q, k, v, sink, scale, router.backend)
         elif wants_target:
-            out, target = ops.attend_with_target(q, k, v, selection, groups, scale=scale, backend=router.backend)
+            out, target = ops.attend_with_target(q, k, v, selection, groups, sink, scale=scale, backend=router.backend)
         else:
-            out, _ = ops.attend(q, k, v, selection, scale=scale, backend=router.backend)
+            out, _ = ops.attend(q, k, v, selection, sink, scale=scale, backend=router.backend)
     if selection is None and wants_target:
-        target = dense_target(q, k, router.backend, groups, scale)
+        target = dense_target(q, k, router.backend, groups, scale, sink)
     losses = router.losses(routed, target) if how.teach and cast is not None else {}
     if how.observe is not None:
         zones = router.pattern.zones()
         how.observe(Observation(site.index, q, k, target.logsumexp, selection, routed.features, cast, zones, scale))
     return out, losses
+
+
+def attend_everything(
+    q: Tensor, k: Tensor, v: Tensor, sink: Float[Tensor, "head"] | None, scale: float | None, backend: str
+) -> Float[Tensor, "batch head time dim"]:
+    """Dense attention, with learned sinks where there are some: over a selection of every earlier key."""
+    if sink is None:
+        return attend_dense(q, k, v, scale)
+    keys = torch.arange(k.shape[2], device=q.device)
+    time = keys[-q.shape[2] :, None]
+    positions = torch.where(keys <= time, keys, -1).expand(len(q), 1, -1, -1).contiguous()
+    counts = (time[:, 0] + 1).expand(len(q), 1, -1).contiguous()
+    return ops.attend(q, k, v, Selection(positions, counts), sink, scale=scale, backend=backend)[0]
 
 
 def mean_losses(sites: Sequence[Losses]) -> Losses:

@@ -1,7 +1,8 @@
 """What every backbone is: sites that routers can be attached to, a forward pass, and groups of what can learn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ class Backbone(nn.Module, ABC):
     writes `run`.
 
     Attributes:
+        given: it comes with weights that somebody trained: it is a base as it is.
         vocab_size: number of tokens.
         sites: its attention layers, in the order in which a pass meets them.
         routers: what is attached; router_of: the index of each site's router, empty while the attention is dense.
     """
 
+    given: ClassVar[bool] = False
     vocab_size: int
     sites: tuple[Site, ...]
 
@@ -29,6 +32,11 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.routers = nn.ModuleList()
         self.router_of: tuple[int, ...] = ()
+
+    @classmethod
+    def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """What of its settings decides its numbers."""
+        return {name: value for name, value in node.items() if name != "checkpointing"}
 
     @abstractmethod
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:

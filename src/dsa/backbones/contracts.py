@@ -40,6 +40,7 @@ class SiteInputs(NamedTuple):
     queries: Float[Tensor, "batch head time dim"]
     keys: Float[Tensor, "batch kv_head time dim"]
     rotary: Rotation
+    sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
 
 
 class Routed(NamedTuple):

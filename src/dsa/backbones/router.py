@@ -43,14 +43,14 @@ class Router(nn.Module):
         self.site, self.backend = site, ops.checked_backend(backend)
 
     def route(self, site: Site, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
-              how: Pass) -> Routed:  # fmt: skip
+              how: Pass, sink: Float[Tensor, "head"] | None = None) -> Routed:  # fmt: skip
         """What the queries of a site attend to. Sites that share a router get what it chose at its own."""
         if site.index != self.site:
             return how.routes[self.site]
         features, cast = self.index(x, rotary, how)
         context = self.context(len(x), x.shape[1], x.device, how)
         with named("select", x.device):
-            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site.scale)
+            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site.scale, sink)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
         how.routes[self.site] = Routed(selection, features, cast, context)
@@ -92,19 +92,22 @@ class Router(nn.Module):
         context: SelectorContext,
         offset: int,
         scale: float | None,
+        sink: Tensor | None = None,
     ) -> Selection | None:
         """The selection, or None if every query keeps every earlier key."""
         limit = self.selector.limit(context)
         trim = self.selector.trim if self.selector.trims else None
         if trim is None and keeps_every_key(limit, context):
             return None
-        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend, scale=scale), context)
+        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend, scale=scale, sink=sink), context)
         return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
 
 
-def dense_target(q: Tensor, k: Tensor, backend: str, groups: int = 1, scale: float | None = None) -> TrueAttention:
+def dense_target(
+    q: Tensor, k: Tensor, backend: str, groups: int = 1, scale: float | None = None, sink: Tensor | None = None
+) -> TrueAttention:
     """The attention of every query over every earlier key, its logits scaled as the site scales them."""
-    logsumexp = ops.dense_logsumexp(q, k, scale=scale, backend=backend)
+    logsumexp = ops.dense_logsumexp(q, k, sink, scale=scale, backend=backend)
     return TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
 
 

@@ -11,7 +11,7 @@ from dsa.data.noise import Noise
 from dsa.data.recall_slice import RecallSlice
 from dsa.data.stdlib import StdlibCorpus
 from dsa.data.text import Corpus, TextSource, Tokenizer
-from dsa.data.tokenizers import BPETokenizer, ByteTokenizer
+from dsa.data.tokenizers import BPETokenizer, ByteTokenizer, ModelTokenizer
 
 __all__ = [
     "IGNORE",
@@ -23,6 +23,7 @@ __all__ = [
     "DataModule",
     "HubCorpus",
     "Induction",
+    "ModelTokenizer",
     "Needle",
     "Noise",
     "RecallSlice",

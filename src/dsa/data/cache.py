@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,11 +36,6 @@ class Tokens(NamedTuple):
 def content_hash(train: np.ndarray, validation: np.ndarray) -> str:
     """Hash of both parts' tokens."""
     return digest_bytes(part.view(np.uint8).data for part in (train, validation))
-
-
-def default_folder() -> Path:
-    """$XDG_CACHE_HOME/dsa, or ~/.cache/dsa."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsa"
 
 
 def cached(folder: Path, key: str, build: Callable[[], Tokens]) -> Tokens:

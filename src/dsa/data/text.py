@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from dsa.cache_folder import cache_folder
 from dsa.data.batch import Batch, Source
-from dsa.data.cache import Tokens, cached, content_hash, default_folder
+from dsa.data.cache import Tokens, cached, content_hash
 from dsa.data.hashing import digest
 from dsa.data.recall_slice import RecallSlice
 from dsa.data.split import Texts
@@ -75,7 +76,7 @@ class TextSource(Source):
         recall_slice: RecallSlice | None = None,
         cache_dir: str | None = None,
     ) -> None:
-        folder = Path(cache_dir).expanduser() if cache_dir else default_folder()
+        folder = Path(cache_dir).expanduser() if cache_dir else cache_folder()
         tokens = cached(folder, digest(corpus.key(), tokenizer.settings(), size=16), lambda: _tokens(corpus, tokenizer))
         tokenizer.restore(tokens.tokenizer)
         self.tokenizer = tokenizer

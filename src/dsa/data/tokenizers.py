@@ -1,6 +1,8 @@
-"""Text to tokens and back. In both tokenisers the character NUL is the token that ends a document."""
+"""Text to tokens and back."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,12 @@ from tokenizers import Tokenizer as Engine
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from dsa.checks import at_least
+from dsa.data.hashing import digest
 from dsa.data.text import Tokenizer
+from dsa.pretrained.files import files_of
 
 END = "\0"
+"""The token that ends a document, in bytes and in the BPE that is trained here."""
 
 
 class ByteTokenizer(Tokenizer):
@@ -43,7 +48,35 @@ class ByteTokenizer(Tokenizer):
         return bytes(tokens).decode(errors="replace")
 
 
-class BPETokenizer(Tokenizer):
+class EngineTokenizer(Tokenizer):
+    """A tokeniser of the library `tokenizers`, whose file says all of it."""
+
+    engine: Engine
+
+    def state(self) -> str:
+        """The whole tokeniser, as JSON."""
+        return self.engine.to_str()
+
+    def restore(self, state: str) -> None:
+        """Takes over what `state` gave."""
+        self.engine = Engine.from_str(state)
+        self.vocab_size = self.engine.get_vocab_size()
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """One array of tokens per text, without marks of its beginning or end."""
+        batches = (list(texts[i : i + 256]) for i in range(0, len(texts), 256))
+        return [
+            np.array(coded.ids, np.uint32)
+            for batch in batches
+            for coded in self.engine.encode_batch_fast(batch, add_special_tokens=False)
+        ]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text."""
+        return self.engine.decode(list(tokens), skip_special_tokens=False)
+
+
+class BPETokenizer(EngineTokenizer):
     """Byte-level byte-pair encoding (GPT-2's), trained on the training part alone; any text round-trips.
 
     Args:
@@ -78,20 +111,47 @@ class BPETokenizer(Tokenizer):
         engine.train_from_iterator(texts, trainer)
         self.restore(engine.to_str())
 
-    def state(self) -> str:
-        """What was learned, as JSON."""
-        return self.engine.to_str()
 
-    def restore(self, state: str) -> None:
-        """Takes over what `state` gave."""
-        self.engine = Engine.from_str(state)
-        self.vocab_size = self.engine.get_vocab_size()
+class ModelTokenizer(EngineTokenizer):
+    """The tokeniser that a pretrained model was trained with; its end-of-text token ends a document.
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """One array of tokens per text."""
-        batches = (list(texts[i : i + 256]) for i in range(0, len(texts), 256))
-        return [np.array(c.ids, np.uint32) for batch in batches for c in self.engine.encode_batch_fast(batch)]
+    Args:
+        path: of the model: a folder, a GGUF file, or a name on the hub.
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text."""
-        return self.engine.decode(list(tokens), skip_special_tokens=False)
+    Raises:
+        ValueError: the model has no tokenizer.json, or names no end of a text.
+    """
+
+    def __init__(self, path: str) -> None:
+        folder = files_of(path)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise ValueError(
+                f"data: the model {path} has no tokenizer.json. Save it by "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(folder) of transformers."
+            )
+        self.own = file.read_text(encoding="utf-8")
+        self.restore(self.own)
+        self.end = end_of_text(folder, path)
+        self.description = f"read by {folder.name}'s tokenizer"
+
+    def settings(self) -> str:
+        """Names what it does to any text."""
+        return f"tokenizer {digest(self.own)} {self.end}"
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Nothing to learn."""
+
+
+def end_of_text(folder: Path, path: str) -> int:
+    """The token that ends a text, as the model's configuration says.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found = config.get("eos_token_id", config.get("text_config", {}).get("eos_token_id"))
+    first = found[0] if isinstance(found, list) and found else found
+    if not isinstance(first, int):
+        raise ValueError(f"data: config.json of the model {path} names no end of a text (eos_token_id).")
+    return first

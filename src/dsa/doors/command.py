@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("runs side by side: dsa compare outputs/runs/*", "dsa.doors.compare"),
     "status": ("how far a study is: dsa status outputs/quick", "dsa.study.__main__"),
     "study": ("look after a study: dsa study time|conclude|sync|browse outputs/quick", "dsa.study.__main__"),
+    "fetch": ("get a pretrained model: dsa fetch smollm2", "dsa.doors.fetch"),
     "bench": ("measure speed: dsa bench attention", "dsa.bench.__main__"),
 }
 ADDED = {"judge": ["judge=swap"], "status": ["status"]}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dsa.artifacts.atomic import replacing
 from dsa.artifacts.store import WEIGHTS
+from dsa.backbones import Backbone
 
 
 class DurableCheckpoints(TorchCheckpointIO):
@@ -40,6 +41,16 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ValueError(f"{path}: these weights cannot be read ({type(error).__name__}: {error}).") from None
     return weights
+
+
+def fit_base(model: Backbone, folder: Path) -> None:
+    """Give a backbone the weights of its base; one that came with its weights has them.
+
+    Raises:
+        ValueError: they cannot be read, or do not fit.
+    """
+    if not model.given:
+        fit_weights(model, read_weights(folder), folder)
 
 
 def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

@@ -11,7 +11,7 @@ from dsa.backbones import Backbone
 from dsa.build import build_backbone, build_indexers, build_routers
 from dsa.graph import Need
 from dsa.indexers import Indexer
-from dsa.judging.checkpoints import fit_weights, read_weights
+from dsa.judging.checkpoints import fit_base, fit_weights, read_weights
 from dsa.spec import Spec
 
 
@@ -51,8 +51,7 @@ class Models:
     def base(self, spec: Spec, need: Need) -> Backbone:
         if need.hash not in self.bases:
             model = build_backbone(spec, self.vocab_size)
-            place = self.store.folder(need)
-            fit_weights(model, self.read(place), place)
+            fit_base(model, self.store.folder(need))
             self.bases = {need.hash: model}  # the last one: judgements of a base follow each other
         return self.bases[need.hash]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
-from dsa.training.rehearsal import rehearse_budget
+from dsa.training.rehearsal import first_site, rehearse_budget
 from dsa.training.variants import VariantFault
 
 
@@ -32,7 +32,7 @@ def check_indexer(spec: Spec, label: str) -> None:
     if not spec.uses_indexer:
         return
     try:
-        spec.indexer.make()
+        spec.indexer.make(d_model=first_site(spec).width)
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"condition {label}, indexer={spec.indexer.option}: {first}") from error

@@ -65,4 +65,4 @@ def judged_only(spec: Spec) -> Spec:
     Raises:
         ValueError: without a dense stage and a warm-up there is nothing to judge.
     """
-    return replace(spec, recipe=untouched(spec.recipe), content=spec.content | {"judge": "swap"})
+    return replace(spec, recipe=untouched(spec.recipe, spec.given), content=spec.content | {"judge": "swap"})

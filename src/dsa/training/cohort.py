@@ -22,7 +22,7 @@ from dsa.backbones.router import dense_target
 from dsa.build import build_backbone, build_indexers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
-from dsa.judging.checkpoints import fit_weights, read_weights, save_weights
+from dsa.judging.checkpoints import fit_base, save_weights
 from dsa.judging.world import first_process, wait_for_all
 from dsa.precision import Exact, Precision
 from dsa.spec import Spec
@@ -115,7 +115,7 @@ class CohortTraining(Training):
             indexer = member.indexers[inputs.site.index]
             features.append(member.precision.cast(indexer(inputs.hidden, inputs.rotary)))
         backend = self.members[0].spec.ops
-        target = dense_target(inputs.queries, inputs.keys, backend, scale=inputs.site.scale)
+        target = dense_target(inputs.queries, inputs.keys, backend, scale=inputs.site.scale, sink=inputs.sink)
         return ops.indexer_losses(features, target, backend=backend)
 
     def weight(self, name: str) -> float:
@@ -215,8 +215,7 @@ def train_cohort(
     resumed = store.begin(folder, code, spec.resume) if first_process() else False
     wait_for_all()
     model = build_backbone(spec, data.vocab_size)
-    place = store.folder(base)
-    fit_weights(model, read_weights(place), place)
+    fit_base(model, store.folder(base))
     members = [member_of(wish, model, folder, run_log if wish is wishes[0] else None) for wish in wishes]
     if spec.recipe.warmup_steps:
         stage = Stage("warmup", spec.recipe.warmup_steps, spec.recipe.dense_steps)

@@ -1,7 +1,10 @@
 """The rehearsal: every setting is met, and every class of a composition asked once, before an hour is spent on them."""
 
+from typing import Any
+
 import torch
 
+from dsa.artifacts.digest import digest
 from dsa.backbones import Backbone, Pass, Site, SiteInputs
 from dsa.build import build_backbone, build_model
 from dsa.data import DataModule
@@ -10,6 +13,9 @@ from dsa.selectors import Dense
 from dsa.spec import Part, Spec
 from dsa.training.settings import check_settings
 from dsa.training.variants import check_made, check_router, checked_budget, checked_cast, checked_features
+
+SITES: dict[str, Site] = {}
+"""The first site of each model that was asked for, by a hash of its settings: a plan asks for every condition."""
 
 SHORT = 64  # tokens for which a part of a composition is rehearsed by itself
 
@@ -35,12 +41,14 @@ def check(model: Backbone, inputs: SiteInputs) -> None:
         check_router(router, inputs)
 
 
-def variants(spec: Spec) -> list[Part]:
-    """The options of the four groups that a run uses."""
+def variants(spec: Spec) -> list[tuple[Part, dict[str, Any]]]:
+    """The options of the four groups that a run uses, and what each takes besides its settings."""
     if not spec.sparse:
         return []
-    own = [spec.indexer, spec.precision] if spec.uses_indexer else []
-    return [*own, spec.pattern, spec.selector]
+    own: list[tuple[Part, dict[str, Any]]] = [(spec.pattern, {}), (spec.selector, {})]
+    if not spec.uses_indexer:
+        return own
+    return [(spec.indexer, {"d_model": first_site(spec).width}), (spec.precision, {}), *own]
 
 
 def rehearse_budget(spec: Spec) -> None:
@@ -51,11 +59,11 @@ def rehearse_budget(spec: Spec) -> None:
     """
     if not spec.sparse:
         return
-    check_made([spec.pattern])
+    check_made([(spec.pattern, {})])
     pattern, site, time = spec.pattern.make(), first_site(spec), torch.arange(min(spec.seq_len, SHORT))[None]
     checked_budget(pattern, Dense(), site, time)
     if not issubclass(spec.selector.cls, Dense):
-        check_made([spec.selector])
+        check_made([(spec.selector, {})])
         checked_budget(pattern, spec.selector.make(), site, time)
 
 
@@ -65,17 +73,20 @@ def rehearse_indexer(spec: Spec) -> None:
     Raises:
         ValueError: as `rehearse`.
     """
-    check_made([spec.indexer, spec.precision])
     draw, site, time = torch.Generator().manual_seed(0), first_site(spec), min(spec.seq_len, SHORT)
+    check_made([(spec.indexer, {"d_model": site.width}), (spec.precision, {})])
     hidden = torch.randn(1, time, site.width, generator=draw)
     queries = torch.randn(1, site.heads, time, site.dim, generator=draw)
     keys = torch.randn(1, site.kv_heads, time, site.dim, generator=draw)
     with torch.no_grad():
         inputs = SiteInputs(site, hidden, queries, keys, Rotation(time, base=10000.0))
-        checked_cast(spec.precision.make(), checked_features(spec.indexer.make(), inputs))
+        checked_cast(spec.precision.make(), checked_features(spec.indexer.make(d_model=site.width), inputs))
 
 
 def first_site(spec: Spec) -> Site:
     """The first attention layer of its backbone, of which the weights are not made."""
-    with torch.device("meta"):
-        return build_backbone(spec, vocab_size=1).sites[0]
+    key = digest([spec.model.node, spec.allow_targets], 32)
+    if key not in SITES:
+        with torch.device("meta"):
+            SITES[key] = build_backbone(spec, vocab_size=1).sites[0]
+    return SITES[key]

@@ -244,16 +244,19 @@ def words_of(error: Exception) -> str:
     return f"it raises {type(error).__name__}: {first}{where}."
 
 
-def check_made(parts: Sequence[Part]) -> None:
+def check_made(parts: Sequence[tuple[Part, dict[str, Any]]]) -> None:
     """Make each once; what is wrong with a setting is said by the class itself.
+
+    Args:
+        parts: options, and what each takes besides its settings.
 
     Raises:
         VariantFault: a class cannot be made for any other reason.
         ValueError: of a setting.
     """
-    for part in parts:
+    for part, arguments in parts:
         try:
-            part.make()
+            part.make(**arguments)
         except (ValueError, TypeError):
             raise
         except Exception as error:

@@ -1,0 +1,5 @@
+"""Language models that somebody else trained, reached through transformers' attention interface."""
+
+from dsa.backbones.pretrained.model import Pretrained
+
+__all__ = ["Pretrained"]

@@ -1,0 +1,196 @@
+"""Where a pretrained model is got into: transformers' attention interface, and what each attention layer gets there.
+
+The interface hands over queries and keys after rotation, key/value heads unrepeated; hidden states are seen by a
+forward pre-hook. Nothing of anybody's modelling code is copied, and a layer that is not routed runs what it always ran.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from dsa.backbones.attention import Losses, attend_routed
+from dsa.backbones.contracts import Pass, Site, SiteInputs
+from dsa.backbones.router import Router
+from dsa.ops import Rotation
+from dsa.pretrained.libraries import transformers
+
+PLAIN, EAGER = "dsa_sdpa", "dsa_eager"
+"""Names on the interface: dense layers run torch's fused attention, or the model's own where it has sinks or a cap."""
+
+
+@dataclass
+class Layer:
+    """An attention layer of somebody's model.
+
+    Args:
+        module: the attention module, which calls the interface.
+        site: None while the layer stays dense.
+        hidden: of the call under way: it lives from the module's call to that of the interface within.
+        window: it has a window of its own; capped: its logits are capped; sink: it has learned sinks.
+    """
+
+    module: nn.Module
+    hook: "Hook"
+    site: Site | None = None
+    hidden: Tensor | None = None
+    window: bool = False
+    capped: bool = False
+    sink: bool = False
+    shapes: tuple[int, ...] = ()
+    scale: float | None = None
+
+
+@dataclass
+class Hook:
+    """What reaches into one model.
+
+    Args:
+        router: the router of a site, None while it is dense.
+        rope_base: wavelength base of the indexers' rotary embedding.
+        wanted: how the next forward pass attends.
+        how: of the forward pass under way.
+        losses: of its sites so far.
+    """
+
+    router: Callable[[int], Router | None]
+    rope_base: float
+    layers: list[Layer] = field(default_factory=list)
+    wanted: Pass = field(default_factory=Pass)
+    how: Pass | None = None
+    losses: list[Losses] = field(default_factory=list)
+
+    @contextmanager
+    def passing(self, how: Pass) -> Iterator[list[Losses]]:
+        """Forward passes within attend like this; the losses of the sites are in the list at the end."""
+        before, self.wanted = self.wanted, how
+        try:
+            yield self.losses
+        finally:
+            self.wanted, self.how, self.losses = before, None, []
+
+    def begin(self, *_: Any) -> None:
+        """A forward pass of the model begins: nothing of another one is seen."""
+        self.how = self.wanted.begun()
+        self.losses.clear()
+
+
+KNOWN: "WeakKeyDictionary[nn.Module, Layer]" = WeakKeyDictionary()
+"""Attention modules that some hook reaches, of every model in this process."""
+
+
+def register() -> None:
+    """Make the two names known to transformers. A mask name that it does not know would silently lose causality."""
+    library = transformers()
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
+
+    for name, mask in ((PLAIN, sdpa_mask), (EAGER, eager_mask)):
+        library.AttentionInterface.register(name, attention)
+        AttentionMaskInterface.register(name, mask)
+
+
+def attention(
+    module: nn.Module,
+    query: Float[Tensor, "batch head time dim"],
+    key: Float[Tensor, "batch kv_head key dim"],
+    value: Float[Tensor, "batch kv_head key dim"],
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Float[Tensor, "batch time head dim"], Tensor | None]:
+    """What transformers calls at each attention layer of a model."""
+    layer = KNOWN.get(module)
+    if layer is None or layer.hook.how is None:
+        return own_attention(module, query, key, value, attention_mask, **kwargs)
+    if not layer.shapes:
+        note(layer, query, key, kwargs)
+    hook, site, hidden = layer.hook, layer.site, layer.hidden
+    layer.hidden = None
+    if site is None:
+        return own_attention(module, query, key, value, attention_mask, **kwargs)
+    assert hidden is not None and hook.how is not None
+    how, router, sink = hook.how, hook.router(site.index), kwargs.get("s_aux")
+    if how.watch is not None:
+        how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink))
+    if not how.sparse or router is None:
+        return own_attention(module, query, key, value, attention_mask, **kwargs)
+    if query.shape[2] != key.shape[2]:
+        raise NotImplementedError(
+            "a sparse pretrained model reads a text in one pass: give use_cache=False. It has no cache of index keys."
+        )
+    out = torch.zeros_like(query)
+    for rows, tokens in stretches(attention_mask, query):
+        q, k, v = (x[rows, :, tokens] for x in (query, key, value))
+        states = hidden[rows, tokens]
+        out[rows, :, tokens], losses = attend_routed(
+            site, router, states, q, k, v, rotation(hook, states), how, sink
+        )  # fmt: skip
+        hook.losses.append(losses)
+    return out.transpose(1, 2), None
+
+
+def rotation(hook: Hook, hidden: Tensor) -> Rotation:
+    """Positions of a stretch of tokens, from 0: only differences matter."""
+    return Rotation(hidden.shape[1], hook.rope_base, hidden.device)
+
+
+def own_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """What the layer would run by itself."""
+    config: Any = module.config
+    if config._attn_implementation == PLAIN:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    eager: Any = sys.modules[type(module).__module__].eager_attention_forward
+    return eager(module, query, key, value, attention_mask, **kwargs)
+
+
+def stretches(mask: Tensor | None, query: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows and the tokens of them that are text: everything at once, or each row without its padding.
+
+    Raises:
+        ValueError: padding within a text.
+    """
+    time = query.shape[2]
+    text = None if mask is None else texts(mask, time)
+    if text is None or bool(text.all()):
+        yield slice(None), slice(None)
+        return
+    for row, own in enumerate(text.expand(len(query), -1).tolist()):
+        if True not in own:
+            continue
+        first = own.index(True)
+        last = time - own[::-1].index(True)
+        if not all(own[first:last]):
+            raise ValueError(f"attention_mask: row {row} has padding within its text; pad on the left or on the right.")
+        yield slice(row, row + 1), slice(first, last)
+
+
+def texts(mask: Tensor, time: int) -> Bool[Tensor, "row time"]:
+    """Which tokens are text: those that may see themselves, in a mask of booleans or one that is added to logits."""
+    own = mask[:, 0].diagonal(dim1=-2, dim2=-1)[:, :time]
+    return own if own.dtype == torch.bool else own == 0
+
+
+def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> None:
+    """What the first call tells of a layer."""
+    assert layer.hidden is not None
+    layer.shapes = (layer.hidden.shape[-1], query.shape[1], key.shape[1], query.shape[-1])
+    layer.scale = kwargs.get("scaling")
+    layer.window = kwargs.get("sliding_window") is not None
+    layer.capped = kwargs.get("softcap") is not None
+    layer.sink = kwargs.get("s_aux") is not None
+
+
+def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """Before a layer that may be routed: keep its hidden states until the interface is called."""
+    layer = KNOWN[module]
+    if layer.hook.how is not None:
+        layer.hidden = named["hidden_states"] if "hidden_states" in named else arguments[0]

