@@ -1,7 +1,7 @@
 """Language models around the attention, and the routers that decide what their sites attend to."""
 
 from dsa.backbones.backbone import Backbone
-from dsa.backbones.contracts import Cache, Observation, Output, Pass, Routed, Site, SiteInputs
+from dsa.backbones.contracts import Cache, Observation, Output, Pass, Routed, Site, SiteInputs, Size
 from dsa.backbones.router import Router
 from dsa.backbones.transformer import SparseTransformer
 
@@ -15,5 +15,6 @@ __all__ = [
     "Router",
     "Site",
     "SiteInputs",
+    "Size",
     "SparseTransformer",
 ]

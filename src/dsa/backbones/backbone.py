@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsa.backbones.contracts import Output, Pass, Site
+from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.router import Router
 
 
@@ -37,6 +37,13 @@ class Backbone(nn.Module, ABC):
     def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
         """What of its settings decides its numbers."""
         return {name: value for name, value in node.items() if name != "checkpointing"}
+
+    @classmethod
+    def size(cls, node: Mapping[str, Any]) -> Size:
+        """How large it is, by its settings; a backbone whose settings have other names says it itself."""
+        layers = node["layers"]
+        held = 1 if node.get("checkpointing") else layers
+        return Size(layers, node["d_model"], node["ff"], node["heads"], 0, held)
 
     @abstractmethod
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:

@@ -32,6 +32,30 @@ class Site:
     scale: float | None = None
 
 
+class Size(NamedTuple):
+    """How large a backbone is, for those who plan: it is known without its weights.
+
+    Args:
+        layers: attention layers.
+        width: of the hidden states; ff: of the feed-forward layers.
+        heads: of a layer.
+        vocab: tokens that it knows; 0 where the data decide.
+        held: layers whose activations are held at once in training.
+    """
+
+    layers: int
+    width: int
+    ff: int
+    heads: int
+    vocab: int
+    held: int
+
+    @property
+    def parameters(self) -> int:
+        """About; a byte's vocabulary where it is not known."""
+        return self.layers * (4 * self.width**2 + 2 * self.width * self.ff) + (self.vocab or 256) * self.width
+
+
 class SiteInputs(NamedTuple):
     """What a site attends with, for those who train an indexer on it; queries and keys after rotation."""
 

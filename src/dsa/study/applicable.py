@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dsa.backbones import Size
 from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
@@ -81,20 +82,24 @@ def too_large(spec: Spec) -> str | None:
     return f"training needs about {need / 2**30:.0f} GB, this machine has {have / 2**30:.0f}"
 
 
-def parameters(spec: Spec, vocab: int = 256) -> int:
-    """Parameters of the backbone, about."""
-    model = spec.model.node
-    return model["layers"] * (4 * model["d_model"] ** 2 + 2 * model["d_model"] * model["ff"]) + vocab * model["d_model"]
+def size_of(spec: Spec) -> Size:
+    """How large the backbone is."""
+    size: Size = spec.model.cls.size(spec.model.node)
+    return size
 
 
 def memory_needed(spec: Spec) -> float:
-    """Memory of training, about [bytes]: weights, gradients and two moments; activations; a layer's attention."""
-    model, rows = spec.model.node, math.ceil(spec.data.node["batch_size"] / spec.trainer.accumulate)
-    width = model["d_model"] * 14 + model["ff"] * 4
-    kept = model["layers"] if not model["checkpointing"] else 1
-    activations = 4 * rows * spec.seq_len * (width * kept + model["d_model"] * model["layers"])
-    attention = 4 * rows * model["heads"] * spec.seq_len * min(spec.seq_len, 1024) * 4
-    return 16 * parameters(spec) + activations + attention
+    """Memory of training, about [bytes]: weights, gradients and two moments; activations; a layer's attention.
+
+    A backbone that is only judged needs its weights, and one layer's activations at a time.
+    """
+    size, rows = size_of(spec), math.ceil(spec.data.node["batch_size"] / spec.trainer.accumulate)
+    learns = spec.recipe.dense_steps > 0 or spec.recipe.sparse_steps > 0
+    width = size.width * 14 + size.ff * 4
+    activations = 4 * rows * spec.seq_len * (width * (size.held if learns else 1) + size.width * size.layers)
+    attention = 4 * rows * size.heads * spec.seq_len * min(spec.seq_len, 1024) * 4
+    logits = 8 * rows * spec.seq_len * size.vocab
+    return (16 if learns else 8) * size.parameters + activations + attention + logits
 
 
 def memory_here(spec: Spec) -> float:

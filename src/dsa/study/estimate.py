@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsa.spec import Spec
-from dsa.study.applicable import parameters
+from dsa.study.applicable import size_of
 from dsa.study.workers.claim import ENDED, read
 from dsa.study.workers.places import JOBS
 
@@ -39,9 +39,9 @@ def making(job: "Job") -> float:
 
 def step(spec: Spec) -> float:
     """Seconds of a training step."""
-    model, rows = spec.model.node, spec.data.node["batch_size"]
-    attention = 12 * model["layers"] * model["d_model"] * rows * spec.seq_len**2 / 2
-    return (6 * parameters(spec) * rows * spec.seq_len + attention) / RATE + OVERHEAD * model["layers"]
+    size, rows = size_of(spec), spec.data.node["batch_size"]
+    attention = 12 * size.layers * size.width * rows * spec.seq_len**2 / 2
+    return (6 * size.parameters * rows * spec.seq_len + attention) / RATE + OVERHEAD * size.layers
 
 
 def judging(spec: Spec) -> float:
@@ -53,8 +53,9 @@ def judging(spec: Spec) -> float:
 
 def kept(job: "Job") -> float:
     """Bytes that a job leaves, about."""
-    weights = 4.0 * parameters(job.first.spec)
-    copies = {"base": 1, "control": 1, "joint": 1}.get(job.kind, 0)
+    spec = job.first.spec
+    weights = 4.0 * size_of(spec).parameters
+    copies = {"base": 0 if spec.given else 1, "control": 1, "joint": 1}.get(job.kind, 0)
     return copies * weights + 0.1 * weights * len(job.makes) * (job.kind == "cohort") + RESULT * len(job.runs)
 
 

@@ -1,5 +1,6 @@
 """A causal language model of transformers as a backbone: its attention layers are the sites."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from dsa.backbones.attention import mean_losses
 from dsa.backbones.backbone import Backbone
-from dsa.backbones.contracts import Output, Pass, Site
+from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.pretrained.hook import EAGER, KNOWN, PLAIN, Hook, Layer, keep_hidden, register
 from dsa.pretrained.files import files_of, fingerprint
 from dsa.pretrained.libraries import quiet, transformers
@@ -68,6 +69,15 @@ class Pretrained(Backbone):
         """Its files, by what they hold and not by where they lie."""
         kept = {name: value for name, value in node.items() if name != "path"}
         return kept | {"files": fingerprint(node["path"])}
+
+    @classmethod
+    def size(cls, node: Mapping[str, Any]) -> Size:
+        """By its config.json."""
+        config = json.loads((files_of(node["path"]) / "config.json").read_text(encoding="utf-8"))
+        own = config.get("text_config", config)
+        layers, width = own["num_hidden_layers"], own["hidden_size"]
+        ff = own.get("intermediate_size", 4 * width)
+        return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"], layers)
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
         if how.cache is not None:
