@@ -5,14 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsa.artifacts.frame import load_study
+    from dsa.attachment import attach, detach, save_indexers
     from dsa.build import build_model
     from dsa.spec import compose
     from dsa.training.execute import train
     from dsa.training.load import load_run
 
-__all__ = ["build_model", "compose", "load_run", "load_study", "train"]
+__all__ = ["attach", "build_model", "compose", "detach", "load_run", "load_study", "save_indexers", "train"]
 
 HOMES = {
+    "attach": "dsa.attachment",
+    "detach": "dsa.attachment",
+    "save_indexers": "dsa.attachment",
     "build_model": "dsa.build",
     "compose": "dsa.spec",
     "load_run": "dsa.training.load",

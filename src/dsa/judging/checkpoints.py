@@ -57,8 +57,13 @@ def fit_weights(module: nn.Module, weights: Mapping[str, Tensor], where: Path) -
     """Load weights into a module that has exactly these.
 
     Raises:
-        ValueError: something is missing, or there and not in the module.
+        ValueError: something is missing, or there and not in the module, or of another shape.
     """
+    own = module.state_dict()
+    other = [name for name, weight in weights.items() if name in own and own[name].shape != weight.shape]
+    if other:
+        sizes = f"{tuple(weights[other[0]].shape)} where the model has {tuple(own[other[0]].shape)}"
+        raise ValueError(f"{where}: these weights do not fit the model: {other[0]} is {sizes}.")
     missing, unexpected = module.load_state_dict(weights, strict=False)
     if missing or unexpected:
         wrong = ", ".join([*missing, *unexpected][:4])

@@ -22,6 +22,7 @@ from dsa.spec import Devices
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")
 warnings.filterwarnings("ignore", ".*exists and is not empty.*")
+warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")  # a pretrained model stays as it is used
 warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
 
 

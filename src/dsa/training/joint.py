@@ -11,7 +11,7 @@ from dsa.build import build_backbone, build_indexers, build_routers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
 from dsa.judging.calibrate import calibrate
-from dsa.judging.checkpoints import fit_weights, read_weights, save_weights
+from dsa.judging.checkpoints import fit_base, read_weights, save_weights
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.models import fit_indexers
 from dsa.judging.world import first_process
@@ -91,8 +91,7 @@ def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> Backbone
     """The model as joint training finds it: base and indexers, or from scratch as they begin."""
     model = build_backbone(spec, data.vocab_size)
     if need.base is not None:
-        place = store.folder(need.base)
-        fit_weights(model, read_weights(place), place)
+        fit_base(model, store.folder(need.base))
     if need.identity["composition"] is None:
         return model
     indexers = build_indexers(spec, model) if spec.uses_indexer else None

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -30,13 +29,11 @@ class Layer:
     """An attention layer of somebody's model.
 
     Args:
-        module: the attention module, which calls the interface.
         site: None while the layer stays dense.
         hidden: of the call under way: it lives from the module's call to that of the interface within.
         window: it has a window of its own; capped: its logits are capped; sink: it has learned sinks.
     """
 
-    module: nn.Module
     hook: "Hook"
     site: Site | None = None
     hidden: Tensor | None = None
@@ -57,6 +54,7 @@ class Hook:
         wanted: how the next forward pass attends.
         how: of the forward pass under way.
         losses: of its sites so far.
+        handles: of what was put into the model.
     """
 
     router: Callable[[int], Router | None]
@@ -65,6 +63,13 @@ class Hook:
     wanted: Pass = field(default_factory=Pass)
     how: Pass | None = None
     losses: list[Losses] = field(default_factory=list)
+    handles: list[Any] = field(default_factory=list)
+
+    def leave(self) -> None:
+        """Reach into the model no more."""
+        for handle in self.handles:
+            handle.remove()
+        self.how = None
 
     @contextmanager
     def passing(self, how: Pass) -> Iterator[list[Losses]]:
@@ -81,8 +86,8 @@ class Hook:
         self.losses.clear()
 
 
-KNOWN: "WeakKeyDictionary[nn.Module, Layer]" = WeakKeyDictionary()
-"""Attention modules that some hook reaches, of every model in this process."""
+LAYER = "dsa_layer"
+"""Attribute of an attention module that a hook reaches: there it lives as long as the module, and is copied with it."""
 
 
 def register() -> None:
@@ -104,7 +109,7 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Float[Tensor, "batch time head dim"], Tensor | None]:
     """What transformers calls at each attention layer of a model."""
-    layer = KNOWN.get(module)
+    layer: Layer | None = getattr(module, LAYER, None)
     if layer is None or layer.hook.how is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
@@ -191,6 +196,6 @@ def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> No
 
 def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
     """Before a layer that may be routed: keep its hidden states until the interface is called."""
-    layer = KNOWN[module]
+    layer: Layer = getattr(module, LAYER)
     if layer.hook.how is not None:
         layer.hidden = named["hidden_states"] if "hidden_states" in named else arguments[0]

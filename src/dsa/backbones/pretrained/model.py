@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from dsa.backbones.attention import mean_losses
 from dsa.backbones.backbone import Backbone
 from dsa.backbones.contracts import Output, Pass, Site, Size
-from dsa.backbones.pretrained.hook import EAGER, KNOWN, PLAIN, Hook, Layer, keep_hidden, register
+from dsa.backbones.pretrained.hook import EAGER, LAYER, PLAIN, Hook, Layer, keep_hidden, register
 from dsa.pretrained.files import files_of, fingerprint
 from dsa.pretrained.libraries import quiet, transformers
 
 EXPERTS = {"experts_implementation": "batched_mm"}
 """Grouped products of experts exist on processors in bfloat16 alone."""
-
 
 NO_INTERFACE = (
     "model: {0} does not call transformers' attention interface, through which sparse attention is put into a model. "
@@ -25,15 +24,52 @@ NO_INTERFACE = (
 )
 
 
-class Pretrained(Backbone):
-    """Any causal language model that calls its attention through transformers' interface.
+class Adopted(Backbone):
+    """A causal language model of transformers that is in memory already.
 
     A layer whose attention has a window of its own stays as it is. Indexers see the hidden states that the layer
     projects, and turn their queries and keys by positions with the model's own wavelength base.
 
     Args:
+        model: the model; its forward pass goes through the routers that are attached here, whoever calls it.
+        leave_dense: numbers of attention layers that stay dense, from 0.
+
+    Raises:
+        ValueError: it is none that sparse attention can be put into.
+    """
+
+    given: ClassVar[bool] = True
+
+    def __init__(self, model: Any, leave_dense: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.hf: nn.Module = model
+        self.hook = hooked(model, self.router, leave_dense)
+        self.sites = tuple(layer.site for layer in self.hook.layers if layer.site is not None)
+        own = model.config.get_text_config()
+        self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
+
+    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        if how.cache is not None:
+            raise NotImplementedError("a pretrained model has no cache of index keys.")
+        if self.context is not None and tokens.shape[1] > self.context:
+            raise ValueError(f"seq_len = {tokens.shape[1]}: the model reads at most {self.context} tokens.")
+        with self.hook.passing(how) as losses:
+            logits = self.hf(input_ids=tokens, use_cache=False).logits
+            return Output(logits, mean_losses(losses))
+
+    def train(self, mode: bool = True) -> "Adopted":
+        """Routers learn; the model itself stays as it is used, without dropout."""
+        super().train(mode)
+        self.hf.eval()
+        return self
+
+
+class Pretrained(Adopted):
+    """Any causal language model that calls its attention through transformers' interface, by its files.
+
+    Args:
         vocab_size: of the data; the model's own may be larger.
-        path: a folder, a GGUF file, or a name on the hub.
+        path: a folder, a GGUF file, a name on the hub, or that of a model that `dsa fetch` fetched.
         leave_dense: numbers of attention layers that stay dense, from 0.
         seed: of nothing: its weights are there.
 
@@ -41,10 +77,7 @@ class Pretrained(Backbone):
         ValueError: it cannot be read, or is none that sparse attention can be put into.
     """
 
-    given: ClassVar[bool] = True
-
     def __init__(self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seed: int = 0) -> None:
-        super().__init__()
         folder = str(files_of(path))
         library = transformers()
         kind = library.AutoModelForCausalLM
@@ -53,11 +86,7 @@ class Pretrained(Backbone):
         else:
             with quiet(library):
                 model = kind.from_pretrained(folder, dtype=torch.float32, **EXPERTS)
-        self.hf: nn.Module = model.eval()
-        self.hook = hooked(model, self.router, leave_dense)
-        self.sites = sites_of(self.hook)
-        own = model.config.get_text_config()
-        self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
+        super().__init__(model.eval(), leave_dense)
         if vocab_size > self.vocab_size:
             raise ValueError(
                 f"data: its tokenizer has {vocab_size} tokens, the model {path} knows {self.vocab_size}. "
@@ -79,21 +108,6 @@ class Pretrained(Backbone):
         ff = own.get("intermediate_size", 4 * width)
         return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"], layers)
 
-    def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
-        if how.cache is not None:
-            raise NotImplementedError("a pretrained model has no cache of index keys.")
-        if self.context is not None and tokens.shape[1] > self.context:
-            raise ValueError(f"seq_len = {tokens.shape[1]}: the model reads at most {self.context} tokens.")
-        with self.hook.passing(how) as losses:
-            logits = self.hf(input_ids=tokens, use_cache=False).logits
-            return Output(logits, mean_losses(losses))
-
-    def train(self, mode: bool = True) -> "Pretrained":
-        """Routers learn; the model itself stays as it is used, without dropout."""
-        super().train(mode)
-        self.hf.eval()
-        return self
-
 
 def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
     """Reach into a model: its attention layers, found by what they call, become sites or stay dense.
@@ -110,24 +124,25 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
     config = model.config.get_text_config()
     hook = Hook(router, rope_base(config))
     model.set_attn_implementation(EAGER)
-    handles = []
-    for module in model.modules():
-        if hasattr(module, "layer_idx"):  # what transformers numbers: attention, and in some models what is around it
-            KNOWN[module] = Layer(module, hook)
-            handles.append(module.register_forward_pre_hook(keep_hidden, with_kwargs=True))
-    model.register_forward_pre_hook(hook.begin)
+    numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
+    handles = [module.register_forward_pre_hook(keep_hidden, with_kwargs=True) for module in numbered]
+    for module in numbered:  # what transformers numbers: attention, and in some models what is around it
+        setattr(module, LAYER, Layer(hook))
+    hook.handles.append(model.register_forward_pre_hook(hook.begin))
     meet(model)
     hook.how = None
-    found = [layer for layer in layers_of(hook, model) if layer.shapes]
-    for module, handle in zip([m for m in model.modules() if hasattr(m, "layer_idx")], handles, strict=True):
-        if not KNOWN[module].shapes:
+    for module, handle in zip(numbered, handles, strict=True):
+        layer = getattr(module, LAYER)
+        if layer.shapes:
+            hook.layers.append(layer)
+            hook.handles.append(handle)
+        else:
             handle.remove()
-            del KNOWN[module]
-    if not found:
+            delattr(module, LAYER)
+    if not hook.layers:
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
-    hook.layers = found
     number_sites(hook, leave_dense, type(model).__name__)
-    if not any(layer.sink or layer.capped for layer in found):
+    if not any(layer.sink or layer.capped for layer in hook.layers):
         model.set_attn_implementation(PLAIN)
     return hook
 
@@ -138,12 +153,6 @@ def meet(model: Any) -> None:
     device = next(model.parameters()).device
     tokens, mask = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, 1, 2, 2, device=device)
     model(input_ids=tokens, attention_mask=mask, position_ids=torch.arange(2, device=device)[None], use_cache=False)
-
-
-def layers_of(hook: Hook, model: nn.Module) -> list[Layer]:
-    """The layers of one model, in its order."""
-    own = (KNOWN.get(module) for module in model.modules())
-    return [layer for layer in own if layer is not None and layer.hook is hook]
 
 
 def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
@@ -169,11 +178,6 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
         index += 1
     if not index:
         raise ValueError(f"model: every attention layer of {name} has a window of its own or is left dense.")
-
-
-def sites_of(hook: Hook) -> tuple[Site, ...]:
-    """The sites, in order."""
-    return tuple(layer.site for layer in hook.layers if layer.site is not None)
 
 
 def rope_base(config: Any) -> float:

@@ -1,0 +1,144 @@
+"""A model of transformers with the sparse attention of a finished run; and indexers as files that can be given away."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dsa.artifacts.atomic import replacing_folder
+from dsa.artifacts.results import RunResult
+from dsa.artifacts.store import Store, read_json
+from dsa.backbones.pretrained import Adopted
+from dsa.backbones.pretrained.hook import LAYER, Layer
+from dsa.build import build_indexers, build_routers
+from dsa.graph import graph_of
+from dsa.judging.calibrate import restore
+from dsa.judging.checkpoints import read_weights
+from dsa.judging.models import fit_indexers
+from dsa.spec import Spec, spec_from
+from dsa.training.load import finished, load_spec
+
+SETTINGS, WEIGHTS, SCHEMA = "indexers.json", "indexers.safetensors", 1
+ROUTERS = "dsa_routers"
+
+
+class Saved(NamedTuple):
+    """Indexers and the composition that they serve.
+
+    Args:
+        weights: of all sites, by site and name.
+        constants: that calibration found.
+        fits: the model that they were trained on, by a fingerprint of its files.
+    """
+
+    spec: Spec
+    weights: dict[str, Tensor]
+    constants: dict[str, float]
+    fits: dict[str, Any]
+
+
+def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) -> Any:
+    """Give a transformers model the sparse attention of a run: its indexers, pattern, selector and precision.
+
+    Args:
+        model: a causal language model, as `AutoModelForCausalLM.from_pretrained` gives it; it is changed in place.
+        source: the folder of a finished run on this model, or one that `save_indexers` wrote.
+        allow_targets: packages of your own whose classes the run names.
+
+    Returns: the same model. It reads a text in one pass (use_cache=False), padded on either side.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: the indexers do not fit the model.
+    """
+    saved = read(Path(source), allow_targets)
+    detach(model)
+    adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()))
+    indexers = None
+    if saved.spec.uses_indexer:
+        check_fit(saved.weights, adopted, Path(source))
+        indexers = build_indexers(saved.spec, adopted)
+        fit_indexers(indexers, saved.weights, Path(source))
+    adopted.attach(build_routers(saved.spec, adopted, indexers))
+    restore(adopted, saved.constants)
+    adopted.routers.to(next(model.parameters()).device).eval()
+    setattr(model, ROUTERS, adopted.routers)  # so that they move with it
+    return model
+
+
+def detach(model: Any) -> Any:
+    """Take a model back to dense attention. Returns: the same model."""
+    if hasattr(model, ROUTERS):
+        delattr(model, ROUTERS)
+    for module in model.modules():
+        layer: Layer | None = getattr(module, LAYER, None)
+        if layer is not None:
+            layer.hook.leave()
+            delattr(module, LAYER)
+    return model
+
+
+def save_indexers(run: str | Path | RunResult, folder: str | Path) -> Path:
+    """Write a run's indexers and its composition into a folder: safetensors, and json that names the model they fit.
+
+    Args:
+        run: a finished run on a pretrained model, or its folder.
+        folder: is made; nothing may be there.
+
+    Returns: the folder.
+
+    Raises:
+        FileExistsError: the folder is there.
+        ValueError: the run has no indexers of a pretrained model.
+    """
+    source = Path(run.folder if isinstance(run, RunResult) else run)
+    target = Path(folder)
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; give another folder.")
+    saved = of_run(source, ())
+    if not saved.spec.uses_indexer:
+        raise ValueError(f"{source}: the run has no indexers, its selector ranks keys without one.")
+    content = {name: value for name, value in saved.spec.content.items() if name not in ("output_dir", "cache_dir")}
+    told = {"schema": SCHEMA, "fits": saved.fits, "constants": saved.constants, "config": content}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_folder(target) as temporary:
+        save_file({name: weight.contiguous() for name, weight in saved.weights.items()}, temporary / WEIGHTS)
+        (temporary / SETTINGS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def read(folder: Path, allow_targets: Sequence[str]) -> Saved:
+    """What a folder holds, be it a run's or written by `save_indexers`."""
+    told = read_json(folder / SETTINGS)
+    if told is None:
+        return of_run(folder, allow_targets)
+    if told.get("schema") != SCHEMA:
+        raise ValueError(f"{folder / SETTINGS}: schema {told.get('schema')}; this version of dsa reads {SCHEMA}.")
+    config = told["config"] | {"allow_targets": list(allow_targets), "output_dir": str(folder), "cache_dir": None}
+    return Saved(spec_from(config), load_file(folder / WEIGHTS), told["constants"], told["fits"])
+
+
+def of_run(folder: Path, allow_targets: Sequence[str]) -> Saved:
+    """The indexers of a finished run, and what it is to be used with."""
+    result = finished(folder)
+    spec = load_spec(folder, allow_targets)
+    if not spec.given:
+        raise ValueError(f"{folder}: its model is none of transformers; dsa.load_run gives it whole.")
+    graph, store = graph_of(spec, result.corpus), Store(spec.outputs, "keep")
+    if graph.joint is not None:
+        raise ValueError(f"{folder}: its backbone was trained too; dsa.load_run gives it whole.")
+    judgement = store.judgement(graph.final) or {}
+    weights = {} if graph.indexers is None else read_weights(store.folder(graph.indexers))
+    return Saved(spec, weights, judgement.get("constants", {}), spec.model.cls.identity(spec.model.node))
+
+
+def check_fit(weights: dict[str, Tensor], adopted: Adopted, where: Path) -> None:
+    """Refuse a model whose attention layers are not those that the indexers were trained on."""
+    trained = len({name.split(".", 1)[0] for name in weights})
+    if trained != len(adopted.sites):
+        raise ValueError(
+            f"{where}: indexers of {trained} attention layers; this model has {len(adopted.sites)} that can be routed."
+        )

@@ -1,0 +1,174 @@
+"""Models of transformers: what stays as it was, what may not be seen, and what learns."""
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from backbones.tiny_models import CAPPED, CONFIGS, made, saved
+from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig
+
+from dsa.backbones import Pass, Router
+from dsa.backbones.initial import draw_indexer
+from dsa.backbones.pretrained import Adopted, Pretrained, hook
+from dsa.indexers import LightningIndexer
+from dsa.ops.reference import to_mask
+from dsa.patterns import Causal
+from dsa.precision import Exact
+from dsa.selectors import TopK
+
+LENGTH, EARLY = 40, 25
+
+
+def routed(model, k, backend="auto"):
+    """A model whose sites keep k keys of each query."""
+    routers = []
+    for site in model.sites:
+        indexer = LightningIndexer(site.width, heads=2, dim=8)
+        draw_indexer(indexer, 0, site.index)
+        routers.append(Router(indexer, Causal(64), TopK(k), Exact(), site.index, backend))
+    model.attach(routers)
+    return model
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(1, 64, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=CONFIGS)
+def tiny(request):
+    return made(CONFIGS[request.param]())
+
+
+def test_dense_and_with_every_key_it_is_the_model_as_it_was(tiny, tokens):
+    with torch.no_grad():
+        before = tiny(input_ids=tokens).logits
+        model = Adopted(tiny)
+        assert model.run(tokens, Pass(sparse=False)).logits.equal(before) or "sinks" in dict(tiny.named_parameters())
+        routed(model, LENGTH - 1)  # all but one key of the last query alone: through the kernels of selections
+        every = model.run(tokens, Pass()).logits
+    torch.testing.assert_close(every[:, :-1], before[:, :-1], atol=1e-4, rtol=0)
+
+
+def test_nothing_depends_on_later_tokens(tiny, tokens):
+    model = routed(Adopted(tiny), 5)
+    other = tokens.clone()
+    other[:, EARLY:] = torch.randint(1, 64, (2, LENGTH - EARLY), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        dense, one, two = (
+            model.run(x, Pass(sparse=s)).logits for x, s in ((tokens, False), (tokens, True), (other, True))
+        )
+    assert one[:, :EARLY].equal(two[:, :EARLY])
+    assert not one[:, EARLY:].equal(two[:, EARLY:])
+    assert (one - dense).abs().max() > 1e-3, "5 of 40 keys make a difference, or selection did not act"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing(tiny, tokens, side):
+    model = routed(Adopted(tiny), 5)
+    mask = torch.ones_like(tokens)
+    text = slice(9, None) if side == "left" else slice(None, -9)
+    mask[0] = 0
+    mask[0, text] = 1
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        padded = model.hf(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False).logits
+        alone = [model.hf(input_ids=row[None], use_cache=False).logits[0] for row in (tokens[0, text], tokens[1])]
+    torch.testing.assert_close(padded[0, text], alone[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded[1], alone[1], atol=1e-5, rtol=0)
+
+
+def test_a_layer_with_a_window_of_its_own_and_one_that_is_named_stay_dense():
+    model = Adopted(made(CONFIGS["gemma3"]()))
+    assert [layer.window for layer in model.hook.layers] == [True, False] and len(model.sites) == 1
+    model = Adopted(made(CONFIGS["llama"]()), leave_dense=[0])
+    assert len(model.sites) == 1 and model.hook.layers[0].site is None
+    with pytest.raises(ValueError, match=r"^model\.leave_dense: no layer 2; LlamaForCausalLM has layers 0 to 1\.$"):
+        Adopted(made(CONFIGS["llama"]()), leave_dense=[2])
+
+
+def test_indexers_alone_learn_and_the_model_keeps_its_weights(tiny, tokens):
+    model = routed(Adopted(tiny), 5)
+    model.train()
+    assert not tiny.training, "the model is used as it is, without dropout"
+    assert model.run(tokens, Pass()).losses == {}
+    model.run(tokens, Pass(teach=True)).losses["indexer"].backward()
+    learned = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert learned == {name for name, _ in model.named_parameters() if name.startswith("routers.")}
+
+
+def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, monkeypatch):
+    """Attention written out from what a site shows is what the layer computed: its scale, sinks and grouping."""
+    seen, computed = [], []
+    inner = hook.own_attention
+
+    def kept(module, query, key, value, mask, **kwargs):
+        out = inner(module, query, key, value, mask, **kwargs)
+        if module.dsa_layer.site is not None:
+            computed.append((value, out[0]))
+        return out
+
+    model = Adopted(tiny)
+    monkeypatch.setattr(hook, "own_attention", kept)
+    with torch.no_grad():
+        model.run(tokens, Pass(sparse=False, watch=seen.append))
+    assert len(seen) == len(computed) == len(model.sites)
+    for inputs, (value, out) in zip(seen, computed, strict=True):
+        site = inputs.site
+        keys, values = (x.repeat_interleave(site.heads // site.kv_heads, 1) for x in (inputs.keys, value))
+        logits = inputs.queries @ keys.mT * site.scale
+        logits = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf)
+        if inputs.sink is not None:
+            logits = torch.cat([logits, inputs.sink.view(1, -1, 1, 1).expand(2, -1, LENGTH, 1)], -1)
+        weights = logits.softmax(-1)[..., :LENGTH]
+        torch.testing.assert_close((weights @ values).transpose(1, 2), out, atol=1e-5, rtol=1e-5)
+        assert inputs.hidden.shape == (2, LENGTH, site.width)
+    assert (seen[0].sink is not None) == any(name.endswith("sinks") for name, _ in tiny.named_parameters())
+
+
+def test_two_models_in_one_process_do_not_meet(tokens):
+    one, two = (routed(Adopted(made(CONFIGS[name]())), 5) for name in ("llama", "qwen3"))
+    alone = routed(Adopted(made(CONFIGS["llama"]())), 5)
+    with torch.no_grad():
+        first = one.run(tokens, Pass()).logits
+        two.run(tokens, Pass())
+        assert one.run(tokens, Pass()).logits.equal(first) and alone.run(tokens, Pass()).logits.equal(first)
+
+
+@pytest.mark.parametrize("backend", ["reference", "blocked"])
+def test_backends_agree_on_grouped_queries_and_sinks(backend, tokens):
+    for name in ("llama", "gpt_oss"):
+        model = routed(Adopted(made(CONFIGS[name]())), 5)
+        seen, other = [], []
+        with torch.no_grad():
+            one = model.run(tokens, Pass(observe=seen.append)).logits
+            routed(model, 5, backend)
+            two = model.run(tokens, Pass(observe=other.append)).logits
+        assert to_mask(seen[0].selection, LENGTH).equal(to_mask(other[0].selection, LENGTH))
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
+
+
+def test_architectures_that_cannot_be_served_are_refused_in_a_sentence():
+    small = {"vocab_size": 64, "hidden_size": 32}
+    for config in (
+        BloomConfig(**small, n_layer=1, n_head=2),
+        GPTNeoConfig(**small, num_layers=1, num_heads=2, attention_types=[[["global"], 1]]),
+    ):
+        with pytest.raises(ValueError, match=r"does not call transformers' attention interface.*Llama, Qwen"):
+            Adopted(AutoModelForCausalLM.from_config(config))
+    with pytest.raises(ValueError, match=r"Gemma2ForCausalLM caps its attention logits \(softcap\) in layer 1"):
+        Adopted(made(CAPPED()))
+
+
+def test_sizes_are_known_without_weights(tmp_path):
+    folder = saved(tmp_path / "tiny", CONFIGS["llama"]())
+    with torch.device("meta"):
+        assert Pretrained(64, str(folder)).sites == Pretrained(64, str(folder)).sites
+    size = Pretrained.size({"path": str(folder)})
+    assert (size.layers, size.width, size.heads, size.vocab) == (2, 32, 4, 64)
+
+
+def test_a_text_longer_than_the_model_reads_is_refused(tokens):
+    model = Adopted(made(CONFIGS["llama"]()))
+    with pytest.raises(ValueError, match=r"^seq_len = 400: the model reads at most 256 tokens\.$"):
+        model.run(tokens.repeat(1, 10), Pass())

@@ -1,0 +1,87 @@
+"""Tiny random models of transformers, one of each architecture that the tests speak for."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (  # one list, each its own configuration
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    Glm4Config,
+    GPTNeoXConfig,
+    GptOssConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+    "eos_token_id": 0,
+    "bos_token_id": 0,
+    "pad_token_id": 0,
+}
+GROUPED = SIZES | {"num_key_value_heads": 2}
+NARROW = GROUPED | {"head_dim": 8}
+WINDOWS = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+
+CONFIGS = {
+    "llama": lambda: LlamaConfig(**GROUPED),
+    "qwen2": lambda: Qwen2Config(**GROUPED),
+    "qwen3": lambda: Qwen3Config(**NARROW),
+    "mistral": lambda: MistralConfig(**GROUPED, sliding_window=None),
+    "gemma3": lambda: Gemma3TextConfig(**NARROW, **WINDOWS, query_pre_attn_scalar=8),
+    "phi3": lambda: Phi3Config(**GROUPED),
+    "gpt_neox": lambda: GPTNeoXConfig(**SIZES),
+    "glm4": lambda: Glm4Config(**NARROW),
+    "olmo2": lambda: Olmo2Config(**GROUPED),
+    "granite": lambda: GraniteConfig(**GROUPED, attention_multiplier=0.25),
+    "gpt_oss": lambda: GptOssConfig(**NARROW, **WINDOWS, num_local_experts=2, num_experts_per_tok=1),
+}
+CAPPED = lambda: Gemma2Config(**NARROW, query_pre_attn_scalar=8, sliding_window=16)
+"""Its logits are capped in every layer, of which every other one has a window."""
+
+
+WORDS = "def return import self class for in if else not and or is None the a of to"
+
+
+def made(config, seed=0):
+    """A model with random weights large enough that its attention is not uniform."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, experts_implementation="batched_mm").eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight", "qkv_proj.weight", "query_key_value.weight")):
+                weight.mul_(8)
+            if name.endswith("sinks"):
+                weight.normal_()
+    return model
+
+
+def saved(folder: Path, config, seed=0, tokenizer=False) -> Path:
+    """A tiny model as files; with a byte-level tokenizer of 64 tokens where it is wanted."""
+    made(config, seed).save_pretrained(folder)
+    if tokenizer:
+        engine = Tokenizer(models.BPE(unk_token="<end>"))  # 64 tokens: what is no letter of this alphabet is unknown
+        engine.pre_tokenizer = pre_tokenizers.Whitespace()
+        engine.decoder = decoders.Fuse()
+        trainer = trainers.BpeTrainer(vocab_size=64, special_tokens=["<end>"], limit_alphabet=60, show_progress=False)
+        engine.train_from_iterator(
+            ["def return import self class for in if else not and or is None the a of to"] * 4, trainer
+        )
+        engine.save(str(folder / "tokenizer.json"))
+    return folder

@@ -1,0 +1,139 @@
+"""A pretrained model from its files to a verdict on its indexers, and its indexers given back to transformers."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from backbones.tiny_models import CONFIGS, made, saved
+from conftest import QUIET
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+import dsa
+from dsa.artifacts.store import PLACES
+from dsa.training import RunFailed
+
+LENGTH = 48
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return saved(tmp_path_factory.mktemp("model") / "tiny", CONFIGS["llama"](), tokenizer=True)
+
+
+@pytest.fixture(scope="module")
+def settings(folder, tmp_path_factory):
+    place = tmp_path_factory.mktemp("pretrained")
+    text = place / "text"
+    text.mkdir()
+    for number in range(12):
+        words = [f"def {name}(self): return None\n" for name in "import class for in if else not and or is".split()]
+        (text / f"{number}.txt").write_text("".join(words[number % 5 :] * 40))
+    return [
+        "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}", f"cache_dir={place}",
+        "indexer=h2d8", "pattern=causal", "selector.k=6", f"seq_len={LENGTH}", "recipe.warmup.steps=4", "dtype=fp32",
+        f"output_dir={place / 'outputs'}", *QUIET,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(settings):
+    return dsa.train(dsa.compose(settings))
+
+
+def test_a_run_judges_indexers_on_the_model_as_it_is(run, settings):
+    assert run.status == "finished" and run.val_loss == run.swap_val_loss
+    assert run.base_val_loss != run.swap_val_loss
+    assert run.selection["mean"]["mass"] < 1
+    store = dsa.compose(settings).outputs
+    (base,) = (store / PLACES["base"]).iterdir()
+    assert sum(file.stat().st_size for file in base.iterdir()) < 20_000, "weights are not copied into artifacts"
+
+
+def test_the_base_is_what_the_files_hold_and_not_where_they_lie(settings, folder, tmp_path, run):
+    import shutil
+
+    from dsa.graph import graph_of
+
+    moved = shutil.copytree(folder, tmp_path / "elsewhere")
+    spec = dsa.compose([*settings, f"model.path={moved}"])
+    assert graph_of(spec, run.corpus).base.hash == graph_of(dsa.compose(settings), run.corpus).base.hash
+    other = saved(tmp_path / "other", CONFIGS["llama"](), seed=1, tokenizer=True)
+    spec = dsa.compose([*settings, f"model.path={other}"])
+    assert graph_of(spec, run.corpus).base.hash != graph_of(dsa.compose(settings), run.corpus).base.hash
+
+
+def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(run, folder, tmp_path):
+    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    expected = dsa.load_run(run.folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        dense = model(input_ids=tokens, use_cache=False).logits
+        assert dsa.attach(model, run.folder) is model
+        sparse = model(input_ids=tokens, use_cache=False).logits
+        assert sparse.equal(expected(tokens)) and not sparse.equal(dense)
+        place = dsa.save_indexers(run, tmp_path / "given")
+        again = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), place)
+        assert again(input_ids=tokens, use_cache=False).logits.equal(sparse)
+        dsa.attach(model, place)  # twice: the first one is taken away
+        assert model(input_ids=tokens, use_cache=False).logits.equal(sparse)
+        torch.testing.assert_close(dsa.detach(model)(input_ids=tokens).logits, dense)
+    told = json.loads((place / "indexers.json").read_text())
+    assert told["fits"]["files"] and told["config"]["indexer"]["heads"] == 2
+    assert {name.split(".")[0] for name in load_file(place / "indexers.safetensors")} == {"0", "1"}
+    with pytest.raises(FileExistsError, match="is there already"):
+        dsa.save_indexers(run, place)
+
+
+def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
+    config = CONFIGS["llama"]()
+    config.num_hidden_layers = 3
+    with pytest.raises(ValueError, match=r"indexers of 2 attention layers; this model has 3"):
+        dsa.attach(made(config), run.folder)
+    wide = CONFIGS["llama"]()
+    wide.hidden_size = 64
+    with pytest.raises(ValueError, match=r"do not fit the model: .* is \(16, 32\) where the model has \(16, 64\)"):
+        dsa.attach(made(wide), run.folder)
+    with pytest.raises(FileNotFoundError, match="give the folder of a finished run"):
+        dsa.attach(made(CONFIGS["llama"]()), tmp_path)
+
+
+def test_generating_with_a_cache_says_that_there_is_none(run, folder):
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    tokens = torch.ones(1, 8, dtype=torch.long)
+    whole = model.generate(tokens, max_new_tokens=3, use_cache=False, do_sample=False)
+    assert whole.shape == (1, 11)
+    with pytest.raises(NotImplementedError, match="give use_cache=False"):
+        model.generate(tokens, max_new_tokens=3, do_sample=False)
+
+
+def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(settings):
+    spec = dsa.compose([*settings, "recipe=continue", "recipe.warmup.steps=4", "recipe.sparse.steps=3"])
+    assert spec.recipe.dense_steps == 0, "a pretrained model has no dense stage"
+    run = dsa.train(spec)
+    assert run.val_loss != run.swap_val_loss
+    assert run.dense_val_loss is not None
+    trained, before = dsa.load_run(run.folder), AutoModelForCausalLM.from_pretrained(spec.model.node["path"])
+    assert not trained.hf.model.layers[0].mlp.up_proj.weight.equal(before.model.layers[0].mlp.up_proj.weight)
+    with pytest.raises(ValueError, match=r"its backbone was trained too; dsa\.load_run gives it whole"):
+        dsa.attach(before, run.folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model.path=/nowhere"], r"model\.path = /nowhere: give a folder, a GGUF file, or a name on the hub"),
+        (["model.path=nobody.gguf"], r"model\.path = nobody\.gguf: there is no such file"),
+        (["model.path={empty}"], r"no config\.json there, which every model of transformers has"),
+        (["seq_len=300"], r"seq_len = 300: the model reads at most 256 tokens"),
+        (["data=stdlib"], r"data: its tokenizer has 256 tokens, the model .* knows 64"),
+        (["model.leave_dense=[0,1]"], r"every attention layer of LlamaForCausalLM has a window of its own or is left"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(settings, tmp_path, overrides, said):
+    own = [override.format(empty=tmp_path) for override in overrides]
+    kept = [s for s in settings if not (own[0].startswith("data=") and s.startswith("data"))]
+    with pytest.raises((RunFailed, ValueError), match=said):
+        dsa.train(dsa.compose([*kept, *own]))
