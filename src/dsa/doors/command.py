@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("how far a study is: dsa status outputs/quick", "dsa.study.__main__"),
     "study": ("look after a study: dsa study time|conclude|sync|browse outputs/quick", "dsa.study.__main__"),
     "fetch": ("get a pretrained model: dsa fetch smollm2", "dsa.doors.fetch"),
+    "budget": ("how few keys a model needs: dsa budget model=smollm2 seq_len=512", "dsa.doors.budget"),
     "bench": ("measure speed: dsa bench attention", "dsa.bench.__main__"),
 }
 ADDED = {"judge": ["judge=swap"], "status": ["status"]}

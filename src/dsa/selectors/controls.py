@@ -5,21 +5,30 @@ from collections.abc import Callable
 from jaxtyping import Int
 from torch import Tensor
 
-from dsa.checks import at_least
+from dsa.checks import at_least, flag
 from dsa.ops import Hash, Recency, Scorer, TrueAttention
 from dsa.selectors.base import Selector, SelectorContext
 from dsa.selectors.topk import TopK
 
 
 class Oracle(TopK):
-    """The keys of highest true attention, summed over heads: what a perfect indexer would choose."""
+    """The keys of highest true attention, summed over heads: what a perfect indexer would choose.
+
+    Args:
+        shared: one selection for all heads, as an indexer makes it; false: one for each key/value head.
+    """
 
     uses_indexer = False
+
+    def __init__(self, k: int | None = None, shared: bool = True) -> None:
+        super().__init__(k)
+        self.shared = flag(shared, "selector.shared")
 
     def scorer(
         self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
     ) -> Scorer:
-        return attention()
+        target = attention()
+        return target if self.shared else target._replace(groups=target.keys.shape[1])
 
 
 class Random(TopK):

@@ -1,0 +1,55 @@
+"""How few keys a model needs, before any indexer is trained: dsa budget model=smollm2 seq_len=512"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from dsa import cli_errors
+from dsa.checks import above_zero
+from dsa.machine import wait_passively
+from dsa.signals import read_to_the_end, stoppable
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Judge, show and write the curves; the exit status is 2 if a setting is impossible."""
+    parser = argparse.ArgumentParser(
+        prog="dsa budget",
+        description="Loss against the number of keys: those of highest true attention, the first and nearest, the "
+        "nearest, random ones. No indexer is trained; what was judged before is not judged again.",
+    )
+    parser.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
+    parser.add_argument("--k", type=int, nargs="+", default=[], help="budgets; if none, 1/64 to 1/2 of the length")
+    parser.add_argument("--margin", type=float, default=0.05, help="loss over dense that counts as none [nats a token]")
+    parser.add_argument("--to", type=Path, default=None, help="folder for json, csv and png")
+    given = parser.parse_intermixed_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("dsa").setLevel(logging.INFO)
+    wait_passively()
+    from dsa.analysis.output.cells import wide_console  # late: --help needs no torch
+    from dsa.budget.curve import Point, measure
+    from dsa.budget.show import show, write
+
+    def told(point: Point) -> None:
+        print(f"{point.selector} {point.k}: {point.over_dense:+.4f}", file=sys.stderr, flush=True)
+
+    with read_to_the_end(), stoppable("the same command goes on with what is judged."):
+        try:
+            above_zero(given.margin, "--margin")
+            overrides = ["logger=csv", *given.overrides]
+            budget = measure(overrides, given.k, given.margin, told)
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            print(f"error: {cli_errors.sentence(error)}", file=sys.stderr)
+            return 2
+        show(budget, wide_console())
+        folder = given.to or Path("outputs") / "budgets" / f"{budget.model}-{budget.data}-L{budget.seq_len}"
+        for path in write(budget, folder):
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Loss by budget before any indexer is trained: what no indexer could beat, and what each has to."""
+
+import json
+
+import pytest
+
+pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from training.test_pretrained import folder, settings  # noqa: F401  (fixtures)
+
+from dsa.artifacts.store import PLACES
+from dsa.budget.curve import SELECTORS, Budget, Point, budgets, sentence
+from dsa.doors.budget import main
+
+
+@pytest.fixture(scope="module")
+def command(settings, tmp_path_factory):  # noqa: F811
+    place = tmp_path_factory.mktemp("budget")
+    own = [s for s in settings if not s.startswith(("indexer=", "output_dir="))]
+    own = [s for s in own if not s.startswith("selector.k")]
+    return [*own, f"output_dir={place / 'outputs'}"], place
+
+
+def test_each_selector_at_each_budget_is_judged_drawn_and_found_again(command, capsys):
+    overrides, place = command
+    arguments = [*overrides, "--k", "4", "24", "--to", str(place / "told")]
+    assert main(arguments) == 0
+    told = json.loads((place / "told" / "budget.json").read_text())
+    points = {(p["selector"], p["k"]): p for p in told["points"]}
+    assert points.keys() == {(name, k) for name in SELECTORS for k in (4, 24)}
+    for k in (4, 24):
+        assert points["oracle", k]["mass"] > points["sink_window", k]["mass"], "the best keys hold most"
+        assert points["oracle", k]["mass"] > points["random", k]["mass"]
+        assert len(points["oracle", k]["layers"]) == 2
+    assert points["oracle", 24]["mass"] > points["oracle", 4]["mass"]
+    assert (place / "told" / "budget.png").read_bytes()[:4] == b"\x89PNG"
+    assert "nats" in capsys.readouterr().out
+    assert not (place / "outputs" / PLACES["indexers"]).exists(), "no indexer was trained"
+    times = {path: path.stat().st_mtime_ns for path in (place / "outputs" / PLACES["judgement"]).iterdir()}
+    assert main(arguments) == 0
+    assert times == {path: path.stat().st_mtime_ns for path in times}, "nothing is judged twice"
+
+
+def test_a_choice_for_each_key_value_head_holds_more_than_a_shared_one(command):
+    told = json.loads((command[1] / "told" / "budget.json").read_text())
+    mass = {(p["selector"], p["k"]): p["mass"] for p in told["points"]}
+    assert mass["oracle_by_head", 4] > mass["oracle", 4]
+
+
+def test_enough_is_the_budget_from_which_on_nothing_is_lost():
+    def curve(*over):
+        points = [Point("oracle", k, 2 + o, o, 0.9, [0.9]) for k, o in zip((4, 8, 16, 32), over, strict=True)]
+        return Budget("m", "d", 64, 8, 2.0, 0.05, points)
+
+    assert curve(0.4, 0.2, 0.04, 0.01).enough("oracle") == 16
+    assert curve(0.01, 0.2, 0.04, 0.01).enough("oracle") == 16, "a budget below it that lies within by chance is none"
+    assert curve(0.4, 0.2, 0.1, 0.06).enough("oracle") is None
+    assert curve(-0.1, 0.0, 0.0, 0.0).enough("oracle") == 4
+    assert "16 of 64 keys (25.0%)" in sentence(curve(0.4, 0.2, 0.04, 0.01))
+    assert "No budget up to 32 keys" in sentence(curve(0.4, 0.2, 0.1, 0.06))
+
+
+def test_budgets_are_shares_of_the_length():
+    assert budgets(512) == [8, 16, 32, 64, 128, 256] and budgets(32) == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--k", "48"], "--k 48: a budget is from 1 to seq_len - 1 = 47 keys."),
+        (["--margin", "0"], "--margin = 0.0"),
+        (["model=nothing"], "model = nothing: no such option"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(command, arguments, said, capsys):
+    assert main([*command[0], *arguments]) == 2
+    assert said in capsys.readouterr().err
