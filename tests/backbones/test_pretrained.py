@@ -172,3 +172,10 @@ def test_a_text_longer_than_the_model_reads_is_refused(tokens):
     model = Adopted(made(CONFIGS["llama"]()))
     with pytest.raises(ValueError, match=r"^seq_len = 400: the model reads at most 256 tokens\.$"):
         model.run(tokens.repeat(1, 10), Pass())
+
+
+def test_a_pass_whose_logits_nobody_wants_gives_the_last_ones_alone(tiny, tokens):
+    model = Adopted(tiny)
+    with torch.no_grad():
+        whole, last = (model.run(tokens, Pass(sparse=False, logits=wanted)).logits for wanted in (True, False))
+    torch.testing.assert_close(last, whole[:, -1:], atol=1e-5, rtol=1e-4)

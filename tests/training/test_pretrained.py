@@ -52,6 +52,37 @@ def test_a_run_judges_indexers_on_the_model_as_it_is(run, settings):
     assert sum(file.stat().st_size for file in base.iterdir()) < 20_000, "weights are not copied into artifacts"
 
 
+def test_a_run_certifies_that_it_is_the_model_and_looks_at_nothing_later(run):
+    told = run.certificate
+    assert told["tokens"] == LENGTH and told["acted"] == LENGTH - 6, (
+        "6 keys: from the seventh query on some are left out"
+    )
+    assert told["identity"] < 1e-4 and told["causality"] == 0 < told["reach"]
+    assert 0 <= told["ties"] <= 1
+
+
+def test_a_certificate_tells_a_selection_that_looks_ahead_and_scores_that_tie(run, monkeypatch):
+    from dsa.judging.certificate import certify
+
+    model, tokens = dsa.load_run(run.folder), torch.randint(1, 60, (1, LENGTH))
+    for router in model.routers:
+        monkeypatch.setattr(router.indexer, "score", blank(router.indexer.score))
+    assert certify(model, tokens)["ties"] == 1
+    for router in model.routers:
+        monkeypatch.setattr(router.indexer, "score", ahead(router.indexer.score))
+    assert certify(model, tokens)["causality"] > 0
+
+
+def blank(score):
+    """Every score 0."""
+    return lambda x, rotary: (own := score(x, rotary))._replace(queries=own.queries * 0)
+
+
+def ahead(score):
+    """Hidden states of later tokens."""
+    return lambda x, rotary: score(x.roll(-12, 1), rotary)
+
+
 def test_the_base_is_what_the_files_hold_and_not_where_they_lie(settings, folder, tmp_path, run):
     import shutil
 

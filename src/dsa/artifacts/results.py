@@ -20,6 +20,7 @@ class RunResult:
     `status` is finished or failed; only finished results are ever reused. `artifacts` names what the run is made of:
     base, indexers, joint, control. `base_training`: the steps of the base and, where it was trained to a criterion, the
     accuracy that ends it (until), the step that reached it (solved_at; None: never), and the accuracy in the end.
+    `certificate`: of a pretrained model, see dsa.judging.certificate.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class RunResult:
     mean_k: float | None = None
     selection: dict[str, Any] = field(default_factory=dict)
     swap_selection: dict[str, Any] = field(default_factory=dict)
+    certificate: dict[str, Any] = field(default_factory=dict)
     flops: dict[str, float] = field(default_factory=dict)
     time: dict[str, float | bool | None] = field(default_factory=dict)
     memory: dict[str, float | None] = field(default_factory=dict)

@@ -116,6 +116,7 @@ class Pass:
         step: of training, from 1; 0 in every evaluation.
         observe: called by each sparse site with what it did.
         watch: called by each site with what it attends with, before it does.
+        logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
         routes: what shared routers decided so far in this pass.
     """
@@ -126,6 +127,7 @@ class Pass:
     step: int = 0
     observe: Callable[[Observation], None] | None = None
     watch: Callable[[SiteInputs], None] | None = None
+    logits: bool = True
     cache: Cache | None = None
     routes: dict[int, Routed] = field(default_factory=dict, compare=False, repr=False)
 

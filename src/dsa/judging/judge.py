@@ -9,6 +9,7 @@ from torch import Tensor
 from dsa.backbones import Backbone
 from dsa.data import IGNORE, DataModule
 from dsa.judging.calibrate import calibrate, constants
+from dsa.judging.certificate import certify
 from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.judging.probe import averaged, probe
 from dsa.spec import Devices
@@ -31,6 +32,8 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
         layers = probe(model.to(device), tokens.to(device), None if asked is None else asked.to(device))
         out["selection"] = {"mean": averaged(layers), "layers": [layer._asdict() for layer in layers]}
         out["constants"] = constants(model)
+        if model.given:
+            out["certificate"] = certify(model, tokens.to(device))
     return out
 
 

@@ -62,6 +62,7 @@ def assemble(
     for name, value in found.final["val"].items():
         setattr(result, name if name.startswith("recall") else f"val_{name}", value)
     result.base_training = found.base_training
+    result.certificate = found.final.get("certificate", {})
     compare(result, found, spec.dense, graph.joint is not None)
     result.params = parameters(model)
     result.selection = found.final.get("selection", {})

@@ -105,7 +105,7 @@ class CohortTraining(Training):
                     found[member.need.hash].append(loss)
 
         with torch.no_grad():
-            self.model.run(batch.tokens, Pass(sparse=False, watch=watch))
+            self.model.run(batch.tokens, Pass(sparse=False, watch=watch, logits=False))
         return {name: torch.stack(parts).mean() for name, parts in found.items()}
 
     def site_losses(self, inputs: SiteInputs) -> list[Tensor]:

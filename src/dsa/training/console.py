@@ -111,6 +111,13 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
     if mean:
         recall = percent(mean.get("recall"))
         row("mass", number(mean.get("mass"), 3), f"oracle {number(mean.get('oracle_mass'), 3)}, recall {recall}")
+    if result.certificate:
+        told = result.certificate
+        row("selection acted", f"{told['acted']} of {told['tokens']}", "queries of the text that was checked")
+        row("every key kept", f"{told['identity']:.1e}", "largest change of a logit against the model as it is")
+        row("later tokens changed", f"{told['causality']:.1e}", "largest change of an earlier logit")
+        if told["ties"] is not None:
+            row("ties at the k-th score", percent(told["ties"]), "where position alone decides")
     if result.params:
         share = percent(result.params["indexer_share"])
         row("indexer parameters", f"{result.params['indexer']:,}", f"{share} of {result.params['total']:,}")

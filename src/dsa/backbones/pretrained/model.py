@@ -54,7 +54,8 @@ class Adopted(Backbone):
         if self.context is not None and tokens.shape[1] > self.context:
             raise ValueError(f"seq_len = {tokens.shape[1]}: the model reads at most {self.context} tokens.")
         with self.hook.passing(how) as losses:
-            logits = self.hf(input_ids=tokens, use_cache=False).logits
+            kept = {} if how.logits else {"logits_to_keep": 1}
+            logits = self.hf(input_ids=tokens, use_cache=False, **kept).logits
             return Output(logits, mean_losses(losses))
 
     def train(self, mode: bool = True) -> "Adopted":

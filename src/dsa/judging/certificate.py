@@ -1,0 +1,100 @@
+"""What a user of a pretrained model would check by hand first: is it still the model, and does it look ahead?"""
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.backbones import Backbone, Observation, Pass, Router
+from dsa.patterns import Causal
+from dsa.precision import Exact
+from dsa.selectors import TopK
+
+SHORT = 128
+"""Tokens on which the checks are made: they are properties of model and composition, not of a text."""
+
+
+class Certificate(NamedTuple):
+    """Checks of one composition on one pretrained model.
+
+    Args:
+        tokens: of the text that was looked at.
+        acted: queries whose selection left keys out, of all.
+        identity: largest change of a logit where every key is kept, through the kernels of a selection.
+        causality: largest change of a logit when later tokens are others; it must be 0.
+        reach: largest change of a logit that the selection makes: 0 would say that it did nothing.
+        ties: share of those queries whose k-th index score is another key's too; None without an indexer.
+    """
+
+    tokens: int
+    acted: int
+    identity: float
+    causality: float
+    reach: float
+    ties: float | None
+
+
+@torch.no_grad()
+def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
+    """Check a routed model on the beginning of one text, in float32; its routers are what they were at the end."""
+    text = tokens[:1, :SHORT]
+    seen: list[Observation] = []
+    training = model.training
+    model.eval()
+    with torch.autocast(tokens.device.type, enabled=False):
+        dense = model.run(text, Pass(sparse=False)).logits
+        sparse = model.run(text, Pass(observe=seen.append)).logits
+        early = text.shape[1] * 2 // 3
+        other = text.clone()
+        other[:, early:] = other[:, early:].flip(1) if text.shape[1] - early > 1 else (other[:, early:] + 1) % 2
+        causality = largest(sparse[:, :early] - model.run(other, Pass()).logits[:, :early])
+        identity = largest((kept_whole(model, text) - dense)[:, :-1])
+    model.train(training)
+    queries, ties = looked_at(seen)
+    return Certificate(text.shape[1], queries, identity, causality, largest(sparse - dense), ties)._asdict()
+
+
+def kept_whole(model: Backbone, text: Tensor) -> Tensor:
+    """Logits where every query but the last keeps every key; that one leaves out one, so that nothing runs dense."""
+    routers, of = list(model.routers), model.router_of
+    whole = TopK(text.shape[1] - 1)
+    every = [
+        Router(router.indexer, Causal(text.shape[1]), whole, Exact(), router.site, router.backend)
+        for router in routers
+        if isinstance(router, Router)
+    ]
+    model.attach(every, of)
+    try:
+        return model.run(text, Pass()).logits
+    finally:
+        model.attach([router for router in routers if isinstance(router, Router)], of)
+
+
+def looked_at(seen: list[Observation]) -> tuple[int, float | None]:
+    """Queries of the first site at which selection acted, and at how many of all sites' the k-th score was shared."""
+    acted, ties, asked, scored = 0, 0, 0, False
+    for number, layer in enumerate(seen):
+        if layer.selection is None:
+            continue
+        counts = layer.selection.counts[0, 0].long()
+        chosen = counts < torch.arange(1, len(counts) + 1, device=counts.device)
+        acted += int(chosen.sum()) if number == 0 else 0
+        if layer.cast is None or layer.cast.unit > 1:
+            continue
+        scored = True
+        time = slice(0, len(counts))
+        scores = layer.cast.scores(time, time)[0, 0]
+        kept = layer.selection.positions[0, 0].long()
+        own = scores.gather(1, kept.clamp(min=0)).masked_fill(kept < 0, torch.inf).min(1).values
+        future = torch.ones_like(scores, dtype=torch.bool).triu(1)
+        equal = ((scores == own[:, None]) & ~future).sum(1)
+        among = ((scores.gather(1, kept.clamp(min=0)) == own[:, None]) & (kept >= 0)).sum(1)
+        ties += int(((equal > among) & chosen).sum())
+        asked += int(chosen.sum())
+    return acted, ties / asked if scored and asked else None
+
+
+def largest(difference: Tensor) -> float:
+    """The largest absolute value."""
+    return difference.abs().max().item()
