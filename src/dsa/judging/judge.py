@@ -14,7 +14,7 @@ from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.judging.probe import averaged, probe
 from dsa.spec import Devices
 
-PROBE_ROWS = 8  # held-out rows on which a selection is measured, spread evenly over the evaluation rows
+PROBE_ROWS = 8  # held-out rows on which a selection is measured, and at most a quarter of the evaluation rows
 
 
 def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look: bool = True) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
 
 
 def probe_rows(data: DataModule) -> tuple[Int[Tensor, "row time"], Bool[Tensor, "row time"] | None]:
-    """A few evaluation rows from all over the held-out part, and which queries are asked; None where all are."""
+    """A few evaluation rows, spread evenly over the held-out part, and which queries are asked; None where all are."""
     batches = list(data.eval_loader())
     tokens, asked = (torch.cat(rows) for rows in zip(*((b.tokens, b.targets != IGNORE) for b in batches), strict=True))
-    rows = torch.linspace(0, len(tokens) - 1, min(PROBE_ROWS, len(tokens))).long()
+    rows = torch.linspace(0, len(tokens) - 1, min(PROBE_ROWS, max(1, len(tokens) // 4))).long()
     return tokens[rows], None if asked.all() else asked[rows]
