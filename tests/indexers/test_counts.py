@@ -12,7 +12,7 @@ PUBLISHED = {"h4d64": 82_944, "h2d32": 25_088, "h1d16": 8_448, "ultra_light": 4_
 
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
 def test_parameters_per_layer_at_width_256_are_as_published(name, count):
-    indexer = compose(["model=seed", f"indexer={name}"]).indexer.make()
+    indexer = compose(["model=seed", f"indexer={name}"]).indexer.make(d_model=256)
     own, norm = indexer.parameter_counts()
     assert own == count
     assert norm == 2 * indexer.dim
@@ -22,14 +22,14 @@ def test_parameters_per_layer_at_width_256_are_as_published(name, count):
 def test_the_comment_of_every_indexer_states_its_parameters(name):
     from dsa.config import config_dir
 
-    indexer = compose(["model=seed", f"indexer={name}"]).indexer.make()
+    indexer = compose(["model=seed", f"indexer={name}"]).indexer.make(d_model=256)
     first = (config_dir() / "indexer" / f"{name}.yaml").read_text().splitlines()[0]
     assert f"{indexer.parameter_counts()[0]:,} parameters" in first
 
 
 @pytest.mark.parametrize("name", ["h3d16", "h1d1", "ultra_light"])
 def test_no_gradient_reaches_the_hidden_states(name):
-    indexer = compose([f"indexer={name}"]).indexer.make()
+    indexer = compose([f"indexer={name}"]).indexer.make(d_model=128)
     x = torch.randn(2, 6, 128, requires_grad=True)
     features = indexer(x, Rotation(6, 10000.0))
     assert features.queries.shape == (2, 1, 6, indexer.heads, indexer.dim)
@@ -42,7 +42,7 @@ def test_scores_depend_on_the_distance_alone():
     """Rotary on queries and keys alike: moving both by the same distance changes no score."""
 
     torch.manual_seed(0)  # of seeds in general one in six leaves too few scores above zero
-    indexer = compose(["indexer=h2d16"]).indexer.make()
+    indexer = compose(["indexer=h2d16"]).indexer.make(d_model=128)
     x = torch.randn(1, 1, 128).expand(1, 12, 128)
     scores = indexer(x, Rotation(12, 10000.0)).scores(slice(0, 12), slice(0, 12))[0, 0]
     for distance in range(1, 12):

@@ -24,7 +24,7 @@ def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     from dsa import compose
     from dsa.ops import Rotation
 
-    indexer = compose(["model=seed", "indexer=h2d32"]).indexer.make()
+    indexer = compose(["model=seed", "indexer=h2d32"]).indexer.make(d_model=256)
     x = torch.randn(1, 64, 256)
     features = indexer(x, Rotation(64, 1e4))
     projections = counted(lambda: indexer(x, Rotation(64, 1e4)))

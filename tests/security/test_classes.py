@@ -115,7 +115,7 @@ def test_what_looks_like_a_class_of_the_slot_is_refused_even_of_an_admitted_pack
     with pytest.raises(TargetRefused, match=r"subclass of dsa\.patterns\.Pattern"):
         spec_with("foreign.Alike", "pattern", "allow_targets=[foreign]").pattern.make()
     spec = spec_with("foreign.Indexer", "indexer", "allow_targets=[foreign]")
-    assert type(spec.indexer.make()).__module__ == "foreign"
+    assert type(spec.indexer.make(d_model=8)).__module__ == "foreign"
 
 
 def test_nothing_is_imported_to_be_refused(mark):
