@@ -22,7 +22,7 @@ BASE = ["name=x", "seq_len=512", "exploratory=true"]
 VALUES: dict[str, dict[str, Any]] = {
     "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "positive", "init": 0.1},
     "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
-                "far": 6},
+                "far": 6, "sinks": 6},
     "selector": {"k": 40, "seed": 7, "seq_len": 900, "min_k": 36, "max_k": 48, "p": 0.8, "target_mean": 41,
                  "ratio": 0.35, "start_k": 36, "end_k": 40, "sinks": 6},
     "precision": {"dtype": "float16", "accumulate": "float16", "bits": 6, "group": 64},
