@@ -20,9 +20,7 @@ class Sinks(Pattern):
     def __init__(self, sinks: int, window: int, budget: int) -> None:
         self.sinks = positive(sinks, "pattern.sinks")
         self.window = at_least(window, 0, "pattern.window")
-        self.budget = at_least(
-            budget, sinks + window, "pattern.budget", "it counts the sinks and the window's keys too"
-        )
+        self.budget = at_least(budget, sinks + window, "pattern.budget", "it counts sinks and window too")
 
     def zones(self) -> Zones:
         recent = (Zone(first=self.window - 1, last=0, keep="all", begin=self.sinks),) if self.window else ()
