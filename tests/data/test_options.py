@@ -38,12 +38,13 @@ def test_it_begins_with_a_comment_and_composes(composed, option):
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option not in NETWORK])
 def test_it_builds_and_gives_batches(composed, option, book):
     path = [f"data.path={book}"] if option.startswith("text") else []
-    module = instantiate(composed(f"data={option}", *path))
+    length = 512 if option.startswith("retrieval") else 128
+    module = instantiate(composed(f"data={option}", *path, f"seq_len={length}"))
     batch = module.batch("dense", 0)
-    assert batch.tokens.shape == batch.targets.shape == (module.batch_size, 128)
+    assert batch.tokens.shape == batch.targets.shape == (module.batch_size, length)
     assert int(batch.tokens.max()) < module.vocab_size
     evaluation = list(module.eval_loader())
-    assert len(evaluation) == 8
+    assert len(evaluation) == module.eval_batches
     assert (evaluation[0].slice is not None) == option.startswith(("stdlib", "text"))
     assert 0 < module.unigram_loss <= module.chance_loss + 1e-9
 

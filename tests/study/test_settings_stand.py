@@ -28,6 +28,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "precision": {"dtype": "float16", "accumulate": "float16", "bits": 6, "group": 64},
     "data": {"seq_len": 96, "seed": 5, "batch_size": 6, "eval_batch_size": 6, "eval_batches": 3, "pairs": 4, "gap": 9,
              "decoys": 3, "strays": 2, "source.decoys": 5, "source.strays": 6,
+             "form": "single", "distractors": 2, "values": 3, "hops": 1, "digits": 6,
+             "source.form": "variable", "source.distractors": 1, "source.hops": 3, "source.digits": 5,
              "path": "book.txt", "column": "body", "name": "owner/text", "config": "raw", "split": "half",
              "validation_split": "test", "revision": "abc", "max_documents": 3,
              "max_bytes": 999, "source.pairs": 5, "source.gap": 10, "source.keys": 32, "source.values": 32,

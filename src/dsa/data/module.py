@@ -116,8 +116,7 @@ def _loader(begin: Callable[[], Iterator[Batch]]) -> DataLoader[Batch]:
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:
-    marked = None if batch.slice is None else batch.slice[rows]
-    return Batch(batch.tokens[rows], batch.targets[rows], marked)
+    return Batch(*(None if part is None else part[rows] for part in batch))
 
 
 def _share(total: int, world: int, setting: str) -> int:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dsa.data import MQAR, Induction, Needle, TextSource
+from dsa.data import MQAR, Induction, Needle, Retrieval, TextSource
 
 
 class Kinds(NamedTuple):
@@ -39,8 +39,9 @@ def _(source: Induction) -> Kinds:
     return Kinds(["prefixes", "fillers"], torch.arange(2).repeat_interleave(sizes))
 
 
-@kinds.register
-def _(source: TextSource) -> Kinds:
+@kinds.register(TextSource)
+@kinds.register(Retrieval)
+def _(source: TextSource | Retrieval) -> Kinds:
     texts = [source.tokenizer.decode([token]) for token in range(source.vocab_size)]
     return Kinds(TEXT, torch.tensor([TEXT.index(kind_of(text)) for text in texts]))
 
