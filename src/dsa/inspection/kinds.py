@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dsa.data import MQAR, Induction, Needle, Retrieval, TextSource
+from dsa.data import Induction, Retrieval, TextSource
+from dsa.data.key_value import KeyValue
 
 
 class Kinds(NamedTuple):
@@ -26,9 +27,8 @@ def kinds(source: object) -> Kinds:
     return Kinds(["tokens"], torch.zeros(source.vocab_size, dtype=torch.long))  # type: ignore[attr-defined]
 
 
-@kinds.register(MQAR)
-@kinds.register(Needle)
-def _(source: MQAR | Needle) -> Kinds:
+@kinds.register
+def _(source: KeyValue) -> Kinds:
     sizes = torch.tensor([source.keys, source.values, source.noise])
     return Kinds(["keys", "values", "noise"], torch.arange(3).repeat_interleave(sizes))
 
