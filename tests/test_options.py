@@ -13,6 +13,7 @@ from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
+NEEDS_A_MODEL = {"stdlib_model", "retrieval_model"}
 NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
 LONG = {"retrieval": 512, "retrieval_bpe": 512}  # sentences take more tokens than a short row has
@@ -49,7 +50,7 @@ def test_every_indexer_pattern_selector_and_precision_passes_a_rehearsal_and_tra
     [
         pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else [])
         for n in options("data")
-        if n not in NEEDS_NETWORK | NEEDS_A_PATH
+        if n not in NEEDS_NETWORK | NEEDS_A_PATH | NEEDS_A_MODEL
     ],
 )
 def test_every_local_data_set_trains_a_step(name, outputs):

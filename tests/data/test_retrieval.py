@@ -9,7 +9,7 @@ import torch
 from conftest import QUIET, SMALL
 
 from dsa import compose, load_study, train
-from dsa.data import IGNORE, Batch, BPETokenizer, ByteTokenizer, DataModule, Retrieval, TextFiles
+from dsa.data import IGNORE, Batch, BPETokenizer, ByteTokenizer, DataModule, ModelTokenizer, Retrieval, TextFiles
 from dsa.data.forms import FORMS, Amounts
 from dsa.data.hashing import generator
 from dsa.judging.evaluation import DEPTHS, EvalMetrics
@@ -219,6 +219,18 @@ def test_the_shortest_row_that_is_allowed_can_be_made(made):
 
     shortest = next(seq_len for seq_len in range(100, LENGTH) if fits(seq_len))
     for text, answer, _ in read(source, source.sample(300, shortest, generator("test"))):
+        assert solved(text) == answer
+
+
+def test_a_models_own_tokenizer_reads_the_rows(made, novel, tmp_path):
+    learned = BPETokenizer(400)
+    learned.fit([novel.read_text()])
+    (tmp_path / "tokenizer.json").write_text(learned.state())
+    (tmp_path / "config.json").write_text('{"eos_token_id": 0}')
+    (tmp_path / "model.safetensors").touch()
+    source = made("mixture", ModelTokenizer(str(tmp_path)))
+    assert source.vocab_size == 400
+    for text, answer, _ in read(source, source.evaluation(20, LENGTH)):
         assert solved(text) == answer
 
 
