@@ -6,6 +6,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -106,9 +107,14 @@ class EvalMetrics(nn.Module):
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.loss, self.slice_loss = MeanMetric(), MeanMetric()
-        self.exact, self.exact_at = MeanMetric(), nn.ModuleList(MeanMetric() for _ in range(DEPTHS))
+        self.exact, self.parts = MeanMetric(), nn.ModuleList(MeanMetric() for _ in range(DEPTHS))
         self.perplexity = Perplexity(ignore_index=IGNORE)
         self.accuracy = MulticlassAccuracy(vocab_size, average="micro", ignore_index=IGNORE)
+
+    @property
+    def exact_at(self) -> list[MeanMetric]:
+        """Exact match by depth."""
+        return cast(list[MeanMetric], list(self.parts))
 
     @torch.no_grad()
     def update(self, logits: Tensor, batch: Batch) -> None:
