@@ -13,7 +13,7 @@ from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
-NEEDS_A_MODEL = {"stdlib_model", "retrieval_model"}
+NEEDS_A_MODEL = {"stdlib_model", "text_model", "retrieval_model"}
 NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
 LONG = {"retrieval": 512, "retrieval_bpe": 512}  # sentences take more tokens than a short row has

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
 NETWORK = ("hub", "tinystories", "wikitext")
-MODEL = ("retrieval_model", "stdlib_model")  # they are read by the tokenizer of a pretrained model
+MODEL = ("retrieval_model", "stdlib_model", "text_model")  # they are read by the tokenizer of a pretrained model
 
 
 @pytest.fixture

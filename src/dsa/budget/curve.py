@@ -127,9 +127,7 @@ def sentence(budget: Budget) -> str:
     said = f"Dense attention has a loss of {budget.dense:.3f} nats a token here. "
     if best is None:
         most = max(point.k for point in budget.points)
-        said += (
-            f"No budget up to {most} keys is within {budget.margin:g} nats of it, even by the true attention."
-        )
+        said += f"No budget up to {most} keys is within {budget.margin:g} nats of it, even by the true attention."
     else:
         share = best / budget.seq_len
         said += (
