@@ -61,6 +61,6 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_precision(ind
 
 
 @pytest.mark.parametrize("ops", ["reference", "blocked", "cpu"])
-@pytest.mark.parametrize("pattern", ["causal", "hierarchical_8_32_16"])
+@pytest.mark.parametrize("pattern", ["causal", "hierarchical_8_32_16", "sinks"])
 def test_changing_the_future_leaves_the_past_untouched_in_every_backend(ops, pattern):
     assert_causal([f"pattern={pattern}", "selector.k=8", f"ops={ops}"])

@@ -13,8 +13,11 @@ from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
+NEEDS_A_MODEL = {"stdlib_model", "text_model", "retrieval_model"}
 NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
+LONG = {"retrieval": 512, "retrieval_bpe": 512}  # sentences take more tokens than a short row has
+SLOW = {"stdlib_bpe", "retrieval_bpe"}
 PARTS = [(group, name) for group in ("indexer", "pattern", "selector", "precision") for name in options(group)]
 # conf/study belongs to sweep.py and is tested in tests/study.
 GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "study")
@@ -45,14 +48,15 @@ def test_every_indexer_pattern_selector_and_precision_passes_a_rehearsal_and_tra
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(n, marks=[pytest.mark.slow] if n == "stdlib_bpe" else [])
+        pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else [])
         for n in options("data")
-        if n not in NEEDS_NETWORK | NEEDS_A_PATH
+        if n not in NEEDS_NETWORK | NEEDS_A_PATH | NEEDS_A_MODEL
     ],
 )
 def test_every_local_data_set_trains_a_step(name, outputs):
     small = [override for override in SMALL if override != "data=mqar"]
-    take_a_step(compose([*small, f"data={name}", f"cache_dir={outputs / 'cache'}"]))
+    length = [f"seq_len={LONG[name]}"] if name in LONG else []
+    take_a_step(compose([*small, *length, f"data={name}", f"cache_dir={outputs / 'cache'}"]))
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_A_PATH))

@@ -13,6 +13,7 @@ PATTERNS = {
     "causal": ["pattern=causal"],
     "local_global": ["pattern=local_global", "pattern.window=8", "pattern.budget=12"],
     "strided": ["pattern=strided"],
+    "sinks": ["pattern=local_global_sinks", "pattern.window=3", "pattern.budget=12"],
 }
 
 

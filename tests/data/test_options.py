@@ -12,12 +12,19 @@ from omegaconf import OmegaConf
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "data").glob("*.yaml"))
 NETWORK = ("hub", "tinystories", "wikitext")
+MODEL = ("retrieval_model", "stdlib_model", "text_model")  # they are read by the tokenizer of a pretrained model
 
 
 @pytest.fixture
 def composed(tmp_path):
     """data=<option> under a primary config of this test's own."""
-    top = {"seq_len": 128, "seed": 3, "cache_dir": str(tmp_path / "cache"), "defaults": [{"data": "stdlib"}, "_self_"]}
+    top = {
+        "seq_len": 128,
+        "seed": 3,
+        "cache_dir": str(tmp_path / "cache"),
+        "model": {"path": "none"},
+        "defaults": [{"data": "stdlib"}, "_self_"],
+    }
     ConfigStore.instance().store("data_probe", top)
 
     def build(*overrides):
@@ -35,15 +42,16 @@ def test_it_begins_with_a_comment_and_composes(composed, option):
     assert data._target_ == "dsa.data.DataModule"
 
 
-@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in NETWORK])
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option not in NETWORK + MODEL])
 def test_it_builds_and_gives_batches(composed, option, book):
     path = [f"data.path={book}"] if option.startswith("text") else []
-    module = instantiate(composed(f"data={option}", *path))
+    length = 512 if option.startswith("retrieval") else 128
+    module = instantiate(composed(f"data={option}", *path, f"seq_len={length}"))
     batch = module.batch("dense", 0)
-    assert batch.tokens.shape == batch.targets.shape == (module.batch_size, 128)
+    assert batch.tokens.shape == batch.targets.shape == (module.batch_size, length)
     assert int(batch.tokens.max()) < module.vocab_size
     evaluation = list(module.eval_loader())
-    assert len(evaluation) == 8
+    assert len(evaluation) == module.eval_batches
     assert (evaluation[0].slice is not None) == option.startswith(("stdlib", "text"))
     assert 0 < module.unigram_loss <= module.chance_loss + 1e-9
 

@@ -19,6 +19,17 @@ def test_a_word_that_says_nothing_of_how_much_is_kept_is_refused(keep):
         Zone(None, keep=keep)
 
 
+@pytest.mark.parametrize(("begin", "end"), [(-1, None), (0, 0), (4, 4), (5, 3)])
+def test_a_zone_that_ends_before_it_begins_is_refused(begin, end):
+    with pytest.raises(ValueError, match=rf"zone\.begin = {begin}, zone\.end = {end}: "):
+        Zone(None, begin=begin, end=end)
+
+
+def test_a_zone_that_begins_inside_a_unit_is_refused():
+    with pytest.raises(ValueError, match=r"zone\.begin = 6 with units of 4 tokens: .* a multiple of the unit"):
+        spans((Zone(None, begin=6),), torch.full((1, 1, 20), 9), unit=4)
+
+
 def test_a_row_padded_by_parts_of_units_is_refused_and_by_whole_ones_sees_the_same():
     torch.manual_seed(0)
     keys = torch.randint(-2, 3, (1, 1, 20, 4)).float()
@@ -45,6 +56,7 @@ RULES = {
     "strided": (Zone(0, keep="all"), Zone(None, 8, 8, keep=0.5)),
     "hierarchical": (Zone(7, keep="all"), Zone(39, 8, keep=0.4), Zone(None, 40, keep=16)),
     "forced": (Zone(9, keep="all"),),
+    "sinks": (Zone(None, keep="all", end=4), Zone(15, keep="all", begin=4), Zone(None, 16, begin=4)),
 }
 
 

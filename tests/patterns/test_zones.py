@@ -5,7 +5,7 @@ import torch
 from conftest import options
 
 from dsa import compose
-from dsa.ops import Recency, select
+from dsa.ops import Hash, Recency, blocked, native, reference, select
 from dsa.ops.zones import spans
 
 
@@ -43,6 +43,62 @@ def test_local_global_keeps_the_window_and_shows_everything_before():
     assert keys_of(distant, 100) == list(range(85))
     assert recent.forced and not distant.forced
     assert int(pattern_of("pattern=local_global_16_32").own_budget(torch.tensor([100]))) == 48
+
+
+def test_sinks_are_the_first_keys_of_the_row_and_all_others_compete():
+    first, others = pattern_of("pattern=sinks").zones()
+    assert keys_of(first, 100) == [0, 1, 2, 3] and keys_of(others, 100) == list(range(4, 101))
+    assert keys_of(first, 2) == [0, 1, 2] and keys_of(others, 2) == []
+    assert first.forced and not others.forced
+    assert int(pattern_of("pattern=sinks").own_budget(torch.tensor([100]))) == 4 + 64
+
+
+def test_local_global_with_sinks_keeps_both_ends_and_shows_what_lies_between():
+    pattern = pattern_of("pattern=local_global_sinks")
+    first, recent, between = pattern.zones()
+    assert keys_of(first, 100) == [0, 1, 2, 3]
+    assert keys_of(recent, 100) == list(range(69, 101))
+    assert keys_of(between, 100) == list(range(4, 69))
+    assert keys_of(recent, 20) == list(range(4, 21)) and keys_of(between, 20) == []  # no sink is counted twice
+    assert first.forced and recent.forced and not between.forced
+    assert int(pattern.own_budget(torch.tensor([200]))) == 4 + 32 + 64
+    assert int(pattern.own_budget(torch.tensor([50]))) == 51
+
+
+def test_a_budget_too_small_for_window_and_sinks_keeps_the_nearest():
+    pattern = pattern_of("pattern=local_global_sinks")
+    assert [shares(pattern, limit, 200) for limit in (1, 32, 34, 36, 40)] == [
+        [1, 0, 0], [32, 0, 0], [32, 2, 0], [32, 4, 0], [32, 4, 4],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sinks", "local_global_sinks"])
+@pytest.mark.parametrize("backend", [reference, blocked, native])
+def test_sinks_are_kept_by_every_backend_for_every_padded_row(name, backend):
+    pattern, length = pattern_of(f"pattern={name}"), 160
+    if backend is native and native.unavailable() is not None:
+        pytest.skip(str(native.unavailable()))
+    first = torch.tensor([0, 9])
+    time = torch.arange(length) - first[:, None]
+    limit = pattern.own_budget(time.clamp(min=0))
+    got = backend.select(Hash(3), pattern.zones(), limit, None, 0, first)
+    for row, pad in enumerate(first.tolist()):
+        for t in range(pad, length):
+            chosen = {key for key in got.positions[row, 0, t].tolist() if key >= 0}
+            assert chosen >= set(range(pad, min(pad + 4, t + 1)))
+            assert len(chosen) == min(pattern.budget, t + 1 - pad)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("pattern.sinks=0", r"pattern\.sinks = 0: give a whole number from 1"),
+        ("pattern.budget=35", r"pattern\.budget = 35: give a whole number from 36 \(it counts sinks"),
+    ],
+)
+def test_sinks_that_are_none_or_exceed_the_budget_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        pattern_of("pattern=local_global_sinks", settings)
 
 
 def test_hierarchical_has_three_distances():

@@ -220,7 +220,7 @@ def test_claims_and_metrics_are_those_that_the_analysis_knows():
         ({"margin": {"val_loss": -1}}, "margin.val_loss = -1: give a number above 0."),
         ({"margin": {"val_loss": "abc"}}, "margin.val_loss = abc: give a number above 0."),
         ({"margin": {"val_loss": float("nan")}}, "margin.val_loss = nan: give a number above 0."),
-        ({"margin": {"loss": 0.01}}, "margin = loss: give val_loss, swap_val_loss, val_accuracy or swap_val_accuracy."),
+        ({"margin": {"loss": 0.01}}, "margin = loss: give val_loss, swap_val_loss, val_accuracy, swap_val_accuracy, "),
         ({"margin": 0.01}, "margin = 0.01: give key: value."),
         ({"hypothesis": {"claim": "it_works"}}, "hypothesis.claim = it_works: give some_condition_differs,"),
         ({"hypothesis": {"metric": "loss"}}, "hypothesis.metric = loss: give val_loss,"),

@@ -18,7 +18,7 @@ USUAL_CONTROLS = CONTROLS[:4]
 CONTENDED = 0.1
 """Share of the cores that other processes may use before times count as contended."""
 
-METRICS = ("val_loss", "swap_val_loss", "val_accuracy", "swap_val_accuracy")
+METRICS = ("val_loss", "swap_val_loss", "val_accuracy", "swap_val_accuracy", "val_exact_match", "swap_val_exact_match")
 """Measures of quality that a verdict may rest on; those of `swap` with the backbone untouched."""
 
 CLAIMS = ("some_condition_differs", "no_quality_loss", "contrasts_differ", "on_pareto_front", "order_depends_on_length",

@@ -21,6 +21,9 @@ class RunResult:
     base, indexers, joint, control. `base_training`: the steps of the base and, where it was trained to a criterion, the
     accuracy that ends it (until), the step that reached it (solved_at; None: never), and the accuracy in the end.
     `certificate`: of a pretrained model, see dsa.judging.certificate.
+    Exact match (where rows have an answer of their own): share of rows of which every asked token is right;
+    `exact_match_by_depth`: the same by place of the answer, the first part the farthest from the question, for each of
+    val, dense_val, base_val, swap_val and swap_window that was judged.
     """
 
     run_id: str
@@ -40,20 +43,26 @@ class RunResult:
     val_loss: float | None = None
     val_perplexity: float | None = None
     val_accuracy: float | None = None
+    val_exact_match: float | None = None
     recall_slice_loss: float | None = None
     chance_loss: float | None = None
     unigram_loss: float | None = None
     dense_val_loss: float | None = None
     dense_val_perplexity: float | None = None
     dense_val_accuracy: float | None = None
+    dense_val_exact_match: float | None = None
     delta_loss: float | None = None
     base_val_loss: float | None = None
     base_val_accuracy: float | None = None
+    base_val_exact_match: float | None = None
     base_training: dict[str, Any] = field(default_factory=dict)
     swap_val_loss: float | None = None
     swap_val_accuracy: float | None = None
+    swap_val_exact_match: float | None = None
     swap_window_loss: float | None = None
     swap_window_accuracy: float | None = None
+    swap_window_exact_match: float | None = None
+    exact_match_by_depth: dict[str, dict[str, float]] = field(default_factory=dict)
     params: dict[str, float] = field(default_factory=dict)
     density: float | None = None
     mean_k: float | None = None

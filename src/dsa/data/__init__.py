@@ -9,6 +9,7 @@ from dsa.data.mqar import MQAR
 from dsa.data.needle import Needle
 from dsa.data.noise import Noise
 from dsa.data.recall_slice import RecallSlice
+from dsa.data.retrieval import Retrieval
 from dsa.data.stdlib import StdlibCorpus
 from dsa.data.text import Corpus, TextSource, Tokenizer
 from dsa.data.tokenizers import BPETokenizer, ByteTokenizer, ModelTokenizer
@@ -27,6 +28,7 @@ __all__ = [
     "Needle",
     "Noise",
     "RecallSlice",
+    "Retrieval",
     "Source",
     "StdlibCorpus",
     "TextFiles",

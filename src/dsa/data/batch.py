@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 IGNORE = -100  # torch's cross_entropy leaves such targets out by default
@@ -16,11 +16,14 @@ class Batch(NamedTuple):
         tokens: the inputs, int64.
         targets: int64; IGNORE where nothing is asked.
         slice: positions of the recall slice (see RecallSlice); None in training and for tasks.
+        depth: where what answers lies in each row, from 0, the earliest place, to 1, the latest; None where rows have
+            no answer of their own.
     """
 
     tokens: Int[Tensor, "batch time"]
     targets: Int[Tensor, "batch time"]
     slice: Bool[Tensor, "batch time"] | None = None
+    depth: Float[Tensor, "batch"] | None = None
 
 
 class Source(Protocol):

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dsa.checks import at_least
 from dsa.data.task import Rows, places
 
 
@@ -53,15 +52,3 @@ def scaled(pairs: int | None, gap: int | None, seq_len: int, most: int, width: i
         max(1, 3 * seq_len // 8) if gap is None else gap,
         width,
     )
-
-
-def amid(decoys: int | None, strays: int | None) -> tuple[int | None, int | None]:
-    """How many pairs nobody asks for, and how many values without a key; None follows the length.
-
-    Raises:
-        ValueError: a number is impossible.
-    """
-    for name, value in (("decoys", decoys), ("strays", strays)):
-        if value is not None:
-            at_least(value, 0, f"data.{name}", "null follows seq_len")
-    return decoys, strays

@@ -116,8 +116,8 @@ def _loader(begin: Callable[[], Iterator[Batch]]) -> DataLoader[Batch]:
 
 
 def _rows(batch: Batch, rows: slice) -> Batch:
-    marked = None if batch.slice is None else batch.slice[rows]
-    return Batch(batch.tokens[rows], batch.targets[rows], marked)
+    more = (None if part is None else part[rows] for part in batch[2:])
+    return Batch(batch.tokens[rows], batch.targets[rows], *more)
 
 
 def _share(total: int, world: int, setting: str) -> int:

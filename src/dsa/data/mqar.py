@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from dsa.checks import at_least, null_or_positive
+from dsa.checks import null_or_positive
 from dsa.data.batch import Batch
-from dsa.data.layout import Layout, amid, scaled
-from dsa.data.task import Task, asked, distinct
+from dsa.data.key_value import KeyValue
+from dsa.data.layout import Layout, scaled
+from dsa.data.task import asked, distinct
 
 
-class MQAR(Task):
+class MQAR(KeyValue):
     """Key-value pairs amid noise, each key asked once, later (Zoology, arXiv:2312.04927, section 3).
 
     Tokens: `keys`, then `values`, then `noise`, each a range of its own. A row's keys are distinct, its values
@@ -34,14 +35,8 @@ class MQAR(Task):
         values: int = 64,
         noise: int = 64,
     ) -> None:
-        self.keys = at_least(keys, 1, "data.source.keys", "a pair needs a key")
-        self.values = at_least(values, 2, "data.source.values", "a single value leaves nothing to recall")
-        self.noise = at_least(noise, 1, "data.source.noise", "noise fills the row")
         self.pairs = null_or_positive(pairs, "data.pairs", "null follows seq_len; a row needs something to recall")
-        self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before its query")
-        self.decoys, self.strays = amid(decoys, strays)
-        settings = {"pairs": pairs, "decoys": decoys, "strays": strays, "gap": gap}
-        super().__init__(keys + values + noise, values, **settings, keys=keys, values=values, noise=noise)
+        super().__init__(decoys, strays, gap, keys, values, noise, pairs=pairs)
 
     def others(self, pairs: int) -> tuple[int, int]:
         """Decoys and strays beside so many pairs."""

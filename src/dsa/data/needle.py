@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from dsa.checks import at_least, null_or_positive
 from dsa.data.batch import Batch
-from dsa.data.layout import amid
-from dsa.data.task import Task, asked, distinct, places
+from dsa.data.key_value import KeyValue
+from dsa.data.task import asked, distinct, places
 
 
-class Needle(Task):
+class Needle(KeyValue):
     """A key-value pair anywhere in noise; the row's last token is the key, its target the value.
 
     Tokens: `keys`, then `values`, then `noise`, each a range of its own. Amid the noise lie pairs of other keys, and
@@ -30,13 +29,7 @@ class Needle(Task):
         values: int = 64,
         noise: int = 64,
     ) -> None:
-        self.keys = at_least(keys, 1, "data.source.keys", "a pair needs a key")
-        self.values = at_least(values, 2, "data.source.values", "a single value leaves nothing to recall")
-        self.noise = at_least(noise, 1, "data.source.noise", "noise fills the row")
-        self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a pair comes before its query")
-        self.decoys, self.strays = amid(decoys, strays)
-        settings = {"decoys": decoys, "strays": strays, "gap": gap}
-        super().__init__(keys + values + noise, values, **settings, keys=keys, values=values, noise=noise)
+        super().__init__(decoys, strays, gap, keys, values, noise)
 
     def others(self, seq_len: int) -> tuple[int, int]:
         """Decoys and strays at this length."""

@@ -76,9 +76,7 @@ class TextSource(Source):
         recall_slice: RecallSlice | None = None,
         cache_dir: str | None = None,
     ) -> None:
-        folder = Path(cache_dir).expanduser() if cache_dir else cache_folder()
-        tokens = cached(folder, digest(corpus.key(), tokenizer.settings(), size=16), lambda: _tokens(corpus, tokenizer))
-        tokenizer.restore(tokens.tokenizer)
+        tokens = tokenised(corpus, tokenizer, cache_dir)
         self.tokenizer = tokenizer
         self.recall_slice = recall_slice
         self.train, self.validation = tokens.train, tokens.validation
@@ -101,13 +99,7 @@ class TextSource(Source):
         )
 
     def check(self, seq_len: int) -> None:
-        for name, part in (("training", self.train), ("validation", self.validation)):
-            if seq_len >= len(part):
-                advice = f"at most {len(part) - 1}, or more text" if len(part) > 1 else "more text"
-                raise ValueError(
-                    f"seq_len = {seq_len}: longer than the text ({self.description}), whose {name} part has "
-                    f"{len(part)} tokens. Give {advice}."
-                )
+        check_length(seq_len, self.description, self.train, self.validation)
 
     def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
         return self._batch(self._cut(self.train, rng.integers(len(self.train) - seq_len, size=rows), seq_len))
@@ -125,6 +117,25 @@ class TextSource(Source):
     @staticmethod
     def _batch(cut: np.ndarray) -> Batch:
         return Batch(torch.from_numpy(cut[:, :-1]), torch.from_numpy(cut[:, 1:]))
+
+
+def tokenised(corpus: Corpus, tokenizer: Tokenizer, cache_dir: str | None) -> Tokens:
+    """Both parts of a text, read from the cache where it is there; the tokeniser then knows what it learned from it."""
+    folder = Path(cache_dir).expanduser() if cache_dir else cache_folder()
+    tokens = cached(folder, digest(corpus.key(), tokenizer.settings(), size=16), lambda: _tokens(corpus, tokenizer))
+    tokenizer.restore(tokens.tokenizer)
+    return tokens
+
+
+def check_length(seq_len: int, description: str, train: np.ndarray, validation: np.ndarray) -> None:
+    """Raises ValueError where rows of this length cannot be cut from either part of a text."""
+    for name, part in (("training", train), ("validation", validation)):
+        if seq_len >= len(part):
+            advice = f"at most {len(part) - 1}, or more text" if len(part) > 1 else "more text"
+            raise ValueError(
+                f"seq_len = {seq_len}: longer than the text ({description}), whose {name} part has "
+                f"{len(part)} tokens. Give {advice}."
+            )
 
 
 def unigram_loss(train: np.ndarray, validation: np.ndarray, vocab_size: int) -> float:

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dsa.data import MQAR, Induction, Needle, TextSource
+from dsa.data import Induction, Retrieval, TextSource
+from dsa.data.key_value import KeyValue
 
 
 class Kinds(NamedTuple):
@@ -26,9 +27,8 @@ def kinds(source: object) -> Kinds:
     return Kinds(["tokens"], torch.zeros(source.vocab_size, dtype=torch.long))  # type: ignore[attr-defined]
 
 
-@kinds.register(MQAR)
-@kinds.register(Needle)
-def _(source: MQAR | Needle) -> Kinds:
+@kinds.register
+def _(source: KeyValue) -> Kinds:
     sizes = torch.tensor([source.keys, source.values, source.noise])
     return Kinds(["keys", "values", "noise"], torch.arange(3).repeat_interleave(sizes))
 
@@ -39,8 +39,9 @@ def _(source: Induction) -> Kinds:
     return Kinds(["prefixes", "fillers"], torch.arange(2).repeat_interleave(sizes))
 
 
-@kinds.register
-def _(source: TextSource) -> Kinds:
+@kinds.register(TextSource)
+@kinds.register(Retrieval)
+def _(source: TextSource | Retrieval) -> Kinds:
     texts = [source.tokenizer.decode([token]) for token in range(source.vocab_size)]
     return Kinds(TEXT, torch.tensor([TEXT.index(kind_of(text)) for text in texts]))
 

@@ -1,4 +1,4 @@
-"""Loss, perplexity and accuracy on the fixed evaluation batches."""
+"""Loss, perplexity, accuracy and exact match on the fixed evaluation batches."""
 
 import logging
 import math
@@ -6,6 +6,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -90,8 +91,14 @@ class Evaluation(pl.LightningModule):
         self.metrics.reset()
 
 
+DEPTHS = 5  # equal parts of the places where an answer can lie, the first the farthest from the question
+
+
 class EvalMetrics(nn.Module):
     """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice.
+
+    Where rows have an answer of their own also the exact match: the share of rows of which every asked token is right,
+    each with the right ones before it; of all, and by the depth at which the answer lies.
 
     Raises:
         FloatingPointError: a loss is not a number; torchmetrics would leave it out.
@@ -100,8 +107,14 @@ class EvalMetrics(nn.Module):
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
         self.loss, self.slice_loss = MeanMetric(), MeanMetric()
+        self.exact, self.parts = MeanMetric(), nn.ModuleList(MeanMetric() for _ in range(DEPTHS))
         self.perplexity = Perplexity(ignore_index=IGNORE)
         self.accuracy = MulticlassAccuracy(vocab_size, average="micro", ignore_index=IGNORE)
+
+    @property
+    def exact_at(self) -> list[MeanMetric]:
+        """Exact match by depth."""
+        return cast(list[MeanMetric], list(self.parts))
 
     @torch.no_grad()
     def update(self, logits: Tensor, batch: Batch) -> None:
@@ -117,9 +130,14 @@ class EvalMetrics(nn.Module):
         self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())
         if batch.slice is not None:
             self.slice_loss.update(losses[batch.slice])
+        if batch.depth is not None:
+            exact = ((logits.argmax(-1) == batch.targets) | ~asked).all(1).float()
+            self.exact.update(exact)
+            for part, metric in enumerate(self.exact_at):
+                metric.update(exact[(batch.depth * DEPTHS).long().clamp(max=DEPTHS - 1) == part])
 
     def compute(self) -> dict[str, float]:
-        """Everything measured so far by all processes together; the recall slice only if there was one."""
+        """Everything measured so far by all processes together; recall slice and exact match only where there are."""
         out = {
             "loss": self.loss.compute().item(),
             "perplexity": self.perplexity.compute().item(),
@@ -129,10 +147,14 @@ class EvalMetrics(nn.Module):
             slice_loss = self.slice_loss.compute().item()
             if not math.isnan(slice_loss):  # the mean of no token at all
                 out["recall_slice_loss"] = slice_loss
+        if self.exact.update_called:
+            out["exact_match"] = self.exact.compute().item()
+            at = {f"exact_match_depth_{i}": metric.compute().item() for i, metric in enumerate(self.exact_at, 1)}
+            out |= {name: value for name, value in at.items() if not math.isnan(value)}
         return out
 
     def reset(self) -> None:
-        for metric in (self.loss, self.slice_loss, self.perplexity, self.accuracy):
+        for metric in (self.loss, self.slice_loss, self.perplexity, self.accuracy, self.exact, *self.exact_at):
             metric.reset()
 
 

@@ -13,7 +13,7 @@ Keep = Literal["all", "selector"] | int | float
 
 @dataclass(frozen=True)
 class Zone:
-    """Keys of a query at t: those from t - first to t - last, every `step`-th counted back from t - last.
+    """Keys of a query at t: those from t - first to t - last, every `step`-th counted back from the nearest.
 
     Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees. (Units of
     several tokens lie on a grid of their own: there a row must be padded by whole units.)
@@ -24,6 +24,8 @@ class Zone:
         step: distance between neighbouring keys [tokens].
         align: the zone begins at a multiple of this position, rounded towards the query [tokens].
         keep: "all" (forced), a number of keys, a share of the zone's keys, or "selector" (the whole budget).
+        begin: position before which it holds no key, whatever the query [tokens].
+        end: position from which on it holds no key, whatever the query; None = up to the query [tokens].
     """
 
     first: int | None
@@ -31,6 +33,8 @@ class Zone:
     step: int = 1
     align: int = 1
     keep: Keep = "selector"
+    begin: int = 0
+    end: int | None = None
     # Not for reading: it makes zones that keep 1 key and a share of 1.0 unequal, though 1 == 1.0. What is remembered
     # of zones is found by equality.
     kind: type = field(init=False, repr=False)
@@ -44,6 +48,8 @@ class Zone:
             raise ValueError(f"zone.last = {self.last}: a key after its query would be the future; give 0 or more.")
         if self.step < 1 or self.align < 1:
             raise ValueError(f"zone.step = {self.step}, zone.align = {self.align}: both must be 1 or more.")
+        if self.begin < 0 or (self.end is not None and self.end <= self.begin):
+            raise ValueError(f"zone.begin = {self.begin}, zone.end = {self.end}: give 0 or more, and an end beyond it.")
         if isinstance(self.keep, float) and not 0 < self.keep <= 1:
             raise ValueError(f"zone.keep = {self.keep}: a share must lie above 0 and at most 1.")
         if isinstance(self.keep, int) and self.keep < 1:
@@ -55,8 +61,8 @@ class Zone:
 
     def span(self, time: Int[Tensor, "..."]) -> tuple[Int[Tensor, "..."], Int[Tensor, "..."]]:
         """First position and number of keys for queries at `time`; queries before the row's first token have none."""
-        stop = time - self.last
-        start = torch.zeros_like(time) if self.first is None else (time - self.first).clamp(min=0)
+        stop = time - self.last if self.end is None else (time - self.last).clamp(max=self.end - 1)
+        start = torch.full_like(time, self.begin) if self.first is None else (time - self.first).clamp(min=self.begin)
         start = -(-start // self.align) * self.align
         count = ((stop - start) // self.step + 1).clamp(min=0)
         count = torch.where(stop >= 0, count, 0)
@@ -102,8 +108,10 @@ def first_forced(forced: Zones, time: Int[Tensor, "*batch time"]) -> Int[Tensor,
     """
     out = time + 1
     for zone in forced:
-        if zone.last or zone.step > 1 or not zone.forced:
-            raise ValueError(f"forced = {zone}: an indexer forces whole windows; give last = 0, step = 1, keep = all.")
+        if zone.last or zone.step > 1 or zone.end is not None or not zone.forced:
+            raise ValueError(
+                f"forced = {zone}: an indexer forces whole windows; give last = 0, step = 1, no end, keep = all."
+            )
         start, count = zone.span(time)
         out = torch.where(count > 0, out.minimum(start), out)
     return out
@@ -158,9 +166,10 @@ def spans(
 ) -> list[Span]:
     """Share each query's budget among the zones.
 
-    Forced keys fill first: those of the scorer, then those of the zones, nearest first. Each counts once. The rest
-    goes to the scored zones in proportion to what they keep by default, rounded up, in the order of the zones, the
-    surplus to the last; what a zone cannot use goes to the others. Exactly min(limit, visible) keys are kept. With
+    Forced keys fill first: those of the scorer, then those of the zones, nearest first, zones with an end last. Each
+    counts once. The rest goes to the scored zones in proportion to what they keep by default, rounded up, in the order
+    of the zones, the surplus to the last; what a zone cannot use goes to the others. Exactly min(limit, visible) keys
+    are kept. With
     `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit are kept, and
     quotas round down to whole units.
 
@@ -191,7 +200,7 @@ def spans(
     fence = first_forced(forced, time) if forced else None
     if fence is not None:
         force(fence + pad, time + 1 - fence, 1)
-    for zone in sorted((z for z in zones if z.forced), key=lambda z: z.last):
+    for zone in sorted((z for z in zones if z.forced), key=lambda z: (z.end is not None, z.last)):
         start, count = shown(zone, time, fence)
         force(start + pad, count, zone.step)
 
@@ -204,6 +213,11 @@ def spans(
         if unit > 1:
             if zone.step > 1:
                 raise ValueError(f"zone.step = {zone.step} with units of {unit} tokens: units need contiguous zones.")
+            if zone.begin % unit:
+                raise ValueError(
+                    f"zone.begin = {zone.begin} with units of {unit} tokens: what follows it in its unit could not be "
+                    "chosen; give a multiple of the unit."
+                )
             end = start + count
             tail = torch.minimum(end % unit, count)
             force(end - tail, tail, 1)

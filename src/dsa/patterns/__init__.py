@@ -4,7 +4,8 @@ from dsa.patterns.base import Pattern
 from dsa.patterns.causal import Causal
 from dsa.patterns.hierarchical import Hierarchical
 from dsa.patterns.local_global import LocalGlobal
+from dsa.patterns.sinks import Sinks
 from dsa.patterns.sliding_window import SlidingWindow
 from dsa.patterns.strided import Strided
 
-__all__ = ["Causal", "Hierarchical", "LocalGlobal", "Pattern", "SlidingWindow", "Strided"]
+__all__ = ["Causal", "Hierarchical", "LocalGlobal", "Pattern", "Sinks", "SlidingWindow", "Strided"]

@@ -23,9 +23,11 @@ POLL = 0.5  # seconds between looks at the folders
 AGAINST = {
     "val_loss": "dense_val_loss",
     "val_accuracy": "dense_val_accuracy",
+    "val_exact_match": "dense_val_exact_match",
     "val_perplexity": "dense_val_perplexity",
     "swap_val_loss": "base_val_loss",
     "swap_val_accuracy": "base_val_accuracy",
+    "swap_val_exact_match": "base_val_exact_match",
 }
 MADE: tuple[Kind, ...] = ("base", "cohort", "control")
 

@@ -26,6 +26,8 @@ from dsa.training.blank import blank
 from dsa.training.log import column
 
 Row = dict[str, str]
+SHARES = ("accuracy", "exact_match")  # of right answers, where they are measured
+DEPTH = "exact_match_depth_"
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def assemble(
     result = blank(spec, graph, folder)
     result.status = "finished"
     result.chance_loss, result.unigram_loss, result.corpus = data.chance_loss, data.unigram_loss, data.fingerprint
-    for name, value in found.final["val"].items():
-        setattr(result, name if name.startswith("recall") else f"val_{name}", value)
+    fill(result, "val", found.final["val"], "loss", "perplexity", *SHARES)
+    result.recall_slice_loss = found.final["val"].get("recall_slice_loss")
     result.base_training = found.base_training
     result.certificate = found.final.get("certificate", {})
     compare(result, found, spec.dense, graph.joint is not None)
@@ -105,23 +107,25 @@ def threads_of(spec: Spec, graph: Graph) -> dict[str, int]:
 def compare(result: RunResult, found: Findings, dense: bool, trained_sparse: bool) -> None:
     """Fill in what the run is compared with."""
     if found.dense is not None:
-        result.base_val_loss, result.base_val_accuracy = (found.dense["val"][name] for name in ("loss", "accuracy"))
+        fill(result, "base_val", found.dense["val"], "loss", *SHARES)
     if found.swap is not None and found.window is not None:
-        result.swap_val_loss, result.swap_val_accuracy = (found.swap["val"][name] for name in ("loss", "accuracy"))
+        fill(result, "swap_val", found.swap["val"], "loss", *SHARES)
+        fill(result, "swap_window", found.window["val"], "loss", *SHARES)
         result.swap_selection = found.swap.get("selection", {})
-        window = found.window["val"]
-        result.swap_window_loss, result.swap_window_accuracy = window["loss"], window["accuracy"]
-    if dense:  # the run is the dense control itself
-        result.dense_val_loss, result.delta_loss = result.val_loss, 0.0
-        result.dense_val_perplexity, result.dense_val_accuracy = result.val_perplexity, result.val_accuracy
-        return
-    # Where the backbone was never touched, its own dense loss is the ceiling.
-    ceiling = found.control if trained_sparse else found.dense
+    # Where the backbone was never touched, its own dense loss is the ceiling; the dense control is its own.
+    ceiling = found.final if dense else found.control if trained_sparse else found.dense
     if ceiling is not None and result.val_loss is not None:
-        own = ceiling["val"]
-        result.dense_val_loss, result.dense_val_perplexity = own["loss"], own["perplexity"]
-        result.dense_val_accuracy = own["accuracy"]
-        result.delta_loss = result.val_loss - own["loss"]
+        fill(result, "dense_val", ceiling["val"], "loss", "perplexity", *SHARES)
+        result.delta_loss = result.val_loss - ceiling["val"]["loss"]
+
+
+def fill(result: RunResult, prefix: str, measured: dict[str, float], *names: str) -> None:
+    """Take over what an evaluation measured; exact match by depth stands in a dictionary of its own."""
+    for name in names:
+        setattr(result, f"{prefix}_{name}", measured.get(name))
+    depths = {name.rpartition("_")[2]: value for name, value in measured.items() if name.startswith(DEPTH)}
+    if depths:
+        result.exact_match_by_depth[prefix] = depths
 
 
 def contended(rows: list[Row], stage: str) -> bool:

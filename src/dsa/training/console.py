@@ -102,6 +102,10 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
         pair("dense", result.dense_val_perplexity, 3),
     )
     row("accuracy", percent(result.val_accuracy), pair("dense", result.dense_val_accuracy, percentage=True))
+    if result.val_exact_match is not None:
+        row(
+            "exact match", percent(result.val_exact_match), pair("dense", result.dense_val_exact_match, percentage=True)
+        )
     if result.swap_val_loss is not None:
         compare = f"{pair('dense', result.base_val_loss, 4)}  {pair('window', result.swap_window_loss, 4)}"
         row("loss, backbone untouched", number(result.swap_val_loss, 4), compare)

@@ -105,8 +105,10 @@ def final_values(result: RunResult) -> dict[str, Any]:
     for index, layer in enumerate(result.selection.get("layers", [])):
         out |= {f"select/layer_{index:02d}/{name}": value for name, value in layer.items()}
     named = asdict(result)
-    for name in ("dense_val_loss", "base_val_loss", "swap_val_loss", "swap_window_loss", "recall_slice_loss"):
-        out[f"val/{name.replace('val_', '')}"] = named[name]
+    for measure in ("loss", "exact_match"):
+        for name in ("dense_val", "base_val", "swap_val", "swap_window"):
+            out[f"val/{name.replace('_val', '')}_{measure}"] = named[f"{name}_{measure}"]
+    out |= {"val/recall_slice_loss": result.recall_slice_loss, "val/exact_match": result.val_exact_match}
     return {name: value for name, value in out.items() if value is not None}
 
 

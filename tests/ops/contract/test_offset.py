@@ -14,6 +14,7 @@ RULES = {
     "window": (Zone(5, keep="all"), Zone(None, 6)),
     "aligned": (Zone(15, align=8, keep=0.5),),
     "strided": (Zone(0, keep="all"), Zone(None, 3, 3, keep=0.5)),
+    "sinks": (Zone(None, keep="all", end=4), Zone(2, keep="all", begin=4), Zone(None, 3, begin=4)),
 }
 
 

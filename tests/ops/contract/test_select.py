@@ -1,6 +1,7 @@
 """Selections are those of the definition in float64: exactly for whole numbers, else within 1e-6 of the last kept."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dsa import ops
 from dsa.ops import Hash, IndexFeatures, Recency, TrueAttention, Zone, reference
 
 WINDOW = (Zone(6, keep="all"),)
+SINKS = (Zone(None, keep="all", end=4), Zone(2, keep="all", begin=4), Zone(None, 3, begin=4))
 zones = st.one_of(
     st.builds(
         lambda window, last, step, keep: (
@@ -27,6 +29,13 @@ zones = st.one_of(
     st.builds(lambda step: (Zone(0, keep="all"), Zone(None, 1, step)), st.integers(1, 70)),
     st.just(CAUSAL),
     st.just((Zone(9, keep="all"),)),
+    st.builds(
+        lambda sinks, window, step: (
+            Zone(None, keep="all", end=sinks), Zone(window, keep="all", begin=sinks),
+            Zone(None, window + 1, step, begin=sinks),
+        ),
+        st.integers(1, 20), st.integers(0, 20), st.integers(1, 5),
+    ),
 )  # fmt: skip
 
 
@@ -40,7 +49,7 @@ def cases(draw, kinds=("features", "features", "units", "max", "attention", "rea
     rule = draw(zones)
     unit = draw(st.sampled_from([2, 5, 16])) if kind in ("units", "max") else 1
     if unit > 1:
-        rule = tuple(z for z in rule if z.step == 1) or CAUSAL
+        rule = tuple(replace(z, begin=z.begin * unit) for z in rule if z.step == 1) or CAUSAL
     if kind == "attention":
         q, k, _ = qkv(batch, 4, time, keys, 8, seed, draw(st.sampled_from([4, 2, 1])))
         scorer = attention(q, k, None, groups, scale=draw(st.sampled_from([None, 0.6])))
@@ -185,7 +194,7 @@ def spelled_out(scorer, rule, limit, t):
 
 @pytest.mark.parametrize("unit", [1, 4])
 @pytest.mark.parametrize("forced", [(), (Zone(2, align=4, keep="all"),), (Zone(5, keep="all"),)])
-@pytest.mark.parametrize("rule", [CAUSAL, (Zone(7, keep="all"), Zone(None, 8)), (Zone(15, align=8, keep=0.5),)])
+@pytest.mark.parametrize("rule", [CAUSAL, (Zone(7, keep="all"), Zone(None, 8)), (Zone(15, align=8, keep=0.5),), SINKS])
 def test_forced_keys_are_kept_once_and_only_whole_units_compete(backend, unit, forced, rule):
     scorer = IndexFeatures(wholes(1, 1, 40, 2, 4), wholes(1, 1, 40 // unit, 4), unit=unit, forced=forced)
     for limit in (3, 13, 1000):
@@ -204,7 +213,9 @@ def test_forced_keys_are_kept_once_and_only_whole_units_compete(backend, unit, f
 
 
 def test_an_indexer_that_forces_keys_with_gaps_is_refused(backend):
-    for zone in (Zone(5, 1, keep="all"), Zone(6, step=2, keep="all"), Zone(6, keep=3)):
+    for zone in (
+        Zone(5, 1, keep="all"), Zone(6, step=2, keep="all"), Zone(6, keep=3), Zone(None, keep="all", end=4),
+    ):  # fmt: skip
         scorer = IndexFeatures(wholes(1, 1, 9, 1, 4), wholes(1, 1, 9, 4), forced=(zone,))
         with pytest.raises(ValueError, match="an indexer forces whole windows"):
             backend.select(scorer, CAUSAL, torch.full((1, 1, 9), 3))

@@ -30,6 +30,8 @@ SCALES = {
         Scale("swap_val_loss", 1, "base_val_loss", "swap_window_loss", "nats", SWAPPED),
         Scale("val_accuracy", -1, "dense_val_accuracy", None, "share", TRAINED),
         Scale("swap_val_accuracy", -1, "base_val_accuracy", "swap_window_accuracy", "share", SWAPPED),
+        Scale("val_exact_match", -1, "dense_val_exact_match", None, "share", TRAINED),
+        Scale("swap_val_exact_match", -1, "base_val_exact_match", "swap_window_exact_match", "share", SWAPPED),
     )
 }
 

@@ -34,8 +34,8 @@ class Efficiency:
 
 
 def efficiencies(prepared: Prepared, metric: str) -> list[Efficiency]:
-    """The table, on a loss; an accuracy has its loss stand in."""
-    metric = metric.replace("accuracy", "loss")
+    """The table, on a loss; a share of right answers has its loss stand in."""
+    metric = "swap_val_loss" if metric.startswith("swap_") else "val_loss"
     return [
         efficiency(prepared, label, seq_len, metric)
         for seq_len in prepared.lengths

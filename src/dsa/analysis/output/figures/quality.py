@@ -9,7 +9,10 @@ from dsa.analysis.output.figures.limits import axis, ends
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
 
-AXES = {"nats": "validation loss [nats per token]", "share": "validation accuracy [share of asked tokens]"}
+AXES = {
+    "nats": "validation loss [nats per token]",
+    "share": "right answers [share of asked tokens, of rows where exact]",
+}
 
 
 def chart(analysis: Analysis, unit: str = "nats") -> Chart:

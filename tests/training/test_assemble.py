@@ -1,0 +1,40 @@
+"""Each number of a result is that of the judgement that it names."""
+
+import pytest
+
+from dsa.artifacts.results import RunResult
+from dsa.training.assemble import Findings, compare
+
+WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window", "control": "dense_val"}
+
+
+def measured(number):
+    """An evaluation of which every value tells where it came from."""
+    names = ("loss", "perplexity", "accuracy", "exact_match", "exact_match_depth_1", "exact_match_depth_5")
+    return {"val": {name: number + i / 10 for i, name in enumerate(names)}}
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_a_run_is_compared_with_stands_under_its_own_name(trained):
+    found = Findings(**{name: measured(i) for i, name in enumerate(WHERE)}, base_training={}, rows=[], control_rows=[])
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, val_loss=found.final["val"]["loss"])
+    compare(result, found, dense=False, trained_sparse=trained)
+    for name, prefix in WHERE.items():
+        if name != "final":
+            own = getattr(found, "dense" if name == "control" and not trained else name)["val"]
+            assert getattr(result, f"{prefix}_loss") == own["loss"]
+            assert getattr(result, f"{prefix}_accuracy") == own["accuracy"]
+            assert getattr(result, f"{prefix}_exact_match") == own["exact_match"]
+            depths = {"1": own["exact_match_depth_1"], "5": own["exact_match_depth_5"]}
+            assert result.exact_match_by_depth[prefix] == depths
+    assert result.delta_loss == result.val_loss - result.dense_val_loss
+
+
+def test_a_dense_run_is_its_own_ceiling_and_tasks_without_exact_match_have_none():
+    final = {"val": {"loss": 1.0, "perplexity": 2.0, "accuracy": 0.5}}
+    found = Findings(final, None, None, None, None, {}, [], [])
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, val_loss=1.0)
+    compare(result, found, dense=True, trained_sparse=False)
+    assert (result.dense_val_loss, result.dense_val_perplexity, result.dense_val_accuracy) == (1.0, 2.0, 0.5)
+    assert result.delta_loss == 0.0
+    assert result.dense_val_exact_match is None and result.exact_match_by_depth == {}
