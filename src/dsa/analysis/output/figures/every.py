@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.cost import COSTS
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.output.figures import cost, curves, layers, pareto, quality, recovered
+from dsa.analysis.output.figures import cost, curves, differences, layers, pareto, quality, recovered
 from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.forest import draw_forest
 from dsa.analysis.output.figures.lines import draw_lines
@@ -28,6 +28,8 @@ DRAW: dict[str, Callable[[Chart], Figure]] = {
 def charts(analysis: Analysis) -> list[Chart]:
     """Every figure in the order of the report; those without panels say in their caption what is missing."""
     return [
+        differences.contrasts(analysis),
+        differences.chart(analysis),
         quality.chart(analysis, "nats"),
         quality.chart(analysis, "share"),
         recovered.chart(analysis),

@@ -37,6 +37,7 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
     axes.set_ylim(max(len(other.rows) for other in chart.panels) - 0.4, -0.6)
     axes.set_yticks(range(len(panel.rows)), [style.fit(row.label) for row in panel.rows], fontsize=7)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
+    style.guides(axes, panel.x, "x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     for y, (row, text) in enumerate(zip(panel.rows, axes.get_yticklabels(), strict=True)):

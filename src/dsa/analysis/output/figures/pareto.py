@@ -76,7 +76,7 @@ def panel(analysis: Analysis, place: Place, cost: str, points: dict[tuple[int, s
     if not mine:
         return None
     core = [end for s in mine for end in ends(s.y, s.y_interval)]
-    y = axis(f"{scale(analysis).metric} [{scale(analysis).unit}]", core, [s.y for s in spots if s not in mine])
+    y = axis(f"{scale(analysis).plain} [{scale(analysis).unit}]", core, [s.y for s in spots if s not in mine])
     assert y.limits is not None
     off = [s for s in spots if not y.limits[0] <= s.y <= y.limits[1]]
     seen = [s for s in spots if s not in off]

@@ -13,12 +13,14 @@ class Axis:
         label: quantity and unit.
         limits: what is shown; values beyond are marked at the edge. None = all values.
         marked: whether to say which scale it has, where that depends on the values.
+        guides: values to which others are to be compared, drawn as lines across; 0 solid, others dashed.
     """
 
     label: str
     log: bool = False
     limits: Interval | None = None
     marked: bool = False
+    guides: tuple[float, ...] = ()
 
     @property
     def title(self) -> str:

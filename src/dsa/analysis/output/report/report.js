@@ -103,6 +103,13 @@
     const width = textWidth(label), middle = Math.max(width / 2 + 2, Math.min((left + right) / 2, right + 10 - width / 2));
     svg(root, "text", { class: "soft", x: middle, y: bottom + 34, "text-anchor": "middle" }, cut(label, right + 8));
   }
+  function guides(root, axis, scale, from, to, across) {
+    for (const value of axis.guides) {
+      if (!scale.inside(value)) continue;
+      const at = across ? { y1: scale(value), y2: scale(value), x1: from, x2: to } : { x1: scale(value), x2: scale(value), y1: from, y2: to };
+      svg(root, "line", { class: "guide", ...at, "stroke-dasharray": value === 0 ? "" : "5 4" });
+    }
+  }
   function yAxis(root, y, left, right, top, bottom, label) {
     for (const t of y.ticks) {
       svg(root, "line", { class: "grid", x1: left, x2: right, y1: y(t), y2: y(t) });
@@ -178,6 +185,7 @@
     const x = scaleOf(panel.x, every, left, right);
     root.setAttribute("height", bottom + 42);
     xAxis(root, x, top, bottom, left, right, titled(panel.x));
+    guides(root, panel.x, x, top, bottom, false);
     const first = panel.rows.findIndex((r) => control(r.role));
     panel.rows.forEach((row, i) => {
       const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
