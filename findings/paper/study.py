@@ -15,16 +15,8 @@ from paper import dots, tables
 from paper.markdown import framed
 from paper.source import Study, save
 
-FIGURES = (
-    "contrasts",
-    "differences",
-    "quality",
-    "accuracy",
-    "recovered",
-    "pareto_indexer_params",
-    "pareto_flops",
-    "mass",
-)
+FIGURES = ("contrasts", "differences", "success", "failures", "regret", "format_error", "budget_excess", "quality",
+           "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass")  # fmt: skip
 DPI = 130
 
 

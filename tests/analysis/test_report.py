@@ -134,7 +134,8 @@ def test_every_figure_is_drawn_with_its_axes_named(small):
     drawn = charts(small)
     shown = {chart.name: draw(chart) for chart in drawn if chart.panels}
     assert set(shown) >= {
-        "differences", "quality", "accuracy", "recovered", "pareto_flops", "pareto_step_ms", "pareto_indexer_params",
+        "differences", "success", "failures",
+        "quality", "accuracy", "recovered", "pareto_flops", "pareto_step_ms", "pareto_indexer_params",
         "pareto_memory_mb", "cost", "mass", "recall", "budget", "curves_warmup", "curves_sparse",
     }  # fmt: skip
     for figure in shown.values():

@@ -44,7 +44,7 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
         text.set_color(style.colour_of(row.role, "black"))
         text.set_fontweight("bold" if row.role == "baseline" else "normal")
         for mark in row.marks:
-            draw_mark(axes, row, mark, y + offset(mark.series, len(chart.series)))
+            draw_mark(axes, row, mark, y + (offset(mark.series, len(chart.series)) if len(row.marks) > 1 else 0.0))
     first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)
     if first:
         axes.axhline(first - 0.5, color="0.6", linewidth=0.6)

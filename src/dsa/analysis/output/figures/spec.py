@@ -58,7 +58,7 @@ class Spot:
     """A condition or control on two axes.
 
     Args:
-        standing: front, open (undecided), dominated, or unranked.
+        standing: front, open (undecided), dominated, or unranked; measured where nothing is ranked by it.
         command: what trains it.
     """
 
@@ -110,8 +110,8 @@ class Chart:
 
     Args:
         name: file name without its ending.
-        kind: forest, bars, scatter or lines.
-        series: names of what a row's marks are.
+        kind: forest, bars, matrix, scatter or lines.
+        series: names of what a row's marks are; of a matrix, its columns.
         caption: how to read it, and what it lacks.
     """
 

@@ -1,0 +1,21 @@
+"""How many heads a condition's indexer has."""
+
+import functools
+
+from omegaconf import OmegaConf
+
+from dsa.analysis.inputs.meta import Meta
+from dsa.config import config_dir
+
+
+def heads_of(meta: Meta, label: str) -> int | None:
+    """As the plan says, or the shipped option that it names; None if neither does."""
+    settings = meta.common | meta.conditions[label]
+    found = settings.get("indexer.heads", shipped().get(str(settings.get("indexer"))))
+    return int(found) if isinstance(found, int | float) else None
+
+
+@functools.cache
+def shipped() -> dict[str, int | None]:
+    """Heads by indexer option."""
+    return {path.stem: OmegaConf.load(path).get("heads") for path in (config_dir() / "indexer").glob("*.yaml")}
