@@ -18,4 +18,5 @@ def heads_of(meta: Meta, label: str) -> int | None:
 @functools.cache
 def shipped() -> dict[str, int | None]:
     """Heads by indexer option."""
-    return {path.stem: OmegaConf.load(path).get("heads") for path in (config_dir() / "indexer").glob("*.yaml")}
+    files = (config_dir() / "indexer").glob("*.yaml")
+    return {path.stem: OmegaConf.select(OmegaConf.load(path), "heads") for path in files}
