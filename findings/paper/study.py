@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.every import charts, draw
+from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
 from dsa.analysis.output.report.answer import opening, picture
 from dsa.analysis.output.report.glossary import Entry, glossary
@@ -36,9 +38,8 @@ def write_study(study: Study, folder: Path) -> None:
 def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
     """Draw the main figures that have something to show, the one that shows the answer first: file, title, caption."""
     out = []
-    mine = [chart for chart in charts(study.analysis) if chart.name in FIGURES and chart.panels]
-    first = picture(study.analysis, mine)
-    for chart in sorted(mine, key=lambda chart: chart is not first):
+    first = shown(study.analysis)
+    for chart in sorted(drawable(study.analysis), key=lambda chart: chart != first):
         name = f"{chart.name}.png"
         replaced(folder / name, partial(draw(chart).savefig, format="png", dpi=DPI))
         out.append((name, chart.title, chart.caption))
@@ -47,6 +48,16 @@ def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
         replaced(folder / "seeds.png", partial(seeds.savefig, format="png", dpi=DPI))
         out.insert(1, ("seeds.png", dots.TITLE, dots.CAPTION))
     return out
+
+
+def drawable(analysis: Analysis) -> list[Chart]:
+    """The main figures that have something to show."""
+    return [chart for chart in charts(analysis) if chart.name in FIGURES and chart.panels]
+
+
+def shown(analysis: Analysis) -> Chart | None:
+    """The figure that shows the answer; None where nothing can be drawn."""
+    return picture(analysis, drawable(analysis))
 
 
 def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
