@@ -86,6 +86,8 @@ def test_other_claims_open_in_plain_words():
     assert opening(order).startswith(
         "Which one is better depends on the length: a is better than b at 64, worse at 128"
     )
+    alone = claiming("order_depends_on_length", {"a": 1.1, "b": 1.2})
+    assert "nothing can be ranked at a second length (8 seeds" in opening(alone)
     kept = claiming("order_depends_on_length", {"a": 1.1, "b": 1.2}, lengths=(64, 128), seeds=12)
     assert opening(kept).startswith("Every pair of conditions keeps its order at every length (12 seeds")
 

@@ -39,14 +39,18 @@ def success(analysis: Analysis) -> Chart:
     for place, rows in found.items():
         ordered = sorted(rows, key=lambda label: known.index(counts[label]))
         drawn = tuple(success_row(analysis, label, known.index(counts[label]), rows[label]) for label in ordered)
-        panels.append(Panel(title(place), Axis("share of seeds that succeed", limits=(-0.03, 1.03)), rows=drawn))
+        panels.append(
+            Panel(
+                title(place), Axis("share of seeds within the margin of the oracle", limits=(-0.03, 1.03)), rows=drawn
+            )
+        )
     one = known == [None]
     return Chart(
         name="success",
         kind="forest",
-        title="Success rate" if one else "Success rate by heads of the indexer",
+        title="Seeds that match the oracle" + ("" if one else ", by heads of the indexer"),
         panels=tuple(panels),
-        series=("success rate",) if one else tuple(heads_named(count) for count in known),
+        series=("share of seeds",) if one else tuple(heads_named(count) for count in known),
         caption=f"Share of seeds whose {plain(analysis)}, lies within {told(analysis)} of "
         "the oracle's (the keys of highest attention, at the same budget), with Clopper and Pearson's 95 % interval.",
     )

@@ -91,8 +91,7 @@ METRICS = (
     Entry(
         "success rate",
         "share of seeds",
-        "seeds that lose no more than the margin, with Clopper and Pearson's exact 95 % interval; the others "
-        "are failures",
+        "seeds that lose no more than the margin against the baseline, with Clopper and Pearson's exact 95 % interval",
         ("success rate", "seeds worse", "worst", "worst seed"),
     ),
     Entry(
