@@ -61,7 +61,7 @@ def claims_page(studies: Studies) -> str:
         "*not supported* where all of it lies below, else *inconclusive*. Intervals: over seeds (BCa bootstrap) for "
         "loss and memory, over turns (t) for times taken alone. Memory is what torch holds at once for one training "
         "step over one row. What was not run is *not tested*. The studies differ from the original in task, model and "
-        "machine: see [the findings](README.md).\n\n"
+        "machine: see [the findings](details.md).\n\n"
         + table(["claim", "where", "measured [95 % interval]", "verdict", "why"], rows)
         + "\n"
     )

@@ -5,10 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dsa.analysis.inputs.prepared import Prepared
-from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures import style
+from dsa.analysis.output.figures.excess import excess
 from dsa.analysis.output.figures.places import Place, places, title
 from dsa.analysis.output.figures.spec import Chart
 
@@ -19,16 +18,6 @@ CAPTION = (
     "A dot a seed, one colour for each: loss less that of the oracle (the keys of highest attention, at the same "
     "budget), on a log scale; what is below 0.0001 is drawn there. Dashed: the margin, and how many seeds lie beyond."
 )
-
-
-def excess(prepared: Prepared, label: str, place: Place) -> pd.Series:
-    """By seed: what a condition or control loses beyond the oracle; empty without one."""
-    scale = scale_of(prepared.meta.metric)
-    oracle = prepared.control("oracle", place[1])
-    if oracle is None:
-        return pd.Series(dtype=float)
-    mine, best = (prepared.quality(one, place[0], scale) for one in (label, oracle))
-    return ((mine - best) * scale.sign).dropna()
 
 
 def draw(analysis: Analysis) -> Figure | None:

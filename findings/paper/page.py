@@ -1,4 +1,4 @@
-"""README.md of the findings: the questions that people ask, answered from the studies."""
+"""details.md of the findings: the questions that people ask, answered from all comparisons of the studies."""
 
 import pandas as pd
 
@@ -74,7 +74,7 @@ def introduction(studies: Studies) -> str:
     return "\n\n".join(
         joined_lists(
             [
-                "# Findings",
+                "# Findings in detail",
                 HOW_MADE,
                 HOW_READ,
                 *(setting(study) for study in studies.values()),

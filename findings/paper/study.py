@@ -3,14 +3,22 @@
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
+
+from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.every import charts, draw
+from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
+from dsa.analysis.output.report.answer import opening, picture
+from dsa.analysis.output.report.glossary import Entry, glossary
+from dsa.analysis.output.report.use import use
 from dsa.analysis.output.spreadsheet import for_spreadsheets
 from paper import dots, tables
 from paper.markdown import framed
 from paper.source import Study, save
 
-FIGURES = ("quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass")
+FIGURES = ("contrasts", "differences", "success", "failures", "regret", "format_error", "budget_excess", "quality",
+           "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass")  # fmt: skip
 DPI = 130
 
 
@@ -28,18 +36,28 @@ def write_study(study: Study, folder: Path) -> None:
 
 
 def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
-    """Draw the main figures that have something to show: file, title and caption of each."""
+    """Draw the main figures that have something to show, the one that shows the answer first: file, title, caption."""
     out = []
-    for chart in charts(study.analysis):
-        if chart.name in FIGURES and chart.panels:
-            name = f"{chart.name}.png"
-            replaced(folder / name, partial(draw(chart).savefig, format="png", dpi=DPI))
-            out.append((name, chart.title, chart.caption))
+    first = shown(study.analysis)
+    for chart in sorted(drawable(study.analysis), key=lambda chart: chart != first):
+        name = f"{chart.name}.png"
+        replaced(folder / name, partial(draw(chart).savefig, format="png", dpi=DPI))
+        out.append((name, chart.title, chart.caption))
     seeds = dots.draw(study.analysis)
     if seeds is not None:
         replaced(folder / "seeds.png", partial(seeds.savefig, format="png", dpi=DPI))
-        out.insert(0, ("seeds.png", dots.TITLE, dots.CAPTION))
+        out.insert(1, ("seeds.png", dots.TITLE, dots.CAPTION))
     return out
+
+
+def drawable(analysis: Analysis) -> list[Chart]:
+    """The main figures that have something to show."""
+    return [chart for chart in charts(analysis) if chart.name in FIGURES and chart.panels]
+
+
+def shown(analysis: Analysis) -> Chart | None:
+    """The figure that shows the answer; None where nothing can be drawn."""
+    return picture(analysis, drawable(analysis))
 
 
 def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
@@ -47,14 +65,20 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
     analysis = study.analysis
     meta, runs, gaps = analysis.prepared.meta, analysis.prepared.runs, analysis.prepared.gaps
     primary = meta.metric
+    grid = use(analysis)
+    costs = pd.DataFrame([[cell.text for cell in row] for row in grid.rows], columns=list(grid.columns))
+    pictures = [f"![{title}]({name})\n\n{caption}" for name, title, caption in drawn]
     parts = [
         f"# {meta.name}",
         meta.question,
-        f"**{analysis.answer}**: {analysis.sentence}",
+        f"**{opening(analysis)}**",
+        *pictures[:1],
+        f"## {grid.title}\n\n{framed(costs)}\n\n{grid.note}",
+        f"## How it was decided\n\n**{analysis.answer}**: {analysis.sentence}",
         f"{len(runs)} of {len(runs) + len(gaps)} planned runs finished. Made by commit "
         f"{', '.join(study.commits) or 'unknown'}. The verdict rests on `{primary}`; the other scales stand beside it.",
         *(f"- {guard.name}: {guard.sentence}" for guard in analysis.guards if guard.name not in ("missing runs",)),
-        *(f"![{title}]({name})\n\n{caption}" for name, title, caption in drawn),
+        *pictures[1:],
     ]
     headings = {
         "best": "What to use per length",
@@ -70,4 +94,11 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
             frame = frame[frame["metric"] == primary].drop(columns="metric")
         if len(frame):
             parts.append(f"## {heading}\n\n{framed(tables.joined(frame))}\n\nAll scales: [{name}.csv]({name}.csv)")
+    parts.append("## Words\n\n" + "\n".join(line_of(entry) for entry in glossary(analysis)))
     return "\n\n".join(parts) + "\n"
+
+
+def line_of(entry: Entry) -> str:
+    """A word of the glossary."""
+    fields = f" In tables: {', '.join(f'`{name}`' for name in entry.fields)}." if entry.fields else ""
+    return f"- **{entry.name}**{f' [{entry.unit}]' if entry.unit else ''}: {entry.meaning}.{fields}"

@@ -11,7 +11,7 @@ import dsa
 
 SOURCE = Path(dsa.__file__).parent
 ROOMS = ("inputs", "statistics", "judgement", "output")  # each may import those before it, and itself
-BESIDE = ("dsa.artifacts", "dsa.checks", "dsa.config")
+BESIDE = ("dsa.artifacts", "dsa.checks", "dsa.config", "dsa.share")
 
 
 def modules(folder: Path) -> list[Path]:

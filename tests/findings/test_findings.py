@@ -1,6 +1,7 @@
 """What several studies say together: planted truths are named, missing ones too, and the pages can be made again."""
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,17 @@ from analysis.made_up import made_up, meta_of, result_of
 
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.judgement.analysis import analyse
+from dsa.analysis.output.report.answer import opening
 from paper.claims import CLAIMS, claims_page
 from paper.evaluate import best_at, fewer_parameters, loss_within
 from paper.evaluate_times import faster, gains_change
 from paper.evidence import order
+from paper.first import first_page
 from paper.formats import against_exact, summary
 from paper.markdown import listed, percent, table
 from paper.page import findings_page
 from paper.smallest import smallest
-from paper.source import Study
+from paper.source import Study, save
 from paper.times import Times
 from write import main
 
@@ -192,6 +195,34 @@ def test_random_tokens_are_told_by_their_verdict():
     assert words(loss_within("h2d32", "h4d64", 0.5), study(prepared)) == ["inconclusive"]
 
 
+def test_the_first_page_has_five_questions_and_answers_only_those_whose_study_is_here():
+    page = first_page({})
+    assert re.findall(r"^## (\d)\. .*\?$", page, re.MULTILINE) == list("12345")
+    assert page.count("Not answered yet") == 5 and "python sweep.py study=k_value_optimization" in page
+    one = study(indexers({"h4d64": 1.2, "h2d32": 1.3}, question="Which?"))
+    other = study(indexers({"h4d64": 1.2, "h2d32": 1.3}, name="mine", question="And else?"))
+    page = first_page(order([one, other]))
+    said = opening(one.analysis)
+    answered = page.split("## 1. Which?")[1].split("## 2. ")[0]
+    assert said == "h2d32 is worse than h4d64 at 64 tokens (20 seeds, after joint training)."
+    assert f"**{said}**" in answered and "(optimal_indexer_config/differences.png)" in answered
+    assert page.count("Not answered yet") == 4
+    assert f"- [mine](mine/README.md). And else? **{said}**" in page.split("## What else was asked")[1]
+
+
+def test_writing_one_study_leaves_the_others_on_the_pages(outputs_of_a_study, tmp_path, monkeypatch):
+    monkeypatch.setattr("write.write_study", save)  # its results alone, without figures
+    first = tmp_path / "first"
+    assert main([str(outputs_of_a_study), "--to", str(first)]) == 0
+    before = (first / "optimal_indexer_config" / "runs.parquet").stat().st_mtime_ns
+    plan = json.loads((outputs_of_a_study / "study.json").read_text())
+    (outputs_of_a_study / "study.json").write_text(json.dumps(plan | {"name": "another"}))
+    assert main([str(outputs_of_a_study), "--to", str(first)]) == 0
+    page = (first / "README.md").read_text()
+    assert "(optimal_indexer_config/README.md)" in page and "(another/README.md)" in page
+    assert (first / "optimal_indexer_config" / "runs.parquet").stat().st_mtime_ns == before
+
+
 @pytest.fixture
 def outputs_of_a_study(tmp_path: Path) -> Path:
     """A study's run folders, with a run missing."""
@@ -228,7 +259,11 @@ def test_the_command_writes_pages_that_the_compact_results_give_again(outputs_of
         if name.endswith((".md", ".csv", ".json")):
             assert written[name] == again[name], name
             assert str(tmp_path) not in written[name].decode()
-    page = written["README.md"].decode()
+    first = written["README.md"].decode()
+    assert "## 5. " in first and "![" in first.split("## 2. ")[0]
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", first):
+        assert picture in written, "every picture that the first page shows is there"
+    page = written["details.md"].decode()
     assert "**h2d32**, equivalent" in page and "1 of 140 runs missing" in page and "+20." in page
     for name in ("quality.csv", "comparisons.csv", "best.csv", "times.csv", "quality.png", "runs.parquet"):
         assert f"optimal_indexer_config/{name}" in written

@@ -1,10 +1,13 @@
 """A whole study on W&B, offline: as its runs wrote it, and as sync rebuilds it."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 from training.test_wandb import records
 
+from dsa.doors.command import carried_out
 from dsa.study import publish
 from dsa.study.__main__ import main
 from dsa.study.sync import sync
@@ -13,7 +16,18 @@ from study.studies import TINY, drive, planned
 pytestmark = pytest.mark.slow
 DRAWN = {"val/loss", "val/delta_loss", "val/swap_loss", "select/mass", "select/density", "cost/flops", "speed/step_ms",
          "cost/indexer_params", "memory/peak_mb"}  # fmt: skip
+
+
 MOST = 6  # judged runs with a run of their own
+
+
+def command(arguments):
+    """What is typed behind `dsa`; its exit status."""
+    before = list(sys.argv)
+    try:
+        return carried_out(arguments)
+    finally:
+        sys.argv = before
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +131,87 @@ def test_the_report_s_run_is_in_the_study_s_group_and_has_a_row_for_every_run(st
     assert len(table) == 12
     assert sorted(table["judge"]) == ["swap"] * 6 + ["val"] * 6
     assert table["swap_val_loss"].notna().all()
+
+
+def on_panels(node):
+    """Every key that a panel of a workspace or report shows, as (section of W&B, name)."""
+    if isinstance(node, list):
+        return set().union(*map(on_panels, node)) if node else set()
+    if not isinstance(node, dict):
+        return set()
+    if "viewType" not in node:
+        return on_panels(list(node.values()))
+    settings = node["config"]
+    named = [settings[axis] for axis in ("xAxis", "yAxis") if axis in settings] + settings.get("metrics", [])
+    out = set()
+    for key in named:
+        place, _, name = key.partition("." if key.startswith("summary_metrics.") else ":")
+        out.add((place.removesuffix("_metrics"), name.removesuffix(".value")) if name else ("history", key))
+    return out
+
+
+def test_every_key_on_a_panel_of_the_dashboard_is_in_the_offline_files(study, capsys, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert command(["dashboard", str(study), "--mode", "offline"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "--mode online" in said and "dsa.study sync" in said
+    workspace, report = (
+        json.loads((study / "dashboard" / f"{name}.json").read_text()) for name in ("workspace", "report")
+    )
+    runs = kept(study, "wandb")
+    places = [*study.glob("*/wandb"), *study.parent.glob(".jobs/cohort-*/wandb")]
+    there = {("summary", name) for _, summary in runs for name in summary}
+    there |= {("config", update.key) for start, _ in runs for update in start.config.update}
+    there |= {("history", name) for place in places for name in curves(place.parent)}
+    shown = on_panels(workspace)
+    assert shown - there == set()
+    assert on_panels(report) == shown
+    assert shown >= {("config", "seq_len"), ("summary", "val/swap_loss"), ("summary", "val/loss"),
+                     ("summary", "cost/flops"), ("summary", "select/layer_00/mass"), ("history", "sparse/loss"),
+                     ("history", "warmup/indexer_loss/h1d8")}  # fmt: skip
+    created = json.loads((study / "study.json").read_text())["created"]
+    (chosen,) = workspace["spec"]["section"]["runSets"][0]["filters"]["filters"]
+    assert (chosen["key"]["name"], chosen["op"], chosen["value"]) == ("group", "=", f"tiny {created}")
+    assert publish.TABLE in json.dumps(workspace), "the table of every run, which the study's report logs"
+
+
+def test_what_no_run_has_stands_on_no_panel():
+    from dsa.study.boards import Known, panels
+
+    nothing: frozenset[str] = frozenset()
+    assert list(panels(Known(nothing, nothing, nothing))) == ["Every run"]
+    only = panels(Known(frozenset({"seq_len"}), nothing, frozenset({"val/swap_loss"})))
+    assert {name: len(mine) for name, mine in only.items()} == {"Quality by length": 1, "Every run": 1}
+
+
+def test_a_dashboard_is_sent_to_the_owner_of_the_key_and_a_refusal_keeps_it(study, capsys, monkeypatch):
+    import wandb
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    sent = []
+    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(default_entity="somebody"))
+    for kind in (ws.Workspace, wr.Report):
+        monkeypatch.setattr(kind, "save", lambda self: sent.append((type(self).__name__, self.entity, self.project)))
+        monkeypatch.setattr(kind, "url", property(lambda self: f"https://wandb.test/{self.entity}/{self.project}"))
+    assert command(["dashboard", str(study), "--mode", "online"]) == 0
+    assert sent == [("Workspace", "somebody", "dsa"), ("Report", "somebody", "dsa")]
+    assert capsys.readouterr().out.splitlines() == ["https://wandb.test/somebody/dsa"] * 2
+
+    def refuse(self):
+        raise wandb.errors.CommError("no route to host")
+
+    monkeypatch.setattr(ws.Workspace, "save", refuse)
+    assert command(["dashboard", str(study), "--mode", "online"]) == 1
+    assert "no route to host" in capsys.readouterr().err and (study / "dashboard" / "report.json").exists()
+
+
+def test_a_dashboard_without_its_package_or_its_study_is_told_in_a_sentence(tmp_path, capsys, monkeypatch):
+    assert command(["dashboard", str(tmp_path)]) == 2
+    assert "no study.json there" in capsys.readouterr().err
+    monkeypatch.setattr("dsa.doors.dashboard.find_spec", lambda name: None)
+    assert command(["dashboard", str(tmp_path)]) == 2
+    assert "pip install -e '.[dashboard]'" in capsys.readouterr().err
 
 
 def test_browse_opens_the_report_or_says_how_to_get_one(study, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""dsa: train, sweep, judge, compare, report, status, bench and the rest, for a checkout as for an installed wheel."""
+"""dsa: train, sweep, judge, compare, report, dashboard, status, bench and the rest, for a checkout as for a wheel."""
 
 import sys
 from collections.abc import Callable
@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("a study of many runs: dsa sweep study=quick", "dsa.doors.sweep"),
     "report": ("the verdict on a study: dsa report outputs/quick", "dsa.analysis.__main__"),
     "compare": ("runs side by side: dsa compare outputs/runs/*", "dsa.doors.compare"),
+    "dashboard": ("a study's panels on W&B, as code: dsa dashboard outputs/quick", "dsa.doors.dashboard"),
     "status": ("how far a study is: dsa status outputs/quick", "dsa.study.__main__"),
     "study": ("look after a study: dsa study time|conclude|sync|browse outputs/quick", "dsa.study.__main__"),
     "fetch": ("get a pretrained model: dsa fetch smollm2", "dsa.doors.fetch"),
@@ -35,7 +36,7 @@ def carried_out(arguments: list[str] | None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print("usage: dsa COMMAND ..., each with its own --help")
         for name, (what, _) in COMMANDS.items():
-            print(f"  {name:<8}{what}")
+            print(f"  {name:<10}{what}")
         return 0 if given else 2
     name, rest = given[0], given[1:]
     if name not in COMMANDS:

@@ -15,6 +15,7 @@ from dsa.study.states import planned
 from dsa.training.loggers import WandbLogger, harmless, wandb_id
 
 PLACE = "wandb-report"
+TABLE = "results"
 OF_THE_PLAN = ("label", "kind", "context", "seq_len", "seed", "judge", "phase", "run_id")
 SHOWN = (*OF_THE_PLAN[:-1], "indexer_seed", "status", "val_loss", "swap_val_loss", "val_accuracy", "dense_val_loss",
          "base_val_loss", "density", "selection.mean.mass", "selection.mean.recall", "params.indexer", "flops.indexer",
@@ -77,7 +78,7 @@ def send(board: WandbLogger, folder: Path) -> None:
     import wandb
 
     content = wandb.Table(dataframe=table_of(folder))
-    board.run.log({"results": content, "report": wandb.Html(str(folder / REPORT), inject=False)})
+    board.run.log({TABLE: content, "report": wandb.Html(str(folder / REPORT), inject=False)})
     artifact = wandb.Artifact(wandb_id(f"{folder.resolve().name}-report"), type="report")
     for name in (REPORT, VERDICT, CSV, PARQUET):
         artifact.add_file(str(folder / name))

@@ -42,6 +42,7 @@ class Analysis:
     Args:
         answer, sentence: the verdict on the hypothesis and why.
         comparisons: with the baseline, on every scale measured; the primary metric's decide.
+        deciding: of the comparisons, those on the primary metric where ranking is allowed.
         to_dense: with dense attention, likewise.
     """
 
@@ -51,6 +52,7 @@ class Analysis:
     qualities: list[Quality]
     discrimination: list[Discrimination]
     comparisons: list[Comparison]
+    deciding: list[Comparison]
     to_dense: list[Comparison]
     contrasts: list[Contrast]
     regret: list[Regret]
@@ -105,6 +107,7 @@ def analyse(prepared: Prepared) -> Analysis:
         qualities=[q for metric in metrics for q in qualities(prepared, metric)],
         discrimination=found,
         comparisons=comparisons,
+        deciding=allowed,
         to_dense=to_dense,
         contrasts=planned,
         regret=regrets(prepared, field, scale),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.compare import CANNOT, Comparison
@@ -36,9 +37,24 @@ class Evidence:
 
     @property
     def named(self) -> list[str]:
-        """The conditions that the claim speaks of: those it lists, or all but the baseline."""
-        meta = self.prepared.meta
-        return list(meta.hypothesis.get("conditions") or [c for c in meta.conditions if c != meta.baseline])
+        """The conditions that the claim speaks of."""
+        return spoken_of(self.prepared.meta)
+
+
+def claim_of(meta: Meta) -> str:
+    """What the study claims."""
+    return str(meta.hypothesis.get("claim", DEFAULT_CLAIM))
+
+
+def spoken_of(meta: Meta) -> list[str]:
+    """The conditions that a claim speaks of: those it lists, or all but the baseline."""
+    return list(meta.hypothesis.get("conditions") or [c for c in meta.conditions if c != meta.baseline])
+
+
+def differing(comparisons: list[Comparison], named: list[str]) -> list[Comparison]:
+    """Those of the named that differ from the baseline, corrected over the lengths too."""
+    lengths = len({c.seq_len for c in comparisons})
+    return [c for c in comparisons if c.label in named and c.word in ("better", "worse") and c.p * lengths < ALPHA]
 
 
 def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verdict:
@@ -47,7 +63,7 @@ def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verd
     Lengths that cannot discriminate take no part; if none can, nothing is judged. A claim that rests on some
     comparison of many is corrected over all lengths, one that needs all of them needs no more correction.
     """
-    claim = str(evidence.prepared.meta.hypothesis.get("claim", DEFAULT_CLAIM))
+    claim = claim_of(evidence.prepared.meta)
     if not rankable(found):
         why = next((d.sentence for d in found), "no condition has a finished run.")
         rest = "" if claim == CANNOT.replace(" ", "_") else f" {NEXT}"
@@ -77,11 +93,10 @@ def told(comparisons: list[Comparison]) -> str:
 
 def some_condition_differs(evidence: Evidence) -> Verdict:
     """Whether any condition differs from the baseline at any length."""
-    lengths = len({c.seq_len for c in evidence.comparisons})
     mine = [c for c in evidence.comparisons if c.label in evidence.named]
-    differing = [c for c in mine if c.word in ("better", "worse") and c.p * lengths < ALPHA]
-    if differing:
-        return "supported", told(differing)
+    found = differing(evidence.comparisons, evidence.named)
+    if found:
+        return "supported", told(found)
     if mine and all(c.word == "equivalent" for c in mine):
         return "not supported", "Every condition is equivalent to the baseline at every length."
     return "inconclusive", "No condition is shown to differ from the baseline at any length, nor all to equal it."

@@ -8,10 +8,23 @@ from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.cost import COSTS
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.output.figures import cost, curves, layers, pareto, quality, recovered
+from dsa.analysis.output.figures import (
+    budgets,
+    cost,
+    curves,
+    differences,
+    failures,
+    formats,
+    layers,
+    pareto,
+    quality,
+    recovered,
+    regret,
+)
 from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.forest import draw_forest
 from dsa.analysis.output.figures.lines import draw_lines
+from dsa.analysis.output.figures.matrix import draw_matrix
 from dsa.analysis.output.figures.scatter import draw_scatter
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
@@ -21,6 +34,7 @@ DRAW: dict[str, Callable[[Chart], Figure]] = {
     "forest": draw_forest,
     "bars": draw_bars,
     "lines": draw_lines,
+    "matrix": draw_matrix,
     "scatter": draw_scatter,
 }
 
@@ -28,10 +42,17 @@ DRAW: dict[str, Callable[[Chart], Figure]] = {
 def charts(analysis: Analysis) -> list[Chart]:
     """Every figure in the order of the report; those without panels say in their caption what is missing."""
     return [
+        differences.contrasts(analysis),
+        differences.chart(analysis),
+        failures.success(analysis),
+        failures.matrix(analysis),
         quality.chart(analysis, "nats"),
         quality.chart(analysis, "share"),
         recovered.chart(analysis),
         *(pareto.chart(analysis, name) for name in COSTS),
+        budgets.chart(analysis),
+        regret.chart(analysis),
+        formats.chart(analysis),
         cost.chart(analysis),
         layers.chart(analysis, "mass"),
         layers.chart(analysis, "recall"),

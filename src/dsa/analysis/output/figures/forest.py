@@ -37,13 +37,14 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
     axes.set_ylim(max(len(other.rows) for other in chart.panels) - 0.4, -0.6)
     axes.set_yticks(range(len(panel.rows)), [style.fit(row.label) for row in panel.rows], fontsize=7)
     axes.grid(axis="x", color="0.9", linewidth=0.6)
+    style.guides(axes, panel.x, "x")
     axes.set_axisbelow(True)
     axes.tick_params(axis="y", length=0)
     for y, (row, text) in enumerate(zip(panel.rows, axes.get_yticklabels(), strict=True)):
         text.set_color(style.colour_of(row.role, "black"))
         text.set_fontweight("bold" if row.role == "baseline" else "normal")
         for mark in row.marks:
-            draw_mark(axes, row, mark, y + offset(mark.series, len(chart.series)))
+            draw_mark(axes, row, mark, y + (offset(mark.series, len(chart.series)) if len(row.marks) > 1 else 0.0))
     first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)
     if first:
         axes.axhline(first - 0.5, color="0.6", linewidth=0.6)

@@ -53,7 +53,7 @@ def chart(analysis: Analysis, measure: str) -> Chart:
         title=TITLES[measure],
         panels=tuple(panels),
         series=tuple(f"layer {layer}" for layer in range(deepest)),
-        caption=f"Mean and 95 % t interval over seeds, after joint sparse training. {CAPTIONS[measure]}",
+        caption=f"Mean and 95 % t interval over seeds, after joint training. {CAPTIONS[measure]}",
     )
 
 

@@ -10,7 +10,13 @@ STRETCH = 2.0  # how much wider controls may make an axis
 ROOM = 0.06
 
 
-def axis(label: str, core: Sequence[float], others: Sequence[float] = (), log: bool = True) -> Axis:
+def axis(
+    label: str,
+    core: Sequence[float],
+    others: Sequence[float] = (),
+    log: bool = True,
+    guides: tuple[float, ...] = (),
+) -> Axis:
     """An axis over all core values, and over those others that do not stretch it too far.
 
     Args:
@@ -19,7 +25,7 @@ def axis(label: str, core: Sequence[float], others: Sequence[float] = (), log: b
     core = core or others
     values = [*core, *others]
     if not values:
-        return Axis(label)
+        return Axis(label, guides=guides)
     logarithmic = log and min(values) > 0 and math.log10(max(core) / min(core)) > DECADES
     scaled = math.log10 if logarithmic else float
     low, high = (scaled(f(core)) for f in (min, max))
@@ -28,7 +34,7 @@ def axis(label: str, core: Sequence[float], others: Sequence[float] = (), log: b
     low, high = min([low, *reach]), max([high, *reach])
     room = ROOM * (high - low or span)
     low, high = low - room, high + room
-    return Axis(label, logarithmic, (10**low, 10**high) if logarithmic else (low, high), marked=log)
+    return Axis(label, logarithmic, (10**low, 10**high) if logarithmic else (low, high), log, guides)
 
 
 def ends(value: float, interval: Interval | None) -> list[float]:

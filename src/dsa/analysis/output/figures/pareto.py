@@ -1,5 +1,7 @@
 """Quality against one cost: the front, what is dominated, and what the intervals leave open."""
 
+from dataclasses import replace
+
 from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.commands import command
@@ -7,10 +9,10 @@ from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
 from dsa.analysis.inputs.scale import SCALES, Scale
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.pareto import Point
-from dsa.analysis.output.figures.limits import axis, ends
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.scatter import draw_scatter
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
+from dsa.analysis.output.figures.spots import CONDITIONS, framed
 from dsa.analysis.statistics.intervals import bootstrap_interval
 
 TITLES = {
@@ -25,6 +27,13 @@ AXES = {
     "indexer_params": "parameters of the indexers",
     "memory_mb": "peak memory of a training step [MB]",
 }
+
+ON_SCALE = (
+    *CONDITIONS,
+    "dense",
+    "oracle",
+    "sink_window",
+)  # who is always shown: the ceilings, and who has to be beaten
 
 
 def chart(analysis: Analysis, cost: str) -> Chart:
@@ -72,20 +81,13 @@ def absent(analysis: Analysis, cost: str) -> str:
 def panel(analysis: Analysis, place: Place, cost: str, points: dict[tuple[int, str], Point]) -> Panel | None:
     """One length; None if no condition's cost is known there."""
     spots = [s for label in labels(analysis, place) if (s := spot(analysis, place, label, cost, points)) is not None]
-    mine = [s for s in spots if s.role in ("condition", "baseline")]
+    mine = [s for s in spots if s.role in CONDITIONS]
     if not mine:
         return None
-    core = [end for s in mine for end in ends(s.y, s.y_interval)]
-    y = axis(f"{scale(analysis).metric} [{scale(analysis).unit}]", core, [s.y for s in spots if s not in mine])
-    assert y.limits is not None
-    off = [s for s in spots if not y.limits[0] <= s.y <= y.limits[1]]
-    seen = [s for s in spots if s not in off]
-    x = axis(AXES[cost], [end for s in seen for end in ends(s.x, s.x_interval)])
+    framed_ = framed(title(place), AXES[cost], f"{scale(analysis).plain} [{scale(analysis).unit}]", spots, ON_SCALE)
     ranked = any(s.standing != "unranked" for s in mine)
-    notes = ([] if ranked else ["nothing is ranked here"]) + [f"off the scale: {s.label} ({s.y:.3g})" for s in off]
-    return Panel(
-        title(place), x, y, spots=tuple(seen), envelope=envelope(mine, scale(analysis).sign), note="; ".join(notes)
-    )
+    note = "; ".join(text for text in ("" if ranked else "nothing is ranked here", framed_.note) if text)
+    return replace(framed_, envelope=envelope(mine, scale(analysis).sign), note=note)
 
 
 def envelope(spots: list[Spot], sign: int) -> tuple[tuple[float, float], ...]:

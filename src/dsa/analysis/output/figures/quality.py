@@ -30,7 +30,7 @@ def chart(analysis: Analysis, unit: str = "nats") -> Chart:
         kind="forest",
         title="Quality by length" if unit == "nats" else "Accuracy by length",
         panels=tuple(panels),
-        series=tuple(f"{m}: {SCALES[m].meaning}" + (" (decides)" if m == primary else "") for m in metrics),
+        series=tuple(SCALES[m].plain + (" (decides)" if m == primary else "") for m in metrics),
         caption="Mean and 95 % BCa interval over seeds. " + ("Less" if unit == "nats" else "More") + " is better.",
     )
 

@@ -37,7 +37,7 @@ def chart(analysis: Analysis) -> Chart:
         kind="forest",
         title="Share of the headroom recovered",
         panels=tuple(panels),
-        series=tuple(f"{m}: {SCALES[m].meaning}" for m in metrics),
+        series=tuple(SCALES[m].plain for m in metrics),
         caption="0: no better than keeping the nearest keys; 1: dense attention. Mean and 95 % BCa interval over seeds."
         + ("" if panels else " Not shown: window and dense attention cannot be told apart, or have no run yet."),
     )

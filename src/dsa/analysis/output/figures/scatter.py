@@ -8,7 +8,7 @@ from matplotlib.transforms import Bbox
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
 
-FACES = {"front": style.BLUE, "open": "#A9D3EC", "dominated": "white", "unranked": "white"}
+FACES = {"front": style.BLUE, "measured": style.BLUE, "open": "#A9D3EC", "dominated": "white", "unranked": "white"}
 MEANINGS = {
     "front": "on the front",
     "open": "undecided",
@@ -24,11 +24,15 @@ def draw_scatter(chart: Chart) -> Figure:
     Raises:
         ValueError: the chart has nothing to show.
     """
-    figure, axes = style.new_figure(chart, len(chart.panels), 3.7, 3.5)
+    signs = legend(chart)
+    figure, axes = style.new_figure(
+        chart, len(chart.panels), 3.7 if len(chart.panels) > 1 else 5.4, 3.2 + 0.15 * -(-len(signs) // 3)
+    )
     alike = len({panel.y and panel.y.title for panel in chart.panels}) == 1
     for axes_, panel in zip(axes, chart.panels, strict=True):
         draw_panel(axes_, panel, labelled=axes_ is axes[0] or not alike)
-    style.legend_below(figure, legend(chart), most=4)
+    if signs:
+        style.legend_below(figure, signs, most=4)
     figure.draw_without_rendering()
     for axes_, panel in zip(axes, chart.panels, strict=True):
         name_spots(axes_, panel)
@@ -44,6 +48,7 @@ def draw_panel(axes: Axes, panel: Panel, labelled: bool) -> None:
     axes.set_title(heading, fontsize=7.5, loc="left")
     axes.grid(color="0.93", linewidth=0.6)
     axes.set_axisbelow(True)
+    style.guides(axes, panel.y, "y")
     envelope = panel.envelope
     axes.step(
         [x for x, _ in envelope], [y for _, y in envelope], where="post", color="0.6", linewidth=0.9, linestyle="--"
@@ -68,7 +73,7 @@ def face(spot: Spot) -> str:
     """Filled as its standing says; the baseline in its own colour."""
     if spot.role not in ("condition", "baseline"):
         return style.GREY
-    if spot.role == "baseline" and spot.standing == "front":
+    if spot.role == "baseline" and spot.standing in ("front", "measured"):
         return style.VERMILION
     return FACES[spot.standing]
 
@@ -93,7 +98,7 @@ def legend(chart: Chart) -> list[Line2D]:
 
 def name_spots(axes: Axes, panel: Panel) -> None:
     """Names beside the points, the front first; a name that finds no free place is left to the table."""
-    order = ("front", "open", "dominated", "unranked")
+    order = ("front", "measured", "open", "dominated", "unranked")
     taken = [
         Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([(s.x, s.y) for s in panel.spots])
     ]

@@ -13,12 +13,14 @@ class Axis:
         label: quantity and unit.
         limits: what is shown; values beyond are marked at the edge. None = all values.
         marked: whether to say which scale it has, where that depends on the values.
+        guides: values to which others are to be compared, drawn as lines across; 0 solid, others dashed.
     """
 
     label: str
     log: bool = False
     limits: Interval | None = None
     marked: bool = False
+    guides: tuple[float, ...] = ()
 
     @property
     def title(self) -> str:
@@ -56,7 +58,7 @@ class Spot:
     """A condition or control on two axes.
 
     Args:
-        standing: front, open (undecided), dominated, or unranked.
+        standing: front, open (undecided), dominated, or unranked; measured where nothing is ranked by it.
         command: what trains it.
     """
 
@@ -108,8 +110,8 @@ class Chart:
 
     Args:
         name: file name without its ending.
-        kind: forest, bars, scatter or lines.
-        series: names of what a row's marks are.
+        kind: forest, bars, matrix, scatter or lines.
+        series: names of what a row's marks are; of a matrix, its columns.
         caption: how to read it, and what it lacks.
     """
 

@@ -78,6 +78,13 @@ def apply(axes: Axes, axis: Axis, which: str, label: bool = True) -> None:
         getattr(axes, f"set_{which}label")(axis.title, fontsize=8)
 
 
+def guides(axes: Axes, axis: Axis, which: str) -> None:
+    """The lines of an axis to which values are to be compared."""
+    across = axes.axvline if which == "x" else axes.axhline
+    for value in axis.guides:
+        across(value, color="0.4", linewidth=0.8, linestyle="-" if value == 0 else "--", zorder=0.9)
+
+
 def short(value: float) -> str:
     """A number as an axis shows it: 1.2M, 340k, 0.05."""
     for factor, sign in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):

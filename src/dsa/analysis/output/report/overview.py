@@ -38,7 +38,7 @@ def columns(analysis: Analysis) -> tuple[str, ...]:
     """The heads of the cells."""
     scale = SCALES[analysis.prepared.meta.metric]
     costs = ("indexer parameters", "operations (dense = 100 %)", "step time (of dense)")
-    return f"{scale.metric} [{scale.unit}]", "beside dense", "seeds worse", *costs, "verdict"
+    return f"{scale.plain} [{scale.unit}]", "beside dense", "seeds worse", *costs, "verdict"
 
 
 def overviews(analysis: Analysis) -> list[Overview]:

@@ -12,33 +12,20 @@ from markupsafe import Markup
 from dsa.analysis.inputs.commands import study_commands
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.judgement.hypothesis import DEFAULT_CLAIM
+from dsa.analysis.judgement.hypothesis import claim_of
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.finite import finite
 from dsa.analysis.output.replaced import replaced
+from dsa.analysis.output.report.answer import opening, picture
+from dsa.analysis.output.report.glossary import glossary
 from dsa.analysis.output.report.grid import grids
 from dsa.analysis.output.report.overview import columns, overviews
 from dsa.analysis.output.report.pictures import pictures
 from dsa.analysis.output.report.provenance import facts, missing, warnings
+from dsa.analysis.output.report.use import use
 
 REPORT = "report.html"
 DIGITS = 6
-OPEN = {"inconclusive": "Not decided by these seeds.", "cannot discriminate": "Nothing can be said here."}
-PLAINLY = {
-    "some_condition_differs": (
-        "Some conditions differ from the baseline.",
-        "Every condition equals the baseline within the margin.",
-    ),
-    "no_quality_loss": ("Nothing is lost.", "Something is lost."),
-    "contrasts_differ": (
-        "The planned contrasts differ.",
-        "The planned contrasts are not shown to differ.",
-    ),
-    "on_pareto_front": ("No other is as good and cheaper.", "Another is as good and cheaper, or better."),
-    "order_depends_on_length": ("Which one is better depends on the length.", "The order is the same at every length."),
-    "order_depends_on_size": ("Which one is better depends on the model.", "The order is the same on every model."),
-    "cannot_discriminate": ("There is nothing to tell apart.", "There is something to tell apart."),
-}
 
 
 def write_report(analysis: Analysis, drawn: list[Chart], folder: Path) -> Path:
@@ -58,6 +45,7 @@ def page(analysis: Analysis, drawn: list[Chart]) -> str:
     """The whole page. Every name is escaped, in text and inside the embedded data."""
     prepared = analysis.prepared
     applicable = [gap for gap in prepared.gaps if gap.state != "not applicable"]
+    first = picture(analysis, drawn)
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(resource("page.html"))
     return template.render(
         meta=prepared.meta,
@@ -65,11 +53,15 @@ def page(analysis: Analysis, drawn: list[Chart]) -> str:
         analysis=analysis,
         finished=len(prepared.runs),
         planned=len(prepared.runs) + len(applicable),
-        charts=drawn,
-        plainly=plainly(analysis),
+        charts=[chart for chart in drawn if chart is not first],
+        first=first,
+        opening=opening(analysis),
+        claim=claim_of(prepared.meta),
+        use=use(analysis),
         columns=columns(analysis),
         overviews=overviews(analysis),
         grids=grids(analysis),
+        glossary=glossary(analysis),
         guards=[guard for guard in analysis.guards if guard.name not in ("missing runs", "failed runs")],
         missing=missing(prepared),
         warnings=warnings(prepared),
@@ -80,14 +72,6 @@ def page(analysis: Analysis, drawn: list[Chart]) -> str:
         script=Markup(resource("report.js")),
         data=embedded([asdict(chart) for chart in drawn]),
     )
-
-
-def plainly(analysis: Analysis) -> str:
-    """The verdict as a person would say it: what is so, not whether a claim about it holds."""
-    if analysis.answer in OPEN:
-        return OPEN[analysis.answer]
-    claim = str(analysis.prepared.meta.hypothesis.get("claim", DEFAULT_CLAIM))
-    return PLAINLY[claim][analysis.answer != "supported"]
 
 
 def resource(name: str) -> str:

@@ -13,11 +13,11 @@
   };
   const LINES = [0, 2, 3, 4, 6]; // series whose colours cannot be taken for the baseline's
   const SERIES = ["circle", "diamond", "up", "down", "square", "cross", "circle", "diamond"];
-  const CONTROLS = { dense: "square", oracle: "up", random: "cross", window: "down", sink_window: "left", static: "right" };
+  const CONTROLS = { dense: "square", oracle: "up", random: "cross", window: "down", sink_window: "left", static: "right", replicate: "diamond" };
   const STANDINGS = {
     front: "on the front", open: "undecided", dominated: "another is better or as good, and cheaper", unranked: "not ranked",
   };
-  const CONTROL_DASHES = { dense: "9 3", oracle: "7 3 2 3", random: "2 2", window: "2 5", sink_window: "6 2 2 2", static: "8 2" };
+  const CONTROL_DASHES = { dense: "9 3", oracle: "7 3 2 3", random: "2 2", window: "2 5", sink_window: "6 2 2 2", static: "8 2", replicate: "4 4" };
   const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
   const tip = document.getElementById("tip");
 
@@ -103,6 +103,13 @@
     const width = textWidth(label), middle = Math.max(width / 2 + 2, Math.min((left + right) / 2, right + 10 - width / 2));
     svg(root, "text", { class: "soft", x: middle, y: bottom + 34, "text-anchor": "middle" }, cut(label, right + 8));
   }
+  function guides(root, axis, scale, from, to, across) {
+    for (const value of axis.guides) {
+      if (!scale.inside(value)) continue;
+      const at = across ? { y1: scale(value), y2: scale(value), x1: from, x2: to } : { x1: scale(value), x2: scale(value), y1: from, y2: to };
+      svg(root, "line", { class: "guide", ...at, "stroke-dasharray": value === 0 ? "" : "5 4" });
+    }
+  }
   function yAxis(root, y, left, right, top, bottom, label) {
     for (const t of y.ticks) {
       svg(root, "line", { class: "grid", x1: left, x2: right, y1: y(t), y2: y(t) });
@@ -169,15 +176,21 @@
   }
   const seriesColour = (i) => `var(--s${i % 8})`;
 
+  const BOLD = 1.1; // how much wider the baseline's name is for being bold
+  function namesWidth(panel, width) {
+    return Math.min(0.4 * width, Math.max(...panel.rows.map((r) => textWidth(r.label) * (r.role === "baseline" ? BOLD : 1))) + 4);
+  }
+
   // ---- forest
   function forest(chart, panel, root, width) {
-    const names = Math.min(0.4 * width, Math.max(...panel.rows.map((r) => textWidth(r.label))) + 4);
-    const count = chart.series.length, tall = Math.max(20, Math.min(9 * count + 8, 44));
+    const names = namesWidth(panel, width);
+    const count = chart.series.length, most = Math.max(...panel.rows.map((r) => r.marks.length)), tall = Math.max(20, Math.min(9 * most + 8, 44));
     const left = names + 10, right = width - 16, top = 4, bottom = top + tall * panel.rows.length;
     const every = panel.rows.flatMap((r) => r.marks.flatMap((m) => [m.value, ...(m.interval || [])]));
     const x = scaleOf(panel.x, every, left, right);
     root.setAttribute("height", bottom + 42);
     xAxis(root, x, top, bottom, left, right, titled(panel.x));
+    guides(root, panel.x, x, top, bottom, false);
     const first = panel.rows.findIndex((r) => control(r.role));
     panel.rows.forEach((row, i) => {
       const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
@@ -185,7 +198,7 @@
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, names));
       const beyond = { over: right, under: left };
       for (const mark of row.marks) {
-        const at = y + (count < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1)));
+        const at = y + (row.marks.length < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1)));
         const colour = seriesColour(mark.series);
         if (!x.inside(mark.value)) {
           const over = mark.value > x.high, text = over ? `${digits(mark.value)} →` : `← ${digits(mark.value)}`;
@@ -214,7 +227,7 @@
 
   // ---- bars
   function bars(chart, panel, root, width) {
-    const names = Math.min(0.4 * width, Math.max(...panel.rows.map((r) => textWidth(r.label))) + 4);
+    const names = namesWidth(panel, width);
     const tall = 22, left = names + 10, right = width - 48, top = 4, bottom = top + tall * panel.rows.length;
     const totals = panel.rows.map((r) => r.marks.reduce((sum, m) => sum + m.value, 0));
     const x = scaleOf({ log: false, limits: [0, Math.max(...totals)] }, [], left, right);
@@ -243,11 +256,46 @@
     chart.series.forEach((name, i) => legendItem(legend, "M-5,-5H5V5H-5Z", { fill: seriesColour(i) }, name));
   }
 
+  // ---- matrix
+  const STEPS = [1, 3, 10]; // in margins: from each on a cell is darker
+  const DEPTHS = ["within the margin", "up to 3 margins", "up to 10 margins", "more than 10 margins"];
+  const depth = (mark) => STEPS.filter((factor) => mark.value > factor * mark.reference).length;
+  function matrix(chart, panel, root, width) {
+    const names = namesWidth(panel, width);
+    const count = chart.series.length, tall = 20, left = names + 10, right = width - 44, top = 4, bottom = top + tall * panel.rows.length;
+    const wide = Math.min(18, (right - left) / count);
+    root.setAttribute("height", bottom + 28);
+    svg(root, "text", { class: "soft", x: left, y: bottom + 18 }, cut(titled(panel.x), width - left));
+    panel.rows.forEach((row, i) => {
+      const group = svg(root, "g", { class: "row" }), y = top + tall * i;
+      svg(group, "rect", { class: "stripe", x: 0, y, width, height: tall, opacity: 0.6 });
+      svg(group, "text", { class: roleClass(row.role), x: names, y: y + 14, "text-anchor": "end" }, cut(row.label, names));
+      for (const mark of row.marks) {
+        svg(group, "rect", { class: `depth${depth(mark)}`, x: left + wide * mark.series + 0.5, y: y + 1, width: Math.max(1, wide - 1), height: tall - 2 });
+      }
+      const failed = row.marks.filter((mark) => depth(mark));
+      svg(group, "text", { class: "soft", x: left + wide * count + 5, y: y + 14, "font-size": 11 }, `${failed.length}/${row.marks.length}`);
+      hoverable(group, (box) => {
+        html(box, "p", "name", row.label + (row.role === "baseline" ? " (baseline)" : ""));
+        html(box, "p", "", `${panel.name}: ${failed.length} of ${row.marks.length} seeds fail`);
+        for (const mark of failed.slice(0, 12)) html(box, "p", "", `${chart.series[mark.series]}: ${digits(mark.value)} beyond the oracle`);
+        if (failed.length > 12) html(box, "p", "", `and ${failed.length - 12} more`);
+      });
+    });
+  }
+  function matrixLegend(chart, legend) {
+    DEPTHS.forEach((name, i) => {
+      const item = html(legend, "span");
+      svg(svg(item, "svg", { width: 14, height: 14, "aria-hidden": "true" }), "rect", { class: `depth${i}`, width: 14, height: 14 });
+      item.appendChild(document.createTextNode(name));
+    });
+  }
+
   // ---- scatter
   function look(spot) {
     const plain = spot.standing === "unranked" ? "var(--soft)" : "var(--s0)";
     const colour = spot.role === "baseline" ? "var(--baseline)" : control(spot.role) ? "var(--control)" : plain;
-    const fill = control(spot.role) || spot.standing === "front" ? colour : spot.standing === "open" ? "var(--half)" : "var(--paper)";
+    const fill = control(spot.role) || ["front", "measured"].includes(spot.standing) ? colour : spot.standing === "open" ? "var(--half)" : "var(--paper)";
     return { d: MARKERS[CONTROLS[spot.role] || "circle"], stroke: colour, "stroke-width": 1.6, fill };
   }
   function scatter(chart, panel, root, width) {
@@ -258,6 +306,7 @@
     const y = scaleOf(panel.y, panel.spots.map((s) => s.y), bottom, top);
     xAxis(root, x, top, bottom, left, right, titled(panel.x));
     yAxis(root, y, left, right, top, bottom, titled(panel.y));
+    guides(root, panel.y, y, left, right, true);
     if (panel.envelope.length > 1) {
       const path = panel.envelope.map(([a, b], i) => (i ? `H${x(a)}V${y(b)}` : `M${x(a)},${y(b)}`)).join("");
       svg(root, "path", { d: path, fill: "none", stroke: "var(--soft)", "stroke-dasharray": "4 4", opacity: 0.7 });
@@ -288,7 +337,7 @@
     }
     for (const spot of ordered) nameSpot(root, spot, x(spot.x), y(spot.y), taken, { left, right: width - 2, top, bottom });
   }
-  const rank = (s) => (s.role === "baseline" ? -1 : ["front", "open", "dominated", "unranked"].indexOf(s.standing));
+  const rank = (s) => (s.role === "baseline" ? -1 : ["front", "measured", "open", "dominated", "unranked"].indexOf(s.standing));
   function nameSpot(root, spot, a, b, taken, frame) {
     const text = cut(spot.label, 130, 11), w = textWidth(text, 11) + 3;
     const places = [[8, -4, 0], [8, 12, 0], [-8, -4, 1], [-8, 12, 1], [0, -11, 0.5], [0, 20, 0.5]];
@@ -368,7 +417,7 @@
   }
 
   // ---- the charts
-  const KINDS = { forest: [forest, forestLegend], bars: [bars, barsLegend], scatter: [scatter, scatterLegend], lines: [lines, linesLegend] };
+  const KINDS = { forest: [forest, forestLegend], matrix: [matrix, matrixLegend], bars: [bars, barsLegend], scatter: [scatter, scatterLegend], lines: [lines, linesLegend] };
   for (const chart of JSON.parse(document.getElementById("charts").textContent)) {
     if (!chart.panels.length) continue;
     const section = [...document.querySelectorAll(".chart")].find((s) => s.dataset.chart === chart.name);

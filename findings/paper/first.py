@@ -1,0 +1,77 @@
+"""README.md of the findings: for a reader with a minute, each question with its answer and one picture."""
+
+from dataclasses import dataclass
+
+from omegaconf import OmegaConf
+
+from dsa.analysis.output.report.answer import opening
+from dsa.analysis.output.report.use import use
+from dsa.config import config_dir
+from paper.evidence import Studies
+from paper.markdown import table
+from paper.source import Study
+from paper.study import shown
+
+ASKED = (
+    "optimal_indexer_config",
+    "attention_pattern_analysis",
+    "k_value_optimization",
+    "quantization_effectiveness",
+    "optimization_combinations",
+)
+"""The studies that were asked for, in order; their questions stand in conf/study."""
+
+HOW_MADE = """Five questions, an answer and a picture for each, from the studies in the folders beside this page.
+Written by `python findings/write.py`; no number and no answer is typed by hand. A study that is not here yet has no
+answer yet. [All comparisons, times and what is missing](details.md); [what the original experiment claimed](claims.md).
+*Backbone untouched* judges the indexer alone, *after joint training* what a user gets; brackets hold 95 % intervals
+over seeds; every study's own page ends with its words."""
+NOT_YET = "Not answered yet: the study `{name}` has no results here. `python sweep.py study={name}` runs it."
+
+
+@dataclass(frozen=True)
+class Question:
+    """One of the five, with its study if that is here."""
+
+    name: str
+    study: Study | None
+
+    @property
+    def asked(self) -> str:
+        """As the study's results say it, or its plan."""
+        if self.study is not None:
+            return self.study.analysis.prepared.meta.question
+        return str(OmegaConf.load(config_dir() / "study" / f"{self.name}.yaml")["question"])  # type: ignore[index]
+
+
+def first_page(studies: Studies) -> str:
+    """The whole page."""
+    questions = [Question(name, studies.get(name)) for name in ASKED]
+    parts = ["# Findings", HOW_MADE]
+    for number, question in enumerate(questions, 1):
+        parts += [f"## {number}. {question.asked}", *answer(question)]
+    rest = [study for name, study in studies.items() if name not in ASKED]
+    if rest:
+        parts += ["## What else was asked", "\n".join(line_of(study) for study in rest)]
+    return "\n\n".join(parts) + "\n"
+
+
+def answer(question: Question) -> list[str]:
+    """The answer in a sentence, its picture, and what to use."""
+    if question.study is None:
+        return [NOT_YET.format(name=question.name)]
+    analysis, name = question.study.analysis, question.study.name
+    grid = use(analysis)
+    pictured = shown(analysis)
+    return [
+        f"**{opening(analysis)}**",
+        *([f"![{pictured.title}]({name}/{pictured.name}.png)"] if pictured else []),
+        table(grid.columns, [[cell.text for cell in row] for row in grid.rows]),
+        f"[The study]({name}/README.md): {len(analysis.prepared.runs)} runs. {grid.note}",
+    ]
+
+
+def line_of(study: Study) -> str:
+    """Another study in a line."""
+    asked = study.analysis.prepared.meta.question
+    return f"- [{study.name}]({study.name}/README.md). {asked} **{opening(study.analysis)}**"

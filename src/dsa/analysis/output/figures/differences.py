@@ -1,0 +1,92 @@
+"""What every condition loses against the baseline, and what the planned contrasts come to."""
+
+from collections.abc import Iterable
+
+from dsa.analysis.inputs.scale import Scale, scale_of
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.contrasts import Contrast
+from dsa.analysis.output.figures.limits import axis, ends
+from dsa.analysis.output.figures.places import Place, places, title
+from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
+from dsa.analysis.statistics.difference import Difference
+
+
+def scale(analysis: Analysis) -> Scale:
+    """The scale on which the study ranks."""
+    return scale_of(analysis.prepared.meta.metric)
+
+
+def chart(analysis: Analysis) -> Chart:
+    """Conditions less the baseline, on the primary metric."""
+    meta = analysis.prepared.meta
+    panels = [one for place in places(analysis) if (one := panel(analysis, place)).rows]
+    return Chart(
+        name="differences",
+        kind="forest",
+        title=f"{scale(analysis).plain.capitalize()}: against {meta.baseline}",
+        panels=tuple(panels),
+        series=("difference",),
+        caption="Condition less baseline: mean and 95 % BCa interval over seeds. Dashed: the margin. "
+        + ("Left" if scale(analysis).sign > 0 else "Right")
+        + " is better.",
+    )
+
+
+def panel(analysis: Analysis, place: Place) -> Panel:
+    """One length."""
+    meta = analysis.prepared.meta
+    mine = [
+        c
+        for c in analysis.comparisons
+        if (c.seq_len, meta.context(c.label)) == place and c.metric == meta.metric
+    ]  # fmt: skip
+    rows = tuple(
+        Row(c.label, "condition", (Mark(0, c.difference.mean, c.difference.interval, note=note(c.word, c.difference)),))
+        for c in mine
+    )
+    margin = meta.margin.get(meta.metric, 0.0)
+    core = [end for c in mine for end in ends(c.difference.mean, c.difference.interval)]
+    label = f"{scale(analysis).quantity} less the baseline's [{scale(analysis).unit}]"
+    return Panel(title(place), axis(label, core, [0.0, margin, -margin], log=False, guides=guides(margin)), rows=rows)
+
+
+def note(word: str, d: Difference) -> str:
+    return f"{word}, {d.seeds} seeds" + ("" if d.within is None else f", {d.within} within the margin")
+
+
+def guides(margin: float) -> tuple[float, ...]:
+    """No difference, and the margin either way."""
+    return (-margin, 0.0, margin) if margin else (0.0,)
+
+
+def contrasts(analysis: Analysis) -> Chart:
+    """The planned contrasts, a panel for each length and for each change between lengths."""
+    spans = dict.fromkeys((c.seq_len, c.since) for c in analysis.contrasts)
+    panels = [contrasts_at(analysis, [c for c in analysis.contrasts if (c.seq_len, c.since) == s]) for s in spans]
+    return Chart(
+        name="contrasts",
+        kind="forest",
+        title=f"{scale(analysis).plain.capitalize()}: the planned contrasts",
+        panels=tuple(panels),
+        series=("difference",),
+        caption="Mean of some conditions less that of others, within a seed, and its 95 % BCa interval over seeds.",
+    )
+
+
+def contrasts_at(analysis: Analysis, mine: list[Contrast]) -> Panel:
+    """One length, or one change."""
+    rows = tuple(
+        Row(c.name, "condition", (Mark(0, c.difference.mean, c.difference.interval, note=found(c)),)) for c in mine
+    )
+    first = mine[0]
+    name = f"length {first.seq_len}" + ("" if first.since is None else f" less {first.since}")
+    label = f"difference of {scale(analysis).quantity} [{scale(analysis).unit}]"
+    return Panel(name, axis(label, [*values(mine), 0.0], log=False, guides=(0.0,)), rows=rows)
+
+
+def found(c: Contrast) -> str:
+    return f"{'differs' if c.differs else 'not shown to differ'}, {c.difference.seeds} seeds"
+
+
+def values(mine: Iterable[Contrast]) -> list[float]:
+    return [end for c in mine for end in ends(c.difference.mean, c.difference.interval)]

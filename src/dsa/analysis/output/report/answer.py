@@ -1,0 +1,262 @@
+"""The answer in one sentence of plain words, and the picture that shows it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from dsa.analysis.inputs.scale import scale_of
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.compare import CANNOT, Comparison
+from dsa.analysis.judgement.contrasts import Contrast
+from dsa.analysis.judgement.hypothesis import DEFAULT_CLAIM, claim_of, differing, spoken_of
+from dsa.analysis.output.figures.spec import Chart
+
+NAMED = 3  # conditions that a sentence names; of more it names one less and counts the rest
+FALLBACK = ("differences", "quality", "accuracy")
+BESIDE_CONTROLS = ("quality", "accuracy")
+
+
+@dataclass(frozen=True)
+class Told:
+    """How a claim is told.
+
+    Args:
+        so: what is so where it is supported, where: the lengths and seeds.
+        not_so: likewise where it is not.
+        whether: what is open where it is inconclusive, after "whether".
+        picture: the figure that shows it.
+        because: why it is open where too few seeds or a declaration do not say it already.
+    """
+
+    so: Callable[[Analysis], str]
+    not_so: Callable[[Analysis], str]
+    whether: Callable[[Analysis], str]
+    picture: Callable[[Analysis], str]
+    because: Callable[[Analysis], str] = lambda analysis: unseen(analysis)
+
+
+def opening(analysis: Analysis) -> str:
+    """The answer in one sentence."""
+    if analysis.answer == CANNOT:
+        return nothing(analysis)
+    told = TOLD.get(claim_of(analysis.prepared.meta), TOLD[DEFAULT_CLAIM])
+    if analysis.answer == "supported":
+        return f"{told.so(analysis)} ({basis(analysis)})."
+    if analysis.answer == "not supported":
+        return f"{told.not_so(analysis)} ({basis(analysis)})."
+    undecided = f"It is not decided whether {told.whether(analysis)} {at(ranked_lengths(analysis))}"
+    return f"{undecided}: {why(analysis, told)} ({basis(analysis)})."
+
+
+def nothing(analysis: Analysis) -> str:
+    """Why nothing can be said."""
+    if not analysis.discrimination:
+        return "Nothing can be said yet: no condition has a finished run."
+    lengths = [d.seq_len for d in analysis.discrimination]
+    return (
+        f"Nothing can be said about any condition {at(lengths)}: there dense attention, which sees every key, is not "
+        f"shown to be better than selections that find nothing ({basis(analysis)})."
+    )
+
+
+def why(analysis: Analysis, told: Told) -> str:
+    """Why a question is open."""
+    if analysis.prepared.meta.exploratory:
+        return "the study was declared too small for a claim before it ran"
+    if any(guard.name == "too few seeds" and "carry no claim" in guard.sentence for guard in analysis.guards):
+        return "so few seeds carry no claim"
+    return told.because(analysis)
+
+
+def unseen(analysis: Analysis) -> str:
+    """What the seeds could not have shown."""
+    open_ = [c for c in analysis.deciding if c.word == "inconclusive" and c.difference.detectable is not None]
+    if not open_:
+        return "the differences are too small for so few seeds"
+    largest = max(c.difference.detectable or 0.0 for c in open_)
+    unit = scale_of(analysis.prepared.meta.metric).unit
+    return f"differences of less than {largest:.2g} {unit} can stay unseen in so few seeds"
+
+
+def basis(analysis: Analysis) -> str:
+    """How many seeds, and in which state of the model."""
+    meta = analysis.prepared.meta
+    lengths = ranked_lengths(analysis) or analysis.prepared.lengths
+    seeds = {
+        q.seeds
+        for q in analysis.qualities
+        if q.kind == "condition" and q.metric == meta.metric and q.seq_len in lengths
+    }
+    if not seeds:
+        return scale_of(meta.metric).stage
+    count = f"{max(seeds)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)}"
+    return f"{count} seed{'' if count == '1' else 's'}, {scale_of(meta.metric).stage}"
+
+
+def ranked_lengths(analysis: Analysis) -> list[int]:
+    """The lengths at which something may be ranked."""
+    return sorted({length for length, _ in analysis.ranked.fields})
+
+
+def at(lengths: Iterable[int]) -> str:
+    return f"at {listed(sorted(set(lengths)))} tokens"
+
+
+def listed(names: Iterable[object]) -> str:
+    """a, b and c."""
+    words = [str(name) for name in names]
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def names(labels: list[str]) -> str:
+    """Conditions by name; of many, the first and how many more."""
+    return listed(labels if len(labels) <= NAMED else [*labels[: NAMED - 1], f"{len(labels) - NAMED + 1} more"])
+
+
+def is_or_are(labels: list[str]) -> str:
+    return "is" if len(labels) == 1 else "are"
+
+
+def better_and_worse(comparisons: list[Comparison]) -> str:
+    """Who is better or worse than what, length by length."""
+    alike: dict[tuple[str, str, int], list[str]] = {}
+    for c in comparisons:
+        alike.setdefault((c.word, c.reference, c.seq_len), []).append(c.label)
+    return "; ".join(
+        f"{names(labels)} {is_or_are(labels)} {word} than {reference} {at([length])}"
+        for (word, reference, length), labels in alike.items()
+    )
+
+
+def some_differ(analysis: Analysis) -> str:
+    return better_and_worse(differing(analysis.deciding, spoken_of(analysis.prepared.meta)))
+
+
+def all_equal(analysis: Analysis) -> str:
+    meta = analysis.prepared.meta
+    unit = scale_of(meta.metric).unit
+    within = f"within the margin of {meta.margin.get(meta.metric, 0.0):g} {unit}"
+    return f"Every condition equals {meta.baseline} {within} {at(ranked_lengths(analysis))}"
+
+
+def nothing_lost(analysis: Analysis) -> str:
+    named = spoken_of(analysis.prepared.meta)
+    return f"{lose(named)} nothing against {analysis.prepared.meta.baseline} {at(ranked_lengths(analysis))}"
+
+
+def lose(labels: list[str]) -> str:
+    return f"{names(labels)} lose{'s' if len(labels) == 1 else ''}"
+
+
+def something_lost(analysis: Analysis) -> str:
+    named = spoken_of(analysis.prepared.meta)
+    return better_and_worse([c for c in analysis.deciding if c.label in named and c.word == "worse"])
+
+
+def contrasts(analysis: Analysis) -> list[str]:
+    """The contrasts that the claim names."""
+    meta = analysis.prepared.meta
+    return list(meta.hypothesis.get("contrasts") or meta.contrasts)
+
+
+def quoted(names: list[str]) -> str:
+    return listed(f"“{name}”" for name in names)
+
+
+def contrasts_matter(analysis: Analysis) -> str:
+    mine = [c for c in analysis.contrasts if c.name in contrasts(analysis) and c.since is None and c.differs]
+    return "; ".join(f"{sides(analysis, c.name)} by {size(c)} {at([c.seq_len])}" for c in mine)
+
+
+def sides(analysis: Analysis, name: str) -> str:
+    """What a contrast sets against what."""
+    plus, minus = (names(analysis.prepared.meta.contrasts[name][side]) for side in ("plus", "minus"))
+    quantity = scale_of(analysis.prepared.meta.metric).quantity
+    return f"“{name}” ({plus} against {minus}) changes the {quantity}"
+
+
+def size(c: Contrast) -> str:
+    """A contrast's size with its interval."""
+    d, unit = c.difference, scale_of(c.metric).unit
+    return f"{d.mean:+.3g}" + (f" [{d.interval[0]:+.3g}, {d.interval[1]:+.3g}]" if d.interval else "") + f" {unit}"
+
+
+def on_the_front(analysis: Analysis) -> str:
+    named = spoken_of(analysis.prepared.meta)
+    return f"No other condition is as good as {names(named)} and cheaper {at(ranked_lengths(analysis))}"
+
+
+def off_the_front(analysis: Analysis) -> str:
+    cost = cost_of_claim(analysis)
+    named = spoken_of(analysis.prepared.meta)
+    beaten = [p for p in analysis.points if p.label in named and p.cost == cost and not p.on_front]
+    return "; ".join(
+        f"instead of {p.label} take {names(list(p.dominated_by))} {at([p.seq_len])}: as good and cheaper, or better "
+        "and no dearer"
+        for p in beaten
+    ).capitalize()
+
+
+def cost_of_claim(analysis: Analysis) -> str:
+    return str(analysis.prepared.meta.hypothesis.get("cost", "flops"))
+
+
+def unchanged(analysis: Analysis, level: str) -> str:
+    """Why it is open whether an order reverses."""
+    if level == "length" and len(ranked_lengths(analysis)) < 2:
+        return "nothing can be ranked at a second length"
+    return "no pair is shown to change places, nor all to keep theirs"
+
+
+def depends_on(level: str) -> Told:
+    """A claim that an order reverses."""
+    return Told(
+        so=lambda a: f"Which one is better depends on the {level}: {a.sentence.split(';')[0]}",
+        not_so=lambda a: f"Every pair of conditions keeps its order at every {level}",
+        whether=lambda a: f"the better one of two conditions changes with the {level}",
+        picture=lambda a: "regret" if level == "length" else "differences",
+        because=lambda a: unchanged(a, level),
+    )
+
+
+TOLD = {
+    DEFAULT_CLAIM: Told(
+        so=some_differ,
+        not_so=all_equal,
+        whether=lambda a: f"any condition differs from {a.prepared.meta.baseline}",
+        picture=lambda a: "differences",
+    ),
+    "no_quality_loss": Told(
+        so=nothing_lost,
+        not_so=something_lost,
+        whether=lambda a: f"{lose(spoken_of(a.prepared.meta))} anything against {a.prepared.meta.baseline}",
+        picture=lambda a: "differences",
+    ),
+    "contrasts_differ": Told(
+        so=contrasts_matter,
+        not_so=lambda a: f"{quoted(contrasts(a))} change nothing",
+        whether=lambda a: f"{quoted(contrasts(a))} changes the {scale_of(a.prepared.meta.metric).quantity}",
+        picture=lambda a: "contrasts",
+    ),
+    "on_pareto_front": Told(
+        so=on_the_front,
+        not_so=off_the_front,
+        whether=lambda a: f"another condition is as good as {names(spoken_of(a.prepared.meta))} and cheaper",
+        picture=lambda a: f"pareto_{cost_of_claim(a)}",
+    ),
+    "order_depends_on_length": depends_on("length"),
+    "order_depends_on_size": depends_on("model"),
+    "cannot_discriminate": Told(
+        so=nothing,
+        not_so=lambda a: f"There is something to tell apart {at(ranked_lengths(a))}",
+        whether=lambda a: "there is anything to tell apart",
+        picture=lambda a: BESIDE_CONTROLS[0],
+    ),
+}
+
+
+def picture(analysis: Analysis, drawn: list[Chart]) -> Chart | None:
+    """The figure that shows the answer; the next best where the data has none, None where it has nothing to show."""
+    told = TOLD.get(claim_of(analysis.prepared.meta), TOLD[DEFAULT_CLAIM])
+    wanted = BESIDE_CONTROLS if analysis.answer == CANNOT else (told.picture(analysis), *FALLBACK)
+    shown = {chart.name: chart for chart in drawn if chart.panels}
+    return next((shown[name] for name in wanted if name in shown), None)
