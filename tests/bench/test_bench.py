@@ -110,3 +110,25 @@ def test_without_transformers_the_peers_say_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers.models.deepseek_v32", None)
     with pytest.raises(SystemExit, match="pip install 'transformers"):
         peers.works(32, 4, (1, 8), 2, 8, 1)
+
+
+def test_a_cohort_is_timed_together_and_apart(tmp_path, capsys):
+    rows = tmp_path / "rows.json"
+    main(
+        ["cohort", "--model", "mqar", "--length", "32", "--indexers", "h1d8,h2d8", "--rounds", "1", "--json", str(rows)]
+    )
+    found = {row["what"]: row for row in json.loads(rows.read_text())}
+    assert set(found) == {"forward pass of the base", "step, together", "steps, apart"}
+    assert (
+        found["forward pass of the base"]["ms"] < found["step, together"]["ms"] and found["step, together"]["of"] == 1
+    )
+    assert found["step, together"]["indexers"] == 2 and "2 indexers" in capsys.readouterr().out
+
+
+def test_the_parts_of_a_judgement_are_timed(tmp_path):
+    rows = tmp_path / "rows.json"
+    small = ["model=mqar", "data=mqar", "data.eval_batches=1", "data.eval_batch_size=4", "seq_len=32", "selector.k=4"]
+    main(["judgement", *small, "data.pairs=2", "data.gap=8", "pattern=causal", "--rounds", "1", "--json", str(rows)])
+    found = {row["what"]: row["ms"] for row in json.loads(rows.read_text())}
+    assert set(found) == {"routers", "evaluation", "probe", "whole"}
+    assert found["whole"] > max(found["evaluation"], found["probe"])

@@ -1,10 +1,14 @@
-"""python -m dsa.bench attention | train | draw: see --help of each. Measures the CPU."""
+"""python -m dsa.bench attention | train | cohort | judgement | draw: see --help of each. Measures the CPU."""
 
 import argparse
+import itertools
 import re
 from pathlib import Path
 
 from dsa.signals import read_to_the_end
+
+SIZES = [*((1, dim) for dim in (1, 2, 4)), *itertools.product(range(1, 5), (8, 16, 32, 64))]
+SHIPPED = ",".join(["ultra_light", *(f"h{heads}d{dim}" for heads, dim in SIZES)])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -28,11 +32,23 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
         each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
         each.add_argument("--json", type=Path, help="write the rows here, and a plot beside it")
+    cohort = what.add_parser("cohort", help="a warm-up step of many indexers, together and apart")
+    cohort.add_argument("--model", default="mqar", help="an option of conf/model (default mqar)")
+    cohort.add_argument("--length", type=int, default=256, help="tokens (default 256)")
+    cohort.add_argument("--indexers", default=SHIPPED, help="options of conf/indexer (default: the twenty shipped)")
+    one = what.add_parser("judgement", help="one judgement and its parts")
+    one.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
+    for each in (cohort, one):
+        each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
+        each.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args(arguments)
     if given.what == "draw":
         from dsa.bench import report
 
         report.draw(given.rows)
+        return
+    if given.what in ("cohort", "judgement"):
+        parts_of(given)
         return
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
     if shape is None:
@@ -52,6 +68,19 @@ def main(arguments: list[str] | None = None) -> None:
     report.show(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)
+
+
+def parts_of(given: argparse.Namespace) -> None:
+    """Measure what has parts and no dense counterpart."""
+    from dsa.bench import cohort, judgement, report  # late: --help needs no torch
+
+    if given.what == "cohort":
+        rows = cohort.measure(given.indexers.split(","), given.model, given.length, given.rounds)
+    else:
+        rows = judgement.measure(given.overrides, given.rounds)
+    report.show_parts(rows, given.what)
+    if given.json is not None:
+        report.write_rows(rows, given.json, given.what)
 
 
 def numbers(text: str) -> list[int]:

@@ -43,9 +43,28 @@ def about(rows: Rows) -> str:
 
 def write(rows: Rows, path: Path, title: str) -> None:
     """The rows as JSON, and beside it the plot as PNG."""
+    write_rows(rows, path, title)
+    plot(rows, path.with_suffix(".png"), title)
+
+
+def write_rows(rows: Rows, path: Path, title: str) -> None:
+    """The rows as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([{"title": title} | row for row in rows], indent=1) + "\n")
-    plot(rows, path.with_suffix(".png"), title)
+
+
+def show_parts(rows: Rows, title: str) -> None:
+    """Print rows of parts: milliseconds, and what that is of the whole."""
+    first = rows[0]
+    many = f", {first['indexers']} indexers" if "indexers" in first else ""
+    heading = f"{title}: {first['model']}, {first['length']} tokens, {first['rows']} rows{many}"
+    table = Table(title=heading, caption=about(rows))
+    for column in ("", "ms", "of the whole", "peak MB"):
+        table.add_column(column, justify="right" if column else "left")
+    for row in rows:
+        peak = f"{row['peak_mb']:.0f}" if "peak_mb" in row else ""
+        table.add_row(row["what"], f"{row['ms']:.1f}", f"{row['of']:.2f}", peak)
+    Console().print(table)
 
 
 def draw(path: Path) -> None:

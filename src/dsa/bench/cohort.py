@@ -1,0 +1,67 @@
+"""A warm-up step of many indexers: trained together, and one by one; and where the time of the step goes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dsa import compose, ops
+from dsa.backbones import Backbone, Pass, SiteInputs
+from dsa.backbones.router import dense_target
+from dsa.bench.measure import Work, machine, peak_memory, take_turns
+from dsa.build import build_backbone, build_data, build_indexers
+from dsa.indexers import Indexer
+
+
+def measure(indexers: Sequence[str], model: str, length: int, rounds: int) -> list[dict[str, Any]]:
+    """Rows of milliseconds: the base's forward pass, the step together, the steps apart, and their ratio.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+    specs = [compose([f"model={model}", f"seq_len={length}", f"indexer={name}"]) for name in indexers]
+    data = build_data(specs[0])
+    base = build_backbone(specs[0], data.vocab_size).eval()
+    members = [build_indexers(spec, base) for spec in specs]
+    tokens = data.batch("bench", 0).tokens
+    alone = [step(base, [member], tokens, spec.ops) for member, spec in zip(members, specs, strict=True)]
+    works: dict[str, Work] = {
+        "base": lambda: base.run(tokens, Pass(sparse=False, logits=False)).logits.detach(),
+        "together": step(base, members, tokens, specs[0].ops),
+        "apart": lambda: [work() for work in alone],
+    }
+    with torch.no_grad():  # the base alone; steps ask for gradients where they need them
+        times = take_turns(works, rounds)
+    peak = peak_memory(works["together"]) / 2**20
+    shared = {"model": model, "length": length, "rows": len(tokens), "indexers": len(members), "machine": machine()}
+    return [
+        shared | {"what": "forward pass of the base", "ms": times["base"], "of": times["base"] / times["together"]},
+        shared | {"what": "step, together", "ms": times["together"], "of": 1.0, "peak_mb": peak},
+        shared | {"what": "steps, apart", "ms": times["apart"], "of": times["apart"] / times["together"]},
+    ]
+
+
+def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, backend: str) -> Work:
+    """Forward, losses and gradients of some indexers, at every site."""
+
+    def work() -> Any:
+        found: list[Tensor] = []
+
+        def watch(inputs: SiteInputs) -> None:
+            with torch.enable_grad():
+                features = [member[inputs.site.index](inputs.hidden, inputs.rotary) for member in members]
+                target = dense_target(
+                    inputs.queries, inputs.keys, backend, scale=inputs.site.scale, sink=inputs.sink
+                )  # fmt: skip
+                found.extend(ops.indexer_losses(features, target, backend=backend))
+
+        with torch.no_grad():
+            base.run(tokens, Pass(sparse=False, watch=watch, logits=False))
+        with torch.enable_grad():
+            torch.stack(found).sum().backward()
+        for parameter in (p for member in members for indexer in member for p in indexer.parameters()):
+            parameter.grad = None
+        return []
+
+    return work

@@ -1,0 +1,48 @@
+"""One judgement and its parts: what a composition costs once its base and indexers are there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from dsa import compose
+from dsa.bench.measure import Work, machine, take_turns
+from dsa.build import build_backbone, build_data, build_indexers, build_routers
+from dsa.judging.certificate import certify
+from dsa.judging.evaluation import evaluate
+from dsa.judging.judge import judge, probe_rows
+from dsa.judging.probe import probe
+
+
+def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    """Rows of milliseconds: routers put on the base, the evaluation, the probe, the certificate, and the whole.
+
+    Args:
+        overrides: as train.py takes them.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+    spec = compose(list(overrides))
+    data = build_data(spec)
+    model = build_backbone(spec, data.vocab_size)
+    indexers = build_indexers(spec, model) if spec.uses_indexer else None
+    tokens, asked = probe_rows(data)
+
+    def routed() -> None:
+        model.attach(build_routers(spec, model, indexers))
+
+    works: dict[str, Work] = {
+        "routers": routed,
+        "evaluation": lambda: evaluate(spec.trainer, spec.dtype, data, model, sparse=True),
+        "probe": lambda: probe(model, tokens, asked),
+        "whole": lambda: judge(spec.trainer, spec.dtype, data, model),
+    }
+    if model.given:
+        works["certificate"] = lambda: certify(model, tokens)
+    with torch.no_grad():
+        times = take_turns(works, rounds)
+    shared = {"model": spec.model.option, "length": spec.seq_len, "rows": data.eval_batches * data.eval_batch_size}
+    return [
+        shared | {"what": name, "ms": ms, "of": ms / times["whole"], "machine": machine()} for name, ms in times.items()
+    ]
