@@ -30,7 +30,8 @@ def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
         text = (config_dir() / group / f"{name}.yaml").read_text()
         first = text.splitlines()[1 if text.startswith("# @package") else 0]
         assert first.startswith("# ") and len(first) > 15, name
-        cfg = config.compose([f"{group}={name}"])
+        model = ["model=pretrained", "model.path=folder"] if name in NEEDS_A_MODEL | {"pretrained"} else []
+        cfg = config.compose([*(one for one in model if group != "model" or "path" in one), f"{group}={name}"])
         assert resolved(cfg)
         assert cfg.choices.get(group) == name
 
