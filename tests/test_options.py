@@ -13,6 +13,7 @@ from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
+PRETRAINED = {"pretrained", "smollm2"}  # they train in tests/training/test_pretrained.py
 NEEDS_A_MODEL = {"stdlib_model", "text_model", "retrieval_model"}
 NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
@@ -71,7 +72,8 @@ def test_ones_own_text_trains_a_step(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in options("model")]
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in options("model") if n not in PRETRAINED],
 )
 def test_every_model_trains_a_step(name):
     batch = ["data=mqar", "data.batch_size=1", "data.eval_batches=1", "seq_len=64"]

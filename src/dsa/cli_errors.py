@@ -79,7 +79,12 @@ def sentence(error: Exception) -> str:
     appended = re.search(r"To append to your config use \+(\S+?)=(.*)", str(error))
     if isinstance(error, ConfigCompositionException) and appended:
         return f"{appended[1]} = {appended[2]}: no such setting. {alternatives(error.__cause__)}"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    if missing := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{missing[1]}: this option needs a value; give {missing[1]}=..."
+    if absent := re.search(r"Interpolation key '(\S+)' not found.* full_key: (\S+)", text):
+        return f"{absent[2]}: it is taken from {absent[1]}, which the options chosen do not have."
+    return text
 
 
 def alternatives(error: BaseException | None) -> str:

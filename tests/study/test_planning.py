@@ -187,12 +187,27 @@ def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_c
     assert "too few to show anything" in told(2)
 
 
-@pytest.mark.parametrize("study", [s for s in options("study") if s not in ("research", "all")])
+@pytest.mark.parametrize("study", [s for s in options("study") if s not in ("research", "all", "pretrained")])
 def test_every_shipped_study_can_be_planned(study, outputs):
     seeds = "seed=0" if study != "quick" else "seed=0,1,2"
     (plan,) = plans_of(f"study={study}", seeds, "seq_len=128", f"output_dir={outputs}", exploratory=True)
     assert {run.role for run in plan.applicable} == {"control", "condition"}
     assert plan.study.baseline in plan.study.conditions
+
+
+def test_the_study_of_a_pretrained_model_can_be_planned_on_any_model(outputs, tmp_path):
+    pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+    from backbones.tiny_models import CONFIGS, saved
+
+    folder = saved(tmp_path / "tiny", CONFIGS["llama"](), tokenizer=True)
+    text = tmp_path / "text.txt"
+    text.write_text("def return import self class for in if else\n" * 400)
+    (plan,) = plans_of(
+        "study=pretrained", "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}",
+        f"cache_dir={tmp_path}", "seed=0", "seq_len=64", f"output_dir={outputs}", exploratory=True,
+    )  # fmt: skip
+    assert len(plan.study.conditions) == 8 and {run.spec.given for run in plan.applicable} == {True}
+    assert {run.spec.recipe.dense_steps for run in plan.applicable} == {0}
 
 
 def test_the_combinations_are_twenty():

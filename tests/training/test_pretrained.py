@@ -8,11 +8,13 @@ import torch
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from backbones.tiny_models import CONFIGS, made, saved
 from conftest import QUIET
+from omegaconf.errors import OmegaConfBaseException
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import dsa
 from dsa.artifacts.store import PLACES
+from dsa.cli_errors import sentence
 from dsa.training import RunFailed
 
 LENGTH = 48
@@ -150,6 +152,22 @@ def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(set
     assert not trained.hf.model.layers[0].mlp.up_proj.weight.equal(before.model.layers[0].mlp.up_proj.weight)
     with pytest.raises(ValueError, match=r"its backbone was trained too; dsa\.load_run gives it whole"):
         dsa.attach(before, run.folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=pretrained"], "model.path: this option needs a value; give model.path=..."),
+        (
+            ["data=stdlib_model"],
+            "data.source.tokenizer.path: it is taken from model.path, which the options chosen do not have.",
+        ),
+    ],
+)
+def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
+    with pytest.raises(OmegaConfBaseException) as error:
+        dsa.compose(overrides)
+    assert sentence(error.value) == said
 
 
 @pytest.mark.parametrize(
