@@ -48,7 +48,7 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
         source: the folder of a finished run on this model, or one that `save_indexers` wrote.
         allow_targets: packages of your own whose classes the run names.
 
-    Returns: the same model. It reads a text in one pass (use_cache=False), padded on either side.
+    Returns: the same model. It reads texts padded on either side, and generates with transformers' growing cache.
 
     Raises:
         FileNotFoundError: there is no such run.

@@ -5,7 +5,7 @@ import json
 import pytest
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from training.test_pretrained import folder, settings  # noqa: F401  (fixtures)
+from training.test_pretrained_run import folder, settings  # noqa: F401  (fixtures)
 
 from dsa.artifacts.store import PLACES
 from dsa.budget.curve import SELECTORS, Budget, Point, budgets, sentence

@@ -7,15 +7,16 @@ forward pre-hook. Nothing of anybody's modelling code is copied, and a layer tha
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dsa.backbones.attention import Losses, attend_routed
-from dsa.backbones.contracts import Pass, Site, SiteInputs
+from dsa.backbones.contracts import Cache, Pass, Site, SiteInputs
 from dsa.backbones.router import Router
 from dsa.ops import Rotation
 from dsa.pretrained.libraries import transformers
@@ -31,17 +32,33 @@ class Layer:
     Args:
         site: None while the layer stays dense.
         hidden: of the call under way: it lives from the module's call to that of the interface within.
+        past: the cache of transformers that the call was given, likewise.
         window: it has a window of its own; capped: its logits are capped; sink: it has learned sinks.
     """
 
     hook: "Hook"
     site: Site | None = None
     hidden: Tensor | None = None
+    past: Any = None
     window: bool = False
     capped: bool = False
     sink: bool = False
     shapes: tuple[int, ...] = ()
     scale: float | None = None
+
+
+@dataclass
+class Read:
+    """What one site has read of some rows.
+
+    Args:
+        cache: index keys; tokens: how many.
+        last: the key of the last one, by which a cache of transformers in another order is known.
+    """
+
+    cache: Cache = field(default_factory=Cache)
+    tokens: int = 0
+    last: Tensor | None = None
 
 
 @dataclass
@@ -55,6 +72,7 @@ class Hook:
         how: of the forward pass under way.
         losses: of its sites so far.
         handles: of what was put into the model.
+        reads: what was read so far, by the cache of transformers that holds its keys; by site and row.
     """
 
     router: Callable[[int], Router | None]
@@ -64,6 +82,7 @@ class Hook:
     how: Pass | None = None
     losses: list[Losses] = field(default_factory=list)
     handles: list[Any] = field(default_factory=list)
+    reads: "WeakKeyDictionary[Any, dict[tuple[int, int], Read]]" = field(default_factory=WeakKeyDictionary)
 
     def leave(self) -> None:
         """Reach into the model no more."""
@@ -124,24 +143,47 @@ def attention(
         how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink))
     if not how.sparse or router is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
-    if query.shape[2] != key.shape[2]:
-        raise NotImplementedError(
-            "a sparse pretrained model reads a text in one pass: give use_cache=False. It has no cache of index keys."
-        )
     out = torch.zeros_like(query)
-    for rows, tokens in stretches(attention_mask, query):
-        q, k, v = (x[rows, :, tokens] for x in (query, key, value))
-        states = hidden[rows, tokens]
-        out[rows, :, tokens], losses = attend_routed(
-            site, router, states, q, k, v, rotation(hook, states), how, sink
-        )  # fmt: skip
+    before = key.shape[2] - query.shape[2]
+    for rows, tokens in stretches(attention_mask, len(query), key.shape[2]):
+        new = slice(max(tokens.start - before, 0), tokens.stop - before)
+        if new.stop <= new.start:
+            continue
+        q, k, v, states = query[rows, :, new], key[rows, :, tokens], value[rows, :, tokens], hidden[rows, new]
+        own = how if layer.past is None else replace(how, cache=kept_of(layer, site, rows.start, k, q.shape[2]))
+        turn = rotation(hook, states, own.offset)
+        out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink)
         hook.losses.append(losses)
+    layer.past = None
     return out.transpose(1, 2), None
 
 
-def rotation(hook: Hook, hidden: Tensor) -> Rotation:
-    """Positions of a stretch of tokens, from 0: only differences matter."""
-    return Rotation(hidden.shape[1], hook.rope_base, hidden.device)
+def rotation(hook: Hook, hidden: Tensor, offset: int = 0) -> Rotation:
+    """Positions of a stretch of tokens, counted from the first of its text: only differences matter."""
+    return Rotation(hidden.shape[1], hook.rope_base, hidden.device, offset=offset)
+
+
+def kept_of(layer: Layer, site: Site, row: int, key: Tensor, new: int) -> Cache:
+    """The index keys of the tokens that transformers' own cache holds of a row, at one site.
+
+    Args:
+        row: the first of the rows that are read together.
+        key: of all tokens so far; new: how many of them come now.
+
+    Raises:
+        ValueError: the cache holds what was not read through this model's routers, or was put in another order.
+    """
+    reads = layer.hook.reads.setdefault(layer.past, {})
+    before = key.shape[2] - new
+    read = reads.get((site.index, row), Read()) if before else Read()
+    if read.tokens != before or (read.last is not None and not read.last.equal(key[:, :, before - 1])):
+        raise ValueError(
+            "past_key_values: its keys are not those that this model read last. It was filled by another model, put in "
+            "another order (beam search), cut, or is no cache that grows; give a new DynamicCache, or use_cache=False."
+        )
+    read.cache.length, read.tokens, read.last = before, key.shape[2], key[:, :, -1].clone()
+    reads[site.index, row] = read
+    return read.cache
 
 
 def own_attention(
@@ -157,31 +199,37 @@ def own_attention(
     return eager(module, query, key, value, attention_mask, **kwargs)
 
 
-def stretches(mask: Tensor | None, query: Tensor) -> Iterator[tuple[slice, slice]]:
+def stretches(mask: Tensor | None, rows: int, keys: int) -> Iterator[tuple[slice, slice]]:
     """Rows and the tokens of them that are text: everything at once, or each row without its padding.
+
+    Args:
+        mask: of the attention; None where every token is text.
+        keys: tokens so far.
 
     Raises:
         ValueError: padding within a text.
     """
-    time = query.shape[2]
-    text = None if mask is None else texts(mask, time)
+    text = None if mask is None else texts(mask, keys)
     if text is None or bool(text.all()):
-        yield slice(None), slice(None)
+        yield slice(0, rows), slice(0, keys)
         return
-    for row, own in enumerate(text.expand(len(query), -1).tolist()):
+    for row, own in enumerate(text.expand(rows, -1).tolist()):
         if True not in own:
             continue
         first = own.index(True)
-        last = time - own[::-1].index(True)
+        last = keys - own[::-1].index(True)
         if not all(own[first:last]):
             raise ValueError(f"attention_mask: row {row} has padding within its text; pad on the left or on the right.")
         yield slice(row, row + 1), slice(first, last)
 
 
-def texts(mask: Tensor, time: int) -> Bool[Tensor, "row time"]:
-    """Which tokens are text: those that may see themselves, in a mask of booleans or one that is added to logits."""
-    own = mask[:, 0].diagonal(dim1=-2, dim2=-1)[:, :time]
-    return own if own.dtype == torch.bool else own == 0
+def texts(mask: Tensor, keys: int) -> Bool[Tensor, "row key"]:
+    """Which tokens are text, in a mask of booleans or one that is added to logits: new ones that may see themselves,
+    and earlier ones that the last new one may see."""
+    allowed = mask[:, 0, :, :keys] if mask.dtype == torch.bool else mask[:, 0, :, :keys] == 0
+    before = keys - allowed.shape[1]
+    own = allowed[:, :, before:].diagonal(dim1=-2, dim2=-1)
+    return torch.cat([allowed[:, -1, :before], own], -1)
 
 
 def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> None:
@@ -199,3 +247,4 @@ def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, 
     layer: Layer = getattr(module, LAYER)
     if layer.hook.how is not None:
         layer.hidden = named["hidden_states"] if "hidden_states" in named else arguments[0]
+        layer.past = named.get("past_key_values")

@@ -10,7 +10,7 @@ from backbones.tiny_models import CONFIGS, made, saved
 from conftest import QUIET
 from omegaconf.errors import OmegaConfBaseException
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 import dsa
 from dsa.artifacts.store import PLACES
@@ -133,13 +133,36 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
         dsa.attach(made(CONFIGS["llama"]()), tmp_path)
 
 
-def test_generating_with_a_cache_says_that_there_is_none(run, folder):
+def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(run, folder):
     model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
-    tokens = torch.ones(1, 8, dtype=torch.long)
-    whole = model.generate(tokens, max_new_tokens=3, use_cache=False, do_sample=False)
-    assert whole.shape == (1, 11)
-    with pytest.raises(NotImplementedError, match="give use_cache=False"):
-        model.generate(tokens, max_new_tokens=3, do_sample=False)
+    tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens)
+    mask[0, :7] = 0
+    with torch.no_grad():
+        whole = model(input_ids=tokens, use_cache=False).logits
+        parts, cache = [], DynamicCache()
+        for part in (tokens[:, :13], tokens[:, 13:15], *tokens[:, 15:].split(1, 1)):
+            parts.append(model(input_ids=part, past_key_values=cache, use_cache=True).logits)
+        torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
+        settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        padded = model.generate(tokens, attention_mask=mask, **settings)
+        alone = [model.generate(row[None], **settings) for row in (tokens[0, 7:], tokens[1])]
+        slow = model.generate(tokens, attention_mask=mask, use_cache=False, **settings)
+    assert padded[0, 7:].equal(alone[0][0]) and padded[1].equal(alone[1][0]) and padded.equal(slow)
+
+
+def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    tokens, cache = torch.randint(1, 60, (2, 12), generator=torch.Generator().manual_seed(0)), DynamicCache()
+    with torch.no_grad():
+        model(input_ids=tokens, past_key_values=cache)
+        cache.reorder_cache(torch.tensor([1, 0]))
+        with pytest.raises(ValueError, match="its keys are not those that this model read last"):
+            model(input_ids=tokens[:, :1], past_key_values=cache)
+        foreign = DynamicCache()
+        AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens, past_key_values=foreign)
+        with pytest.raises(ValueError, match="its keys are not those that this model read last"):
+            model(input_ids=tokens[:, :1], past_key_values=foreign)
 
 
 def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(settings):
