@@ -4,7 +4,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CAPPED, CONFIGS, made, saved
+from backbones.tiny_models import CONFIGS, made, saved
 from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig
 
 from dsa.backbones import Pass, Router
@@ -98,7 +98,7 @@ def test_indexers_alone_learn_and_the_model_keeps_its_weights(tiny, tokens):
 
 
 def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, monkeypatch):
-    """Attention written out from what a site shows is what the layer computed: its scale, sinks and grouping."""
+    """Attention written out from what a site shows is what the layer computed: its scale, cap, sinks and grouping."""
     seen, computed = [], []
     inner = hook.own_attention
 
@@ -117,6 +117,7 @@ def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, mon
         site = inputs.site
         keys, values = (x.repeat_interleave(site.heads // site.kv_heads, 1) for x in (inputs.keys, value))
         logits = inputs.queries @ keys.mT * site.scale
+        logits = logits if site.cap is None else site.cap * (logits / site.cap).tanh()
         logits = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf)
         if inputs.sink is not None:
             logits = torch.cat([logits, inputs.sink.view(1, -1, 1, 1).expand(2, -1, LENGTH, 1)], -1)
@@ -136,8 +137,8 @@ def test_two_models_in_one_process_do_not_meet(tokens):
 
 
 @pytest.mark.parametrize("backend", ["reference", "blocked"])
-def test_backends_agree_on_grouped_queries_and_sinks(backend, tokens):
-    for name in ("llama", "gpt_oss"):
+def test_backends_agree_on_grouped_queries_sinks_and_caps(backend, tokens):
+    for name in ("llama", "gpt_oss", "gemma2"):
         model = routed(Adopted(made(CONFIGS[name]())), 5)
         seen, other = [], []
         with torch.no_grad():
@@ -156,8 +157,6 @@ def test_architectures_that_cannot_be_served_are_refused_in_a_sentence():
     ):
         with pytest.raises(ValueError, match=r"does not call transformers' attention interface.*Llama, Qwen"):
             Adopted(AutoModelForCausalLM.from_config(config))
-    with pytest.raises(ValueError, match=r"Gemma2ForCausalLM caps its attention logits \(softcap\) in layer 1"):
-        Adopted(made(CAPPED()))
 
 
 def test_sizes_are_known_without_weights(tmp_path):
