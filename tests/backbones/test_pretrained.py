@@ -99,6 +99,17 @@ def test_indexers_alone_learn_and_the_model_keeps_its_weights(tiny, tokens):
     assert learned == {name for name, _ in model.named_parameters() if name.startswith("routers.")}
 
 
+def test_nothing_of_a_pass_outlives_it(tiny, tokens):
+    model = routed(Adopted(tiny), 5)
+    with torch.no_grad():
+        for _ in range(3):  # as whoever it is attached to calls it
+            tiny(input_ids=tokens, use_cache=False)
+    assert len(model.hook.losses) == len(model.sites)
+    assert all(layer.hidden is None for layer in model.hook.layers)
+    model.run(tokens, Pass(teach=True))
+    assert model.hook.losses == [] and model.hook.how is None
+
+
 def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, monkeypatch):
     """Attention written out from what a site shows is what the layer computed: its scale, cap, sinks and grouping."""
     seen, computed = [], []
