@@ -20,7 +20,7 @@ EXPERTS = {"experts_implementation": "batched_mm"}
 
 NO_INTERFACE = (
     "model: {0} does not call transformers' attention interface, through which sparse attention is put into a model. "
-    "Llama, Qwen, Mistral, Gemma 3, Phi-3, GPT-NeoX, GLM-4, OLMo 2, Granite, gpt-oss and most models since do."
+    "Llama, Qwen, Mistral, Gemma 2 and 3, Phi-3, GPT-NeoX, GLM-4, OLMo 2, Granite, gpt-oss and most models since do."
 )
 
 
