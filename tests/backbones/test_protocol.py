@@ -7,10 +7,13 @@ from conftest import QUIET
 
 from dsa import build_model, compose, load_run, train
 from dsa.artifacts.store import PLACES
-from dsa.backbones import Pass
+from dsa.backbones import Pass, Site
+from dsa.backbones.attention import attend
+from dsa.backbones.contracts import Cache
 from dsa.build import build_backbone, build_data, build_indexers
 from dsa.judging.checkpoints import fit_weights, read_weights
 from dsa.judging.probe import probe
+from dsa.ops import Rotation
 from dsa.ops.reference import to_mask
 from dsa.targets import TargetRefused
 from dsa.training.log import read_rows
@@ -68,6 +71,22 @@ def test_a_budget_of_the_whole_length_equals_dense_attention(tokens):
     for router in model.routers:
         router.selector.k = 31
     torch.testing.assert_close(model(tokens)[:, :31], dense[:, :31])
+
+
+@pytest.mark.parametrize("queries", [20, 7], ids=["all", "the last ones"])
+def test_a_site_with_a_cap_attends_densely_with_it(queries):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, queries, 8) * 3, torch.randn(2, 2, 20, 8), torch.randn(2, 2, 20, 8)
+    site, x = Site(0, 32, 4, 2, 8, cap=0.7), torch.zeros(2, queries, 32)
+    cache = Cache()
+    for name, before in (("key", k), ("value", v)):
+        cache.extend(name, 0, before[:, :, : 20 - queries], 2)
+    new, rotary = slice(20 - queries, 20), Rotation(queries, 1e4, x.device)
+    out, losses = attend(site, None, x, q, k[:, :, new], v[:, :, new], rotary, Pass(sparse=False, cache=cache))
+    logits = 0.7 * (q @ k.repeat_interleave(2, 1).mT * 8**-0.5 / 0.7).tanh()
+    seen = torch.ones(queries, 20, dtype=torch.bool).tril(20 - queries)
+    torch.testing.assert_close(out, logits.masked_fill(~seen, -torch.inf).softmax(-1) @ v.repeat_interleave(2, 1))
+    assert losses == {}
 
 
 def test_the_scale_of_a_site_decides_what_its_indexer_learns(tokens):

@@ -45,6 +45,7 @@ CONFIGS = {
     "qwen3": lambda: Qwen3Config(**NARROW),
     "mistral": lambda: MistralConfig(**GROUPED, sliding_window=None),
     "gemma3": lambda: Gemma3TextConfig(**NARROW, **WINDOWS, query_pre_attn_scalar=8),
+    "gemma2": lambda: Gemma2Config(**NARROW, query_pre_attn_scalar=8, sliding_window=16, attn_logit_softcapping=5.0),
     "phi3": lambda: Phi3Config(**GROUPED),
     "gpt_neox": lambda: GPTNeoXConfig(**SIZES),
     "glm4": lambda: Glm4Config(**NARROW),
@@ -52,8 +53,6 @@ CONFIGS = {
     "granite": lambda: GraniteConfig(**GROUPED, attention_multiplier=0.25),
     "gpt_oss": lambda: GptOssConfig(**NARROW, **WINDOWS, num_local_experts=2, num_experts_per_tok=1),
 }
-CAPPED = lambda: Gemma2Config(**NARROW, query_pre_attn_scalar=8, sliding_window=16)
-"""Its logits are capped in every layer, of which every other one has a window."""
 
 
 WORDS = "def return import self class for in if else not and or is None the a of to"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dsa import ops
-from dsa.ops import Call, IndexFeatures, Selection, Zone, dispatch, native, reference
+from dsa.ops import Call, IndexFeatures, Selection, TrueAttention, Zone, dispatch, native, reference
 from dsa.ops.scorers import Positional
 
 CAUSAL = (Zone(None),)
@@ -54,6 +54,8 @@ def test_a_call_that_the_kernels_do_not_cover_is_served_by_the_next_and_told_onc
         (Call(device=torch.device("meta")), "compute on the CPU, not on meta"),
         (Call(scorer=features(accumulate=torch.float16)), "accumulate index scores in float32 alone"),
         (Call(learner=features(unit=4)), "learns token by token"),
+        (Call(cap=30.0), "know no cap of the attention logits"),
+        (Call(scorer=TrueAttention(*[torch.ones(1, 1, 1, 1)] * 2, torch.ones(1, 1, 1), cap=30.0)), "know no cap"),
     ],
 )
 def test_the_kernels_say_what_they_do_not_cover(call, words):
@@ -88,7 +90,7 @@ def test_an_unknown_backend_is_refused_with_those_there_are():
 
 
 @pytest.mark.usefixtures("untyped")
-def test_shapes_and_scales_that_do_not_fit_are_refused():
+def test_shapes_scales_and_caps_that_do_not_fit_are_refused():
     q, k = torch.zeros(1, 6, 5, 8), torch.zeros(1, 4, 5, 8)
     selection = Selection(torch.zeros(1, 1, 5, 1, dtype=torch.int32), torch.ones(1, 1, 5, dtype=torch.int32))
     with pytest.raises(ValueError, match="a multiple of their heads"):
@@ -97,3 +99,26 @@ def test_shapes_and_scales_that_do_not_fit_are_refused():
         ops.attend(q, q, q, selection, torch.zeros(4))
     with pytest.raises(ValueError, match="scale = 0; give a number above 0"):
         ops.attend(q, q, q, selection, scale=0)
+    with pytest.raises(ValueError, match="cap = 0; give a number above 0, or None for logits without a cap"):
+        ops.attend(q, q, q, selection, cap=0)
+
+
+@pytest.mark.parametrize("kept", [3, 20], ids=["a few keys", "every key"])
+def test_a_cap_reaches_attention_target_selection_and_loss_whoever_serves(kept):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 2, 20, 4) * 3 for _ in range(3))
+    selection = ops.select(features(), CAUSAL, torch.full((1, 1, 20), kept))
+    out, target = ops.attend_with_target(q, k, v, selection, cap=0.7)
+    wanted, logsumexp = reference.attend(q, k, v, selection, cap=0.7)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(ops.attend(q, k, v, selection, cap=0.7), (wanted, logsumexp))
+    torch.testing.assert_close(target.logsumexp, logsumexp)
+    dense = TrueAttention(q, k, ops.dense_logsumexp(q, k, cap=0.7), 2, cap=0.7)
+    torch.testing.assert_close(dense.logsumexp, reference.dense_logsumexp(q, k, cap=0.7))
+    limit = torch.full((1, 2, 20), 5)
+    assert torch.equal(ops.select(dense, CAUSAL, limit).positions, reference.select(dense, CAUSAL, limit).positions)
+    apart = ops.select(dense, ((Zone(1, keep="all"),), CAUSAL), limit)
+    assert torch.equal(apart.positions[:, 1, :, :5], ops.select(dense, CAUSAL, limit).positions[:, 1])
+    for of, scope in ((target, selection), (dense._replace(groups=1), None)):
+        loss = ops.indexer_loss(features(), of, scope)
+        torch.testing.assert_close(loss, reference.indexer_loss(features(), of, scope))

@@ -1,9 +1,15 @@
 """Each number of a result is that of the judgement that it names."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from dsa import compose
 from dsa.artifacts.results import RunResult
-from dsa.training.assemble import Findings, compare
+from dsa.backbones import Site
+from dsa.ops import native
+from dsa.training.assemble import Findings, compare, is_speed
 
 WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window", "control": "dense_val"}
 
@@ -38,3 +44,11 @@ def test_a_dense_run_is_its_own_ceiling_and_tasks_without_exact_match_have_none(
     assert (result.dense_val_loss, result.dense_val_perplexity, result.dense_val_accuracy) == (1.0, 2.0, 0.5)
     assert result.delta_loss == 0.0
     assert result.dense_val_exact_match is None and result.exact_match_by_depth == {}
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+@pytest.mark.parametrize(("cap", "real"), [(None, True), (30.0, False)])
+def test_times_are_no_speed_where_one_layer_is_computed_under_a_mask(cap, real):
+    spec, result = compose([]), RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, density=0.5)
+    model = SimpleNamespace(sites=(Site(0, 32, 4, 4, 8), Site(1, 32, 4, 4, 8, cap=cap)))
+    assert is_speed(spec, result, model, torch.device("cpu")) is real

@@ -1,5 +1,6 @@
 """What a run shows on the terminal before and after it."""
 
+import logging
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -66,3 +67,16 @@ def test_the_log_of_a_good_run_holds_all_that_it_said(outputs, capsys, monkeypat
     assert "mind this" in log
     train(spec)
     assert (folder / "run.log").read_text() == log, "shown again, and not done again"
+
+
+def test_a_runs_log_hears_what_a_notebook_shows(monkeypatch):
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    kept = []
+    listener = logging.Handler()
+    listener.emit = lambda record: kept.append(record.getMessage())
+    module.said.addHandler(listener)
+    try:
+        module.say("[bold]a line[/]")
+    finally:
+        module.said.removeHandler(listener)
+    assert kept == ["a line"]

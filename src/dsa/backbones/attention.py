@@ -59,7 +59,7 @@ def attend(
     if how.sparse and router is not None:
         return attend_routed(site, router, x, q, k, v, rotary, how)
     with named("attend", q.device):
-        return attend_dense(q, k, v, site.scale), {}
+        return attend_everything(site, q, k, v, None, "auto" if router is None else router.backend), {}
 
 
 def attend_dense(
@@ -93,37 +93,41 @@ def attend_routed(
         sink: learned logits, one a head, that stand in the denominator beside the keys.
     """
     routed = router.route(site, x, q, k, rotary, how, sink)
-    selection, cast, scale = routed.selection, routed.cast, site.scale
+    selection, cast, backend = routed.selection, routed.cast, router.backend
+    scale, cap = site.scale, site.cap
     groups = 1 if selection is None else selection.positions.shape[1]
     groups = groups if cast is None else max(groups, cast.groups)
     wants_target = (how.teach and cast is not None) or how.observe is not None
     with named("attend", q.device):
         if selection is None:
-            out = attend_everything(q, k, v, sink, scale, router.backend)
+            out = attend_everything(site, q, k, v, sink, backend)
         elif wants_target:
-            out, target = ops.attend_with_target(q, k, v, selection, groups, sink, scale=scale, backend=router.backend)
+            out, target = ops.attend_with_target(
+                q, k, v, selection, groups, sink, scale=scale, cap=cap, backend=backend
+            )
         else:
-            out, _ = ops.attend(q, k, v, selection, sink, scale=scale, backend=router.backend)
+            out, _ = ops.attend(q, k, v, selection, sink, scale=scale, cap=cap, backend=backend)
     if selection is None and wants_target:
-        target = dense_target(q, k, router.backend, groups, scale, sink)
+        target = dense_target(site, q, k, backend, groups, sink)
     losses = router.losses(routed, target) if how.teach and cast is not None else {}
     if how.observe is not None:
-        zones = router.pattern.zones()
-        how.observe(Observation(site.index, q, k, target.logsumexp, selection, routed.features, cast, zones, scale))
+        zones, features = router.pattern.zones(), routed.features
+        how.observe(Observation(site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap))
     return out, losses
 
 
 def attend_everything(
-    q: Tensor, k: Tensor, v: Tensor, sink: Float[Tensor, "head"] | None, scale: float | None, backend: str
+    site: Site, q: Tensor, k: Tensor, v: Tensor, sink: Float[Tensor, "head"] | None, backend: str
 ) -> Float[Tensor, "batch head time dim"]:
-    """Dense attention, with learned sinks where there are some: over a selection of every earlier key."""
-    if sink is None:
-        return attend_dense(q, k, v, scale)
+    """Dense attention; with learned sinks or a cap where there are some: over a selection of every earlier key."""
+    if sink is None and site.cap is None:
+        return attend_dense(q, k, v, site.scale)
     keys = torch.arange(k.shape[2], device=q.device)
     time = keys[-q.shape[2] :, None]
     positions = torch.where(keys <= time, keys, -1).expand(len(q), 1, -1, -1).contiguous()
     counts = (time[:, 0] + 1).expand(len(q), 1, -1).contiguous()
-    return ops.attend(q, k, v, Selection(positions, counts), sink, scale=scale, backend=backend)[0]
+    every = Selection(positions, counts)
+    return ops.attend(q, k, v, every, sink, scale=site.scale, cap=site.cap, backend=backend)[0]
 
 
 def mean_losses(sites: Sequence[Losses]) -> Losses:

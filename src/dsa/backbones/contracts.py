@@ -22,6 +22,7 @@ class Site:
         heads, kv_heads: query heads, and the key/value heads that they share (a divisor).
         dim: width of a head.
         scale: of the attention logits; None = dim^-1/2.
+        cap: of the scaled logits: cap * tanh(logits / cap); None = none.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Site:
     kv_heads: int
     dim: int
     scale: float | None = None
+    cap: float | None = None
 
 
 class Size(NamedTuple):
@@ -88,6 +90,7 @@ class Observation(NamedTuple):
     cast: IndexFeatures | None  # after
     zones: Zones | tuple[Zones, ...]
     scale: float | None = None  # of the logits; None = dim^-1/2
+    cap: float | None = None  # of the scaled logits; None = none
 
 
 class Cache:

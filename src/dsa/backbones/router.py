@@ -50,7 +50,7 @@ class Router(nn.Module):
         features, cast = self.index(x, rotary, how)
         context = self.context(len(x), x.shape[1], x.device, how)
         with named("select", x.device):
-            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site.scale, sink)
+            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site, sink)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
         how.routes[self.site] = Routed(selection, features, cast, context)
@@ -91,7 +91,7 @@ class Router(nn.Module):
         k: Tensor,
         context: SelectorContext,
         offset: int,
-        scale: float | None,
+        site: Site,
         sink: Tensor | None = None,
     ) -> Selection | None:
         """The selection, or None if every query keeps every earlier key."""
@@ -99,16 +99,16 @@ class Router(nn.Module):
         trim = self.selector.trim if self.selector.trims else None
         if trim is None and keeps_every_key(limit, context):
             return None
-        scorer = self.selector.scorer(cast, lambda: dense_target(q, k, self.backend, scale=scale, sink=sink), context)
+        scorer = self.selector.scorer(cast, lambda: dense_target(site, q, k, self.backend, sink=sink), context)
         return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
 
 
 def dense_target(
-    q: Tensor, k: Tensor, backend: str, groups: int = 1, scale: float | None = None, sink: Tensor | None = None
+    site: Site, q: Tensor, k: Tensor, backend: str, groups: int = 1, sink: Tensor | None = None
 ) -> TrueAttention:
-    """The attention of every query over every earlier key, its logits scaled as the site scales them."""
-    logsumexp = ops.dense_logsumexp(q, k, sink, scale=scale, backend=backend)
-    return TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
+    """The attention of every query over every earlier key, its logits scaled and capped as the site's are."""
+    logsumexp = ops.dense_logsumexp(q, k, sink, scale=site.scale, cap=site.cap, backend=backend)
+    return TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=site.scale, cap=site.cap)
 
 
 def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorContext) -> bool:

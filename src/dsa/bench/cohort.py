@@ -52,7 +52,7 @@ def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, b
             with torch.enable_grad():
                 features = [member[inputs.site.index](inputs.hidden, inputs.rotary) for member in members]
                 target = dense_target(
-                    inputs.queries, inputs.keys, backend, scale=inputs.site.scale, sink=inputs.sink
+                    inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink
                 )  # fmt: skip
                 found.extend(ops.indexer_losses(features, target, backend=backend))
 

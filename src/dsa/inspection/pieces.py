@@ -52,7 +52,8 @@ def pieces(seen: Observation) -> Iterator[Piece]:
         raise ValueError("every query keeps every earlier key: nothing was selected.")
     q, k = seen.queries, seen.keys
     length, groups = q.shape[2], seen.selection.positions.shape[1]
-    dense = TrueAttention(q, k, ops.dense_logsumexp(q, k, scale=seen.scale), groups, scale=seen.scale)
+    logsumexp = ops.dense_logsumexp(q, k, scale=seen.scale, cap=seen.cap)
+    dense = TrueAttention(q, k, logsumexp, groups, scale=seen.scale, cap=seen.cap)
     for first in range(0, length, BLOCK):
         rows = slice(first, min(first + BLOCK, length))
         yield piece(dense, seen.selection, rows)

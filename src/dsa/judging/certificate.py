@@ -9,7 +9,7 @@ from torch import Tensor
 from dsa.backbones import Backbone, Observation, Pass, Router
 from dsa.patterns import Causal
 from dsa.precision import Exact
-from dsa.selectors import TopK
+from dsa.selectors import Window
 
 SHORT = 128
 """Tokens on which the checks are made: they are properties of model and composition, not of a text."""
@@ -56,11 +56,14 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
 
 
 def kept_whole(model: Backbone, text: Tensor) -> Tensor:
-    """Logits where every query but the last keeps every key; that one leaves out one, so that nothing runs dense."""
+    """Logits where every query but the last keeps every key; that one leaves out one, so that nothing runs dense.
+
+    Keys are chosen by position: with and without an indexer, in units of several tokens or of one.
+    """
     routers, of = list(model.routers), model.router_of
-    whole = TopK(text.shape[1] - 1)
+    whole = Window(text.shape[1] - 1)
     every = [
-        Router(router.indexer, Causal(text.shape[1]), whole, Exact(), router.site, router.backend)
+        Router(None, Causal(text.shape[1]), whole, Exact(), router.site, router.backend)
         for router in routers
         if isinstance(router, Router)
     ]

@@ -62,24 +62,24 @@ def probe(
 
 def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) -> LayerSelection:
     """Measure one layer's selection."""
-    q, k, scale = seen.queries, seen.keys, seen.scale
+    q, k, scale, cap = seen.queries, seen.keys, seen.scale, seen.cap
     time = q.shape[2]
-    dense = ops.dense_logsumexp(q, k, scale=scale)
+    dense = ops.dense_logsumexp(q, k, scale=scale, cap=cap)
     mass = best = torch.ones_like(dense)
     recall = density = 1.0
     mean_k = (time + 1) / 2
     if seen.selection is not None:
         groups = seen.selection.positions.shape[1]
         counts = seen.selection.counts
-        attention = TrueAttention(q, k, dense, groups, scale=scale)
+        attention = TrueAttention(q, k, dense, groups, scale=scale, cap=cap)
         oracle = ops.select(attention, EVERYTHING, counts.long())
-        mass, best = (captured(q, k, selection, dense, scale) for selection in (seen.selection, oracle))
+        mass, best = (captured(seen, selection, dense) for selection in (seen.selection, oracle))
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
         density = mean_k / ((time + 1) / 2)
     kl = error = zeros = kl_asked = None
     if seen.features is not None and seen.cast is not None:
-        target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale)
+        target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale, cap=cap)
         kl = ops.indexer_loss(seen.cast, target, None).item()
         error, zeros = index_errors(seen.features, seen.cast)
         kl_asked = None if asked is None else kl_of(seen.cast, target, asked)
@@ -93,10 +93,11 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
 
 
 def captured(
-    q: Tensor, k: Tensor, selection: Selection, dense: Float[Tensor, "batch head time"], scale: float | None
+    seen: Observation, selection: Selection, dense: Float[Tensor, "batch head time"]
 ) -> Float[Tensor, "batch head time"]:
     """Share of each query's dense probability on the selected keys."""
-    _, sparse = ops.attend(q, k, k, selection, scale=scale)
+    keys = seen.keys
+    _, sparse = ops.attend(seen.queries, keys, keys, selection, scale=seen.scale, cap=seen.cap)
     return (sparse - dense).exp()
 
 

@@ -105,6 +105,7 @@ class Call(NamedTuple):
         scorer: what ranks keys.
         learner: the features whose loss is wanted.
         dense: that loss is over all keys, not over a selection.
+        cap: of the attention logits that are computed or learned, if they have one.
     """
 
     tensors: tuple[Tensor, ...] = ()
@@ -112,6 +113,7 @@ class Call(NamedTuple):
     scorer: Scorer | None = None
     learner: "IndexFeatures | None" = None
     dense: bool = False
+    cap: float | None = None
 
 
 @runtime_checkable
@@ -148,6 +150,7 @@ class Backend(Protocol):
         sink: Float[Tensor, "head"] | None = None,
         *,
         scale: float | None = None,
+        cap: float | None = None,
     ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]: ...
 
     def attend_with_target(
@@ -160,6 +163,7 @@ class Backend(Protocol):
         sink: Float[Tensor, "head"] | None = None,
         *,
         scale: float | None = None,
+        cap: float | None = None,
     ) -> "tuple[Float[Tensor, 'batch head time dim'], TrueAttention]": ...
 
     def dense_logsumexp(
@@ -169,6 +173,7 @@ class Backend(Protocol):
         sink: Float[Tensor, "head"] | None = None,
         *,
         scale: float | None = None,
+        cap: float | None = None,
     ) -> Float[Tensor, "batch head time"]: ...
 
     def indexer_loss(

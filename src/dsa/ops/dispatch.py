@@ -62,9 +62,9 @@ def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def computes_selected_only(name: str, *tensors: Tensor) -> bool:
+def computes_selected_only(name: str, *tensors: Tensor, cap: float | None = None) -> bool:
     """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
-    return serving(name, Call(tensors)).selected_only
+    return serving(name, Call(tensors, cap=cap)).selected_only
 
 
 def select(
@@ -126,20 +126,21 @@ def attend(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense.
 
     Raises:
-        ValueError: shapes that do not fit each other, or a scale that is not above 0.
+        ValueError: shapes that do not fit each other, or a scale or cap that is not above 0.
     """
-    check_attention(q, k, v, sink, scale)
-    if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
+    check_attention(q, k, v, sink, scale, cap)
+    if sink is None and cap is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         grouped = q.shape[1] != k.shape[1]
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
         return out, dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
     with own_dtypes(q):
-        return serving(backend, Call((q, k, v))).attend(q, k, v, selection, sink, scale=scale)
+        return serving(backend, Call((q, k, v), cap=cap)).attend(q, k, v, selection, sink, scale=scale, cap=cap)
 
 
 def attend_with_target(
@@ -151,6 +152,7 @@ def attend_with_target(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `attend`, and the attention itself: what an indexer loss over this selection is to reach.
@@ -160,16 +162,19 @@ def attend_with_target(
     Args:
         groups: of the index features that are to learn it.
     """
-    check_attention(q, k, v, sink, scale)
-    if sink is None and keeps_everything(selection, q.shape[2], k.shape[2]):
+    check_attention(q, k, v, sink, scale, cap)
+    if sink is None and cap is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         out, logsumexp = attend(q, k, v, selection, scale=scale, backend=backend)
         return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
     with own_dtypes(q):
-        return serving(backend, Call((q, k, v))).attend_with_target(q, k, v, selection, groups, sink, scale=scale)
+        ops = serving(backend, Call((q, k, v), cap=cap))
+        return ops.attend_with_target(q, k, v, selection, groups, sink, scale=scale, cap=cap)
 
 
-def check_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None) -> None:
-    """Raise if shapes do not fit each other, or the scale is impossible."""
+def check_attention(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale: float | None, cap: float | None
+) -> None:
+    """Raise if shapes do not fit each other, or the scale or cap is impossible."""
     if k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]) or q.shape[1] % k.shape[1]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v))
         raise ValueError(
@@ -180,6 +185,8 @@ def check_attention(q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, scale:
         raise ValueError(f"attend: sink has shape {tuple(sink.shape)}; give one logit for each of {q.shape[1]} heads.")
     if scale is not None and not 0 < scale < math.inf:
         raise ValueError(f"attend: scale = {scale}; give a number above 0, or None for dim^-1/2.")
+    if cap is not None and not 0 < cap < math.inf:
+        raise ValueError(f"attend: cap = {cap}; give a number above 0, or None for logits without a cap.")
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
@@ -195,12 +202,13 @@ def dense_logsumexp(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
     backend: str = "auto",
 ) -> Float[Tensor, "batch head time"]:
     """Log-sum-exp of causal attention logits: see `dsa.ops.reference.dense_logsumexp`. Carries no gradient."""
-    check_attention(q, k, k, sink, scale)
+    check_attention(q, k, k, sink, scale, cap)
     with torch.no_grad(), own_dtypes(q):
-        return serving(backend, Call((q, k))).dense_logsumexp(q, k, sink, scale=scale)
+        return serving(backend, Call((q, k), cap=cap)).dense_logsumexp(q, k, sink, scale=scale, cap=cap)
 
 
 def indexer_loss(
@@ -218,4 +226,5 @@ def indexer_loss(
 def learning(name: str, features: IndexFeatures, target: TrueAttention | Tensor, dense: bool) -> Backend:
     """The backend that computes what features are to learn, over all keys or over a selection."""
     tensors = (target,) if isinstance(target, Tensor) else target.tensors
-    return serving(name, Call(tensors, features.queries.device, learner=features, dense=dense))
+    cap = None if isinstance(target, Tensor) else target.cap
+    return serving(name, Call(tensors, features.queries.device, learner=features, dense=dense, cap=cap))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
 from dsa.ops.scorers import IndexFeatures, TrueAttention
-from dsa.ops.scores import check_scores, finite, largest, repeated, scale_of
+from dsa.ops.scores import capped, check_scores, finite, largest, repeated, scale_of
 from dsa.ops.zones import Span, Zones, first_forced, spans
 
 name, selected_only = "reference", False
@@ -117,6 +117,7 @@ def attend(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """Softmax attention of each query over its selected keys alone.
 
@@ -124,6 +125,7 @@ def attend(
         k, v: kv_head divides head, and heads map to kv_heads contiguously (grouped-query attention).
         sink: one more logit per head that takes probability and gives no value.
         scale: of the logits; None = dim^-1/2.
+        cap: of the scaled logits: cap * tanh(logits / cap); None = none.
 
     Returns:
         output, and the log-sum-exp of the logits (a measurement: it carries no gradient). A query without keys
@@ -137,9 +139,8 @@ def attend(
     chosen = repeated(to_mask(selection, k.shape[2]), q.shape[1])
     whole = [x.isfinite().all(-1) for x in (q, k, v)]
     broken = ~whole[0][..., None] | ~(whole[1] & whole[2])[..., None, :]
-    logits = (
-        (finite(q) @ finite(k).mT * scale_of(q, scale)).masked_fill(broken, math.nan).masked_fill(~chosen, -math.inf)
-    )
+    logits = capped(finite(q) @ finite(k).mT * scale_of(q, scale), cap)
+    logits = logits.masked_fill(broken, math.nan).masked_fill(~chosen, -math.inf)
     if sink is not None:
         logits = torch.cat([logits, sink[None, :, None, None].expand(*logits.shape[:-1], 1)], -1)
     logsumexp = logits.detach().logsumexp(-1)
@@ -155,13 +156,14 @@ def dense_logsumexp(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Tensor, "batch head time"]:
     """Log-sum-exp of causal attention logits and the sink, if there is one; the last query stands at the last key.
 
     The mass of a selection is exp(attend's log-sum-exp - this), per head and query: with a sink in both, the share of
     the dense probability on the selected keys and the sink.
     """
-    logits = q @ repeated(k, q.shape[1]).mT * scale_of(q, scale)
+    logits = capped(q @ repeated(k, q.shape[1]).mT * scale_of(q, scale), cap)
     logsumexp = logits.masked_fill(~causal(q.shape[2], k.shape[2], q.device), -math.inf).logsumexp(-1)
     return logsumexp if sink is None else torch.logaddexp(logsumexp, sink[:, None])
 
@@ -175,10 +177,11 @@ def attend_with_target(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `attend`, and the attention itself: what an indexer loss over this selection is to reach."""
-    out, logsumexp = attend(q, k, v, selection, sink, scale=scale)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
+    out, logsumexp = attend(q, k, v, selection, sink, scale=scale, cap=cap)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale, cap=cap)
 
 
 def indexer_loss(

@@ -93,6 +93,7 @@ class TrueAttention(NamedTuple):
         mass: the scores at a selection's slots, if attending has left them: the indexer loss over this selection
             then need not compute them again.
         scale: of the logits; None = dim^-1/2.
+        cap: of the scaled logits: cap * tanh(logits / cap); None = none.
     """
 
     queries: Float[Tensor, "batch head time dim"]
@@ -101,6 +102,7 @@ class TrueAttention(NamedTuple):
     groups: int = 1
     mass: SelectedMass | None = None
     scale: float | None = None
+    cap: float | None = None
 
     @property
     def unit(self) -> int:
@@ -127,12 +129,12 @@ class TrueAttention(NamedTuple):
     ) -> Float[Tensor, "batch group time unit"]:
         queries, keys = wide(self.queries[:, :, rows]), wide(self.keys[:, :, columns])
         scale = scale_of(queries, self.scale)
-        return probability_sums(queries, keys, self.logsumexp[:, :, rows], scale, self.groups)
+        return probability_sums(queries, keys, self.logsumexp[:, :, rows], scale, self.groups, self.cap)
 
     def of_group(self, group: int) -> "TrueAttention":
         heads = slice(group * self.width, (group + 1) * self.width)
         keys = repeated(self.keys, self.queries.shape[1])[:, heads]
-        return TrueAttention(self.queries[:, heads], keys, self.logsumexp[:, heads], scale=self.scale)
+        return TrueAttention(self.queries[:, heads], keys, self.logsumexp[:, heads], scale=self.scale, cap=self.cap)
 
     def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
         """2 D for a head's logit and 2 for its exponential and the sum over heads."""

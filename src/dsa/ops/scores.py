@@ -40,9 +40,10 @@ def probability_sums(
     logsumexp: Float[Tensor, "batch head time"],
     scale: float,
     groups: int,
+    cap: float | None = None,
 ) -> Float[Tensor, "batch group time key"]:
     """Attention probabilities from a known log-sum-exp, summed over the heads of each group."""
-    logits = queries @ repeated(keys, queries.shape[1]).mT * scale
+    logits = capped(queries @ repeated(keys, queries.shape[1]).mT * scale, cap)
     return rearrange((logits - logsumexp[..., None]).exp(), "b (g h) t s -> b g h t s", g=groups).sum(2)
 
 
@@ -54,6 +55,11 @@ def repeated(x: Shaped[Tensor, "batch few *rest"], many: int) -> Shaped[Tensor, 
 def scale_of(q: Float[Tensor, "*rest dim"], scale: float | None) -> float:
     """What the logits are multiplied by: dim^-1/2 unless given."""
     return q.shape[-1] ** -0.5 if scale is None else scale
+
+
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """Logits bent to stay between -cap and cap: cap * tanh(logits / cap), as in Gemma 2 (arXiv:2408.00118)."""
+    return logits if cap is None else cap * (logits / cap).tanh()
 
 
 def finite(x: Tensor) -> Tensor:

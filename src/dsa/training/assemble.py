@@ -82,7 +82,7 @@ def assemble(
     if timed:
         measure(spec, data, model.to(device), device, result)
     result.memory["indexer_mb"] = indexer_megabytes(model, spec.seq_len)
-    result.speed_is_real = is_speed(spec, result, device)
+    result.speed_is_real = is_speed(spec, result, model, device)
     if graph.joint is not None and found.control is not None:
         control = column(found.control_rows, "sparse", "speed/step_ms")
         result.time["dense_step_ms"] = statistics.median(control) if control else None
@@ -149,12 +149,12 @@ def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool) -> None:
     model.zero_grad(set_to_none=True)
 
 
-def is_speed(spec: Spec, result: RunResult, device: torch.device) -> bool:
+def is_speed(spec: Spec, result: RunResult, model: Backbone, device: torch.device) -> bool:
     """Whether the times may be read as speed: the selected pairs alone are computed, in the format that is named."""
     return (
         spec.uses_indexer
         and not spec.dense
-        and computes_selected_only(spec.ops, torch.empty(0, device=device))
+        and all(computes_selected_only(spec.ops, torch.empty(0, device=device), cap=site.cap) for site in model.sites)
         and not spec.precision.make().simulated
         and (result.density or 1.0) < 1.0
     )

@@ -115,7 +115,7 @@ class CohortTraining(Training):
             indexer = member.indexers[inputs.site.index]
             features.append(member.precision.cast(indexer(inputs.hidden, inputs.rotary)))
         backend = self.members[0].spec.ops
-        target = dense_target(inputs.queries, inputs.keys, backend, scale=inputs.site.scale, sink=inputs.sink)
+        target = dense_target(inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink)
         return ops.indexer_losses(features, target, backend=backend)
 
     def weight(self, name: str) -> float:

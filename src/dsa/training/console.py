@@ -31,7 +31,9 @@ def say(what: RenderableType, whole: bool = False) -> None:
     console.print(what, soft_wrap=whole)
     if said.handlers:
         kept = io.StringIO()
-        Console(file=kept, width=WIDTH, highlight=False, no_color=True).print(what, soft_wrap=whole)
+        Console(file=kept, width=WIDTH, highlight=False, no_color=True, force_jupyter=False).print(
+            what, soft_wrap=whole
+        )
         said.info(kept.getvalue().rstrip())
 
 

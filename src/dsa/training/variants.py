@@ -155,8 +155,8 @@ def check_selector(
 ) -> None:  # fmt: skip
     """What ranks keys, and the rule that sees their scores."""
     with told(selector, "scorer"):
-        q, k, scale = inputs.queries, inputs.keys, inputs.site.scale
-        scorer = selector.scorer(cast, lambda: dense_target(q, k, backend, scale=scale), context)
+        site, _, q, k, _, sink = inputs
+        scorer = selector.scorer(cast, lambda: dense_target(site, q, k, backend, sink=sink), context)
     if not isinstance(scorer, Scorer):
         raise fault(selector, "scorer", "", kind(scorer), "what ranks keys, a dsa.ops.Scorer")
     if not selector.trims:

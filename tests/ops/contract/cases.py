@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from dsa.ops import Selection, TrueAttention, Zone, compiler, native, reference
+from dsa.ops import Call, Selection, TrueAttention, Zone, compiler, native, reference
 
 CAUSAL = (Zone(None),)
 BUILDS = [pytest.param(build, marks=pytest.mark.slow) for build in ("-march=haswell", "-march=x86-64", "threads")]
@@ -86,10 +86,17 @@ def clustered(time, keys, near, far, seed=0):
     return reference.from_mask(chosen[None, None])
 
 
+def served(backend, cap):
+    """The cap, if a backend serves calls with one; else none."""
+    return cap if backend.covers(Call(cap=cap)) is None else None
+
+
 def attention(q, k, selection=None, groups=1, **options):
     """The attention over a selection, or over all causal keys, as a target."""
     if selection is None:
         logsumexp = reference.dense_logsumexp(q, k, **options)
     else:
         logsumexp = reference.attend(q, k, k, selection, **options)[1]
-    return TrueAttention(q.detach(), k.detach(), logsumexp.detach(), groups, scale=options.get("scale"))
+    return TrueAttention(
+        q.detach(), k.detach(), logsumexp.detach(), groups, scale=options.get("scale"), cap=options.get("cap")
+    )

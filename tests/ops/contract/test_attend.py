@@ -18,6 +18,7 @@ from contract.cases import (
     qkv,
     random_selection,
     randoms,
+    served,
 )
 from dsa.ops import blocked, reference
 
@@ -25,17 +26,19 @@ attending = importlib.import_module("dsa.ops.native.attend")  # the package name
 
 HEADS = st.sampled_from([(1, 1, 1), (4, 4, 2), (4, 4, 1), (4, 1, 1), (4, 2, 1), (4, 2, 4), (6, 2, 3), (6, 3, 2)])
 SCALES = st.sampled_from([None, None, 0.2, 1.5])
+CAPS = st.sampled_from([None, 0.7, 30.0])
 
 
 @given(
     batch=st.integers(1, 2), heads=HEADS, time=st.integers(1, 90), keys=st.integers(1, 90),
-    dim=st.sampled_from([8, 20]), most=st.sampled_from([0, 1, 5, 200]), sink=st.booleans(), scale=SCALES,
+    dim=st.sampled_from([8, 20]), most=st.sampled_from([0, 1, 5, 200]), sink=st.booleans(), scale=SCALES, cap=CAPS,
     small=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 @examples
 def test_values_and_gradients_are_those_of_the_definition(
-    backend, tiles, batch, heads, time, keys, dim, most, sink, scale, small, seed
+    backend, tiles, batch, heads, time, keys, dim, most, sink, scale, cap, small, seed
 ):
+    cap = served(backend, cap)
     heads, kv_heads, groups = heads
     q, k, v = qkv(batch, heads, time, keys, dim, seed, kv_heads)
     sinks = randoms(heads).requires_grad_() if sink else None
@@ -43,10 +46,10 @@ def test_values_and_gradients_are_those_of_the_definition(
     inputs = [x for x in (q, k, v, sinks) if x is not None]
     upstream = randoms(batch, heads, time, dim, seed=1)
     with tiles(small):
-        out, logsumexp = backend.attend(q, k, v, selection, sinks, scale=scale)
+        out, logsumexp = backend.attend(q, k, v, selection, sinks, scale=scale, cap=cap)
         grads = torch.autograd.grad((out * upstream).sum(), inputs)
     exact = [doubled(x) for x in inputs]
-    wanted, wanted_lse = reference.attend(*exact[:3], selection, exact[3] if sink else None, scale=scale)
+    wanted, wanted_lse = reference.attend(*exact[:3], selection, exact[3] if sink else None, scale=scale, cap=cap)
     wanted_grads = torch.autograd.grad((wanted * upstream).sum(), exact)
     assert far(out, wanted) < 1e-5
     finite = wanted_lse.isfinite()
@@ -59,12 +62,12 @@ def test_values_and_gradients_are_those_of_the_definition(
 
 @pytest.mark.parametrize(("time", "keys"), [(1, 1), (70, 70), (33, 300)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
-@pytest.mark.parametrize(("sink", "scale"), [(False, None), (True, 0.3)])
-def test_the_dense_logsumexp_is_that_of_the_definition(backend, time, keys, heads, kv_heads, sink, scale):
+@pytest.mark.parametrize(("sink", "scale", "cap"), [(False, None, None), (True, 0.3, 0.7)])
+def test_the_dense_logsumexp_is_that_of_the_definition(backend, time, keys, heads, kv_heads, sink, scale, cap):
     q, k, _ = qkv(2, heads, time, keys, 8, kv_heads=kv_heads)
-    sinks = randoms(heads) if sink else None
-    got = backend.dense_logsumexp(q, k, sinks, scale=scale)
-    assert far(got, reference.dense_logsumexp(doubled(q), doubled(k), doubled(sinks), scale=scale)) < 1e-6
+    sinks, cap = randoms(heads) if sink else None, served(backend, cap)
+    got = backend.dense_logsumexp(q, k, sinks, scale=scale, cap=cap)
+    assert far(got, reference.dense_logsumexp(doubled(q), doubled(k), doubled(sinks), scale=scale, cap=cap)) < 1e-6
 
 
 @pytest.mark.parametrize("sink", [False, True])
@@ -84,25 +87,28 @@ def test_mass_is_the_exponential_of_the_difference_of_the_logsumexps(backend, si
 
 
 @given(
-    heads=HEADS, time=st.integers(1, 60), most=st.sampled_from([1, 9, 200]), sink=st.booleans(), scale=SCALES,
+    heads=HEADS, time=st.integers(1, 60), most=st.sampled_from([1, 9, 200]), sink=st.booleans(), scale=SCALES, cap=CAPS,
     target_groups=st.booleans(), seed=st.integers(0, 99),
 )  # fmt: skip
 @examples
-def test_the_target_is_the_attention_that_gave_the_output(backend, heads, time, most, sink, scale, target_groups, seed):
+def test_the_target_is_the_attention_that_gave_the_output(
+    backend, heads, time, most, sink, scale, cap, target_groups, seed
+):
+    cap = served(backend, cap)
     heads, kv_heads, groups = heads
     keys = time + 5
     q, k, v = qkv(2, heads, time, keys, 8, seed, kv_heads)
     sinks = randoms(heads) if sink else None
     selection = random_selection(2, groups, time, keys, most, seed)
     learn = groups if target_groups else 1
-    out, target = backend.attend_with_target(q, k, v, selection, learn, sinks, scale=scale)
-    alone, logsumexp = backend.attend(q, k, v, selection, sinks, scale=scale)
+    out, target = backend.attend_with_target(q, k, v, selection, learn, sinks, scale=scale, cap=cap)
+    alone, logsumexp = backend.attend(q, k, v, selection, sinks, scale=scale, cap=cap)
     assert torch.equal(out, alone)
     assert torch.equal(target.logsumexp, logsumexp)
-    assert (target.groups, target.scale) == (learn, scale)
+    assert (target.groups, target.scale, target.cap) == (learn, scale, cap)
     assert not any(x.requires_grad for x in target[:3])
     if target.mass is not None:
-        wanted = doubled(attention(q, k, selection, learn, sink=sinks, scale=scale))
+        wanted = doubled(attention(q, k, selection, learn, sink=sinks, scale=scale, cap=cap))
         p = wanted.scores(slice(0, time), slice(0, keys))
         chosen = selection.positions.long().clamp(min=0).expand(-1, learn, -1, -1)
         used = (selection.positions >= 0).expand_as(chosen)
@@ -126,13 +132,14 @@ def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(backend, monkeypat
 
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("sink", [False, True])
-def test_in_float64_gradients_are_exact_to_it(groups, sink):
+@pytest.mark.parametrize("cap", [None, 0.7])
+def test_in_float64_gradients_are_exact_to_it(groups, sink, cap):
     q, k, v = (doubled(x) for x in qkv(2, 4, 60, 60, 8, kv_heads=2))
     extra = [randoms(4).double().requires_grad_()] if sink else []
     selection = random_selection(2, groups, 60, 60, 9)
     results = []
     for ops in (reference, blocked):
-        out, logsumexp = ops.attend(q, k, v, selection, *extra)
+        out, logsumexp = ops.attend(q, k, v, selection, *extra, cap=cap)
         results.append(
             [out, logsumexp, *torch.autograd.grad(out, [q, k, v, *extra], randoms(*out.shape, seed=2).double())]
         )

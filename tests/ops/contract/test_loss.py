@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.cases import CAUSAL, attention, doubled, examples, qkv, random_selection, randoms
+from contract.cases import CAUSAL, attention, doubled, examples, qkv, random_selection, randoms, served
 from dsa.ops import Call, IndexFeatures, Zone, reference
 from dsa.ops.dispatch import serving
 
@@ -27,12 +27,29 @@ def in_units(selection, keys, unit):
     batch=st.integers(1, 2), time=st.integers(1, 90), most=st.sampled_from([0, 1, 7, 200]),
     groups=st.sampled_from(GROUPS), kv_heads=st.sampled_from([4, 2, 1]),
     relu=st.booleans(), weighted=st.booleans(), explicit=st.booleans(), dense=st.booleans(),
-    scale=st.sampled_from([None, 0.7]), sink=st.booleans(), unit=st.sampled_from([1, 1, 2, 5]), pool=st.booleans(),
+    scale=st.sampled_from([None, 0.7]), cap=st.sampled_from([None, 0.7]), sink=st.booleans(),
+    unit=st.sampled_from([1, 1, 2, 5]), pool=st.booleans(),
     forced=st.sampled_from([(), (), (Zone(4, keep="all"),), (Zone(3, align=5, keep="all"),)]), seed=st.integers(0, 99),
 )  # fmt: skip
 @examples
 def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
-    backend, batch, time, most, groups, kv_heads, relu, weighted, explicit, dense, scale, sink, unit, pool, forced, seed
+    backend,
+    batch,
+    time,
+    most,
+    groups,
+    kv_heads,
+    relu,
+    weighted,
+    explicit,
+    dense,
+    scale,
+    cap,
+    sink,
+    unit,
+    pool,
+    forced,
+    seed,
 ):
     (groups, key_groups, chosen_groups, target_groups), keys = groups, time + 7
     q, k, _ = qkv(batch, 4, time, keys, 8, seed, kv_heads)
@@ -54,7 +71,8 @@ def test_the_indexer_loss_and_its_gradients_are_those_of_the_definition(
         target = randoms(batch, target_groups, time, keys, seed=seed).clamp(min=0)
     else:
         over = selection if target_groups >= chosen_groups else None  # heads of one target attend to the same keys
-        target = attention(q, k, over, target_groups, scale=scale, sink=randoms(4) if sink else None)
+        sinks, cap = randoms(4) if sink else None, served(backend, cap)
+        target = attention(q, k, over, target_groups, scale=scale, cap=cap, sink=sinks)
     loss = backend.indexer_loss(features, target, selection)
     grads = torch.autograd.grad(loss * 3, [x for x in features[:3] if x is not None])
     exact = doubled(features)

@@ -33,7 +33,7 @@ class Layer:
         site: None while the layer stays dense.
         hidden: of the call under way: it lives from the module's call to that of the interface within.
         past: the cache of transformers that the call was given, likewise.
-        window: it has a window of its own; capped: its logits are capped; sink: it has learned sinks.
+        window: it has a window of its own; cap: of its logits, if they have one; sink: it has learned sinks.
     """
 
     hook: "Hook"
@@ -41,7 +41,7 @@ class Layer:
     hidden: Tensor | None = None
     past: Any = None
     window: bool = False
-    capped: bool = False
+    cap: float | None = None
     sink: bool = False
     shapes: tuple[int, ...] = ()
     scale: float | None = None
@@ -238,7 +238,7 @@ def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> No
     layer.shapes = (layer.hidden.shape[-1], query.shape[1], key.shape[1], query.shape[-1])
     layer.scale = kwargs.get("scaling")
     layer.window = kwargs.get("sliding_window") is not None
-    layer.capped = kwargs.get("softcap") is not None
+    layer.cap = kwargs.get("softcap")
     layer.sink = kwargs.get("s_aux") is not None
 
 

@@ -20,7 +20,7 @@ EXPERTS = {"experts_implementation": "batched_mm"}
 
 NO_INTERFACE = (
     "model: {0} does not call transformers' attention interface, through which sparse attention is put into a model. "
-    "Llama, Qwen, Mistral, Gemma 3, Phi-3, GPT-NeoX, GLM-4, OLMo 2, Granite, gpt-oss and most models since do."
+    "Llama, Qwen, Mistral, Gemma 2 and 3, Phi-3, GPT-NeoX, GLM-4, OLMo 2, Granite, gpt-oss and most models since do."
 )
 
 
@@ -117,7 +117,7 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
         router: gives the router of a site.
 
     Raises:
-        ValueError: it does not use the interface, or caps its logits.
+        ValueError: it does not use the interface.
     """
     if not model._can_set_attn_implementation():
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
@@ -143,7 +143,7 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
     if not hook.layers:
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
     number_sites(hook, leave_dense, type(model).__name__)
-    if not any(layer.sink or layer.capped for layer in hook.layers):
+    if not any(layer.sink or layer.cap for layer in hook.layers):
         model.set_attn_implementation(PLAIN)
     return hook
 
@@ -160,7 +160,7 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
     """Which layers become sites: those without a window of their own that nobody leaves dense.
 
     Raises:
-        ValueError: none, a layer that is not there, or one that caps its logits.
+        ValueError: none, or a layer that is not there.
     """
     beyond = [number for number in leave_dense if not 0 <= number < len(hook.layers)]
     if beyond:
@@ -169,13 +169,8 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
     for number, layer in enumerate(hook.layers):
         if layer.window or number in leave_dense:
             continue
-        if layer.capped:
-            raise ValueError(
-                f"model: {name} caps its attention logits (softcap) in layer {number}; attention over a selection "
-                "has no such cap here. Name these layers in model.leave_dense, or take another model."
-            )
         width, heads, kv_heads, dim = layer.shapes
-        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale)
+        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap)
         index += 1
     if not index:
         raise ValueError(f"model: every attention layer of {name} has a window of its own or is left dense.")

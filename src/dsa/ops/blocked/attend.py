@@ -12,7 +12,7 @@ from dsa.ops.blocked import tiles
 from dsa.ops.contracts import Selection
 from dsa.ops.reference import causal, check_positions, dense_mask
 from dsa.ops.scorers import TrueAttention
-from dsa.ops.scores import finite, repeated, scale_of, wide
+from dsa.ops.scores import capped, finite, repeated, scale_of, wide
 
 
 def attend(
@@ -23,9 +23,10 @@ def attend(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`; the backward pass recomputes the probabilities block by block."""
-    out, logsumexp = _Attend.apply(q, k, v, sink, selection.positions, scale_of(q, scale))
+    out, logsumexp = _Attend.apply(q, k, v, sink, selection.positions, scale_of(q, scale), cap)
     return out, logsumexp
 
 
@@ -38,10 +39,11 @@ def attend_with_target(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
     """As `reference.attend_with_target`."""
-    out, logsumexp = attend(q, k, v, selection, sink, scale=scale)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
+    out, logsumexp = attend(q, k, v, selection, sink, scale=scale, cap=cap)
+    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale, cap=cap)
 
 
 class Inputs(NamedTuple):
@@ -56,32 +58,40 @@ class Inputs(NamedTuple):
     k: Float[Tensor, "batch kv_head key dim"]
     v: Float[Tensor, "batch kv_head key dim"]
     scale: float
+    cap: float | None
     broken: tuple[Bool[Tensor, "batch head time"], Bool[Tensor, "batch head key"]] | None
 
     def logits(self, rows: slice, keys: slice, chosen: Bool[Tensor, "batch head row key"]) -> Tensor:
         """-inf where not chosen, NaN where query, key or value is broken."""
-        logits = products(self.q[:, :, rows], self.k[:, :, keys].mT) * self.scale
+        logits = capped(products(self.q[:, :, rows], self.k[:, :, keys].mT) * self.scale, self.cap)
         if self.broken is not None:
             queries, others = self.broken
             logits = logits.masked_fill(queries[:, :, rows, None] | others[:, :, None, keys], math.nan)
         return logits.masked_fill(~chosen, -math.inf)
 
+    def slope(self, logits: Tensor, chosen: Bool[Tensor, "batch head row key"]) -> Tensor | float:
+        """Derivative of the chosen logits by the products of query and key."""
+        if self.cap is None:
+            return self.scale
+        return (self.scale * (1 - (logits / self.cap).square())).masked_fill(~chosen, 0.0)
 
-def inputs(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Inputs:
+
+def inputs(q: Tensor, k: Tensor, v: Tensor, scale: float, cap: float | None) -> Inputs:
     q, k, v = wide(q), wide(k), wide(v)
     whole = [x.isfinite().all(-1) for x in (q, k, v)]
     if all(bool(x.all()) for x in whole):
-        return Inputs(q, k, v, scale, None)
+        return Inputs(q, k, v, scale, cap, None)
     broken = ~whole[0], repeated(~(whole[1] & whole[2]), q.shape[1])
-    return Inputs(finite(q), finite(k), finite(v), scale, broken)
+    return Inputs(finite(q), finite(k), finite(v), scale, cap, broken)
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        x = inputs(q, k, v, scale)
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, scale: float,
+        cap: float | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        x = inputs(q, k, v, scale, cap)
         out, logsumexp = torch.empty_like(x.q), torch.empty_like(x.q[..., 0])
         for rows, mask in row_masks(positions, q.shape[1], k.shape[2]):
             # Tile by tile: what was summed so far shrinks when a larger logit comes. A tile without keys of a row
@@ -101,7 +111,7 @@ class _Attend(torch.autograd.Function):
                 peak = higher
             out[:, :, rows] = summed / total.masked_fill(total == 0, 1.0)[..., None]
             logsumexp[:, :, rows] = peak + total.log()
-        ctx.scale = scale
+        ctx.scale, ctx.cap = scale, cap
         ctx.save_for_backward(q, k, v, sink, positions, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
         return out.to(q.dtype), logsumexp
@@ -109,7 +119,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, sink, positions, out, logsumexp = ctx.saved_tensors
-        x = inputs(q, k, v, ctx.scale)
+        x = inputs(q, k, v, ctx.scale, ctx.cap)
         upstream = wide(grad)
         delta = (upstream * out).sum(-1)
         broken = ~upstream.isfinite().all(-1)
@@ -119,10 +129,12 @@ class _Attend(torch.autograd.Function):
         for rows, mask in row_masks(positions, q.shape[1], k.shape[2]):
             for keys in tiles.columns(mask):
                 chosen = repeated(mask[..., keys], q.shape[1])
-                p = probabilities(x.logits(rows, keys, chosen), logsumexp[:, :, rows])
+                logits = x.logits(rows, keys, chosen)
+                p = probabilities(logits, logsumexp[:, :, rows])
                 if spoiled:
                     p = p.masked_fill(broken[:, :, rows, None], math.nan).masked_fill(~chosen, 0.0)
-                ds = p * (products(upstream[:, :, rows], x.v[:, :, keys].mT) - delta[:, :, rows, None]) * x.scale
+                ds = p * (products(upstream[:, :, rows], x.v[:, :, keys].mT) - delta[:, :, rows, None])
+                ds = ds * x.slope(logits, chosen)
                 if spoiled:
                     ds = ds.masked_fill(~chosen, 0.0)
                 dq[:, :, rows] += products(ds, x.k[:, :, keys])
@@ -132,7 +144,7 @@ class _Attend(torch.autograd.Function):
         if sink is not None:
             share = (sink.to(logsumexp.dtype)[:, None] - logsumexp).exp()
             dsink = -(share * delta).sum((0, 2)).to(sink.dtype)
-        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dsink, None, None
+        return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dsink, None, None, None
 
 
 def row_masks(
@@ -166,13 +178,14 @@ def dense_logsumexp(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Tensor, "batch head time"]:
     """As `reference.dense_logsumexp`."""
     time, keys = q.shape[2], k.shape[2]
     parts = []
     for rows in tiles.blocks(time, q.shape[0] * q.shape[1] * keys):
         stop = keys - time + rows.stop
-        logits = products(wide(q[:, :, rows]), wide(k[:, :, :stop]).mT) * scale_of(q, scale)
+        logits = capped(products(wide(q[:, :, rows]), wide(k[:, :, :stop]).mT) * scale_of(q, scale), cap)
         mask = causal(rows.stop - rows.start, stop, q.device)
         parts.append(logits.masked_fill(~mask, -math.inf).logsumexp(-1))
     logsumexp = torch.cat(parts, 2)

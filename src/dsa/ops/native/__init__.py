@@ -14,7 +14,7 @@ from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
 from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.native.loss import indexer_loss
-from dsa.ops.native.pack import uncovered
+from dsa.ops.native.pack import CAPPED, uncovered
 from dsa.ops.native.select import dense_logsumexp, select
 
 __all__ = [
@@ -46,7 +46,8 @@ def unavailable() -> str | None:
 
 
 def covers(call: Call) -> str | None:
-    """CPU tensors of at most 32 bits, the scorers of this package, and index features that learn token by token."""
+    """CPU tensors of at most 32 bits, logits without a cap, the scorers of this package, and index features that learn
+    token by token."""
     tensors = (
         *call.tensors,
         *(call.scorer.tensors if call.scorer else ()),
@@ -54,6 +55,8 @@ def covers(call: Call) -> str | None:
     )
     devices = {x.device.type for x in tensors} | {call.device.type}
     wide = {str(x.dtype).removeprefix("torch.") for x in tensors if x.dtype not in NARROW}
+    if call.cap is not None:
+        return CAPPED
     if devices != {"cpu"}:
         return f"the fused kernels compute on the CPU, not on {min(devices - {'cpu'})}."
     if wide:

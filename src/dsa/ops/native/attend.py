@@ -27,6 +27,7 @@ from dsa.ops.native.arguments import (
     units,
     workspace,
 )
+from dsa.ops.native.pack import CAPPED
 from dsa.ops.scorers import TrueAttention
 from dsa.ops.scores import scale_of
 
@@ -56,8 +57,10 @@ def attend(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
-    """As `reference.attend`; the output lies in memory as [batch, time, head, dim]."""
+    """As `reference.attend` without a cap; the output lies in memory as [batch, time, head, dim]."""
+    assert cap is None, CAPPED
     out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale))
     return out, logsumexp
 
@@ -71,8 +74,10 @@ def attend_with_target(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
-    """As `reference.attend_with_target`; the target holds the mass of the selection where there is room for it."""
+    """As `reference.attend_with_target` without a cap; the target holds the selection's mass where there is room."""
+    assert cap is None, CAPPED
     sums = room_for_mass(q, k, selection, groups)
     out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), sums, scale_of(q, scale))
     mass = None if sums is None else SelectedMass(sums, selection)

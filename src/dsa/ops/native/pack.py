@@ -52,10 +52,15 @@ def material(scorer: Any) -> Material:
     raise TypeError(f"the fused kernels have no scores of a {type(scorer).__name__}.")
 
 
+CAPPED = "the fused kernels know no cap of the attention logits."
+
+
 def uncovered(scorer: Scorer) -> str | None:
     """Why there is no kernel for a scorer; None if there is one."""
     if material.dispatch(type(scorer)) is material.dispatch(object):
         return f"the fused kernels have no scores of a {type(scorer).__name__}."
+    if getattr(scorer, "cap", None) is not None:
+        return CAPPED
     if getattr(scorer, "accumulate", torch.float32) != torch.float32:
         return "the fused kernels accumulate index scores in float32 alone."
     return None

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
 from dsa.ops.native.arguments import address, asked, call, scratch
-from dsa.ops.native.pack import SelectArgs, ZoneArgs, material, packed
+from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
 from dsa.ops.scores import largest, scale_of
 from dsa.ops.zones import Span, Zone, Zones, spans
@@ -147,8 +147,10 @@ def dense_logsumexp(
     sink: Float[Tensor, "head"] | None = None,
     *,
     scale: float | None = None,
+    cap: float | None = None,
 ) -> Float[Tensor, "batch head time"]:
-    """As `reference.dense_logsumexp`: what `select` can learn of rows of scores, a group per head."""
+    """As `reference.dense_logsumexp` without a cap: what `select` can learn of rows of scores, a group per head."""
+    assert cap is None, CAPPED
     batch, _, time, _ = q.shape
     everything = (Zone(first=None, keep="all"),)
     logits = IndexFeatures(q.detach().float()[:, :, :, None] * scale_of(q, scale), k.detach(), activation="none")

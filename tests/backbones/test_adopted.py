@@ -4,13 +4,15 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CAPPED, CONFIGS, made, saved
+from backbones.tiny_models import CONFIGS, made, saved
 from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig
 
 from dsa.backbones import Pass, Router
 from dsa.backbones.initial import draw_indexer
 from dsa.backbones.pretrained import Adopted, Pretrained, hook
+from dsa.backbones.router import dense_target
 from dsa.indexers import LightningIndexer
+from dsa.judging.probe import measure
 from dsa.ops.reference import to_mask
 from dsa.patterns import Causal
 from dsa.precision import Exact
@@ -97,8 +99,19 @@ def test_indexers_alone_learn_and_the_model_keeps_its_weights(tiny, tokens):
     assert learned == {name for name, _ in model.named_parameters() if name.startswith("routers.")}
 
 
+def test_nothing_of_a_pass_outlives_it(tiny, tokens):
+    model = routed(Adopted(tiny), 5)
+    with torch.no_grad():
+        for _ in range(3):  # as whoever it is attached to calls it
+            tiny(input_ids=tokens, use_cache=False)
+    assert len(model.hook.losses) == len(model.sites)
+    assert all(layer.hidden is None for layer in model.hook.layers)
+    model.run(tokens, Pass(teach=True))
+    assert model.hook.losses == [] and model.hook.how is None
+
+
 def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, monkeypatch):
-    """Attention written out from what a site shows is what the layer computed: its scale, sinks and grouping."""
+    """Attention written out from what a site shows is what the layer computed: its scale, cap, sinks and grouping."""
     seen, computed = [], []
     inner = hook.own_attention
 
@@ -117,13 +130,40 @@ def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, mon
         site = inputs.site
         keys, values = (x.repeat_interleave(site.heads // site.kv_heads, 1) for x in (inputs.keys, value))
         logits = inputs.queries @ keys.mT * site.scale
+        logits = logits if site.cap is None else site.cap * (logits / site.cap).tanh()
         logits = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf)
         if inputs.sink is not None:
             logits = torch.cat([logits, inputs.sink.view(1, -1, 1, 1).expand(2, -1, LENGTH, 1)], -1)
         weights = logits.softmax(-1)[..., :LENGTH]
         torch.testing.assert_close((weights @ values).transpose(1, 2), out, atol=1e-5, rtol=1e-5)
+        target = dense_target(site, inputs.queries, inputs.keys, "auto", sink=inputs.sink)
+        learned = target.scores(slice(0, LENGTH), slice(0, LENGTH)).tril()
+        torch.testing.assert_close(learned, weights.sum(1, keepdim=True), atol=1e-5, rtol=1e-4)
         assert inputs.hidden.shape == (2, LENGTH, site.width)
     assert (seen[0].sink is not None) == any(name.endswith("sinks") for name, _ in tiny.named_parameters())
+
+
+@pytest.mark.parametrize("name", ["granite", "gemma2"])
+def test_the_probe_measures_with_the_scale_and_the_cap_of_the_layer(name, tokens):
+    model, seen = routed(Adopted(made(CONFIGS[name]())), 5), []
+    with torch.no_grad():
+        model.run(tokens, Pass(observe=seen.append))
+    for site, layer in zip(model.sites, seen, strict=True):
+        logits = layer.queries @ layer.keys.repeat_interleave(site.heads // site.kv_heads, 1).mT * site.scale
+        logits = logits if site.cap is None else site.cap * (logits / site.cap).tanh()
+        weights = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf).softmax(-1)
+        told = measure(layer)
+        assert told.mass == pytest.approx((weights * to_mask(layer.selection, LENGTH)).sum(-1).mean().item(), rel=1e-4)
+        assert told.oracle_mass == pytest.approx(best(weights.sum(1)).item() / site.heads, rel=1e-4)
+        p, scores = weights.mean(1), layer.cast.scores(slice(0, LENGTH), slice(0, LENGTH))[:, 0]
+        scores = scores.masked_fill(weights[:, 0] == 0, -torch.inf).log_softmax(-1)
+        kl = torch.special.xlogy(p, p) - torch.where(p > 0, p * scores, 0.0)
+        assert told.kl == pytest.approx(kl.sum(-1).mean().item(), rel=1e-4)
+
+
+def best(attention):
+    """Mean over queries of the attention on the five keys that have most of it."""
+    return attention.topk(5, -1).values.sum(-1).mean()
 
 
 def test_two_models_in_one_process_do_not_meet(tokens):
@@ -136,8 +176,8 @@ def test_two_models_in_one_process_do_not_meet(tokens):
 
 
 @pytest.mark.parametrize("backend", ["reference", "blocked"])
-def test_backends_agree_on_grouped_queries_and_sinks(backend, tokens):
-    for name in ("llama", "gpt_oss"):
+def test_backends_agree_on_grouped_queries_sinks_and_caps(backend, tokens):
+    for name in ("llama", "gpt_oss", "gemma2"):
         model = routed(Adopted(made(CONFIGS[name]())), 5)
         seen, other = [], []
         with torch.no_grad():
@@ -156,8 +196,6 @@ def test_architectures_that_cannot_be_served_are_refused_in_a_sentence():
     ):
         with pytest.raises(ValueError, match=r"does not call transformers' attention interface.*Llama, Qwen"):
             Adopted(AutoModelForCausalLM.from_config(config))
-    with pytest.raises(ValueError, match=r"Gemma2ForCausalLM caps its attention logits \(softcap\) in layer 1"):
-        Adopted(made(CAPPED()))
 
 
 def test_sizes_are_known_without_weights(tmp_path):
