@@ -52,7 +52,7 @@ class Hook:
         router: the router of a site, None while it is dense.
         rope_base: wavelength base of the indexers' rotary embedding.
         wanted: how the next forward pass attends.
-        how: of the forward pass under way.
+        how: of the forward pass under way; parts: the same for rows apart, by the first of them.
         losses: of its sites so far.
         handles: of what was put into the model.
     """
@@ -62,6 +62,7 @@ class Hook:
     layers: list[Layer] = field(default_factory=list)
     wanted: Pass = field(default_factory=Pass)
     how: Pass | None = None
+    parts: dict[int, Pass] = field(default_factory=dict)
     losses: list[Losses] = field(default_factory=list)
     handles: list[Any] = field(default_factory=list)
 
@@ -78,12 +79,17 @@ class Hook:
         try:
             yield self.losses
         finally:
-            self.wanted, self.how, self.losses = before, None, []
+            self.wanted, self.how, self.parts, self.losses = before, None, {}, []
 
     def begin(self, *_: Any) -> None:
         """A forward pass of the model begins: nothing of another one is seen."""
-        self.how = self.wanted.begun()
+        self.how, self.parts = self.wanted.begun(), {}
         self.losses.clear()
+
+    def part(self, rows: slice) -> Pass:
+        """The pass of some rows: what shared routers decided for other rows is not seen."""
+        assert self.how is not None
+        return self.parts.setdefault(rows.start or 0, self.how.begun())
 
 
 LAYER = "dsa_layer"
@@ -133,7 +139,7 @@ def attention(
         q, k, v = (x[rows, :, tokens] for x in (query, key, value))
         states = hidden[rows, tokens]
         out[rows, :, tokens], losses = attend_routed(
-            site, router, states, q, k, v, rotation(hook, states), how, sink
+            site, router, states, q, k, v, rotation(hook, states), hook.part(rows), sink
         )  # fmt: skip
         hook.losses.append(losses)
     return out.transpose(1, 2), None
