@@ -85,13 +85,28 @@ def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta):
     torch.testing.assert_close(scores.masked_fill(later, 0), expected.masked_fill(later, 0), rtol=1e-5, atol=1e-4)
     limit = torch.full((rows, 1, length), k)
     positions = ops.select(features, EVERYTHING, limit, backend="reference").positions[:, 0]
+    decided = 0
     for row in range(rows):
         for t in range(length):
             kept = {p for p in positions[row, t].tolist() if p >= 0}
             wanted = set(chosen[row, t].tolist())
             if t < k:  # theirs fills up with keys of the future, which its mask takes away; ours leaves slots empty
                 wanted = {p for p in wanted if p <= t}
-            assert kept == wanted, (row, t)
+            equal = tied(expected[row, t, : t + 1], k)
+            decided += not equal
+            assert kept - equal == wanted - equal, (row, t)
+            # keys that ReLU clips in every head score 0 alike: theirs takes any of them, ours the first ones
+            assert kept & equal == set(sorted(equal)[: k - len(kept - equal)]), (row, t)
+    assert decided > 0.8 * rows * length
+
+
+def tied(scores, k):
+    """Keys that share the k-th score where not all of them can be kept; none where the k best are clear."""
+    if k >= len(scores):
+        return set()
+    last = scores.topk(k).values[-1]
+    equal = (scores == last).nonzero().flatten().tolist()
+    return set(equal) if (scores >= last).sum() > k else set()
 
 
 @pytest.mark.parametrize("name", MODELS)
