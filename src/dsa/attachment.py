@@ -13,7 +13,7 @@ from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import Store, read_json
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.hook import LAYER, Layer
-from dsa.build import build_indexers, build_routers
+from dsa.build import attach_routers, build_indexers
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.checkpoints import read_weights
@@ -29,7 +29,7 @@ class Saved(NamedTuple):
     """Indexers and the composition that they serve.
 
     Args:
-        weights: of all sites, by site and name.
+        weights: of all indexers, by number and name.
         constants: that calibration found.
         fits: the model that they were trained on, by a fingerprint of its files.
     """
@@ -59,10 +59,10 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
     adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()))
     indexers = None
     if saved.spec.uses_indexer:
-        check_fit(saved.weights, adopted, Path(source))
         indexers = build_indexers(saved.spec, adopted)
+        check_fit(saved.weights, len(indexers), Path(source))
         fit_indexers(indexers, saved.weights, Path(source))
-    adopted.attach(build_routers(saved.spec, adopted, indexers))
+    attach_routers(saved.spec, adopted, indexers)
     restore(adopted, saved.constants)
     adopted.routers.to(next(model.parameters()).device).eval()
     setattr(model, ROUTERS, adopted.routers)  # so that they move with it
@@ -135,10 +135,8 @@ def of_run(folder: Path, allow_targets: Sequence[str]) -> Saved:
     return Saved(spec, weights, judgement.get("constants", {}), spec.model.cls.identity(spec.model.node))
 
 
-def check_fit(weights: dict[str, Tensor], adopted: Adopted, where: Path) -> None:
+def check_fit(weights: dict[str, Tensor], wanted: int, where: Path) -> None:
     """Refuse a model whose attention layers are not those that the indexers were trained on."""
     trained = len({name.split(".", 1)[0] for name in weights})
-    if trained != len(adopted.sites):
-        raise ValueError(
-            f"{where}: indexers of {trained} attention layers; this model has {len(adopted.sites)} that can be routed."
-        )
+    if trained != wanted:
+        raise ValueError(f"{where}: {trained} indexers; the attention layers of this model take {wanted}.")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dsa.backbones import Backbone, Router
+from dsa.backbones import Backbone, Router, Site
 from dsa.backbones.initial import draw_indexer
 from dsa.data import DataModule
 from dsa.indexers import Indexer
@@ -24,42 +24,59 @@ def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
 
 
 def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
-    """One indexer for each site, of its width, with the initial weights that `indexer_seed` gives it."""
+    """An indexer for each site, or for each that several sites share: of the first one's width, with the initial
+    weights that `indexer_seed` gives it there."""
     out = []
-    for site in backbone.sites:
+    for site in backbone.sites[:: spec.index_every]:
         indexer: Indexer = spec.indexer.make(d_model=site.width)
         draw_indexer(indexer, spec.indexer_seed, site.index)
         out.append(indexer)
     return out
 
 
-def build_routers(
+def numbers_of_indexers(sites: Sequence[Site], every: int) -> list[int]:
+    """Number of each site's indexer: each `every` sites in a row share one, which reads the first of them.
+
+    Raises:
+        ValueError: there are fewer sites.
+    """
+    if every > len(sites):
+        raise ValueError(
+            f"index_every = {every}: the model has {len(sites)} attention layers that can be routed; "
+            f"give a whole number from 1 to {len(sites)}."
+        )
+    return [number // every for number in range(len(sites))]
+
+
+def attach_routers(
     spec: Spec,
     backbone: Backbone,
     indexers: Sequence[Indexer] | None,
     trained: bool = False,
     nearest: bool = False,
-) -> list[Router]:
-    """One router for each site, as the composition says.
+) -> None:
+    """Route the sites of a backbone as the composition says.
 
     Args:
-        indexers: of the sites; None where keys are ranked by something else.
+        indexers: as `build_indexers` gives them; None where keys are ranked by something else, at each site anew.
         trained: as training sees it: without the format that is applied after it.
         nearest: the budget goes to the nearest keys.
     """
     pattern = spec.pattern.make()
     precision = Exact() if trained and not spec.in_training else spec.precision.make()
-    return [
+    every = 1 if indexers is None else spec.index_every
+    routers = [
         Router(
-            None if indexers is None else indexers[site.index],
+            None if indexers is None else indexers[number],
             pattern,
             NearestInstead(spec.selector.make()) if nearest else spec.selector.make(),
             precision,
             site.index,
             spec.ops,
         )
-        for site in backbone.sites
+        for number, site in enumerate(backbone.sites[::every])
     ]
+    backbone.attach(routers, numbers_of_indexers(backbone.sites, every))
 
 
 def build_model(spec: Spec, vocab_size: int | None = None) -> Backbone:
@@ -71,5 +88,5 @@ def build_model(spec: Spec, vocab_size: int | None = None) -> Backbone:
     backbone = build_backbone(spec, build_data(spec).vocab_size if vocab_size is None else vocab_size)
     if spec.sparse:
         indexers = build_indexers(spec, backbone) if spec.uses_indexer else None
-        backbone.attach(build_routers(spec, backbone, indexers))
+        attach_routers(spec, backbone, indexers)
     return backbone

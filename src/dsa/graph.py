@@ -194,19 +194,30 @@ def base_of(spec: Spec, content: Any) -> Need:
 
 
 def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
-    """One indexer at every site, after the warm-up; without a warm-up as it begins."""
+    """The indexers of all sites, after the warm-up; without a warm-up as they begin."""
     recipe = spec.recipe
     stage = rates_of(spec, steps=recipe.warmup_steps, lr=recipe.warmup_lr)
     identity = {
-        "indexer": spec.indexer.node,
-        "indexer_seed": spec.indexer_seed,
+        **indexer_of(spec),
         "objective": objective_of(spec),
         "stage": stage if recipe.warmup_steps else None,
         "precision": spec.precision.node if spec.in_training else None,
     }
     targets = [spec.indexer.target, spec.objective.target, *([spec.precision.target] if spec.in_training else [])]
-    label = named(spec, [spec.indexer.option, *([spec.precision.option] if spec.in_training else [])], recipe=False)
+    own = [*shared_of(spec), *([spec.precision.option] if spec.in_training else [])]
+    label = named(spec, [spec.indexer.option, *own], recipe=False)
     return Need("indexers", label, identity, (base,), tuple(targets))
+
+
+def indexer_of(spec: Spec) -> dict[str, Any]:
+    """What decides which indexers there are and how they begin; one at every site goes unsaid."""
+    own: dict[str, Any] = {"indexer": spec.indexer.node, "indexer_seed": spec.indexer_seed}
+    return own if spec.index_every == 1 else own | {"index_every": spec.index_every}
+
+
+def shared_of(spec: Spec) -> list[str]:
+    """How names say that sites share an indexer."""
+    return [] if spec.index_every == 1 else [f"every{spec.index_every}"]
 
 
 def objective_of(spec: Spec) -> dict[str, Any]:
@@ -231,7 +242,7 @@ def joint_of(
             if spec.in_training:
                 targets = (*targets, spec.precision.target)
             if indexers is None:
-                identity |= {"indexer": spec.indexer.node, "indexer_seed": spec.indexer_seed}
+                identity |= indexer_of(spec)
     if base is None:
         identity |= model_of(spec, content)
     label = named(spec, ["dense"] if composition is None else condition_of(spec, trained=True))
@@ -263,7 +274,8 @@ def condition_of(spec: Spec, trained: bool = False) -> list[str]:
     order = GROUPS if spec.uses_indexer else ("selector", "pattern") if spec.sparse else ("selector",)
     unsaid = {"selector": "topk", "precision": "fp32"}
     left_out = ("precision",) if trained and not spec.in_training else ()
-    return [names[group] for group in order if group not in left_out and unsaid.get(group) != names[group]]
+    said = [names[group] for group in order if group not in left_out and unsaid.get(group) != names[group]]
+    return said + (shared_of(spec) if spec.uses_indexer else [])
 
 
 def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:

@@ -44,6 +44,7 @@ class Spec:
     """One run: a composition on one base, at one length and seed.
 
     Args:
+        index_every: how many attention layers in a row share an indexer and what it chose.
         dtype: of the backbone, fp32 or bf16.
         in_training: the precision's format takes part in training; else it is applied after it.
         content: the whole configuration as plain data, for config.yaml and dashboards.
@@ -64,6 +65,7 @@ class Spec:
     seq_len: int
     seed: int
     indexer_seed: int
+    index_every: int
     dtype: str
     ops: str
     in_training: bool
@@ -95,6 +97,13 @@ class Spec:
     def uses_indexer(self) -> bool:
         """Whether keys are ranked by an indexer: not in dense training, and not under a control."""
         return self.sparse and bool(self.selector.cls.uses_indexer)
+
+    @property
+    def indexer_label(self) -> str:
+        """What tells its indexer from the others of a cohort."""
+        own = [] if self.indexer_seed == self.seed else [f"i{self.indexer_seed}"]
+        shared = [] if self.index_every == 1 else [f"every{self.index_every}"]
+        return "-".join([self.indexer.option, *shared, *own])
 
     @property
     def dense(self) -> bool:
@@ -200,6 +209,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         seq_len=plain["seq_len"],
         seed=seed,
         indexer_seed=at_least(plain["indexer_seed"], 0, "indexer_seed"),
+        index_every=positive(plain.get("index_every", 1), "index_every"),  # runs of before there was a choice
         dtype=compute_dtype(plain["dtype"], trainer["accelerator"]),
         ops=text(plain["ops"], "ops"),
         in_training=flag(plain["precision"].get("in_training", False), "precision.in_training"),

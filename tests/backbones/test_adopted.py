@@ -21,14 +21,14 @@ from dsa.selectors import TopK
 LENGTH, EARLY = 40, 25
 
 
-def routed(model, k, backend="auto"):
-    """A model whose sites keep k keys of each query."""
+def routed(model, k, backend="auto", every=1):
+    """A model whose sites keep k keys of each query, `every` of them those that the first one chose."""
     routers = []
-    for site in model.sites:
+    for site in model.sites[::every]:
         indexer = LightningIndexer(site.width, heads=2, dim=8)
         draw_indexer(indexer, 0, site.index)
         routers.append(Router(indexer, Causal(64), TopK(k), Exact(), site.index, backend))
-    model.attach(routers)
+    model.attach(routers, [site.index // every for site in model.sites])
     return model
 
 
@@ -66,8 +66,9 @@ def test_nothing_depends_on_later_tokens(tiny, tokens):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing(tiny, tokens, side):
-    model = routed(Adopted(tiny), 5)
+@pytest.mark.parametrize("every", [1, 2])
+def test_padding_changes_nothing(tiny, tokens, side, every):
+    model = routed(Adopted(tiny), 5, every=every)
     mask = torch.ones_like(tokens)
     text = slice(9, None) if side == "left" else slice(None, -9)
     mask[0] = 0

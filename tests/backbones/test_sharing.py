@@ -4,8 +4,10 @@ import pytest
 import torch
 from conftest import SMALL
 
-from dsa import build_model, compose
+from dsa import build_model, compose, ops
 from dsa.backbones import Pass
+from dsa.judging.cost import flops, indexer_megabytes, parameters
+from dsa.ops import TrueAttention
 from dsa.training.objective import language_model_loss
 
 
@@ -109,3 +111,67 @@ def test_a_router_of_a_later_site_and_a_site_without_one_are_refused():
         model.attach(routers, [1, 1])
     with pytest.raises(ValueError, match="1 sites are routed, the backbone has 2"):
         model.attach(routers[:1])
+
+
+def every(number, *overrides):
+    """Four sites, each `number` of them routed by the first one's router: what a configuration gives."""
+    model = build_model(compose([*SMALL, "pattern=causal", "selector.k=8", "model.layers=4", *overrides,
+                                 f"index_every={number}"]), 64)  # fmt: skip
+    return model.train()
+
+
+@pytest.mark.parametrize(("number", "of"), [(1, (0, 1, 2, 3)), (2, (0, 0, 1, 1)), (3, (0, 0, 0, 1)), (4, (0,) * 4)])
+def test_a_configuration_says_how_many_sites_share_a_router(tokens, number, of):
+    model, own, seen = every(number), every(1), []
+    model.run(tokens, Pass(observe=seen.append))
+    assert model.router_of == of
+    assert [router.site for router in model.routers] == list(range(0, 4, number))
+    for site, router in enumerate(of):
+        assert seen[site].selection is seen[of.index(router)].selection
+    assert len({id(layer.selection) for layer in seen}) == len(model.routers)
+    for router in model.routers:  # they begin as that site's own would
+        assert_equal(router.indexer.state_dict(), own.routers[router.site].indexer.state_dict())
+
+
+def test_controls_choose_at_every_site(tokens):
+    model = every(2, "selector=oracle")
+    assert model.router_of == (0, 1, 2, 3)
+
+
+def test_a_shared_indexer_counts_once():
+    one, two = every(1), every(2)
+    assert flops(two, 64, 0.5)["indexer"] == flops(one, 64, 0.5)["indexer"] / 2
+    assert flops(two, 64, 0.5)["sparse_attention"] == flops(one, 64, 0.5)["sparse_attention"]
+    assert parameters(two)["indexer"] == parameters(one)["indexer"] / 2
+    assert indexer_megabytes(two, 64) == indexer_megabytes(one, 64) / 2
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_recomputing_blocks_changes_no_gradient_of_routers_that_several_sites_share(tokens, number):
+    plain, again = (every(number, f"model.checkpointing={flag}") for flag in ("false", "true"))
+    halves = tokens.chunk(2)
+    for model in (plain, again):
+        (total(model, halves[0]) + total(model, halves[1])).backward()  # two forwards before one backward
+    assert_equal(gradients(plain), gradients(again))
+    for half in halves:
+        total(plain, half).backward()
+    for name, twice in gradients(plain).items():
+        torch.testing.assert_close(twice, 2 * gradients(again)[name], msg=name)
+
+
+def test_joint_training_teaches_the_mean_of_the_sites_attention_over_the_selection(tokens):
+    model, seen = every(4), []
+    model.run(tokens, Pass(teach=True, observe=seen.append)).losses["indexer"].backward()
+    taught = gradients(model.routers[0])
+    model.zero_grad()
+    target = torch.stack([attention(each.queries, each.keys, each.logsumexp) for each in seen]).mean(0)
+    cast, kept = seen[0].cast, seen[0].selection
+    ops.indexer_loss(cast, target, kept).backward()
+    assert_equal(taught, gradients(model.routers[0]))
+
+
+def attention(queries, keys, logsumexp):
+    """Mean over heads of softmax(q k) by its log-sum-exp, of earlier keys; of selected ones where that is over them."""
+    time = slice(0, queries.shape[2])
+    later = torch.ones(queries.shape[2], queries.shape[2], dtype=torch.bool).triu(1)
+    return TrueAttention(queries, keys, logsumexp).scores(time, time).masked_fill(later, 0) / queries.shape[1]

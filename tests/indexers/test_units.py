@@ -9,18 +9,21 @@ from dsa import build_model, compose, train
 from dsa.backbones import Pass
 from dsa.judging.cost import indexer_megabytes
 
-RUN = [
-    *SMALL, *QUIET, "seq_len=62", "dtype=fp32", "pattern=causal", "selector.k=14", "allow_targets=[indexers]",
-    "indexer._target_=indexers.pooled.MeanPooled", "indexer.heads=2", "indexer.dim=8",
+RUN = [*SMALL, *QUIET, "seq_len=62", "dtype=fp32", "pattern=causal", "selector.k=14"]
+OWN = [
+    "allow_targets=[indexers]", "indexer._target_=indexers.pooled.MeanPooled", "indexer.heads=2", "indexer.dim=8",
     "indexer.rotary_dim=0", "~indexer.rotary_dim",
 ]  # fmt: skip
+SHIPPED = ["indexer=block_mean", f"indexer.unit={UNIT}", "indexer.dim=8"]
+BOTH = pytest.mark.parametrize("indexer", [OWN, SHIPPED], ids=["own", "shipped"])
 BACKENDS = ["auto", "reference", "blocked"]
 
 
+@BOTH
 @pytest.mark.parametrize("ops", BACKENDS)
-def test_a_query_keeps_its_open_block_and_the_best_whole_ones(ops):
+def test_a_query_keeps_its_open_block_and_the_best_whole_ones(ops, indexer):
     tokens, seen = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), []
-    model = build_model(compose([*RUN, f"ops={ops}"]), 64).eval()
+    model = build_model(compose([*RUN, *indexer, f"ops={ops}"]), 64).eval()
     with torch.no_grad():
         model.run(tokens, Pass(teach=True, observe=seen.append))
     for layer in seen:
@@ -34,10 +37,11 @@ def test_a_query_keeps_its_open_block_and_the_best_whole_ones(ops):
                 assert [p for p in layer.selection.positions[row, 0, t].tolist() if p >= 0] == expected, (row, t)
 
 
+@BOTH
 @pytest.mark.slow
-def test_every_backend_trains_and_judges_it_to_the_same_numbers(outputs):
+def test_every_backend_trains_and_judges_it_to_the_same_numbers(outputs, indexer):
     steps = ["recipe.dense.steps=2", "recipe.warmup.steps=4", "recipe.sparse.steps=2"]
-    found = [train(compose([*RUN, *steps, f"ops={ops}", f"output_dir={outputs / ops}"])) for ops in BACKENDS]
+    found = [train(compose([*RUN, *indexer, *steps, f"ops={ops}", f"output_dir={outputs / ops}"])) for ops in BACKENDS]
     for ops, result in zip(BACKENDS, found, strict=True):
         mean = result.selection["mean"]
         assert 0 < mean["mass"] <= 1 and mean["kl"] > 0 and mean["recall"] > 0, ops
@@ -47,7 +51,8 @@ def test_every_backend_trains_and_judges_it_to_the_same_numbers(outputs):
             assert value == pytest.approx(found[0].selection["mean"][name], abs=5e-3), (ops, name)
 
 
-def test_its_memory_counts_one_key_for_each_block():
-    model = build_model(compose(RUN), 64)
+@BOTH
+def test_its_memory_counts_one_key_for_each_block(indexer):
+    model = build_model(compose([*RUN, *indexer]), 64)
     weights = sum(p.numel() for p in model.groups()["indexers"])
     assert indexer_megabytes(model, 62) == pytest.approx((weights + 2 * 8 * (62 // UNIT)) * 4 / 2**20)

@@ -18,6 +18,14 @@ def test_each_pair_turns_by_its_position(dim, rest):
     torch.testing.assert_close(Rotation(30, 100.0)(x, dim), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0, 12])
+def test_units_turn_by_the_position_of_their_first_token(offset):
+    x, rotation = torch.randn(2, 4, 7, 8), Rotation(31, 100.0, offset=offset)
+    turned = Rotation(60, 100.0)(torch.nn.functional.pad(x.repeat_interleave(4, 2), (0, 0, offset, 32 - offset)))
+    assert torch.equal(rotation.every(4)(x), turned[:, :, offset : offset + 28 : 4])
+    assert rotation.every(4) is rotation.every(4)
+
+
 def test_an_offset_goes_on_where_earlier_tokens_stopped():
     x = torch.randn(2, 4, 30, 8)
     assert torch.equal(Rotation(18, 100.0, offset=12)(x[:, :, 12:]), Rotation(30, 100.0)(x)[:, :, 12:])

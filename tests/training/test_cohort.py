@@ -30,7 +30,8 @@ RUN = [
 ]  # fmt: skip
 EVERY = [[f"indexer={name}"] for name in options("indexer")]
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
-FEW = [["indexer=h1d8"], ["indexer=ultra_light"], *SEEDS]
+SHARED = ["indexer=h2d8", "index_every=2"]
+FEW = [["indexer=h1d8"], ["indexer=ultra_light"], *SEEDS, SHARED]
 
 
 class Killed(SystemExit):
@@ -106,7 +107,7 @@ def rows(wish):
 
 @pytest.mark.slow
 def test_every_indexer_becomes_in_a_cohort_what_it_becomes_alone(outputs, alone):
-    members = [*EVERY, *SEEDS]
+    members = [*EVERY, SHARED, *SEEDS]
     wishes, data = wishes_of(members, outputs)
     assert make(wishes, data) == {}
     for member, wish in zip(members, wishes, strict=True):
@@ -177,8 +178,8 @@ def test_a_member_that_diverged_before_an_interruption_stays_failed(outputs, mon
     wishes, data = wishes_of(FEW[:2], outputs)
     losses, begin = CohortTraining.site_losses, Training.on_train_batch_start
 
-    def bursting(self, inputs):
-        first, *rest = losses(self, inputs)
+    def bursting(self, *given):
+        first, *rest = losses(self, *given)
         return [first * (float("inf") if self.global_step == 0 else 1.0), *rest]
 
     def dying(self, batch, batch_idx):

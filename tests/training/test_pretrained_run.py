@@ -120,10 +120,23 @@ def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(r
         dsa.save_indexers(run, place)
 
 
+def test_layers_share_an_indexer_also_when_they_are_given_back_to_transformers(settings, folder, tmp_path):
+    run = dsa.train(dsa.compose([*settings, "index_every=2"]))
+    assert len(dsa.load_run(run.folder).routers) == 1
+    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), dsa.save_indexers(run, tmp_path / "given"))
+    with torch.no_grad():
+        assert model(input_ids=tokens, use_cache=False).logits.equal(dsa.load_run(run.folder)(tokens))
+    config = CONFIGS["llama"]()
+    config.num_hidden_layers = 3
+    with pytest.raises(ValueError, match=r"1 indexers; the attention layers of this model take 2"):
+        dsa.attach(made(config), run.folder)
+
+
 def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
     config = CONFIGS["llama"]()
     config.num_hidden_layers = 3
-    with pytest.raises(ValueError, match=r"indexers of 2 attention layers; this model has 3"):
+    with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
         dsa.attach(made(config), run.folder)
     wide = CONFIGS["llama"]()
     wide.hidden_size = 64

@@ -7,7 +7,7 @@ import torch
 
 from dsa import compose
 from dsa.bench.measure import Work, machine, take_turns
-from dsa.build import build_backbone, build_data, build_indexers, build_routers
+from dsa.build import attach_routers, build_backbone, build_data, build_indexers
 from dsa.judging.certificate import certify
 from dsa.judging.evaluation import evaluate
 from dsa.judging.judge import judge, probe_rows
@@ -30,7 +30,7 @@ def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     tokens, asked = probe_rows(data)
 
     def routed() -> None:
-        model.attach(build_routers(spec, model, indexers))
+        attach_routers(spec, model, indexers)
 
     works: dict[str, Work] = {
         "routers": routed,

@@ -41,8 +41,10 @@ class Indexer(nn.Module, ABC):
             return self.score(x.detach().float(), rotary)._replace(unit=self.unit, forced=self.forced)
 
     def parameter_counts(self) -> tuple[int, int]:
-        """Parameters without and of the key norm, which published counts leave out."""
-        norm = sum(p.numel() for m in self.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters())
+        """Parameters without and of the norms, which published counts leave out."""
+        norm = sum(
+            p.numel() for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()
+        )
         return sum(p.numel() for p in self.parameters()) - norm, norm
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa.artifacts.store import Store
 from dsa.backbones import Backbone
-from dsa.build import build_backbone, build_indexers, build_routers
+from dsa.build import attach_routers, build_backbone, build_indexers
 from dsa.graph import Need
 from dsa.indexers import Indexer
 from dsa.judging.checkpoints import fit_base, fit_weights, read_weights
@@ -35,15 +35,15 @@ class Models:
             if composition is None:
                 model.attach([])
             elif composition.get("nearest"):
-                model.attach(build_routers(spec, model, None, nearest=True))
+                attach_routers(spec, model, None, nearest=True)
             else:
                 indexers = None if need.indexers is None else self.indexers(spec, model, need.indexers)
-                model.attach(build_routers(spec, model, indexers))
+                attach_routers(spec, model, indexers)
             return model
         model = build_backbone(spec, self.vocab_size)
         if composition is not None:
             fresh = build_indexers(spec, model) if spec.uses_indexer else None
-            model.attach(build_routers(spec, model, fresh))
+            attach_routers(spec, model, fresh)
         place = self.store.folder(on)
         fit_weights(model, self.read(place), place)
         return model
@@ -56,7 +56,7 @@ class Models:
         return self.bases[need.hash]
 
     def indexers(self, spec: Spec, model: Backbone, need: Need) -> list[Indexer]:
-        """The trained indexers of a base's sites."""
+        """The trained indexers of a base."""
         indexers = build_indexers(spec, model)
         place = self.store.folder(need)
         fit_indexers(indexers, self.read(place), place)
@@ -64,7 +64,7 @@ class Models:
 
 
 def fit_indexers(indexers: list[Indexer], weights: Mapping[str, Tensor], place: Path) -> None:
-    """Load what an indexers' artifact holds, by site."""
-    for site, indexer in enumerate(indexers):
-        own = {name.split(".", 1)[1]: weight for name, weight in weights.items() if name.startswith(f"{site}.")}
+    """Load what an indexers' artifact holds, in order."""
+    for number, indexer in enumerate(indexers):
+        own = {name.split(".", 1)[1]: weight for name, weight in weights.items() if name.startswith(f"{number}.")}
         fit_weights(indexer, own, place)

@@ -12,12 +12,32 @@ class Rotation:
         length: number of positions.
         base: wavelength base; pair i of d dims turns by position * base^(-2i/d).
         offset: the first position, where earlier tokens were seen before.
+        step: distance between positions.
     """
 
-    def __init__(self, length: int, base: float, device: torch.device | None = None, *, offset: int = 0) -> None:
-        self.position = torch.arange(offset, offset + length, device=device, dtype=torch.float32)
-        self.base = base
+    def __init__(
+        self, length: int, base: float, device: torch.device | None = None, *, offset: int = 0, step: int = 1
+    ) -> None:
+        self.position = torch.arange(offset, offset + length * step, step, device=device, dtype=torch.float32)
+        self.base, self.offset = base, offset
         self.tables: dict[int, tuple[Tensor, Tensor]] = {}
+        self.coarse: dict[int, Rotation] = {}
+
+    def every(self, unit: int) -> "Rotation":
+        """The rotation of whole units of several tokens, each by the position of its first.
+
+        Raises:
+            NotImplementedError: the first position begins no unit.
+        """
+        if self.offset % unit:
+            raise NotImplementedError(
+                f"a pass that goes on at position {self.offset} is within a block of {unit} tokens; "
+                f"with this indexer it can go on at multiples of {unit} alone."
+            )
+        if unit not in self.coarse:
+            length = len(self.position) // unit
+            self.coarse[unit] = Rotation(length, self.base, self.position.device, offset=self.offset, step=unit)
+        return self.coarse[unit]
 
     def __call__(self, x: Float[Tensor, "batch head time *rest dim"], dim: int | None = None) -> Tensor:
         """Rotate the first `dim` (None: all) of the last axis; time is the third axis."""

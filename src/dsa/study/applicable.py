@@ -8,10 +8,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dsa.backbones import Size
+from dsa.build import numbers_of_indexers
 from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
-from dsa.training.rehearsal import first_site, rehearse_budget
+from dsa.training.rehearsal import first_site, rehearse_budget, sites_of
 from dsa.training.variants import VariantFault
 
 
@@ -32,6 +33,7 @@ def check_indexer(spec: Spec, label: str) -> None:
     """
     if not spec.uses_indexer:
         return
+    numbers_of_indexers(sites_of(spec), spec.index_every)
     try:
         spec.indexer.make(d_model=first_site(spec).width)
     except (TypeError, ValueError) as error:

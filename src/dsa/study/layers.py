@@ -7,6 +7,10 @@ from dsa.study.composer import Composer, Layer, root
 from dsa.study.labels import valued
 from dsa.study.question import Study
 
+SHARING = "index_every"
+COMPARED = (*GROUPS, "objective", SHARING)
+"""What conditions may differ in and still share base and controls: groups, and settings of the indexers alone."""
+
 
 def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:
     """Label, role and overrides of every condition, then of the controls: one set for each setting that is varied."""
@@ -16,7 +20,8 @@ def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, La
         yield label, "condition", whole
         contexts.setdefault(context_of(whole, study, composer.groups), whole)
     for name, whole in contexts.items():
-        around = {key: value for key, value in whole.items() if root(key) not in GROUPS}
+        around = {key: value for key, value in whole.items() if root(key) not in (*GROUPS, SHARING)}
+        around |= {key: value for key, value in study.common.items() if key == SHARING}
         for control in study.controls:
             label = f"{control}-{name}" if len(contexts) > 1 else control
             if control == "dense":
@@ -42,7 +47,7 @@ def baseline_in(study: Study, context: str, groups: set[str]) -> Layer | None:
 
 def compared(layer: Layer) -> Layer:
     """The part of a condition that is compared."""
-    return {key: value for key, value in layer.items() if root(key) in (*GROUPS, "objective")}
+    return {key: value for key, value in layer.items() if root(key) in COMPARED}
 
 
 def pattern_of_controls(study: Study, composer: Composer) -> Layer:
@@ -67,6 +72,6 @@ def selector_of_control(study: Study, control: str) -> Layer:
 
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
     """What a condition changes besides what is compared: its base and controls are its own."""
-    own = {k: v for k, v in layer.items() if root(k) not in (*GROUPS, "objective") and study.common.get(k) != v}
+    own = {k: v for k, v in layer.items() if root(k) not in COMPARED and study.common.get(k) != v}
     used = {k: [one[k] for one in study.conditions.values() if k in one] for k in own}
     return "-".join(str(v) if k in groups else valued(k, v, used[k]) for k, v in own.items())

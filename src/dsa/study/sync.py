@@ -126,7 +126,7 @@ def of_a_cohort(study: Path, base: str, members: list[Path], group: str, admitte
     """All of a study's indexers of one base, with a curve for each, whenever each was trained."""
     name = f"cohort-{base.removeprefix('dense-')}"
     specs = [spec_of_artifact(member, admitted) for member in members]
-    sources = {label_of(spec): member / METRICS for spec, member in zip(specs, members, strict=True)}
+    sources = {spec.indexer_label: member / METRICS for spec, member in zip(specs, members, strict=True)}
     place = study / ".cohorts" / name
     place.mkdir(parents=True, exist_ok=True)
     return Record(place, sources, Dashboard(specs[0], name, group, "cohort"), {}, {"status": "finished"})
@@ -136,12 +136,6 @@ def spec_of_artifact(folder: Path, admitted: Sequence[str]) -> Spec:
     """The spec that an artifact was made from, where it lies now; the file itself admits no package."""
     here = {"allow_targets": list(admitted), "output_dir": str(folder.parents[1])}
     return spec_from(read(folder / RECORD)["config"] | here)
-
-
-def label_of(spec: Spec) -> str:
-    """What tells an indexer from the others of its cohort, as its training does."""
-    own = spec.indexer_seed
-    return spec.indexer.option if own == spec.seed else f"{spec.indexer.option}-i{own}"
 
 
 def rebuild(record: Record, mode: str) -> bool:

@@ -19,11 +19,12 @@ from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.router import dense_target
-from dsa.build import build_backbone, build_indexers
+from dsa.build import build_backbone, build_indexers, numbers_of_indexers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
 from dsa.judging.checkpoints import fit_base, save_weights
 from dsa.judging.world import first_process, wait_for_all
+from dsa.ops import IndexFeatures
 from dsa.precision import Exact, Precision
 from dsa.spec import Spec
 from dsa.training.dashboard import Dashboard
@@ -38,15 +39,20 @@ logger = logging.getLogger(__name__)
 DONE = "done"
 
 
+Said = dict[tuple[str, int], IndexFeatures]
+"""What members' indexers said in one pass, by hash of the member and number of the indexer."""
+
+
 class NoneLeft(FloatingPointError):
     """Every member of a cohort has diverged."""
 
 
 @dataclass
 class Member:
-    """One indexer of a cohort, at every site of the base.
+    """One option of a cohort: its indexers, each of one site of the base or of several that share it.
 
     Args:
+        of: number of each site's indexer.
         log: its own record, whoever else is trained with it.
         folder: where its record and weights are kept until the cohort is done.
         failed: why its training was given up; it then learns no more, and the others go on.
@@ -55,6 +61,7 @@ class Member:
     spec: Spec
     need: Need
     indexers: nn.ModuleList
+    of: list[int]
     precision: Precision
     objective: IndexerObjective
     log: RunLog
@@ -62,22 +69,28 @@ class Member:
     failed: str | None = None
 
     @property
-    def label(self) -> str:
-        """What tells it from the others of its cohort on a dashboard."""
-        own = self.spec.indexer_seed
-        return self.spec.indexer.option if own == self.spec.seed else f"{self.spec.indexer.option}-i{own}"
-
-    @property
     def group(self) -> Group:
         recipe = self.spec.recipe
         return Group(self.need.hash, list(self.indexers.parameters()), recipe.warmup_lr, "recipe.warmup.indexer_lr")
+
+    def features(self, inputs: SiteInputs, said: Said) -> IndexFeatures:
+        """What ranks a site's keys: where sites share an indexer, what it said at the first of them.
+
+        Args:
+            said: in this pass so far.
+        """
+        key = self.need.hash, self.of[inputs.site.index]
+        if key not in said:
+            said[key] = self.precision.cast(self.indexers[key[1]](inputs.hidden, inputs.rotary))
+        return said[key]
 
 
 class CohortTraining(Training):
     """The base attends densely and stays as it is; each member learns its attention over every earlier key.
 
     What a member becomes does not depend on who is trained beside it: its weights, gradients, clipping and rates are
-    its own, and the losses are summed.
+    its own, and the losses are summed. Where sites share an indexer, it learns from each of them: the mean of their
+    divergences has the gradient of the divergence from the mean of their attention.
     """
 
     def __init__(self, members: Sequence[Member], *arguments: Any) -> None:
@@ -98,22 +111,20 @@ class CohortTraining(Training):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {member.need.hash: [] for member in self.members}
+        said: Said = {}
 
         def watch(inputs: SiteInputs) -> None:
             with torch.enable_grad():
-                for member, loss in zip(self.members, self.site_losses(inputs), strict=True):
+                for member, loss in zip(self.members, self.site_losses(inputs, said), strict=True):
                     found[member.need.hash].append(loss)
 
         with torch.no_grad():
             self.model.run(batch.tokens, Pass(sparse=False, watch=watch, logits=False))
         return {name: torch.stack(parts).mean() for name, parts in found.items()}
 
-    def site_losses(self, inputs: SiteInputs) -> list[Tensor]:
+    def site_losses(self, inputs: SiteInputs, said: Said) -> list[Tensor]:
         """Each member's loss at one site; the attention that they learn is computed once."""
-        features = []
-        for member in self.members:
-            indexer = member.indexers[inputs.site.index]
-            features.append(member.precision.cast(indexer(inputs.hidden, inputs.rotary)))
+        features = [member.features(inputs, said) for member in self.members]
         backend = self.members[0].spec.ops
         target = dense_target(inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink)
         return ops.indexer_losses(features, target, backend=backend)
@@ -157,7 +168,7 @@ class CohortTraining(Training):
                 "train/grad_norm_indexers": row[f"train/grad_norm_{key}"],
                 "train/lr_indexers": row[f"train/lr_{key}"],
             }
-            together |= {f"{name}/{member.label}": value for name, value in own.items()}
+            together |= {f"{name}/{member.spec.indexer_label}": value for name, value in own.items()}
             member.log.add(self.stage, self.global_step, "train", own | speed)
         self.run_log.add(self.stage, self.global_step, "train", together | speed)
 
@@ -249,7 +260,8 @@ def member_of(wish: Wish, model: Backbone, cohort: Path, run_log: RunLog | None)
     log = RunLog(folder / METRICS if first_process() else None, then=run_log)
     precision = spec.precision.make() if spec.in_training else Exact()
     indexers = nn.ModuleList(build_indexers(spec, model))
-    return Member(spec, need, indexers, precision, spec.objective.make(), log, folder)
+    of = numbers_of_indexers(model.sites, spec.index_every)
+    return Member(spec, need, indexers, of, precision, spec.objective.make(), log, folder)
 
 
 def cohort_folder(store: Store, base: Need, wishes: list[Wish]) -> Path:

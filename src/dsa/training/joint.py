@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dsa.artifacts.store import Artifact, Store
 from dsa.backbones import Backbone, Pass, Router
-from dsa.build import build_backbone, build_indexers, build_routers
+from dsa.build import attach_routers, build_backbone, build_indexers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
 from dsa.judging.calibrate import calibrate
@@ -98,5 +98,5 @@ def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> Backbone
     if indexers is not None and need.indexers is not None:
         place = store.folder(need.indexers)
         fit_indexers(indexers, read_weights(place), place)
-    model.attach(build_routers(spec, model, indexers, trained=True))
+    attach_routers(spec, model, indexers, trained=True)
     return model

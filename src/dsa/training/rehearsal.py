@@ -14,8 +14,8 @@ from dsa.spec import Part, Spec
 from dsa.training.settings import check_settings
 from dsa.training.variants import check_made, check_router, checked_budget, checked_cast, checked_features
 
-SITES: dict[str, Site] = {}
-"""The first site of each model that was asked for, by a hash of its settings: a plan asks for every condition."""
+SITES: dict[str, tuple[Site, ...]] = {}
+"""The sites of each model that was asked for, by a hash of its settings: a plan asks for every condition."""
 
 SHORT = 64  # tokens for which a part of a composition is rehearsed by itself
 
@@ -84,9 +84,14 @@ def rehearse_indexer(spec: Spec) -> None:
 
 
 def first_site(spec: Spec) -> Site:
-    """The first attention layer of its backbone, of which the weights are not made."""
+    """The first attention layer of its backbone."""
+    return sites_of(spec)[0]
+
+
+def sites_of(spec: Spec) -> tuple[Site, ...]:
+    """The attention layers of its backbone, of which the weights are not made."""
     key = digest([spec.model.node, spec.allow_targets], 32)
     if key not in SITES:
         with torch.device("meta"):
-            SITES[key] = build_backbone(spec, vocab_size=1).sites[0]
+            SITES[key] = build_backbone(spec, vocab_size=1).sites
     return SITES[key]

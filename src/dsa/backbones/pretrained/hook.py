@@ -69,7 +69,7 @@ class Hook:
         router: the router of a site, None while it is dense.
         rope_base: wavelength base of the indexers' rotary embedding.
         wanted: how the next forward pass attends.
-        how: of the forward pass under way.
+        how: of the forward pass under way; parts: the same for rows apart, by the first of them.
         losses: of its sites so far.
         handles: of what was put into the model.
         reads: what was read so far, by the cache of transformers that holds its keys; by site and row.
@@ -80,6 +80,7 @@ class Hook:
     layers: list[Layer] = field(default_factory=list)
     wanted: Pass = field(default_factory=Pass)
     how: Pass | None = None
+    parts: dict[int, Pass] = field(default_factory=dict)
     losses: list[Losses] = field(default_factory=list)
     handles: list[Any] = field(default_factory=list)
     reads: "WeakKeyDictionary[Any, dict[tuple[int, int], Read]]" = field(default_factory=WeakKeyDictionary)
@@ -97,12 +98,17 @@ class Hook:
         try:
             yield self.losses
         finally:
-            self.wanted, self.how, self.losses = before, None, []
+            self.wanted, self.how, self.parts, self.losses = before, None, {}, []
 
     def begin(self, *_: Any) -> None:
         """A forward pass of the model begins: nothing of another one is seen."""
-        self.how = self.wanted.begun()
+        self.how, self.parts = self.wanted.begun(), {}
         self.losses.clear()
+
+    def part(self, rows: slice) -> Pass:
+        """The pass of some rows: what shared routers decided for other rows is not seen."""
+        assert self.how is not None
+        return self.parts.setdefault(rows.start or 0, self.how.begun())
 
 
 LAYER = "dsa_layer"
@@ -150,7 +156,9 @@ def attention(
         if new.stop <= new.start:
             continue
         q, k, v, states = query[rows, :, new], key[rows, :, tokens], value[rows, :, tokens], hidden[rows, new]
-        own = how if layer.past is None else replace(how, cache=kept_of(layer, site, rows.start, k, q.shape[2]))
+        own = hook.part(rows)
+        if layer.past is not None:
+            own = replace(own, cache=kept_of(layer, site, rows.start, k, q.shape[2]))
         turn = rotation(hook, states, own.offset)
         out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink)
         hook.losses.append(losses)

@@ -1,0 +1,129 @@
+"""Indexers of published models give the scores of transformers' own code from the same weights."""
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from transformers import DeepseekV32Config, GlmMoeDsaConfig
+from transformers.models.deepseek_v32 import modeling_deepseek_v32 as deepseek
+from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
+
+from dsa import compose, ops
+from dsa.indexers import LightningIndexer
+from dsa.ops import Rotation, Zone
+
+MODELS = {
+    "deepseek_v32": (DeepseekV32Config, deepseek.DeepseekV32Indexer, deepseek.DeepseekV32RotaryEmbedding),
+    "glm5": (GlmMoeDsaConfig, glm.GlmMoeDsaIndexer, glm.GlmMoeDsaRotaryEmbedding),
+}
+EVERYTHING = (Zone(first=None, last=0),)
+SHAPES = [  # rows, length, width, heads, dims, rotated dims, keys a query keeps
+    (2, 96, 32, 4, 16, 8, 7),
+    (1, 200, 48, 8, 32, 16, 12),
+    (3, 65, 24, 3, 12, 12, 5),
+    (1, 130, 64, 16, 64, 2, 9),
+]
+
+
+class Ranked(TorchFunctionMode):
+    """Keeps what is ranked: their indexer gives away no scores."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.topk:
+            self.scores = args[0]
+        return func(*args, **kwargs or {})
+
+
+def theirs(name, shape, seed=0, theta=10000.0):
+    """Scores and chosen keys of transformers' indexer with random weights, and what it read."""
+    rows, length, width, heads, dim, rotated, k = shape
+    config_of, indexer_of, rotary_of = MODELS[name]
+    config = config_of(
+        hidden_size=width, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, qk_rope_head_dim=rotated,
+        index_topk=k, rope_parameters={"rope_type": "default", "rope_theta": theta},
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    indexer = indexer_of(config, 0)
+    for weight in indexer.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    x = torch.randn(rows, length, width)
+    positions = torch.arange(length)[None]
+    mask = torch.full((length, length), -torch.inf).triu(1).expand(rows, -1, -1)
+    with Ranked() as ranked:
+        # the latent of the query is the hidden states: what a site has
+        chosen = indexer(x, x, rotary_of(config)(x, positions), mask, positions)
+    return indexer, x, ranked.scores, chosen.long()
+
+
+def ours(name, indexer, shape):
+    """Our indexer with their weights."""
+    _, _, width, heads, dim, rotated, _ = shape
+    own = LightningIndexer(width, heads, dim, rotary_dim=rotated)
+    order = torch.arange(dim)
+    if name == "glm5":  # pairs of neighbours become pairs across halves
+        order = torch.cat([order[0:rotated:2], order[1:rotated:2], order[rotated:]])
+    with torch.no_grad():
+        own.to_query.weight.copy_(indexer.wq_b.weight.view(heads, dim, width)[:, order].flatten(0, 1))
+        own.to_key.weight.copy_(indexer.wk.weight[order])
+        own.key_norm.weight.copy_(indexer.k_norm.weight[order])
+        own.key_norm.bias.copy_(indexer.k_norm.bias[order])
+        own.to_weight.weight.copy_(indexer.weights_proj.weight)
+    return own
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("theta", [10000.0, 500.0])
+def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta):
+    rows, length, *_, k = shape
+    indexer, x, expected, chosen = theirs(name, shape, theta=theta)
+    with torch.no_grad():
+        features = ours(name, indexer, shape)(x, Rotation(length, theta))
+    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    scores = features.scores(slice(0, length), slice(0, length))[:, 0]
+    torch.testing.assert_close(scores.masked_fill(later, 0), expected.masked_fill(later, 0), rtol=1e-5, atol=1e-4)
+    limit = torch.full((rows, 1, length), k)
+    positions = ops.select(features, EVERYTHING, limit, backend="reference").positions[:, 0]
+    decided = 0
+    for row in range(rows):
+        for t in range(length):
+            kept = {p for p in positions[row, t].tolist() if p >= 0}
+            wanted = set(chosen[row, t].tolist())
+            if t < k:  # theirs fills up with keys of the future, which its mask takes away; ours leaves slots empty
+                wanted = {p for p in wanted if p <= t}
+            equal = tied(expected[row, t, : t + 1], k)
+            decided += not equal
+            assert kept - equal == wanted - equal, (row, t)
+            # keys that ReLU clips in every head score 0 alike: theirs takes any of them, ours the first ones
+            assert kept & equal == set(sorted(equal)[: k - len(kept - equal)]), (row, t)
+    assert decided > 0.8 * rows * length
+
+
+def tied(scores, k):
+    """Keys that share the k-th score where not all of them can be kept; none where the k best are clear."""
+    if k >= len(scores):
+        return set()
+    last = scores.topk(k).values[-1]
+    equal = (scores == last).nonzero().flatten().tolist()
+    return set(equal) if (scores >= last).sum() > k else set()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_position_matters_and_only_in_the_rotated_dims(name):
+    """The comparison would see a rotation that is left out, or of other dims."""
+    shape = SHAPES[0]
+    indexer, x, expected, _ = theirs(name, shape)
+    own, later = ours(name, indexer, shape), torch.ones(96, 96, dtype=torch.bool).triu(1)
+    for rotated in (0, 4, 16):
+        own.rotary_dim = rotated
+        with torch.no_grad():
+            scores = own(x, Rotation(96, 10000.0)).scores(slice(0, 96), slice(0, 96))[:, 0]
+        assert (scores - expected).masked_fill(later, 0).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sizes_are_the_published_ones(name):
+    config, node = MODELS[name][0](), compose([f"indexer={name}"]).indexer.node
+    assert (node["heads"], node["dim"]) == (config.index_n_heads, config.index_head_dim)
+    assert node["rotary_dim"] == config.qk_rope_head_dim
