@@ -20,7 +20,8 @@ BASE = ["name=x", "seq_len=512", "exploratory=true"]
 
 # For every key of every group a value that its options do not have; a new key is missed until it stands here.
 VALUES: dict[str, dict[str, Any]] = {
-    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "positive", "init": 0.1},
+    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "positive", "init": 0.1,
+                "unit": 16},
     "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
                 "far": 6, "sinks": 6},
     "selector": {"k": 40, "seed": 7, "seq_len": 900, "min_k": 36, "max_k": 48, "p": 0.8, "target_mean": 41,

@@ -12,7 +12,7 @@ from dsa.build import numbers_of_indexers
 from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
-from dsa.training.rehearsal import first_site, rehearse_budget, sites_of
+from dsa.training.rehearsal import rehearse_budget, sites_of
 from dsa.training.variants import VariantFault
 
 
@@ -33,9 +33,10 @@ def check_indexer(spec: Spec, label: str) -> None:
     """
     if not spec.uses_indexer:
         return
-    numbers_of_indexers(sites_of(spec), spec.index_every)
+    sites = sites_of(spec)
+    numbers_of_indexers(sites, spec.index_every)
     try:
-        spec.indexer.make(d_model=first_site(spec).width)
+        spec.indexer.make(d_model=sites[0].width)
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"condition {label}, indexer={spec.indexer.option}: {first}") from error
