@@ -104,9 +104,9 @@ def test_nothing_of_a_pass_outlives_it(tiny, tokens):
     model = routed(Adopted(tiny), 5)
     with torch.no_grad():
         for _ in range(3):  # as whoever it is attached to calls it
-            tiny(input_ids=tokens, use_cache=False)
+            tiny(input_ids=tokens)
     assert len(model.hook.losses) == len(model.sites)
-    assert all(layer.hidden is None for layer in model.hook.layers)
+    assert all(layer.hidden is None and layer.past is None for layer in model.hook.layers)
     model.run(tokens, Pass(teach=True))
     assert model.hook.losses == [] and model.hook.how is None
 
@@ -165,6 +165,17 @@ def test_the_probe_measures_with_the_scale_and_the_cap_of_the_layer(name, tokens
 def best(attention):
     """Mean over queries of the attention on the five keys that have most of it."""
     return attention.topk(5, -1).values.sum(-1).mean()
+
+
+@pytest.mark.parametrize(("name", "base"), [("llama", 7e4), ("gemma3", 1e6), ("gpt_neox", 1e4)])
+def test_indexers_turn_by_positions_with_the_wavelength_base_of_the_model(name, base, tokens):
+    config, seen = CONFIGS[name](), []
+    if name == "llama":
+        config.rope_parameters["rope_theta"] = base
+    model = routed(Adopted(made(config)), 5)
+    with torch.no_grad():
+        model.run(tokens, Pass(watch=seen.append))
+    assert {inputs.rotary.base for inputs in seen} == {base}
 
 
 def test_two_models_in_one_process_do_not_meet(tokens):

@@ -139,8 +139,8 @@ def attention(
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
         note(layer, query, key, kwargs)
-    hook, site, hidden = layer.hook, layer.site, layer.hidden
-    layer.hidden = None
+    hook, site, hidden, past = layer.hook, layer.site, layer.hidden, layer.past
+    layer.hidden = layer.past = None
     if site is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     assert hidden is not None and hook.how is not None
@@ -157,12 +157,11 @@ def attention(
             continue
         q, k, v, states = query[rows, :, new], key[rows, :, tokens], value[rows, :, tokens], hidden[rows, new]
         own = hook.part(rows)
-        if layer.past is not None:
-            own = replace(own, cache=kept_of(layer, site, rows.start, k, q.shape[2]))
+        if past is not None:
+            own = replace(own, cache=kept_of(hook, past, site, rows.start, k, q.shape[2]))
         turn = rotation(hook, states, own.offset)
         out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink)
         hook.losses.append(losses)
-    layer.past = None
     return out.transpose(1, 2), None
 
 
@@ -171,17 +170,18 @@ def rotation(hook: Hook, hidden: Tensor, offset: int = 0) -> Rotation:
     return Rotation(hidden.shape[1], hook.rope_base, hidden.device, offset=offset)
 
 
-def kept_of(layer: Layer, site: Site, row: int, key: Tensor, new: int) -> Cache:
+def kept_of(hook: Hook, past: Any, site: Site, row: int, key: Tensor, new: int) -> Cache:
     """The index keys of the tokens that transformers' own cache holds of a row, at one site.
 
     Args:
+        past: the cache of transformers.
         row: the first of the rows that are read together.
         key: of all tokens so far; new: how many of them come now.
 
     Raises:
         ValueError: the cache holds what was not read through this model's routers, or was put in another order.
     """
-    reads = layer.hook.reads.setdefault(layer.past, {})
+    reads = hook.reads.setdefault(past, {})
     before = key.shape[2] - new
     read = reads.get((site.index, row), Read()) if before else Read()
     if read.tokens != before or (read.last is not None and not read.last.equal(key[:, :, before - 1])):
