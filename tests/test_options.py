@@ -13,7 +13,7 @@ from dsa.training.rehearsal import rehearse, rehearse_budget, rehearse_indexer
 
 NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
-PRETRAINED = {"pretrained", "smollm2"}  # they train in tests/training/test_pretrained_run.py
+PRETRAINED = {"pretrained", "smollm2", "gemma3_270m"}  # they train in tests/training/test_pretrained_run.py
 NEEDS_A_MODEL = {"stdlib_model", "text_model", "retrieval_model"}
 NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
