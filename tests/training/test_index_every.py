@@ -74,7 +74,8 @@ def test_the_warm_up_teaches_the_mean_of_the_sites_attention(every, together):
         training.model.run(batch.tokens, Pass(sparse=False, watch=inputs.append))
     for number, sites in enumerate(together):
         each = [
-            dense_target(own.queries, own.keys, "reference").scores(slice(0, 32), slice(0, 32)) / own.site.heads
+            dense_target(own.site, own.queries, own.keys, "reference").scores(slice(0, 32), slice(0, 32))
+            / own.site.heads
             for own in (inputs[site] for site in sites)
         ]
         mean = torch.stack(each).mean(0).masked_fill(later, 0.0)

@@ -120,8 +120,14 @@ def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(r
         dsa.save_indexers(run, place)
 
 
-def test_layers_share_an_indexer_also_when_they_are_given_back_to_transformers(settings, folder, tmp_path):
-    run = dsa.train(dsa.compose([*settings, "index_every=2"]))
+@pytest.fixture(scope="module")
+def shared(settings):
+    """A run in which both layers share an indexer."""
+    return dsa.train(dsa.compose([*settings, "index_every=2"]))
+
+
+def test_layers_share_an_indexer_also_when_they_are_given_back_to_transformers(shared, folder, tmp_path):
+    run = shared
     assert len(dsa.load_run(run.folder).routers) == 1
     tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
     model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), dsa.save_indexers(run, tmp_path / "given"))
@@ -146,8 +152,9 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
         dsa.attach(made(CONFIGS["llama"]()), tmp_path)
 
 
-def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(run, folder):
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+@pytest.mark.parametrize("which", ["run", "shared"])
+def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(which, folder, request):
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), request.getfixturevalue(which).folder)
     tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(tokens)
     mask[0, :7] = 0

@@ -32,7 +32,8 @@ class Rotation:
         if self.offset % unit:
             raise NotImplementedError(
                 f"a pass that goes on at position {self.offset} is within a block of {unit} tokens; "
-                f"with this indexer it can go on at multiples of {unit} alone."
+                f"with this indexer it can go on at multiples of {unit} alone. Give the text in one pass "
+                "(use_cache=False)."
             )
         if unit not in self.coarse:
             length = len(self.position) // unit
