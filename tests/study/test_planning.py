@@ -103,6 +103,18 @@ def test_a_format_in_training_may_be_a_condition(outputs):
     assert len({run.graph.indexers.hash for run in plan.runs if run.role == "condition"}) == 2
 
 
+@pytest.mark.parametrize("common", [{}, {"index_every": 2}])
+def test_layers_that_share_an_indexer_are_compared_on_one_base_beside_one_set_of_controls(common, outputs):
+    yaml = {"judge": "swap", "conditions": {"index_every": [2, 1]}, "common": common, "controls": ["random", "static"]}
+    plan = planned(yaml, *FAST, "seq_len=64", "indexer=h1d8", f"output_dir={outputs}")
+    found = {run.label: run.spec.index_every for run in plan.runs}
+    # of the controls the trained one shares what all conditions share, and nothing of a single one
+    assert found == {"index_every2": 2, "index_every1": 1, "random": len(common) + 1, "static": len(common) + 1}
+    assert len({run.graph.base.hash for run in plan.runs}) == 1
+    (cohort,) = [job for job in jobs_of(plan, outputs) if job.kind == "cohort"]
+    assert len(cohort.makes) == 3, "in one pass"
+
+
 def test_warm_ups_that_cannot_be_one_pass_are_cohorts_of_their_own(outputs):
     given = ("name=x", *TINY, "indexer=h1d8,h2d8", "steps=null", f"output_dir={outputs}")
     (plan,) = plans_of(*given, "recipe.warmup.steps=4,8", exploratory=True)
