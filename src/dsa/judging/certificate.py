@@ -1,5 +1,6 @@
 """What a user of a pretrained model would check by hand first: is it still the model, and does it look ahead?"""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -7,9 +8,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dsa.backbones import Backbone, Observation, Pass, Router
-from dsa.patterns import Causal
+from dsa.ops import Recency, Scorer, TrueAttention, Zone, Zones
+from dsa.patterns.base import Pattern
 from dsa.precision import Exact
-from dsa.selectors import Window
+from dsa.selectors.base import Selector, SelectorContext
 
 SHORT = 128
 """Tokens on which the checks are made: they are properties of model and composition, not of a text."""
@@ -55,15 +57,39 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
     return Certificate(text.shape[1], queries, identity, causality, largest(sparse - dense), ties)._asdict()
 
 
+class Earlier(Pattern):
+    """Every earlier key competes. A pattern of its own: what a user's patterns become changes no certificate."""
+
+    def zones(self) -> Zones:
+        return (Zone(first=None, last=0, keep="selector"),)
+
+
+class Nearest(Selector):
+    """The k nearest keys."""
+
+    uses_indexer = False
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
+        return context.visible.clamp(max=self.k)
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Recency()
+
+
 def kept_whole(model: Backbone, text: Tensor) -> Tensor:
     """Logits where every query but the last keeps every key; that one leaves out one, so that nothing runs dense.
 
     Keys are chosen by position: with and without an indexer, in units of several tokens or of one.
     """
     routers, of = list(model.routers), model.router_of
-    whole = Window(text.shape[1] - 1)
     every = [
-        Router(None, Causal(text.shape[1]), whole, Exact(), router.site, router.backend)
+        Router(None, Earlier(), Nearest(text.shape[1] - 1), Exact(), router.site, router.backend)
         for router in routers
         if isinstance(router, Router)
     ]
