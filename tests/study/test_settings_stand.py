@@ -71,11 +71,15 @@ def settings(group: str, option: str) -> dict[str, Any]:
     return {key: OmegaConf.select(node, key, default=None) for key in keys(OmegaConf.to_container(node))}
 
 
+NEED_A_MODEL = {"pretrained", "smollm2", "gemma3_270m", "stdlib_model", "text_model", "retrieval_model"}
+"""Options of models that somebody trained: a plan reads their files."""
+
+
 def choices(group: str) -> list[str]:
     """Options of a group that have all its settings between them, as few as a glance finds."""
     seen: set[str] = set()
     out: list[str] = []
-    for option in sorted(options(group), key=lambda option: -len(settings(group, option))):
+    for option in sorted({*options(group)} - NEED_A_MODEL, key=lambda option: (-len(settings(group, option)), option)):
         if settings(group, option).keys() - seen:
             seen |= settings(group, option).keys()
             out.append(option)
