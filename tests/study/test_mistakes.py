@@ -30,10 +30,10 @@ def told(capsys, *arguments):
         (["study=quick", "seed=a,b"], "seed = ['a', 'b']: give whole numbers"),
         (["study=quick", "seq_len=abc"], "seq_len = ['abc']: give whole numbers"),
         (["study=quick", "seed=0,1,2", "exploratory=false"], "Give 7 seeds, or exploratory=true"),
-        (["study=quick", "indexer=h4d64,nope"], "indexer = nope: no such option. Give one of h1d1, "),
+        (["study=quick", "indexer=h4d64,nope"], "indexer = nope: no such option. Give one of block_mean, "),
         (
             ["study=quick", "indexer.colour=1,2"],
-            "indexer.colour = 1: no such setting of indexer=h4d64. There are: d_model, dim, ",
+            "indexer.colour = 1: no such setting of indexer=h4d64. There are: dim, heads, ",
         ),
         (["study=quick", "indexer.dim=8,seven"], "condition h4d64-seven, indexer=h4d64~: "),
         (["name=x", "data=mqar", "model=mqar", "seq_len=64", "pattern=local_global_64_128"], "so attention is dense"),
@@ -127,7 +127,7 @@ def test_a_circle_of_errors_is_walked_once():
         (["sweep.py", "study=quick", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError"),
         (["sweep.py", "study=quick", "stepz=3"], "stepz = 3: no such setting. Did you mean steps? There are: "),
         (["sweep.py", "study=quick", "hydra/launcher=nope"], "hydra/launcher = nope: no such option. Give one of bas"),
-        (["train.py", "indexer=h2d33"], "indexer = h2d33: no such option. Give one of h1d1, "),
+        (["train.py", "indexer=h2d33"], "indexer = h2d33: no such option. Give one of block_mean, "),
         pytest.param(
             ["train.py", "selector.kk=3"],
             "selector.kk = 3: no such setting. Did you mean k? There are: k.",
