@@ -179,6 +179,11 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
     recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
     if given:
         recipe = replace(recipe, dense_steps=0, dense_until=None)
+    elif not recipe.dense_steps and not recipe.sparse_steps:
+        raise ValueError(
+            "recipe: a warm-up alone needs a model that is trained already: give recipe.dense.steps from 1, or "
+            "model=pretrained model.path=..."
+        )
     null_or_text(plain["cache_dir"], "cache_dir")
     if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":
         recipe = untouched(recipe, given)
