@@ -105,8 +105,8 @@ def test_missing_lengths_and_runs_are_listed():
     prepared = indexers({"h4d64": 1.2, "h2d32": 1.2}, lengths=(128,))
     page = findings_page(order([study(replace(prepared, runs=prepared.runs.iloc[:-3]))]))
     cut = page.split("## What was cut")[1]
-    assert "optimal_indexer_config at 256 and 512: not run." in cut
-    assert "baseline_vs_optimized (the same on text): not run." in cut
+    assert "optimal_indexer_config at 64, 256 and 512: not run." in cut
+    assert "baseline_vs_optimized (h4d64 against three small indexers, on text): not run." in cut
 
 
 def formatted(losses: dict[str, float]) -> Prepared:
