@@ -28,8 +28,7 @@ RUN = [
     *SMALL, *QUIET, "seq_len=32", "dtype=fp32", "pattern=causal", "recipe.dense.steps=2", "recipe.warmup.steps=6",
     "recipe.sparse.steps=0", "callbacks.checkpoint_every=2",
 ]  # fmt: skip
-MANY_HEADS = {"deepseek_v32", "glm5"}  # published sizes, of which two heads do here
-EVERY = [[f"indexer={name}", *(["indexer.heads=2"] if name in MANY_HEADS else [])] for name in options("indexer")]
+EVERY = [[f"indexer={name}"] for name in options("indexer")]
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
 FEW = [["indexer=h1d8"], ["indexer=ultra_light"], *SEEDS, SHARED]
