@@ -180,8 +180,9 @@ class ToDo:
         """Runs whose joint training is missing; those that share one, as formats do, together."""
         groups: dict[str, list[PlannedRun]] = {}
         for run in runs:
-            if self.trains(run):
-                groups.setdefault(run.graph.joint.hash, []).append(run)  # type: ignore[union-attr]
+            joint = run.graph.joint
+            if joint is not None and self.trains(run):
+                groups.setdefault(joint.hash, []).append(run)
         return [
             Job("joint", key, runs=tuple(own), traces=(checkpoint(own[0].graph.joint), *traces_of_runs(own)))
             for key, own in groups.items()
@@ -196,8 +197,9 @@ class ToDo:
         """Runs that need no joint training, or had theirs: all of one base in one process, which loads it once."""
         groups: dict[str, list[PlannedRun]] = {}
         for run in runs:
-            waits = run.graph.joint is not None and run.graph.joint == run.graph.control
-            if self.trains(run) or (waits and not self.shelf.has(run.graph.control)):  # type: ignore[arg-type]
+            control = run.graph.control
+            waits = control is not None and run.graph.joint == control and not self.shelf.has(control)
+            if self.trains(run) or waits:
                 continue
             on = run.graph.base or run.graph.final.needs[0]
             groups.setdefault(on.hash, []).append(run)

@@ -50,7 +50,9 @@ class Adopted(Backbone):
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
         if how.cache is not None:
-            raise NotImplementedError("a pretrained model has no cache of index keys.")
+            raise NotImplementedError(
+                "a pretrained model takes transformers' cache: give past_key_values to the model itself."
+            )
         if self.context is not None and tokens.shape[1] > self.context:
             raise ValueError(f"seq_len = {tokens.shape[1]}: the model reads at most {self.context} tokens.")
         with self.hook.passing(how) as losses:
