@@ -1,7 +1,9 @@
 """Write this repository's findings again.
 
 python findings/write.py                                        from the results that lie beside this script
-python findings/write.py outputs/<study> ... --to findings      from run folders; the other studies there stay
+python findings/write.py outputs/<study> ... --to findings      from run folders; what else lies there stays
+
+A study may be run in parts, a few lengths at a time: lengths that lie there and are not given stay with it.
 """
 
 import argparse
@@ -9,13 +11,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dsa.analysis.inputs.meta import STUDY
+from dsa.analysis.inputs.meta import STUDY, read_meta
 from dsa.analysis.output.replaced import replaced
 from paper.claims import claims_page
 from paper.evidence import order
 from paper.first import first_page
 from paper.page import findings_page
-from paper.source import folders, load, write_content
+from paper.source import folders, load_all, write_content
 from paper.study import write_study
 
 HERE = Path(__file__).parent
@@ -28,12 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=HERE, help="where to write; default: beside this script")
     given = parser.parse_args(arguments)
     try:
-        made = order([load(folder) for folder in folders(given.studies)])
-        for name, study in made.items():
-            write_study(study, given.to / name)
+        asked = folders(given.studies)
+        earlier = [path.parent for path in given.to.glob(f"*/{STUDY}") if path.parent not in asked]
+        studies = order(load_all([*earlier, *asked]))
+        for name in dict.fromkeys(read_meta(folder).name for folder in asked):
+            write_study(studies[name], given.to / name)
             print(given.to / name / "README.md")
-        rest = [path.parent for path in given.to.glob(f"*/{STUDY}") if path.parent.name not in made]
-        studies = order([*(load(folder) for folder in rest), *made.values()])
         pages = {
             "README.md": first_page(studies),
             "details.md": findings_page(studies),

@@ -8,7 +8,7 @@ Studies = dict[str, Study]
 
 
 def order(studies: list[Study]) -> Studies:
-    """Studies by name, the planned ones first; a later one of the same name replaces an earlier."""
+    """Studies by name, the planned ones first."""
     planned = [wanted.name for wanted in WANTED]
     named = {study.name: study for study in studies}
     first = [name for name in planned if name in named]

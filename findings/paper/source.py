@@ -1,14 +1,15 @@
 """Studies to report on: from their run folders, or from the compact results that an earlier report left."""
 
-from dataclasses import dataclass
-from functools import partial
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 
 import pandas as pd
 
 from dsa.analysis.inputs.compact import compact_files
 from dsa.analysis.inputs.meta import STUDY
-from dsa.analysis.inputs.prepared import prepare
+from dsa.analysis.inputs.prepared import Prepared, prepare
 from dsa.analysis.judgement.analysis import Analysis, analyse
 from dsa.analysis.output.replaced import replaced
 from paper.times import Times
@@ -42,17 +43,47 @@ def folders(given: list[Path]) -> list[Path]:
     return out
 
 
-def load(folder: Path) -> Study:
-    """A study, as far as it is finished.
+def load_all(given: list[Path]) -> list[Study]:
+    """The studies in folders, as far as each is finished; folders of one name are parts of one study.
 
     Raises:
-        FileNotFoundError: the folder holds no study.
-        ValueError: its primary metric is not a quality.
+        FileNotFoundError: a folder holds no study.
+        ValueError: a primary metric is not a quality, or two parts of a study are not of one plan.
     """
-    prepared = prepare(folder)
+    parts: dict[str, list[Prepared]] = defaultdict(list)
+    for folder in folders(given):
+        prepared = prepare(folder)
+        parts[prepared.meta.name].append(prepared)
+    return [study_of(reduce(together, same)) for same in parts.values()]
+
+
+def study_of(prepared: Prepared) -> Study:
+    """A study with its analysis."""
     runs = prepared.runs
     commits = sorted(runs["provenance.git"].dropna().unique()) if "provenance.git" in runs else []
     return Study(analyse(prepared), Times(prepared.timing), tuple(commits))
+
+
+def together(first: Prepared, then: Prepared) -> Prepared:
+    """One study of two parts: lengths that both hold are the later one's.
+
+    Raises:
+        ValueError: they are not parts of one plan.
+    """
+    plans = [replace(part.meta, runs=[]) for part in (first, then)]
+    if plans[0] != plans[1]:
+        raise ValueError(f"{first.meta.name}: its parts differ in question, conditions, controls or margin.")
+    newer = set(then.lengths)
+    kept = first.runs[~first.runs["seq_len"].isin(newer)]
+    runs = [run for run in first.meta.runs if run["seq_len"] not in newer]
+    gaps = tuple(gap for gap in first.gaps if gap.seq_len not in newer)
+    timing = {length: times for length, times in first.timing.items() if int(length) not in newer}
+    return Prepared(
+        replace(then.meta, runs=[*runs, *then.meta.runs]),
+        pd.concat([kept, then.runs], ignore_index=True),
+        gaps + then.gaps,
+        timing | then.timing,
+    )
 
 
 def save(study: Study, folder: Path) -> None:

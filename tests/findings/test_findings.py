@@ -22,7 +22,7 @@ from paper.formats import against_exact, summary
 from paper.markdown import listed, percent, table
 from paper.page import findings_page
 from paper.smallest import smallest
-from paper.source import Study, save
+from paper.source import Study, load_all, save
 from paper.times import Times
 from write import main
 
@@ -221,6 +221,27 @@ def test_writing_one_study_leaves_the_others_on_the_pages(outputs_of_a_study, tm
     page = (first / "README.md").read_text()
     assert "(optimal_indexer_config/README.md)" in page and "(another/README.md)" in page
     assert (first / "optimal_indexer_config" / "runs.parquet").stat().st_mtime_ns == before
+
+
+def test_lengths_of_a_study_that_ran_apart_are_one_study(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("write.write_study", save)  # its results alone, without figures
+    losses = {"h4d64": 1.2, "h2d32": 1.3, "h1d16": 1.2}
+    for name, changes in {"short": {"lengths": (64,)}, "long": {"lengths": (128,)}}.items():
+        save(study(indexers(losses, **changes)), tmp_path / name)
+    assert main([str(tmp_path / "short"), "--to", str(tmp_path / "out")]) == 0
+    assert main([str(tmp_path / "long"), "--to", str(tmp_path / "out")]) == 0
+    (both,) = load_all([tmp_path / "out"])
+    assert both.analysis.prepared.lengths == [64, 128]
+    assert len(both.analysis.prepared.runs) == 2 * len(indexers(losses).runs)
+    again = indexers(losses | {"h2d32": 1.5}, lengths=(128,))
+    save(study(again), tmp_path / "long")
+    assert main([str(tmp_path / "long"), "--to", str(tmp_path / "out")]) == 0
+    (both,) = load_all([tmp_path / "out"])
+    assert len(both.analysis.prepared.meta.runs) == 2 * len(again.meta.runs)
+    assert both.analysis.prepared.rows("h2d32", 128)["val_loss"].mean() == pytest.approx(1.5, abs=0.1)
+    save(study(indexers(losses, margin={"val_loss": 0.5})), tmp_path / "long")
+    assert main([str(tmp_path / "long"), "--to", str(tmp_path / "out")]) == 1
+    assert "its parts differ" in capsys.readouterr().err
 
 
 @pytest.fixture

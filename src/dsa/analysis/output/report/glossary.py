@@ -57,6 +57,18 @@ METRICS = (
         "val_accuracy",
     ),
     measured(
+        "exact match, backbone untouched",
+        SHARE,
+        "share of the rows of which every asked token was the likeliest, as above; more is better",
+        "swap_val_exact_match",
+    ),
+    measured(
+        "exact match, after joint training",
+        SHARE,
+        "the same after joint training",
+        "val_exact_match",
+    ),
+    measured(
         "dense loss",
         NATS,
         "loss of dense attention that was trained as long",
