@@ -112,10 +112,12 @@ def converted(file: Path) -> Path:
 
 def convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model and tokenizer in the form that transformers reads fast."""
+    import torch
+
     library = transformers()
     where: dict[str, Any] = {"gguf_file": file.name}
     try:
-        with quiet(library):
+        with quiet(library), torch.device("cpu"):  # whoever asks for sizes alone: weights are read
             tokenizer = library.AutoTokenizer.from_pretrained(str(file.parent), **where)
             kind = library.AutoModelForCausalLM
             read = kind.from_pretrained(str(file.parent), **where, dtype="float32")
