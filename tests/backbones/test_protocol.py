@@ -70,7 +70,7 @@ def test_a_budget_of_the_whole_length_equals_dense_attention(tokens):
     torch.testing.assert_close(model(tokens), dense)
     for router in model.routers:
         router.selector.k = 31
-    torch.testing.assert_close(model(tokens)[:, :31], dense[:, :31])
+    torch.testing.assert_close(model(tokens)[:, :31], dense[:, :31], rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("queries", [20, 7], ids=["all", "the last ones"])
