@@ -16,12 +16,12 @@ MODEL = ("retrieval_model", "stdlib_model", "text_model")  # they are read by th
 
 
 @pytest.fixture
-def composed(tmp_path):
+def composed(cache):
     """data=<option> under a primary config of this test's own."""
     top = {
         "seq_len": 128,
         "seed": 3,
-        "cache_dir": str(tmp_path / "cache"),
+        "cache_dir": str(cache / "dsa"),
         "model": {"path": "none"},
         "defaults": [{"data": "stdlib"}, "_self_"],
     }

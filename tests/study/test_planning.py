@@ -321,7 +321,7 @@ def test_the_memory_that_training_needs_is_foreseen_within_a_factor_of_two():
 
 
 def shortest(call, tries=2):
-    """What a call returns, and the least processor time that it took: other tests fill memory, which is not its doing."""
+    """What a call returns, and its least processor time: other tests fill the memory, which is not its doing."""
     took = []
     for _ in range(tries):
         begin = time.process_time()

@@ -100,7 +100,7 @@ def rows(folder):
     return (folder / "metrics.csv").read_text().splitlines()[1:]
 
 
-def wait_for(there, seconds=150):
+def wait_for(there, seconds=400):
     end = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < end
