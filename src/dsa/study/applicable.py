@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dsa.backbones import Size
-from dsa.build import numbers_of_indexers
+from dsa.build import build_indexer, numbers_of_indexers
 from dsa.ops import by_group
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
@@ -36,7 +36,7 @@ def check_indexer(spec: Spec, label: str) -> None:
     sites = sites_of(spec)
     numbers_of_indexers(sites, spec.index_every)
     try:
-        spec.indexer.make(d_model=sites[0].width)
+        build_indexer(spec, sites[0])
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"condition {label}, indexer={spec.indexer.option}: {first}") from error
