@@ -98,8 +98,8 @@ def searched_by_hand(q, k, weights, t, unit, blocks):
 
     own = t // unit
     between = score(torch.stack([k[block * unit :][:unit].mean(0) for block in range(1, own)])) if own > 1 else []
-    best = between.topk(min(blocks - 2, own - 1)).indices + 1 if own > 1 else torch.zeros(0, dtype=torch.long)
-    found = {0, own, *best.tolist()}
+    best = sorted(range(len(between)), key=lambda n: (-float(between[n]), n))[: blocks - 2]  # ties to the earlier
+    found = {0, own, *(n + 1 for n in best)}
     return [s for s in range(t + 1) if s // unit in found], score(k[: t + 1])
 
 
