@@ -5,6 +5,8 @@ import torch
 from indexers.ranking import Ranked, assert_same_blocks
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from transformers.models.deepseek_v4 import configuration_deepseek_v4 as deepseek_settings
+from transformers.models.deepseek_v4 import modeling_deepseek_v4 as deepseek
 from transformers.models.glm5_next import configuration_glm5_next as glm_settings
 from transformers.models.glm5_next import modeling_glm5_next as glm
 from transformers.models.minimax_m3_vl import configuration_minimax_m3_vl as minimax_settings
@@ -13,7 +15,7 @@ from transformers.models.qwen4_exp import configuration_qwen4_exp as qwen_settin
 from transformers.models.qwen4_exp import modeling_qwen4_exp as qwen
 
 from dsa import compose
-from dsa.indexers import BlockMeanIndexer, GatedPoolIndexer, GroupBlockIndexer
+from dsa.indexers import BlockMeanIndexer, GatedPoolIndexer, GroupBlockIndexer, OverlappingPoolIndexer
 from dsa.ops import Rotation
 
 SHAPES = [  # rows, length, width, heads, dims, rotated dims, tokens of a block, blocks that are kept
@@ -126,6 +128,45 @@ def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
     assert_same_blocks(answer(own, x), expected, wanted, blocks, kept_anyway)
 
 
+@EVERY_SHAPE
+def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape):
+    rows, length, width, heads, dim, rotated, unit, blocks = shape
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotated / dim}
+    config = deepseek_settings.DeepseekV4Config(
+        hidden_size=width, head_dim=dim, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, index_topk=blocks,
+        compress_rates={"compressed_sparse_attention": unit, "heavily_compressed_attention": 2 * unit},
+    )  # fmt: skip
+    config.rope_parameters = {"main": rope, "compress": rope}
+    torch.manual_seed(0)
+    theirs = deepseek.DeepseekV4Indexer(config)
+    x, positions = drawn(theirs, shape)
+    with torch.no_grad(), Ranked() as ranked:
+        # the latent of the query is the hidden states: what a site has
+        chosen = theirs(x, x, positions, None, 0)
+    expected = ranked.scores[0][:, None]
+    units = length // unit
+    pools = torch.zeros(rows, length, units + 1, dtype=torch.bool)
+    pools.scatter_(-1, chosen.where(chosen >= 0, units), True)
+    # its window keeps what is near; the pool that is open has no entry, and ours keeps it
+    open_pool = (torch.arange(length) + 1) % unit
+    tail = torch.arange(length) > (torch.arange(length) - open_pool)[:, None]
+    wanted = torch.zeros(rows, length, length, dtype=torch.bool)
+    wanted[..., : units * unit] = pools[..., :units].repeat_interleave(unit, -1)
+    wanted |= tail & torch.ones(length, length, dtype=torch.bool).tril()
+    own = OverlappingPoolIndexer(width, heads, dim, unit, rotary_dim=rotated)
+    last = torch.arange(dim - rotated, dim)  # it turns the last dims, neighbours against each other
+    order = torch.cat([last[0::2], last[1::2], torch.arange(dim - rotated)])
+    both = torch.cat([order, dim + order])
+    with torch.no_grad():
+        own.to_query.weight.copy_(theirs.q_b_proj.weight.view(heads, dim, width)[:, order].flatten(0, 1))
+        own.to_key.weight.copy_(theirs.kv_proj.weight[both])
+        own.to_gate.weight.copy_(theirs.gate_proj.weight[both])
+        own.to_weight.weight.copy_(theirs.scorer.weights_proj.weight)
+        own.place.copy_(theirs.position_bias[:, both])
+        own.key_norm.weight.copy_(theirs.kv_norm.weight[order])
+    assert_same_blocks(answer(own, x), expected, wanted[:, None], blocks, open_pool)
+
+
 def test_sizes_are_the_published_ones():
     node = compose(["indexer=glm5_kpool"]).indexer.node
     config = glm_settings.Glm5NextTextConfig()
@@ -138,3 +179,9 @@ def test_sizes_are_the_published_ones():
         config.index_head_dim, config.index_block_size, config.index_local_blocks, config.rotary_dim
     )  # fmt: skip
     assert config.index_n_heads == config.num_key_value_heads  # heads: 1 of each
+    node = compose(["indexer=deepseek_v4_csa"]).indexer.node
+    config = deepseek_settings.DeepseekV4Config()
+    assert (node["heads"], node["dim"], node["unit"]) == (
+        config.index_n_heads, config.index_head_dim, config.compress_rates["compressed_sparse_attention"]
+    )  # fmt: skip
+    assert node["rotary_dim"] == config.head_dim * config.rope_parameters["compress"]["partial_rotary_factor"]

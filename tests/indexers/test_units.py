@@ -20,12 +20,13 @@ OWN = [
 ]  # fmt: skip
 SHIPPED = ["indexer=block_mean", f"indexer.unit={UNIT}", "indexer.dim=8"]
 POOLED = ["indexer=glm5_kpool", f"indexer.unit={UNIT}", "indexer.heads=2", "indexer.dim=8"]
+OVERLAPPING = ["indexer=deepseek_v4_csa", f"indexer.unit={UNIT}", *POOLED[2:], "indexer.rotary_dim=4"]
 GROUPED = {
     name: [f"indexer={name}", f"indexer.unit={UNIT}", "indexer.dim=8", "indexer.rotary_dim=4"]
     for name in ("minimax_m3", "moba", "quest")
 }
 SEARCH = ["indexer=hisa", f"indexer.block={UNIT}", "indexer.blocks=4", "indexer.dim=8"]
-BLOCKS = {"own": OWN, "shipped": SHIPPED, "pooled": POOLED, **GROUPED}
+BLOCKS = {"own": OWN, "shipped": SHIPPED, "pooled": POOLED, "overlapping": OVERLAPPING, **GROUPED}
 EVERY_BLOCK = pytest.mark.parametrize("indexer", BLOCKS.values(), ids=BLOCKS)
 EVERY = pytest.mark.parametrize("indexer", [*BLOCKS.values(), SEARCH], ids=[*BLOCKS, "search"])
 BOTH = pytest.mark.parametrize("indexer", [OWN, SHIPPED], ids=["own", "shipped"])
@@ -81,7 +82,7 @@ def test_a_budget_that_reaches_the_length_keeps_every_key(indexer):
     torch.testing.assert_close(sparse, dense)
 
 
-@EVERY
+@pytest.mark.parametrize("indexer", [OWN, SHIPPED, POOLED, *GROUPED.values(), SEARCH])
 def test_a_pass_in_parts_that_end_blocks_is_the_whole_pass(indexer):
     tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
     model = build_model(compose([*RUN, *indexer]), 64).eval()
@@ -90,11 +91,19 @@ def test_a_pass_in_parts_that_end_blocks_is_the_whole_pass(indexer):
         torch.testing.assert_close(parts, model(tokens), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["glm5_kpool", "moba", "quest"])
-def test_a_pass_goes_on_where_a_block_begins_and_nowhere_else(name):
-    model = build_model(compose([*RUN, *{**GROUPED, "glm5_kpool": POOLED}[name]]), 64).eval()
+@pytest.mark.parametrize(
+    ("indexer", "start", "message"),
+    [
+        (POOLED, 18, "position 18 is within a block of 4 tokens"),
+        (GROUPED["moba"], 18, "position 18 is within a block of 4 tokens"),
+        (GROUPED["quest"], 18, "position 18 is within a block of 4 tokens"),
+        (OVERLAPPING, 16, "position 16 lacks the tokens before it"),
+    ],
+)
+def test_a_pass_that_lacks_tokens_of_its_next_key_is_refused(indexer, start, message):
+    model = build_model(compose([*RUN, *indexer]), 64).eval()
     tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
     with torch.no_grad():
-        model.run(tokens[:, :18], how)
-        with pytest.raises(NotImplementedError, match="position 18 is within a block of 4 tokens"):
-            model.run(tokens[:, 18:], how)
+        model.run(tokens[:, :start], how)
+        with pytest.raises(NotImplementedError, match=message):
+            model.run(tokens[:, start:], how)

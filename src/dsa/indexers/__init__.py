@@ -5,6 +5,7 @@ from dsa.indexers.block_mean import BlockMeanIndexer
 from dsa.indexers.gated_pool import GatedPoolIndexer
 from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
+from dsa.indexers.overlapping_pool import OverlappingPoolIndexer
 from dsa.indexers.static import StaticIndexer
 from dsa.indexers.two_stage import TwoStageIndexer
 
@@ -14,6 +15,7 @@ __all__ = [
     "GroupBlockIndexer",
     "Indexer",
     "LightningIndexer",
+    "OverlappingPoolIndexer",
     "StaticIndexer",
     "TwoStageIndexer",
 ]

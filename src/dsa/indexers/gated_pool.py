@@ -43,18 +43,18 @@ class GatedPoolIndexer(LightningIndexer):
         super().__init__(d_model, heads, dim, rotary_dim, weight, init)
         self.unit = positive(unit, "indexer.unit")
         self.forced = last_blocks(unit)
-        self.to_gate = nn.Linear(d_model, self.to_key.out_features, bias=False)
-        self.place = nn.Parameter(torch.zeros(unit, self.to_key.out_features))
+        self.to_gate = nn.Linear(d_model, dim, bias=False)
+        self.place = nn.Parameter(torch.zeros(unit, dim))
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         queries, keys, weights = self.projected(x)
-        gates = blocks_of(self.to_gate(x), self.unit) + self.place
-        pooled = rearrange(self.pooled(keys, gates), "b u d -> b 1 u d")
+        keys, gates = (blocks_of(each, self.unit) for each in (keys, self.to_gate(x)))
+        pooled = rearrange(self.pooled(keys, gates + self.place), "b u d -> b 1 u d")
         pooled = rotary.every(self.unit)(pooled, self.rotary_dim)
         return IndexFeatures(rotary(queries, self.rotary_dim), pooled, weights)
 
     def pooled(
-        self, keys: Float[Tensor, "batch time key"], gates: Float[Tensor, "batch pool unit key"]
+        self, keys: Float[Tensor, "batch pool unit key"], gates: Float[Tensor, "batch pool unit key"]
     ) -> Float[Tensor, "batch pool dim"]:
         """One key for each whole pool, of its tokens' keys and what their gates say."""
-        return (gates.softmax(2) * blocks_of(self.key_norm(keys), self.unit)).sum(2)
+        return (gates.softmax(2) * self.key_norm(keys)).sum(2)

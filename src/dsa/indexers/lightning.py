@@ -54,7 +54,7 @@ class LightningIndexer(Indexer):
         self.to_query = nn.Linear(d_model, heads * dim, bias=False)
         self.to_key = nn.Linear(d_model, dim, bias=False)
         self.to_weight = None if weight == "none" else nn.Linear(d_model, heads, bias=False)
-        self.key_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.key_norm: nn.Module = nn.LayerNorm(dim, eps=1e-6)
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         queries, keys, weights = self.projected(x)
