@@ -9,6 +9,7 @@ from dsa.backbones import Cache, Pass
 from dsa.indexers import BlockMeanIndexer
 from dsa.ops import Rotation
 
+
 def test_a_block_is_not_seen_before_it_is_whole():
     """The future changes in the middle of a block of 8."""
     model = build_model(compose([*SMALL, "indexer=block_mean", "pattern=causal", "selector.k=24"]), 64).eval()

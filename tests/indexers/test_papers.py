@@ -106,7 +106,7 @@ def searched_by_hand(q, k, weights, t, unit, blocks):
 @EVERY_SHAPE
 @pytest.mark.parametrize("backend", ["reference", "blocked", "cpu"])
 def test_hisa_keeps_the_best_tokens_of_the_blocks_that_it_searches(shape, backend):
-    """HISA, arXiv:2603.28458: block means by all heads, the first and the own block always; then tokens by their own."""
+    """HISA, arXiv:2603.28458: blocks by the mean of their keys, the first and own always; then their tokens."""
     rows, length, width, heads, dim, unit, blocks = shape
     own = TwoStageIndexer(width, heads, dim, unit, blocks, weight="positive")
     x, k_most = drawn(own, shape), unit * blocks - unit + 1

@@ -103,7 +103,7 @@ def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape):
 @EVERY_SHAPE
 @pytest.mark.parametrize("local", [1, 2])
 def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
-    rows, length, width, groups, dim, rotated, unit, blocks = shape
+    _, length, width, groups, dim, rotated, unit, blocks = shape
     config = minimax_settings.MiniMaxM3VLTextConfig(
         hidden_size=width, head_dim=dim, rotary_dim=rotated, num_attention_heads=2 * groups, num_key_value_heads=groups,
         index_n_heads=groups, index_head_dim=dim, index_block_size=unit, index_topk_blocks=blocks + local,

@@ -181,7 +181,8 @@ def test_a_budget_that_reaches_the_length_is_not_applicable_and_says_why(outputs
 
 def test_a_budget_without_room_for_a_block_is_not_applicable_and_says_why(outputs):
     (plan,) = plans_of("name=x", "indexer=block_mean", "indexer.unit=1,16,32", "selector.k=48", "pattern=causal",
-                       "seq_len=128", "data=mqar", "model=mqar", "exploratory=true", f"output_dir={outputs}")  # fmt: skip
+                       "seq_len=128", "data=mqar", "model=mqar", "exploratory=true",
+                       f"output_dir={outputs}")  # fmt: skip
     reasons = [run.reason for run in plan.runs if run.role == "condition"]
     no_room = "up to 31 keys are kept anyway: a budget of 48 has no room for a block of 32 tokens"
     assert [reason for reason in reasons if reason] == [no_room] and len(reasons) == 3

@@ -1,4 +1,7 @@
-"""Blocks scored by one mean key each, as the QSA of Qwen4-Exp does: the whole blocks compete, the open one is kept."""
+"""Blocks scored by one mean key each, as the QSA of Qwen4-Exp does: the whole blocks compete, the open one is kept.
+
+Classes of published models named here and beside are those of transformers.
+"""
 
 from einops import rearrange
 from jaxtyping import Float
@@ -11,7 +14,7 @@ from dsa.ops.rotary import Rotation
 
 
 class BlockMeanIndexer(Indexer):
-    """Scores blocks by sum_j ReLU(q[t,j] . k[block]) / sqrt(dim), heads unweighted  (transformers' Qwen4ExpTextQSAIndexer).
+    """Scores blocks by sum_j ReLU(q[t,j] . k[block]) / sqrt(dim), heads unweighted  (Qwen4ExpTextQSAIndexer).
 
     k[block] is the mean of the projected hidden states of its tokens, normed, then rotated as the block's first token.
     The tokens of the block that the query stands in are kept until it is whole; they count with the budget.

@@ -64,7 +64,9 @@ class LightningIndexer(Indexer):
     def projected(
         self, x: Float[Tensor, "batch time model"]
     ) -> tuple[
-        Float[Tensor, "batch 1 time head dim"], Float[Tensor, "batch time key"], Float[Tensor, "batch 1 time head"] | None
+        Float[Tensor, "batch 1 time head dim"],
+        Float[Tensor, "batch time key"],
+        Float[Tensor, "batch 1 time head"] | None,
     ]:
         """Queries, keys before their norm, and the weights of the heads; without weights the queries are scaled."""
         layers = (self.to_query, self.to_key, self.to_weight)
