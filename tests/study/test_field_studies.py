@@ -3,11 +3,11 @@
 import pytest
 import torch
 from conftest import options
-from study.studies import plans_of
 
 from dsa.build import build_indexer
 from dsa.ops.zones import spans
 from dsa.training.rehearsal import first_site
+from study.studies import plans_of
 
 OURS = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)}
 OURS |= {"block_mean", "static", "ultra_light"}
