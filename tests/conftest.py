@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from jaxtyping import config, install_import_hook
+from omegaconf import OmegaConf
 
 TYPED = ["ops", "indexers", "patterns", "selectors", "precision", "backbones", "judging"]
 install_import_hook([f"dsa.{package}" for package in TYPED], "typed.checked")  # shapes are checked at every call
@@ -35,6 +36,13 @@ QUIET = ["logger=csv", "callbacks=quiet"]
 def options(group: str) -> list[str]:
     """Names of a group's options: a new yaml is a new test."""
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def fitting(group: str, name: str) -> list[str]:
+    """An option, with blocks of which several lie in the rows of SMALL."""
+    short = {"unit": 4, "block": 4, "blocks": 4}
+    settings = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    return [f"{group}={name}", *(f"{group}.{key}={value}" for key, value in short.items() if key in settings)]
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SMALL, options
+from conftest import SMALL, fitting, options
 from omegaconf import OmegaConf
 
 from dsa import build_model, compose
@@ -11,6 +11,7 @@ from dsa.config import config_dir
 CHANGE = 40
 PATTERNS = options("pattern")
 SELECTORS = options("selector")
+SIZES = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)}  # of one kind
 
 
 def past_and_changed(overrides):
@@ -58,6 +59,11 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_selector(patt
 @pytest.mark.parametrize("precision", options("precision"))
 def test_changing_the_future_leaves_the_past_untouched_under_every_precision(indexer, precision):
     assert_causal(["pattern=causal", "selector.k=8", f"indexer={indexer}", f"precision={precision}"])
+
+
+@pytest.mark.parametrize("indexer", [n for n in options("indexer") if n not in SIZES])
+def test_changing_the_future_leaves_the_past_untouched_with_every_kind_of_indexer(indexer):
+    assert_causal(["pattern=causal", "selector.k=10", *fitting("indexer", indexer)])
 
 
 @pytest.mark.parametrize("ops", ["reference", "blocked", "cpu"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import QUIET, SMALL, options
+from conftest import QUIET, SMALL, fitting, options
 
 from dsa import build_model, compose, config, train
 from dsa.backbones import Pass
@@ -39,7 +39,7 @@ def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
 
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
 def test_every_indexer_pattern_selector_and_precision_passes_a_rehearsal_and_trains_a_step(group, name):
-    spec = compose([*SMALL, f"{group}={name}", *(["selector.k=8"] if group == "precision" else [])])
+    spec = compose([*SMALL, *fitting(group, name), *(["selector.k=8"] if group == "precision" else [])])
     rehearse_budget(spec)
     if spec.uses_indexer:
         rehearse_indexer(spec)

@@ -23,12 +23,18 @@ def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
     return backbone
 
 
+def build_indexer(spec: Spec, site: Site) -> Indexer:
+    """An indexer for a site, with whatever initial weights."""
+    indexer: Indexer = spec.indexer.make(**spec.indexer.cls.given(site.width, site.kv_heads))
+    return indexer
+
+
 def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
     """An indexer for each site, or for each that several sites share: of the first one's width, with the initial
     weights that `indexer_seed` gives it there."""
     out = []
     for site in backbone.sites[:: spec.index_every]:
-        indexer: Indexer = spec.indexer.make(d_model=site.width)
+        indexer = build_indexer(spec, site)
         draw_indexer(indexer, spec.indexer_seed, site.index)
         out.append(indexer)
     return out

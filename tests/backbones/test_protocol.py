@@ -3,7 +3,7 @@
 import pytest
 import torch
 from backbones.toy import SCALE, GroupedQueries
-from conftest import QUIET
+from conftest import QUIET, fitting
 
 from dsa import build_model, compose, load_run, train
 from dsa.artifacts.store import PLACES
@@ -13,7 +13,7 @@ from dsa.backbones.contracts import Cache
 from dsa.build import build_backbone, build_data, build_indexers
 from dsa.judging.checkpoints import fit_weights, read_weights
 from dsa.judging.probe import probe
-from dsa.ops import Rotation
+from dsa.ops import Rotation, TrueAttention, reference
 from dsa.ops.reference import to_mask
 from dsa.targets import TargetRefused
 from dsa.training.log import read_rows
@@ -43,6 +43,20 @@ def attention(seen, dense):
     time = logits.shape[-1]
     mask = torch.ones(time, time, dtype=torch.bool).tril() if dense else to_mask(seen.selection, time)
     return logits.masked_fill(~mask, -torch.inf).softmax(-1).masked_fill(~mask, 0.0)
+
+
+@pytest.mark.parametrize("name", ["minimax_m3", "moba", "quest"])
+def test_an_indexer_of_groups_chooses_for_each_key_value_head(tokens, name):
+    seen = []
+    model = build(*fitting("indexer", name), "selector.k=10")
+    with torch.no_grad():
+        losses = model.run(tokens, Pass(teach=True, observe=seen.append)).losses
+    for layer in seen:
+        assert layer.cast.groups == layer.selection.positions.shape[1] == layer.keys.shape[1] == 2
+        assert not torch.equal(layer.selection.positions[:, 0], layer.selection.positions[:, 1])
+        target = TrueAttention(layer.queries, layer.keys, layer.logsumexp, 2, scale=SCALE)
+        assert reference.indexer_loss(layer.cast, target, layer.selection) > 0
+    assert losses["indexer"] > 0
 
 
 @pytest.mark.parametrize("ops", ["auto", "reference", "blocked"])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import options
+from torch.utils.flop_counter import FlopCounterMode
 
 from dsa import compose
 from dsa.ops import Rotation
@@ -22,7 +23,8 @@ def test_parameters_per_layer_at_width_256_are_as_published(name, count):
 def test_the_comment_of_every_indexer_states_its_parameters(name):
     from dsa.config import config_dir
 
-    indexer = compose(["model=seed", f"indexer={name}"]).indexer.make(d_model=256)
+    part = compose(["model=seed", f"indexer={name}"]).indexer
+    indexer = part.make(**part.cls.given(width=256, kv_heads=4))
     first = (config_dir() / "indexer" / f"{name}.yaml").read_text().splitlines()[0]
     assert f"{indexer.parameter_counts()[0]:,} parameters" in first
 
@@ -49,3 +51,13 @@ def test_scores_depend_on_the_distance_alone():
         diagonal = scores.diagonal(-distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
     assert scores[11].unique().numel() > 6
+
+
+@pytest.mark.parametrize("name", options("indexer"))
+def test_projections_cost_what_the_counter_counts(name):
+    """Without positions: what they cost is no matrix product."""
+    part = compose([f"indexer={name}"]).indexer
+    indexer = part.make(**part.cls.given(width=32, kv_heads=2))
+    with FlopCounterMode(display=False) as counter:
+        indexer(torch.randn(1, 128, 32), Rotation(128, 10000.0))
+    assert counter.get_total_flops() == indexer.projection_flops(128)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
+from indexers.ranking import EVERYTHING, Ranked, tied
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from transformers import DeepseekV32Config, GlmMoeDsaConfig
@@ -11,28 +11,18 @@ from transformers.models.glm_moe_dsa import modeling_glm_moe_dsa as glm
 
 from dsa import compose, ops
 from dsa.indexers import LightningIndexer
-from dsa.ops import Rotation, Zone
+from dsa.ops import Rotation
 
 MODELS = {
     "deepseek_v32": (DeepseekV32Config, deepseek.DeepseekV32Indexer, deepseek.DeepseekV32RotaryEmbedding),
     "glm5": (GlmMoeDsaConfig, glm.GlmMoeDsaIndexer, glm.GlmMoeDsaRotaryEmbedding),
 }
-EVERYTHING = (Zone(first=None, last=0),)
 SHAPES = [  # rows, length, width, heads, dims, rotated dims, keys a query keeps
     (2, 96, 32, 4, 16, 8, 7),
     (1, 200, 48, 8, 32, 16, 12),
     (3, 65, 24, 3, 12, 12, 5),
     (1, 130, 64, 16, 64, 2, 9),
 ]
-
-
-class Ranked(TorchFunctionMode):
-    """Keeps what is ranked: their indexer gives away no scores."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.Tensor.topk:
-            self.scores = args[0]
-        return func(*args, **kwargs or {})
 
 
 def theirs(name, shape, seed=0, theta=10000.0):
@@ -53,7 +43,7 @@ def theirs(name, shape, seed=0, theta=10000.0):
     with Ranked() as ranked:
         # the latent of the query is the hidden states: what a site has
         chosen = indexer(x, x, rotary_of(config)(x, positions), mask, positions)
-    return indexer, x, ranked.scores, chosen.long()
+    return indexer, x, ranked.scores[0], chosen.long()
 
 
 def ours(name, indexer, shape):
@@ -98,15 +88,6 @@ def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta):
             # keys that ReLU clips in every head score 0 alike: theirs takes any of them, ours the first ones
             assert kept & equal == set(sorted(equal)[: k - len(kept - equal)]), (row, t)
     assert decided > 0.8 * rows * length
-
-
-def tied(scores, k):
-    """Keys that share the k-th score where not all of them can be kept; none where the k best are clear."""
-    if k >= len(scores):
-        return set()
-    last = scores.topk(k).values[-1]
-    equal = (scores == last).nonzero().flatten().tolist()
-    return set(equal) if (scores >= last).sum() > k else set()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,4 +1,7 @@
-"""Keys that are chosen in blocks of four, with an open block that is always kept: trained and judged like any other."""
+"""Keys that are chosen in blocks of four, with an open block that is always kept: trained and judged like any other.
+
+So is a search for blocks of four first.
+"""
 
 import pytest
 import torch
@@ -6,8 +9,9 @@ from conftest import QUIET, SMALL
 from indexers.pooled import UNIT
 
 from dsa import build_model, compose, train
-from dsa.backbones import Pass
+from dsa.backbones import Cache, Pass
 from dsa.judging.cost import indexer_megabytes
+from dsa.ops.zones import first_forced
 
 RUN = [*SMALL, *QUIET, "seq_len=62", "dtype=fp32", "pattern=causal", "selector.k=14"]
 OWN = [
@@ -15,11 +19,21 @@ OWN = [
     "indexer.rotary_dim=0", "~indexer.rotary_dim",
 ]  # fmt: skip
 SHIPPED = ["indexer=block_mean", f"indexer.unit={UNIT}", "indexer.dim=8"]
+POOLED = ["indexer=glm5_kpool", f"indexer.unit={UNIT}", "indexer.heads=2", "indexer.dim=8"]
+OVERLAPPING = ["indexer=deepseek_v4_csa", f"indexer.unit={UNIT}", *POOLED[2:], "indexer.rotary_dim=4"]
+GROUPED = {
+    name: [f"indexer={name}", f"indexer.unit={UNIT}", "indexer.dim=8", "indexer.rotary_dim=4"]
+    for name in ("minimax_m3", "moba", "quest")
+}
+SEARCH = ["indexer=hisa", f"indexer.block={UNIT}", "indexer.blocks=4", "indexer.dim=8"]
+BLOCKS = {"own": OWN, "shipped": SHIPPED, "pooled": POOLED, "overlapping": OVERLAPPING, **GROUPED}
+EVERY_BLOCK = pytest.mark.parametrize("indexer", BLOCKS.values(), ids=BLOCKS)
+EVERY = pytest.mark.parametrize("indexer", [*BLOCKS.values(), SEARCH], ids=[*BLOCKS, "search"])
 BOTH = pytest.mark.parametrize("indexer", [OWN, SHIPPED], ids=["own", "shipped"])
 BACKENDS = ["auto", "reference", "blocked"]
 
 
-@BOTH
+@EVERY_BLOCK
 @pytest.mark.parametrize("ops", BACKENDS)
 def test_a_query_keeps_its_open_block_and_the_best_whole_ones(ops, indexer):
     tokens, seen = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), []
@@ -28,16 +42,17 @@ def test_a_query_keeps_its_open_block_and_the_best_whole_ones(ops, indexer):
         model.run(tokens, Pass(teach=True, observe=seen.append))
     for layer in seen:
         scores = layer.cast.scores(slice(0, 62), slice(0, 62 // UNIT))
-        for row in range(2):
-            for t in range(62):
-                whole = (t + 1) // UNIT
-                tail = list(range(whole * UNIT, t + 1))
-                best = sorted(range(whole), key=lambda u: (-float(scores[row, 0, t, u]), u))[: (14 - len(tail)) // UNIT]
-                expected = sorted([unit * UNIT + n for unit in best for n in range(UNIT)] + tail)
-                assert [p for p in layer.selection.positions[row, 0, t].tolist() if p >= 0] == expected, (row, t)
+        fence = first_forced(layer.cast.forced, torch.arange(62)).tolist()
+        assert all(first % UNIT == 0 and 0 <= t + 1 - first <= UNIT for t, first in enumerate(fence))
+        for row, group, t in torch.cartesian_prod(*map(torch.arange, scores.shape[:3])).tolist():
+            tail = list(range(fence[t], t + 1))
+            ranked = sorted(range(fence[t] // UNIT), key=lambda u: (-float(scores[row, group, t, u]), u))
+            best = ranked[: (14 - len(tail)) // UNIT]
+            expected = sorted([unit * UNIT + n for unit in best for n in range(UNIT)] + tail)
+            assert [p for p in layer.selection.positions[row, group, t].tolist() if p >= 0] == expected, (row, t)
 
 
-@BOTH
+@EVERY
 @pytest.mark.slow
 def test_every_backend_trains_and_judges_it_to_the_same_numbers(outputs, indexer):
     steps = ["recipe.dense.steps=2", "recipe.warmup.steps=4", "recipe.sparse.steps=2"]
@@ -56,3 +71,39 @@ def test_its_memory_counts_one_key_for_each_block(indexer):
     model = build_model(compose([*RUN, *indexer]), 64)
     weights = sum(p.numel() for p in model.groups()["indexers"])
     assert indexer_megabytes(model, 62) == pytest.approx((weights + 2 * 8 * (62 // UNIT)) * 4 / 2**20)
+
+
+@EVERY
+def test_a_budget_that_reaches_the_length_keeps_every_key(indexer):
+    tokens = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0))
+    model = build_model(compose([*RUN, *indexer, "selector.k=62"]), 64).eval()
+    with torch.no_grad():
+        sparse, dense = (model.run(tokens, Pass(sparse=sparse)).logits for sparse in (True, False))
+    torch.testing.assert_close(sparse, dense)
+
+
+@pytest.mark.parametrize("indexer", [OWN, SHIPPED, POOLED, *GROUPED.values(), SEARCH])
+def test_a_pass_in_parts_that_end_blocks_is_the_whole_pass(indexer):
+    tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
+    model = build_model(compose([*RUN, *indexer]), 64).eval()
+    with torch.no_grad():
+        parts = torch.cat([model.run(part, how).logits for part in tokens.tensor_split([16, 40], 1)], 1)
+        torch.testing.assert_close(parts, model(tokens), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("indexer", "start", "message"),
+    [
+        (POOLED, 18, "position 18 is within a block of 4 tokens"),
+        (GROUPED["moba"], 18, "position 18 is within a block of 4 tokens"),
+        (GROUPED["quest"], 18, "position 18 is within a block of 4 tokens"),
+        (OVERLAPPING, 16, "position 16 lacks the tokens before it"),
+    ],
+)
+def test_a_pass_that_lacks_tokens_of_its_next_key_is_refused(indexer, start, message):
+    model = build_model(compose([*RUN, *indexer]), 64).eval()
+    tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
+    with torch.no_grad():
+        model.run(tokens[:, :start], how)
+        with pytest.raises(NotImplementedError, match=message):
+            model.run(tokens[:, start:], how)

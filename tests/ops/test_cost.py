@@ -30,7 +30,7 @@ def test_the_indexer_costs_what_the_counter_counts_plus_its_activations():
     projections = counted(lambda: indexer(x, Rotation(64, 1e4)))
     products = counted(lambda: features.scores(slice(0, 64), slice(0, 64)))
     pairs = cost.causal_pairs(64)
-    assert cost.projection_flops(2, 32, 64, 256) == projections
+    assert indexer.projection_flops(64) == projections
     assert features.cost((Zone(first=None),), 64) == products * pairs / 64**2 + 3 * 2 * pairs
 
 

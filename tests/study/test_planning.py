@@ -179,6 +179,15 @@ def test_a_budget_that_reaches_the_length_is_not_applicable_and_says_why(outputs
     assert reasons["local_global_64_128", 512] is None
 
 
+def test_a_budget_without_room_for_a_block_is_not_applicable_and_says_why(outputs):
+    (plan,) = plans_of("name=x", "indexer=block_mean", "indexer.unit=1,16,32", "selector.k=48", "pattern=causal",
+                       "seq_len=128", "data=mqar", "model=mqar", "exploratory=true",
+                       f"output_dir={outputs}")  # fmt: skip
+    reasons = [run.reason for run in plan.runs if run.role == "condition"]
+    no_room = "up to 31 keys are kept anyway: a budget of 48 has no room for a block of 32 tokens"
+    assert [reason for reason in reasons if reason] == [no_room] and len(reasons) == 3
+
+
 def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
     with pytest.raises(ValueError, match="Give 10 seeds"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, SMALL, options
+from conftest import QUIET, SMALL, fitting, options
 from forked import launch
 
 from dsa import compose
@@ -28,7 +28,7 @@ RUN = [
     *SMALL, *QUIET, "seq_len=32", "dtype=fp32", "pattern=causal", "recipe.dense.steps=2", "recipe.warmup.steps=6",
     "recipe.sparse.steps=0", "callbacks.checkpoint_every=2",
 ]  # fmt: skip
-EVERY = [[f"indexer={name}"] for name in options("indexer")]
+EVERY = [fitting("indexer", name) for name in options("indexer")]
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
 FEW = [["indexer=h1d8"], ["indexer=ultra_light"], *SEEDS, SHARED]

@@ -99,7 +99,8 @@ class Router(nn.Module):
         trim = self.selector.trim if self.selector.trims else None
         if trim is None and keeps_every_key(limit, context):
             return None
-        scorer = self.selector.scorer(cast, lambda: dense_target(site, q, k, self.backend, sink=sink), context)
+        index = None if cast is None or self.indexer is None else self.indexer.scorer(cast)
+        scorer = self.selector.scorer(index, lambda: dense_target(site, q, k, self.backend, sink=sink), context)
         return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
 
 

@@ -2,7 +2,20 @@
 
 from dsa.indexers.base import Indexer
 from dsa.indexers.block_mean import BlockMeanIndexer
+from dsa.indexers.gated_pool import GatedPoolIndexer
+from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
+from dsa.indexers.overlapping_pool import OverlappingPoolIndexer
 from dsa.indexers.static import StaticIndexer
+from dsa.indexers.two_stage import TwoStageIndexer
 
-__all__ = ["BlockMeanIndexer", "Indexer", "LightningIndexer", "StaticIndexer"]
+__all__ = [
+    "BlockMeanIndexer",
+    "GatedPoolIndexer",
+    "GroupBlockIndexer",
+    "Indexer",
+    "LightningIndexer",
+    "OverlappingPoolIndexer",
+    "StaticIndexer",
+    "TwoStageIndexer",
+]

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import above_zero, even
-from dsa.ops import IndexFeatures, Zones, own_dtypes
+from dsa.ops import IndexFeatures, Scorer, Zone, Zones, own_dtypes
 from dsa.ops.rotary import Rotation
 
 
@@ -28,6 +29,16 @@ class Indexer(nn.Module, ABC):
         super().__init__()
         self.init = above_zero(init, "indexer.init")
 
+    @classmethod
+    def given(cls, width: int, kv_heads: int) -> dict[str, int]:
+        """What its constructor is given beside its settings, of the attention layer that it serves.
+
+        Args:
+            width: of the layer's hidden states.
+            kv_heads: its key/value heads.
+        """
+        return {"d_model": width}
+
     @abstractmethod
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         """Index features of detached hidden states."""
@@ -40,12 +51,21 @@ class Indexer(nn.Module, ABC):
         with own_dtypes(x):
             return self.score(x.detach().float(), rotary)._replace(unit=self.unit, forced=self.forced)
 
+    def scorer(self, features: IndexFeatures) -> Scorer:
+        """What ranks the keys: its features as a format holds them, or a search that needs fewer of their scores."""
+        return features
+
     def parameter_counts(self) -> tuple[int, int]:
         """Parameters without and of the norms, which published counts leave out."""
         norm = sum(
             p.numel() for m in self.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm) for p in m.parameters()
         )
         return sum(p.numel() for p in self.parameters()) - norm, norm
+
+    def projection_flops(self, length: int) -> float:
+        """Operations of its linear maps for one sequence, one multiply-add counted as 2; an override says otherwise
+        where one is not applied to each token."""
+        return 2.0 * length * sum(layer.weight.numel() for layer in self.modules() if isinstance(layer, nn.Linear))
 
 
 def rotary_dims(rotary_dim: int | None, dim: int) -> int:
@@ -56,3 +76,21 @@ def rotary_dims(rotary_dim: int | None, dim: int) -> int:
     if even(rotary_dim, "indexer.rotary_dim", why) > dim:
         raise ValueError(f"indexer.rotary_dim = {rotary_dim}: more than indexer.dim = {dim}.")
     return rotary_dim
+
+
+def last_blocks(unit: int, whole: int = 0) -> Zones:
+    """The keys of the block that a query stands in until it is whole, which no block's score can tell of.
+
+    Args:
+        unit: tokens of a block.
+        whole: blocks that are kept whole or not: 1 keeps the query's own also where the query ends it, 2 the one before
+            it too, and so on.
+    """
+    first = unit * whole - 1 if whole else unit - 2
+    return (Zone(first=first, keep="all", align=unit),) if first >= 0 else ()
+
+
+def blocks_of(x: Float[Tensor, "*batch time dim"], unit: int) -> Float[Tensor, "*batch block unit dim"]:
+    """The tokens of each whole block of `unit` tokens; those after the last are left out."""
+    whole = x.shape[-2] // unit * unit
+    return rearrange(x[..., :whole, :], "... (u n) d -> ... u n d", n=unit)

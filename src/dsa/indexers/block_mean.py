@@ -1,12 +1,15 @@
-"""Blocks scored by one mean key each, as the QSA of Qwen4-Exp does: the whole blocks compete, the open one is kept."""
+"""Blocks scored by one mean key each, as the QSA of Qwen4-Exp does: the whole blocks compete, the open one is kept.
+
+Classes of published models named here and beside are those of transformers.
+"""
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsa.checks import at_least, positive
-from dsa.indexers.base import Indexer, rotary_dims
-from dsa.ops import IndexFeatures, Zone
+from dsa.checks import positive
+from dsa.indexers.base import Indexer, blocks_of, last_blocks, rotary_dims
+from dsa.ops import IndexFeatures
 from dsa.ops.rotary import Rotation
 
 
@@ -21,7 +24,7 @@ class BlockMeanIndexer(Indexer):
         d_model: width of the hidden states.
         heads: query heads.
         dim: width of each query head and of the shared key.
-        unit: tokens of a block.
+        unit: tokens of a block; 1 scores each token by itself.
         rotary_dim: how many dims the rotary embedding turns; None = all.
         init: standard deviation of the initial weights.
     """
@@ -31,8 +34,8 @@ class BlockMeanIndexer(Indexer):
     ) -> None:
         super().__init__(init)
         self.heads, self.dim = positive(heads, "indexer.heads"), positive(dim, "indexer.dim")
-        self.unit = at_least(unit, 2, "indexer.unit", "the tokens of a block")
-        self.forced = (Zone(first=unit - 2, keep="all", align=unit),)  # nothing where the query ends its block
+        self.unit = positive(unit, "indexer.unit")
+        self.forced = last_blocks(unit)
         self.rotary_dim = rotary_dims(rotary_dim, dim)
         self.to_query = nn.Linear(d_model, heads * dim, bias=False)
         self.to_key = nn.Linear(d_model, dim, bias=False)
@@ -40,8 +43,11 @@ class BlockMeanIndexer(Indexer):
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         queries = self.query_norm(rearrange(self.to_query(x), "b t (h d) -> b 1 t h d", h=self.heads))
-        whole = x[:, : x.shape[1] // self.unit * self.unit]
-        means = rearrange(whole, "b (u n) d -> b u n d", n=self.unit).mean(2)  # projected once, instead of each token
+        means = blocks_of(x, self.unit).mean(2)  # projected once, instead of each token
         keys = self.key_norm(self.to_key(means))[:, None]
         queries = rotary(queries, self.rotary_dim) * self.dim**-0.5
         return IndexFeatures(queries, rotary.every(self.unit)(keys, self.rotary_dim))
+
+    def projection_flops(self, length: int) -> float:
+        keys, blocks = self.to_key.weight.numel(), length // self.unit
+        return super().projection_flops(length) - 2.0 * keys * (length - blocks)

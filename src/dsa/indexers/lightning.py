@@ -54,18 +54,26 @@ class LightningIndexer(Indexer):
         self.to_query = nn.Linear(d_model, heads * dim, bias=False)
         self.to_key = nn.Linear(d_model, dim, bias=False)
         self.to_weight = None if weight == "none" else nn.Linear(d_model, heads, bias=False)
-        self.key_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.key_norm: nn.Module = nn.LayerNorm(dim, eps=1e-6)
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
+        queries, keys, weights = self.projected(x)
+        keys = rearrange(self.key_norm(keys), "b s d -> b 1 s d")
+        return IndexFeatures(rotary(queries, self.rotary_dim), rotary(keys, self.rotary_dim), weights)
+
+    def projected(
+        self, x: Float[Tensor, "batch time model"]
+    ) -> tuple[
+        Float[Tensor, "batch 1 time head dim"],
+        Float[Tensor, "batch time key"],
+        Float[Tensor, "batch 1 time head"] | None,
+    ]:
+        """Queries, keys before their norm, and the weights of the heads; without weights the queries are scaled."""
         layers = (self.to_query, self.to_key, self.to_weight)
         projections = [layer.weight for layer in layers if layer is not None]
         queries, keys, *raw = F.linear(x, torch.cat(projections)).split([len(p) for p in projections], -1)
         queries = rearrange(queries, "b t (h d) -> b 1 t h d", h=self.heads)
-        keys = rearrange(self.key_norm(keys), "b s d -> b 1 s d")
         scale = (self.heads * self.dim) ** -0.5
-        weights = None
-        if raw:
-            weights = WEIGHTS[self.weight](rearrange(raw[0], "b t h -> b 1 t h")) * scale
-        else:
-            queries = queries * scale
-        return IndexFeatures(rotary(queries, self.rotary_dim), rotary(keys, self.rotary_dim), weights)
+        if not raw:
+            return queries * scale, keys, None
+        return queries, keys, WEIGHTS[self.weight](rearrange(raw[0], "b t h -> b 1 t h")) * scale

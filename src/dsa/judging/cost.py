@@ -9,7 +9,7 @@ from dsa.ops import IndexFeatures, Rotation, cost
 
 @torch.no_grad()
 def index_features(indexer: Indexer, width: int) -> IndexFeatures:
-    """An indexer's features of one blank token: their shapes tell its heads and dims, whoever wrote it."""
+    """An indexer's features of one blank token: their shapes tell what scores and keys cost, whoever wrote it."""
     device = next(indexer.parameters()).device
     return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device))
 
@@ -30,10 +30,8 @@ def flops(model: Backbone, length: int, density: float) -> dict[str, float]:
     dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
     indexer = 0.0
     for router, own, width in routed_indexers(model):
-        index, zones = index_features(own, width), router.pattern.zones()
-        index_heads, index_dim = index.queries.shape[3:]
-        indexer += index.cost(zones, length)
-        indexer += cost.projection_flops(index_heads, index_dim, length, width, index.weights is not None)
+        scorer = own.scorer(index_features(own, width))
+        indexer += scorer.cost(router.pattern.zones(), length) + own.projection_flops(length)
     return {
         "dense_attention": dense,
         "indexer": indexer,

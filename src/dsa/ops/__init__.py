@@ -14,6 +14,7 @@ from dsa.ops.dispatch import (
 )
 from dsa.ops.rotary import Rotation
 from dsa.ops.scorers import Hash, IndexFeatures, Recency, TrueAttention
+from dsa.ops.two_stage import TwoStage
 from dsa.ops.zones import Zone, Zones, by_group, kept, visible
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SelectedMass",
     "Selection",
     "TrueAttention",
+    "TwoStage",
     "Zone",
     "Zones",
     "attend",

@@ -37,11 +37,6 @@ def index_pair_flops(heads: int, dim: int) -> int:
     return 2 * heads * dim + 3 * heads
 
 
-def projection_flops(heads: int, dim: int, length: int, d_model: int, weighted: bool = True) -> float:
-    """The projections that give an indexer's queries, keys and head weights, whatever is scored then."""
-    return 2 * d_model * (heads * dim + dim + (heads if weighted else 0)) * length
-
-
 def indexer_loss_flops(
     index_heads: int, index_dim: int, heads: int, dim: int, pairs: float, backward: bool = False
 ) -> float:

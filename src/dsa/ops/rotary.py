@@ -23,11 +23,11 @@ class Rotation:
         self.tables: dict[int, tuple[Tensor, Tensor]] = {}
         self.coarse: dict[int, Rotation] = {}
 
-    def every(self, unit: int) -> "Rotation":
-        """The rotation of whole units of several tokens, each by the position of its first.
+    def check_unit(self, unit: int) -> None:
+        """Refuse positions of which the first begins no unit of several tokens.
 
         Raises:
-            NotImplementedError: the first position begins no unit.
+            NotImplementedError: so it is.
         """
         if self.offset % unit:
             raise NotImplementedError(
@@ -35,6 +35,14 @@ class Rotation:
                 f"with this indexer it can go on at multiples of {unit} alone. Give the text in one pass "
                 "(use_cache=False)."
             )
+
+    def every(self, unit: int) -> "Rotation":
+        """The rotation of whole units of several tokens, each by the position of its first.
+
+        Raises:
+            NotImplementedError: the first position begins no unit.
+        """
+        self.check_unit(unit)
         if unit not in self.coarse:
             length = len(self.position) // unit
             self.coarse[unit] = Rotation(length, self.base, self.position.device, offset=self.offset, step=unit)

@@ -8,8 +8,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dsa.backbones import Size
-from dsa.build import numbers_of_indexers
+from dsa.build import build_indexer, numbers_of_indexers
 from dsa.ops import by_group
+from dsa.ops.zones import first_forced
+from dsa.patterns import Pattern
 from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
 from dsa.training.rehearsal import rehearse_budget, sites_of
@@ -22,7 +24,7 @@ def obstacle(spec: Spec) -> str | None:
     Raises:
         ValueError: its pattern or selector is impossible in itself.
     """
-    return too_wide(spec) or too_large(spec)
+    return too_wide(spec) or too_coarse(spec) or too_large(spec)
 
 
 def check_indexer(spec: Spec, label: str) -> None:
@@ -36,7 +38,7 @@ def check_indexer(spec: Spec, label: str) -> None:
     sites = sites_of(spec)
     numbers_of_indexers(sites, spec.index_every)
     try:
-        spec.indexer.make(d_model=sites[0].width)
+        build_indexer(spec, sites[0])
     except (TypeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"condition {label}, indexer={spec.indexer.option}: {first}") from error
@@ -60,9 +62,7 @@ def too_wide(spec: Spec) -> str | None:
     visible = pattern.visible(last)
     kept = least(selector, SelectorContext(last, visible, pattern.own_budget(last)))
     keeps, most = int(kept.min()), int(kept.max())
-    forced = max(
-        sum(int(zone.span(last)[1].sum()) for zone in zones if zone.forced) for zones in by_group(pattern.zones())
-    )
+    forced = forced_keys(pattern, last)
     if keeps >= spec.seq_len:
         return f"window and budget reach the length: {keeps} keys of {spec.seq_len}, so attention is dense"
     if most <= forced and int(visible.max()) > forced:
@@ -70,8 +70,33 @@ def too_wide(spec: Spec) -> str | None:
     return None
 
 
-def least(selector: Selector, context: SelectorContext) -> Int[Tensor, "1 group 1"]:
-    """Keys that the last query keeps; for a rule that sees scores or is calibrated, its lower bound."""
+def too_coarse(spec: Spec) -> str | None:
+    """The reason if what a query keeps anyway can leave its budget no room for one of the indexer's blocks."""
+    if not spec.sparse or not spec.uses_indexer:
+        return None
+    with torch.device("meta"):
+        indexer = build_indexer(spec, sites_of(spec)[0])
+    if indexer.unit == 1:
+        return None
+    pattern, selector, own = spec.pattern.make(), spec.selector.make(), indexer.forced
+    last = torch.arange(spec.seq_len)[None, -indexer.unit :]  # one of them has the most that is kept anyway
+    context = SelectorContext(last, pattern.visible(last, own), pattern.own_budget(last, own))
+    budget = int(least(selector, context).max())
+    taken = max(int((last + 1 - first_forced(own, last)).max()), forced_keys(pattern, last[:, -1:]))
+    if budget - taken >= indexer.unit:
+        return None
+    return f"up to {taken} keys are kept anyway: a budget of {budget} has no room for a block of {indexer.unit} tokens"
+
+
+def forced_keys(pattern: Pattern, last: Int[Tensor, "1 1"]) -> int:
+    """Most keys that a pattern keeps for the last query, whatever is selected."""
+    return max(
+        sum(int(zone.span(last)[1].sum()) for zone in zones if zone.forced) for zones in by_group(pattern.zones())
+    )
+
+
+def least(selector: Selector, context: SelectorContext) -> Int[Tensor, "1 group time"]:
+    """Keys that each query keeps; for a rule that sees scores or is calibrated, its lower bound."""
     if selector.trims or selector.calibrates:
         return context.visible.clamp(max=int(getattr(selector, "min_k", 1)))
     return selector.limit(context)

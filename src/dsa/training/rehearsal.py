@@ -6,7 +6,7 @@ import torch
 
 from dsa.artifacts.digest import digest
 from dsa.backbones import Backbone, Pass, Site, SiteInputs
-from dsa.build import build_backbone, build_model
+from dsa.build import build_backbone, build_indexer, build_model
 from dsa.data import DataModule
 from dsa.ops import Rotation
 from dsa.selectors import Dense
@@ -48,7 +48,7 @@ def variants(spec: Spec) -> list[tuple[Part, dict[str, Any]]]:
     own: list[tuple[Part, dict[str, Any]]] = [(spec.pattern, {}), (spec.selector, {})]
     if not spec.uses_indexer:
         return own
-    return [(spec.indexer, {"d_model": first_site(spec).width}), (spec.precision, {}), *own]
+    return [(spec.indexer, given(spec)), (spec.precision, {}), *own]
 
 
 def rehearse_budget(spec: Spec) -> None:
@@ -74,13 +74,20 @@ def rehearse_indexer(spec: Spec) -> None:
         ValueError: as `rehearse`.
     """
     draw, site, time = torch.Generator().manual_seed(0), first_site(spec), min(spec.seq_len, SHORT)
-    check_made([(spec.indexer, {"d_model": site.width}), (spec.precision, {})])
+    check_made([(spec.indexer, given(spec)), (spec.precision, {})])
     hidden = torch.randn(1, time, site.width, generator=draw)
     queries = torch.randn(1, site.heads, time, site.dim, generator=draw)
     keys = torch.randn(1, site.kv_heads, time, site.dim, generator=draw)
     with torch.no_grad():
         inputs = SiteInputs(site, hidden, queries, keys, Rotation(time, base=10000.0))
-        checked_cast(spec.precision.make(), checked_features(spec.indexer.make(d_model=site.width), inputs))
+        checked_cast(spec.precision.make(), checked_features(build_indexer(spec, site), inputs))
+
+
+def given(spec: Spec) -> dict[str, int]:
+    """What its indexers take besides their settings."""
+    site = first_site(spec)
+    taken: dict[str, int] = spec.indexer.cls.given(site.width, site.kv_heads)
+    return taken
 
 
 def first_site(spec: Spec) -> Site:

@@ -37,14 +37,18 @@ def check_router(router: Router, inputs: SiteInputs) -> None:
     Raises:
         VariantFault: naming class, method, what was expected and what came.
     """
-    cast: IndexFeatures | None = None
+    index: Scorer | None = None
     forced: Zones = ()
     if router.indexer is not None:
         features = checked_features(router.indexer, inputs)
         cast, forced = checked_cast(router.precision, features), features.forced
+        with told(router.indexer, "scorer"):
+            index = router.indexer.scorer(cast)
+        if not isinstance(index, Scorer):
+            raise fault(router.indexer, "scorer", "", kind(index), "what ranks keys, a dsa.ops.Scorer")
     time = torch.arange(inputs.hidden.shape[1], device=inputs.hidden.device).expand(len(inputs.hidden), -1)
     context = checked_budget(router.pattern, router.selector, inputs.site, time, forced)
-    check_selector(router.selector, router.pattern, context, cast, inputs, router.backend)
+    check_selector(router.selector, router.pattern, context, index, inputs, router.backend)
 
 
 def checked_budget(
@@ -150,13 +154,13 @@ def checked_groups(pattern: Pattern, heads: int) -> int:
 
 
 def check_selector(
-    selector: Selector, pattern: Pattern, context: SelectorContext, cast: IndexFeatures | None, inputs: SiteInputs,
+    selector: Selector, pattern: Pattern, context: SelectorContext, index: Scorer | None, inputs: SiteInputs,
     backend: str,
 ) -> None:  # fmt: skip
     """What ranks keys, and the rule that sees their scores."""
     with told(selector, "scorer"):
         site, _, q, k, _, sink = inputs
-        scorer = selector.scorer(cast, lambda: dense_target(site, q, k, backend, sink=sink), context)
+        scorer = selector.scorer(index, lambda: dense_target(site, q, k, backend, sink=sink), context)
     if not isinstance(scorer, Scorer):
         raise fault(selector, "scorer", "", kind(scorer), "what ranks keys, a dsa.ops.Scorer")
     if not selector.trims:

@@ -1,0 +1,55 @@
+"""Pools of tokens by one key each, made of their tokens and of those of the pool before, as DeepSeek-V4's CSA does."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dsa.indexers.gated_pool import GatedPoolIndexer
+from dsa.ops import IndexFeatures
+from dsa.ops.rotary import Rotation
+
+
+class OverlappingPoolIndexer(GatedPoolIndexer):
+    """Scores pools by sum_j w[t,j] * ReLU(q[t,j] . k[pool])  (DeepSeek-V4 report, eqs. 13 to 17; transformers'
+    DeepseekV4Indexer).
+
+    Each token has two keys and two gates, one pair for its own pool and one for the next. k[pool] is the gated mean of
+    the own keys of its tokens and of the other keys of the tokens before it, normed, then rotated as the pool's first
+    token. There attention reads a compressed entry for a chosen pool, here the pool's tokens.
+    d_model * (heads * dim + 4 * dim + heads) + 2 * unit * dim parameters, and dim of the key norm.
+
+    Args: as GatedPoolIndexer.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        dim: int,
+        unit: int,
+        rotary_dim: int | None = None,
+        weight: str = "signed",
+        init: float = 0.02,
+    ) -> None:
+        super().__init__(d_model, heads, dim, unit, rotary_dim, weight, init)
+        self.to_key, self.to_gate = (nn.Linear(d_model, 2 * dim, bias=False) for _ in range(2))
+        self.place = nn.Parameter(torch.zeros(unit, 2 * dim))
+        self.key_norm = nn.RMSNorm(dim, eps=1e-6)
+
+    def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
+        if rotary.offset:
+            raise NotImplementedError(
+                f"a pass that goes on at position {rotary.offset} lacks the tokens before it, of which this indexer "
+                "makes its next key. Give the text in one pass (use_cache=False)."
+            )
+        return super().score(x, rotary)
+
+    def pooled(
+        self, keys: Float[Tensor, "batch pool unit key"], gates: Float[Tensor, "batch pool unit key"]
+    ) -> Float[Tensor, "batch pool dim"]:
+        (ahead, own), (gate_ahead, gate_own) = keys.chunk(2, -1), gates.chunk(2, -1)
+        ahead = F.pad(ahead, (0, 0, 0, 0, 1, 0))[:, :-1]
+        gate_ahead = F.pad(gate_ahead, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]  # none before the first pool
+        share = torch.cat([gate_ahead, gate_own], 2).softmax(2)
+        return self.key_norm((share * torch.cat([ahead, own], 2)).sum(2))

@@ -1,0 +1,44 @@
+"""A lightning indexer that looks for blocks first, as HISA does: fewer scores, the same weights."""
+
+from dsa.checks import at_least, positive
+from dsa.indexers.base import blocks_of
+from dsa.indexers.lightning import LightningIndexer
+from dsa.ops import IndexFeatures, Scorer, TwoStage
+
+
+class TwoStageIndexer(LightningIndexer):
+    """Scores the tokens of the best blocks alone  (HISA, arXiv:2603.28458, section 3).
+
+    First every block by sum_j w[t,j] * ReLU(q[t,j] . mean of its keys), then the tokens of the best by the same with
+    their own keys. The first block and the query's own are always among them. It learns as a lightning indexer, every
+    token's score, and chooses blocks where keys are selected: nothing is trained for it.
+
+    Args:
+        d_model: width of the hidden states.
+        heads: query heads.
+        dim: width of each query head and of the shared key.
+        block: tokens of a block.
+        blocks: that are searched.
+        rotary_dim: how many dims the rotary embedding turns; None = all.
+        weight: of a head, as in LightningIndexer.
+        init: standard deviation of the initial weights.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        heads: int,
+        dim: int,
+        block: int,
+        blocks: int,
+        rotary_dim: int | None = None,
+        weight: str = "signed",
+        init: float = 0.02,
+    ) -> None:
+        super().__init__(d_model, heads, dim, rotary_dim, weight, init)
+        self.block = positive(block, "indexer.block")
+        self.blocks = at_least(blocks, 2, "indexer.blocks", "the first and the query's own are always searched")
+
+    def scorer(self, features: IndexFeatures) -> Scorer:
+        means = features._replace(keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block)
+        return TwoStage(features, means, self.blocks)

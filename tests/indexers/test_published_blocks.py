@@ -1,0 +1,187 @@
+"""Indexers of published models that choose blocks: the scores and keys of transformers' own code."""
+
+import pytest
+import torch
+from indexers.ranking import Ranked, assert_same_blocks
+
+pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from transformers.models.deepseek_v4 import configuration_deepseek_v4 as deepseek_settings
+from transformers.models.deepseek_v4 import modeling_deepseek_v4 as deepseek
+from transformers.models.glm5_next import configuration_glm5_next as glm_settings
+from transformers.models.glm5_next import modeling_glm5_next as glm
+from transformers.models.minimax_m3_vl import configuration_minimax_m3_vl as minimax_settings
+from transformers.models.minimax_m3_vl import modeling_minimax_m3_vl as minimax
+from transformers.models.qwen4_exp import configuration_qwen4_exp as qwen_settings
+from transformers.models.qwen4_exp import modeling_qwen4_exp as qwen
+
+from dsa import compose
+from dsa.indexers import BlockMeanIndexer, GatedPoolIndexer, GroupBlockIndexer, OverlappingPoolIndexer
+from dsa.ops import Rotation
+
+SHAPES = [  # rows, length, width, heads, dims, rotated dims, tokens of a block, blocks that are kept
+    (2, 50, 32, 5, 16, 8, 4, 3),
+    (1, 97, 48, 4, 32, 32, 8, 3),
+    (2, 41, 24, 4, 8, 4, 2, 5),
+    (1, 61, 16, 6, 12, 6, 5, 2),
+    (1, 75, 32, 4, 16, 2, 16, 2),
+]
+EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES)
+ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+
+
+def drawn(indexer, shape):
+    """The indexer with random weights, hidden states, and their positions."""
+    for weight in indexer.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return torch.randn(*shape[:3]), torch.arange(shape[1]).expand(shape[0], -1)
+
+
+def answer(own, x):
+    with torch.no_grad():
+        return own(x, Rotation(x.shape[1], 10000.0))
+
+
+@EVERY_SHAPE
+def test_qsa_scores_and_keeps_as_qwen4(shape):
+    rows, length, width, heads, dim, rotated, unit, blocks = shape
+    config = qwen_settings.Qwen4ExpTextConfig(
+        hidden_size=width, head_dim=rotated, indexer_n_heads=heads, indexer_kv_heads=1, indexer_head_dim=dim,
+        indexer_budget=blocks * unit, indexer_compress_ratio=unit, rope_parameters=ROPE,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = qwen.Qwen4ExpTextQSAIndexer(config, 0)
+    x, positions = drawn(theirs, shape)
+    causal = torch.ones(length, length, dtype=torch.bool).tril().expand(rows, 1, -1, -1)
+    with torch.no_grad(), Ranked() as ranked:
+        wanted = theirs(x, qwen.Qwen4ExpTextRotaryEmbedding(config)(x, positions), causal, None)
+    given = iter(ranked.scores)
+    expected = torch.zeros(rows, 1, length, length // unit)
+    for row in range(rows):
+        for t in range(unit - 1, length):
+            expected[row, 0, t, : (t + 1) // unit] = next(given)
+    own = BlockMeanIndexer(width, heads, dim, unit, rotary_dim=rotated)
+    with torch.no_grad():
+        query, key = theirs.index_qk_proj.weight.split([heads * dim, dim])
+        own.to_query.weight.copy_(query)
+        own.to_key.weight.copy_(key)
+        own.query_norm.weight.copy_(1 + theirs.q_layernorm.weight)  # theirs is written as a difference to 1
+        own.key_norm.weight.copy_(1 + theirs.k_layernorm.weight)
+    # theirs keeps the open block beside its budget, ours within it
+    open_block = (torch.arange(length) + 1) % unit
+    assert_same_blocks(answer(own, x), expected, wanted, blocks, open_block)
+
+
+@EVERY_SHAPE
+def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape):
+    rows, length, width, heads, dim, _, unit, blocks = shape
+    config = glm_settings.Glm5NextTextConfig(
+        hidden_size=width, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, index_topk=blocks * unit,
+        index_kpool=unit, index_kpool_always_select_tail=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = glm.Glm5NextTextIndexer(config, 0)
+    x, _ = drawn(theirs, shape)
+    with Ranked() as ranked:
+        # the latent of the query is the hidden states: what a site has
+        chosen = theirs(x, x, torch.ones(rows, length, dtype=torch.bool), None).long()
+    expected = ranked.scores[0][:, None, :, : length // unit]
+    wanted = torch.zeros(rows, length, length + 1, dtype=torch.bool)
+    wanted.scatter_(-1, chosen.where(chosen >= 0, length), True)
+    own = GatedPoolIndexer(width, heads, dim, unit, rotary_dim=0)
+    with torch.no_grad():
+        own.to_query.weight.copy_(theirs.wq_b.weight)
+        own.to_key.weight.copy_(theirs.wk.weight)
+        own.to_weight.weight.copy_(theirs.weights_proj.weight)
+        own.key_norm.load_state_dict(theirs.k_norm.state_dict())
+        own.to_gate.weight.copy_(theirs.index_kpool_compress_gate)
+        own.place.copy_(theirs.index_kpool_compress_ape)
+    # theirs keeps the open pool beside its budget, ours within it
+    open_pool = (torch.arange(length) + 1) % unit
+    assert_same_blocks(answer(own, x), expected, wanted[:, None, :, :length], blocks, open_pool)
+
+
+@EVERY_SHAPE
+@pytest.mark.parametrize("local", [1, 2])
+def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
+    _, length, width, groups, dim, rotated, unit, blocks = shape
+    config = minimax_settings.MiniMaxM3VLTextConfig(
+        hidden_size=width, head_dim=dim, rotary_dim=rotated, num_attention_heads=2 * groups, num_key_value_heads=groups,
+        index_n_heads=groups, index_head_dim=dim, index_block_size=unit, index_topk_blocks=blocks + local,
+        index_local_blocks=local, rope_parameters={**ROPE, "partial_rotary_factor": rotated / dim},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    theirs = minimax.MiniMaxM3VLIndexer(config, 0)
+    x, positions = drawn(theirs, shape)
+    with torch.no_grad(), Ranked() as ranked:
+        chosen = theirs(x, minimax.MiniMaxM3VLRotaryEmbedding(config)(x, positions), None, positions)
+        mask = theirs.build_block_mask(chosen, None, length, torch.float32, x.device, positions)
+    wanted = mask[:, ::2] == 0  # a group's two heads have one mask
+    own = GroupBlockIndexer(width, groups, 1, dim, unit, "max", True, True, local, rotary_dim=rotated)
+    with torch.no_grad():
+        own.to_query.weight.copy_(theirs.q_proj.weight)
+        own.to_key.weight.copy_(theirs.k_proj.weight)
+        own.query_norm.weight.copy_(1 + theirs.q_norm.weight)  # theirs is written as a difference to 1
+        own.key_norm.weight.copy_(1 + theirs.k_norm.weight)
+    expected = ranked.scores[0][..., : length // unit] * dim**-0.5  # theirs are not scaled, which ranks alike
+    time = torch.arange(length)
+    kept_anyway = time + 1 - ((time // unit - local + 1) * unit).clamp(min=0)
+    assert_same_blocks(answer(own, x), expected, wanted, blocks, kept_anyway)
+
+
+@EVERY_SHAPE
+def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape):
+    rows, length, width, heads, dim, rotated, unit, blocks = shape
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotated / dim}
+    config = deepseek_settings.DeepseekV4Config(
+        hidden_size=width, head_dim=dim, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, index_topk=blocks,
+        compress_rates={"compressed_sparse_attention": unit, "heavily_compressed_attention": 2 * unit},
+    )  # fmt: skip
+    config.rope_parameters = {"main": rope, "compress": rope}
+    torch.manual_seed(0)
+    theirs = deepseek.DeepseekV4Indexer(config)
+    x, positions = drawn(theirs, shape)
+    with torch.no_grad(), Ranked() as ranked:
+        # the latent of the query is the hidden states: what a site has
+        chosen = theirs(x, x, positions, None, 0)
+    expected = ranked.scores[0][:, None]
+    units = length // unit
+    pools = torch.zeros(rows, length, units + 1, dtype=torch.bool)
+    pools.scatter_(-1, chosen.where(chosen >= 0, units), True)
+    # its window keeps what is near; the pool that is open has no entry, and ours keeps it
+    open_pool = (torch.arange(length) + 1) % unit
+    tail = torch.arange(length) > (torch.arange(length) - open_pool)[:, None]
+    wanted = torch.zeros(rows, length, length, dtype=torch.bool)
+    wanted[..., : units * unit] = pools[..., :units].repeat_interleave(unit, -1)
+    wanted |= tail & torch.ones(length, length, dtype=torch.bool).tril()
+    own = OverlappingPoolIndexer(width, heads, dim, unit, rotary_dim=rotated)
+    last = torch.arange(dim - rotated, dim)  # it turns the last dims, neighbours against each other
+    order = torch.cat([last[0::2], last[1::2], torch.arange(dim - rotated)])
+    both = torch.cat([order, dim + order])
+    with torch.no_grad():
+        own.to_query.weight.copy_(theirs.q_b_proj.weight.view(heads, dim, width)[:, order].flatten(0, 1))
+        own.to_key.weight.copy_(theirs.kv_proj.weight[both])
+        own.to_gate.weight.copy_(theirs.gate_proj.weight[both])
+        own.to_weight.weight.copy_(theirs.scorer.weights_proj.weight)
+        own.place.copy_(theirs.position_bias[:, both])
+        own.key_norm.weight.copy_(theirs.kv_norm.weight[order])
+    assert_same_blocks(answer(own, x), expected, wanted[:, None], blocks, open_pool)
+
+
+def test_sizes_are_the_published_ones():
+    node = compose(["indexer=glm5_kpool"]).indexer.node
+    config = glm_settings.Glm5NextTextConfig()
+    assert (node["heads"], node["dim"], node["unit"]) == (
+        config.index_n_heads, config.index_head_dim, config.index_kpool
+    )  # fmt: skip
+    node = compose(["indexer=minimax_m3"]).indexer.node
+    config = minimax_settings.MiniMaxM3VLTextConfig()
+    assert (node["dim"], node["unit"], node["local"], node["rotary_dim"]) == (
+        config.index_head_dim, config.index_block_size, config.index_local_blocks, config.rotary_dim
+    )  # fmt: skip
+    assert config.index_n_heads == config.num_key_value_heads  # heads: 1 of each
+    node = compose(["indexer=deepseek_v4_csa"]).indexer.node
+    config = deepseek_settings.DeepseekV4Config()
+    assert (node["heads"], node["dim"], node["unit"]) == (
+        config.index_n_heads, config.index_head_dim, config.compress_rates["compressed_sparse_attention"]
+    )  # fmt: skip
+    assert node["rotary_dim"] == config.head_dim * config.rope_parameters["compress"]["partial_rotary_factor"]

@@ -1,0 +1,39 @@
+"""Studies of block indexers compare them at one mean budget, and leave out none of the field's."""
+
+import pytest
+import torch
+from conftest import options
+
+from dsa.build import build_indexer
+from dsa.ops.zones import spans
+from dsa.training.rehearsal import first_site
+from study.studies import plans_of
+
+OURS = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)}
+OURS |= {"block_mean", "static", "ultra_light"}
+
+
+def conditions(study, outputs):
+    """The run of each condition and length."""
+    (plan,) = plans_of(f"study={study}", "seed=0", f"output_dir={outputs}", exploratory=True)
+    return {(run.label, run.seq_len): run for run in plan.runs if run.role == "condition"}
+
+
+@pytest.mark.parametrize("study", ["field_indexers", "block_granularity"])
+def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
+    runs = conditions(study, outputs)
+    assert all(run.reason is None for run in runs.values())
+    for seq_len in {length for _, length in runs}:
+        means = []
+        for run in (run for (_, length), run in runs.items() if length == seq_len):
+            indexer, k = build_indexer(run.spec, first_site(run.spec)), run.spec.selector.node["k"]
+            every = spans(run.spec.pattern.make().zones(), torch.full((1, 1, seq_len), k), unit=indexer.unit,
+                          forced=indexer.forced)  # fmt: skip
+            kept = sum(span.keep * span.unit for span in every)
+            means.append(kept[..., seq_len // 2 :].float().mean().item())
+        assert max(means) / min(means) < 1.02, means
+
+
+def test_the_study_of_the_field_has_every_indexer_of_it(outputs):
+    named = {run.spec.indexer.option.rstrip("~") for run in conditions("field_indexers", outputs).values()}
+    assert named == set(options("indexer")) - OURS | {"h2d32", "h4d64"}
