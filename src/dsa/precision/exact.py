@@ -1,7 +1,7 @@
 """No rounding."""
 
 from dsa.ops import IndexFeatures
-from dsa.precision.base import Precision
+from dsa.precision.base import Bits, Precision, evenly
 
 
 class Exact(Precision):
@@ -11,3 +11,6 @@ class Exact(Precision):
 
     def cast(self, features: IndexFeatures) -> IndexFeatures:
         return features
+
+    def bits(self, features: IndexFeatures) -> Bits:
+        return evenly(features, 32, 32)
