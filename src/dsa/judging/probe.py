@@ -148,12 +148,13 @@ def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -
     return error.item(), (rounded == 0).float().mean().item()
 
 
-def spent(bits: Bits | None) -> tuple[float | None, ...]:
+def spent(bits: Bits | None) -> tuple[float | None, float | None, float | None, float | None, float | None]:
     """Mean bits of a number, and the shares of the rows, queries and keys, whose numbers take 4, 8, 16 and 32."""
     if bits is None:
-        return (None,) * 5
+        return None, None, None, None, None
     rows = torch.cat([x.flatten() for x in bits])
-    return rows.mean().item(), *((rows == width).float().mean().item() for width in (4, 8, 16, 32))
+    four, eight, sixteen, all_ = ((rows == width).float().mean().item() for width in (4, 8, 16, 32))
+    return rows.mean().item(), four, eight, sixteen, all_
 
 
 def averaged(layers: list[LayerSelection]) -> dict[str, float | None]:
