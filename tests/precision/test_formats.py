@@ -8,6 +8,7 @@ from conftest import options
 
 from dsa import compose
 from dsa.ops import IndexFeatures, Zone, select
+from dsa.ops.native import integer_products
 from dsa.precision.float8 import hadamard
 
 
@@ -201,8 +202,13 @@ def test_zero_rows_stay_zero():
         assert not format_of(f"precision={name}").cast(x).keys.any()
 
 
-def test_only_fp32_is_not_simulated():
-    assert [n for n in options("precision") if not format_of(f"precision={n}").simulated] == ["fp32"]
+def test_what_is_not_simulated_is_fp32_and_int8_where_the_kernels_multiply_integers():
+    def real(backend):
+        cpu = torch.device("cpu")
+        return [n for n in options("precision") if not format_of(f"precision={n}").simulated(backend, cpu)]
+
+    assert real("blocked") == real("reference") == ["fp32"]
+    assert real("cpu") == (["fp32", "int8", "int8_tensor"] if integer_products() else ["fp32"])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -18,17 +19,20 @@ class Bits(NamedTuple):
 
 
 class Precision(ABC):
-    """Rounds index features to a number format, with straight-through gradients.
-
-    Attributes:
-        simulated: only the rounding is imitated, the arithmetic runs in float32: quality numbers, never speed.
-    """
-
-    simulated: bool = True
+    """Rounds index features to a number format, with straight-through gradients."""
 
     @abstractmethod
     def cast(self, features: IndexFeatures) -> IndexFeatures:
         """The features as this format holds them; what it does to a row depends on no later token."""
+
+    def simulated(self, backend: str, device: torch.device) -> bool:
+        """Whether only the rounding is imitated and the arithmetic runs in float32: quality numbers, never speed.
+
+        Args:
+            backend: the setting `ops`.
+            device: where scores are computed.
+        """
+        return True
 
     def bits(self, features: IndexFeatures) -> Bits | None:
         """What it spends on these features; None if it does not say."""

@@ -2,11 +2,14 @@
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsa.ops import IndexFeatures
+from dsa.ops import IndexFeatures, Integers, integer_products
 from dsa.precision.base import Bits, Precision, evenly, in_groups, straight_through
+
+DIMS = 1024  # so many products of 8-bit integers are exact in float32
 
 
 class Integer(Precision):
@@ -36,9 +39,27 @@ class Integer(Precision):
             queries, keys = queries.amax(-1, keepdim=True), keys.amax(-1, keepdim=True)
         else:
             queries, keys = of_groups(queries, self.scale), of_groups(keys, self.scale)
+        query_steps, query_scales = steps(features.queries, queries, self.width)
+        key_steps, key_scales = steps(features.keys, keys, self.width)
+        integers = None
+        if self.as_integers and features.queries.shape[-1] <= DIMS:
+            weights = query_scales[..., 0].expand(features.queries.shape[:-1])
+            weights = weights if features.weights is None else weights * features.weights.detach()
+            scales = key_scales[..., 0].expand(features.keys.shape[:-1])
+            integers = Integers(query_steps.to(torch.int8), key_steps.to(torch.int8), weights, scales)
         return features._replace(
-            queries=on_grid(features.queries, queries, self.width), keys=on_grid(features.keys, keys, self.width)
+            queries=straight_through(features.queries, query_steps * query_scales),
+            keys=straight_through(features.keys, key_steps * key_scales),
+            integers=integers,
         )
+
+    @property
+    def as_integers(self) -> bool:
+        """Whether scores are computed from integers of 8 bits, where the processor multiplies them."""
+        return self.width == 8 and self.scale in ("row", "tensor")
+
+    def simulated(self, backend: str, device: torch.device) -> bool:
+        return not (self.as_integers and integer_products(backend, device))
 
     def bits(self, features: IndexFeatures) -> Bits:
         return evenly(features, self.width, self.width)
@@ -49,16 +70,17 @@ def of_groups(x: Float[Tensor, "*row dim"], group: int) -> Float[Tensor, "*row d
     return in_groups(x, group).amax(-1).repeat_interleave(group, -1)[..., : x.shape[-1]]
 
 
-def on_grid(x: Float[Tensor, "*row dim"], largest: Float[Tensor, "..."], bits: int) -> Float[Tensor, "*row dim"]:
-    """x rounded to whole multiples of a scale.
+def steps(x: Float[Tensor, "*row dim"], largest: Float[Tensor, "..."], bits: int) -> tuple[Tensor, Tensor]:
+    """x as whole numbers of steps, and the size of these.
 
     Args:
         largest: number that the largest integer stands for, at least as large as any that shares its scale.
     """
     scale = largest / (2 ** (bits - 1) - 1)
-    return straight_through(x, (x.detach() / scale.where(scale > 0, 1.0)).round() * scale)
+    return (x.detach() / scale.where(scale > 0, 1.0)).round(), scale
 
 
 def rows_on_grid(x: Float[Tensor, "*row dim"], bits: int) -> Float[Tensor, "*row dim"]:
-    """x with one scale for each row."""
-    return on_grid(x, x.detach().abs().amax(-1, keepdim=True), bits)
+    """x in integers times one scale for each row."""
+    number, scale = steps(x, x.detach().abs().amax(-1, keepdim=True), bits)
+    return straight_through(x, number * scale)
