@@ -73,6 +73,13 @@ def test_the_kernels_score_by_the_integers_and_not_by_the_floats():
     assert not torch.equal(chosen[0][0, 0, -1], torch.arange(24)), "all scores 0 would select the first keys"
 
 
+def test_a_processor_that_does_not_multiply_integers_selects_by_the_floats(monkeypatch):
+    monkeypatch.setattr("dsa.ops.native.pack.integer_products", lambda: False)
+    scorer, limit = cast(1, 8), torch.full((2, 1, 300), 24)
+    chosen = [select(x, EVERYTHING, limit, backend="cpu") for x in (scorer, scorer._replace(integers=None))]
+    assert torch.equal(chosen[0].positions, chosen[1].positions)
+
+
 def test_scores_of_integers_are_those_of_the_features_but_for_rounding():
     scorer = cast(2, 16)
     whole = slice(0, 300), slice(0, 300)
