@@ -20,7 +20,7 @@ WANTED = (
     Wanted("attention_pattern_analysis", "16 patterns, recall task with decoys", (64, 128, 256, 512)),
     Wanted("k_value_optimization", "16 budgets, recall task with decoys", (64, 128, 256, 512)),
     Wanted(
-        "quantization_effectiveness", "7 number formats on 3 indexers, recall task with decoys", (64, 128, 256, 512)
+        "quantization_effectiveness", "15 number formats on 3 indexers, recall task with decoys", (64, 128, 256, 512)
     ),
     Wanted("optimization_combinations", "20 combinations, recall task with decoys", (64, 128, 256, 512)),
     Wanted("baseline_vs_optimized", "h4d64 against three small indexers, on text", (512, 1024)),

@@ -32,6 +32,14 @@ def test_attention_prints_a_table_and_writes_rows_and_a_plot(tmp_path, capsys, b
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
+def test_selecting_is_timed_in_number_formats_beside_float32(tmp_path):
+    path = tmp_path / "formats.json"
+    main(f"attention --lengths 64 --k 16 --heads 2 --dim 8 --rounds 1 --formats int8,int4 --json {path}".split())
+    rows = {(row["component"], row["direction"]): row for row in json.loads(path.read_text())}
+    assert {("select int8", "forward"), ("select int4", "forward"), ("select", "forward")} <= set(rows)
+    assert all(row["ms"] > 0 for row in rows.values())
+
+
 @pytest.mark.slow
 def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
     path = tmp_path / "train.json"

@@ -112,7 +112,8 @@ def attend_routed(
     losses = router.losses(routed, target) if how.teach and cast is not None else {}
     if how.observe is not None:
         zones, features = router.pattern.zones(), routed.features
-        how.observe(Observation(site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap))
+        bits = None if features is None else router.precision.bits(features)
+        how.observe(Observation(site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits))
     return out, losses
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa.ops import IndexFeatures, Rotation, Selection, Zones
+from dsa.precision import Bits
 from dsa.selectors import SelectorContext
 
 
@@ -91,6 +92,7 @@ class Observation(NamedTuple):
     zones: Zones | tuple[Zones, ...]
     scale: float | None = None  # of the logits; None = dim^-1/2
     cap: float | None = None  # of the scaled logits; None = none
+    bits: Bits | None = None  # what the format of the index scores spends; None: it does not say, or there is none
 
 
 class Cache:

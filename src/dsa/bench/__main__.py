@@ -19,6 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     alone.add_argument("--heads", type=int, default=8)
     alone.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
     alone.add_argument("--batch", type=int, default=1, help="rows (default 1)")
+    alone.add_argument("--formats", default="", help="also time selecting in these options of conf/precision: int8,fp8")
     alone.add_argument("--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers")
     step = what.add_parser("train", help="whole training steps of a model")
     step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
@@ -61,7 +62,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
     if given.what == "attention":
         index = (int(shape[1]), int(shape[2]))
-        rows = attention.measure(index=index, heads=given.heads, dim=given.dim, peers=given.peers, **options)
+        names = [name for name in given.formats.split(",") if name]
+        formats = {name: compose([f"precision={name}"]).precision.make() for name in names}
+        rows = attention.measure(
+            index=index, heads=given.heads, dim=given.dim, peers=given.peers, formats=formats, **options
+        )
     else:
         rows = train.measure(indexer=given.indexer, model=given.model, **options)
     title = f"{given.what}: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"

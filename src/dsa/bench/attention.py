@@ -12,13 +12,14 @@ from dsa.bench import peers as others
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.ops import IndexFeatures, Recency, Zone
 from dsa.ops.cost import attention_flops, causal_pairs, index_pair_flops, indexer_loss_flops, kept_pairs
+from dsa.precision import Precision
 
 Rows = list[dict[str, Any]]
 
 
 def measure(
     lengths: list[int], k: int, index: tuple[int, int], heads: int, dim: int, batch: int, backend: str, rounds: int,
-    peers: bool,
+    peers: bool, formats: dict[str, Precision],
 ) -> Rows:  # fmt: skip
     """A row per (length, component, direction).
 
@@ -28,10 +29,12 @@ def measure(
 
     Args:
         index: heads and dims of the indexer.
+        formats: number formats of the index scores, in which selecting is timed beside float32, rounding included.
     """
     rows: Rows = []
     for length in lengths:
         works = sparse_works(length, k, index, heads, dim, batch, backend)
+        works |= selecting(formats, length, k, index, batch, backend)
         dense = dense_works(length, heads, dim, batch)
         peer = others.works(length, k, index, heads, dim, batch) if peers else {}
         times = take_turns({**works, **dense, **peer}, rounds)
@@ -124,6 +127,23 @@ def sparse_works(
         "loss/train": loss_train,
         "total/train": step,
     }
+
+
+def selecting(
+    formats: dict[str, Precision], length: int, k: int, index: tuple[int, int], batch: int, backend: str
+) -> dict[str, Work]:
+    """Selecting in each number format, under "select FORMAT/forward"."""
+    features = random_features(length, index, batch)
+    limit, zones = torch.full((batch, 1, length), k), (Zone(first=None),)
+
+    def work(precision: Precision) -> Work:
+        def select() -> Any:
+            with torch.no_grad():
+                return ops.select(precision.cast(features), zones, limit, backend=backend)
+
+        return select
+
+    return {f"select {name}/forward": work(precision) for name, precision in formats.items()}
 
 
 def dense_works(length: int, heads: int, dim: int, batch: int) -> dict[str, Work]:

@@ -30,8 +30,11 @@ def flops(model: Backbone, length: int, density: float) -> dict[str, float]:
     dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
     indexer = 0.0
     for router, own, width in routed_indexers(model):
-        scorer = own.scorer(index_features(own, width))
-        indexer += scorer.cost(router.pattern.zones(), length) + own.projection_flops(length)
+        index = index_features(own, width)
+        indexer += own.scorer(index).cost(router.pattern.zones(), length) + own.projection_flops(length)
+        index_heads, index_dim = index.queries.shape[3:]
+        queries = length * index.groups * index_heads * index_dim
+        indexer += router.precision.flops(queries + keys_of(index, length) * index_dim)
     return {
         "dense_attention": dense,
         "indexer": indexer,
@@ -53,7 +56,11 @@ def indexer_megabytes(model: Backbone, length: int) -> float:
     held = 0
     for _, indexer, width in routed_indexers(model):
         features = index_features(indexer, width)
-        tokens_per_key = features.unit if features.pool == "entry" else 1
         held += sum(p.numel() for p in indexer.parameters())
-        held += length // tokens_per_key * features.keys.shape[1] * features.keys.shape[3]
+        held += keys_of(features, length) * features.keys.shape[3]
     return held * 4 / 2**20
+
+
+def keys_of(features: IndexFeatures, length: int) -> int:
+    """How many keys there are of a sequence."""
+    return length // (features.unit if features.pool == "entry" else 1) * features.keys.shape[1]

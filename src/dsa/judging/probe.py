@@ -9,6 +9,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.backbones import Backbone, Observation, Pass
 from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
+from dsa.precision import Bits
 
 EVERYTHING = (Zone(first=None, last=0),)
 
@@ -25,6 +26,8 @@ class LayerSelection(NamedTuple):
         mean_k: kept keys per query.
         quantisation_error: relative error (root mean square) of the index scores through the precision's format.
         zero_share: share of index scores that are exactly zero, where only position decides.
+        index_bits: mean bits of a number of the index queries and keys, without what scales take; simulated or not.
+        rows_4_bit, rows_8_bit, rows_16_bit, rows_32_bit: share of index queries and keys that such numbers hold.
         mass_asked, oracle_mass_asked, kl_asked: over the queries that are asked for something, where not all are.
     """
 
@@ -36,6 +39,11 @@ class LayerSelection(NamedTuple):
     mean_k: float
     quantisation_error: float | None
     zero_share: float | None
+    index_bits: float | None
+    rows_4_bit: float | None
+    rows_8_bit: float | None
+    rows_16_bit: float | None
+    rows_32_bit: float | None
     mass_asked: float | None
     oracle_mass_asked: float | None
     kl_asked: float | None
@@ -87,8 +95,8 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
         None if asked is None else share.transpose(1, 2)[asked].mean().item() for share in (mass, best)
     )
     return LayerSelection(
-        mass.mean().item(), best.mean().item(), recall, kl, density, mean_k, error, zeros, mass_asked, best_asked,
-        kl_asked,
+        mass.mean().item(), best.mean().item(), recall, kl, density, mean_k, error, zeros,
+        *spent(seen.bits), mass_asked, best_asked, kl_asked,
     )  # fmt: skip
 
 
@@ -138,6 +146,15 @@ def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -
     true, rounded = true[legal], rounded[legal]
     error = (rounded - true).norm() / true.norm().clamp(min=1e-30)
     return error.item(), (rounded == 0).float().mean().item()
+
+
+def spent(bits: Bits | None) -> tuple[float | None, float | None, float | None, float | None, float | None]:
+    """Mean bits of a number, and the shares of the rows, queries and keys, whose numbers take 4, 8, 16 and 32."""
+    if bits is None:
+        return None, None, None, None, None
+    rows = torch.cat([x.flatten() for x in bits])
+    four, eight, sixteen, all_ = ((rows == width).float().mean().item() for width in (4, 8, 16, 32))
+    return rows.mean().item(), four, eight, sixteen, all_
 
 
 def averaged(layers: list[LayerSelection]) -> dict[str, float | None]:

@@ -8,12 +8,13 @@ from dsa.ops.dispatch import (
     checked_backend,
     dense_logsumexp,
     indexer_loss,
+    integer_products,
     keeps_everything,
     own_dtypes,
     select,
 )
 from dsa.ops.rotary import Rotation
-from dsa.ops.scorers import Hash, IndexFeatures, Recency, TrueAttention
+from dsa.ops.scorers import Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.two_stage import TwoStage
 from dsa.ops.zones import Zone, Zones, by_group, kept, visible
 
@@ -22,6 +23,7 @@ __all__ = [
     "Call",
     "Hash",
     "IndexFeatures",
+    "Integers",
     "Recency",
     "Rotation",
     "ScoredRows",
@@ -39,6 +41,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
+    "integer_products",
     "keeps_everything",
     "kept",
     "own_dtypes",

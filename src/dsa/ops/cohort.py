@@ -29,6 +29,7 @@ def indexer_losses(
     Raises:
         ValueError: features and target do not fit together.
     """
+    features = [each._replace(integers=None) for each in features]
     with own_dtypes(target if isinstance(target, Tensor) else target.queries):
         backends = [learning(backend, each, target, dense=True) for each in features]
         losses: dict[int, Float[Tensor, ""]] = {}

@@ -67,6 +67,11 @@ def computes_selected_only(name: str, *tensors: Tensor, cap: float | None = None
     return serving(name, Call(tensors, cap=cap)).selected_only
 
 
+def integer_products(name: str, device: torch.device) -> bool:
+    """Whether the backend that selects computes index scores of integers in integers; else in float32."""
+    return serving(name, Call(device=device)).integer_products()
+
+
 def select(
     scorer: Scorer,
     zones: Zones | tuple[Zones, ...],
@@ -219,6 +224,7 @@ def indexer_loss(
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
+    features = features._replace(integers=None)
     with own_dtypes(features.queries):
         return learning(backend, features, target, selection is None).indexer_loss(features, target, selection)
 

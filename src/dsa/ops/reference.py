@@ -15,6 +15,11 @@ from dsa.ops.zones import Span, Zones, first_forced, spans
 name, selected_only = "reference", False
 
 
+def integer_products() -> bool:
+    """In float32, which is exact."""
+    return False
+
+
 def covers(call: Call) -> str | None:
     """Everything."""
     return None

@@ -5,13 +5,29 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 
 from dsa.ops.contracts import Scorer, SelectedMass
 from dsa.ops.cost import index_pair_flops, scored_pairs
 from dsa.ops.scores import hash32, probability_sums, repeated, scale_of, weighted_dots, wide
 from dsa.ops.zones import Zones, by_group
+
+
+class Integers(NamedTuple):
+    """Index features as integers: I[t,s] = scales[s] * sum_j weights[t,j] * activation(queries[t,j] . keys[s]).
+
+    They are from -127 to 127, of at most 1,024 dims: every dot product is exact in float32.
+
+    Args:
+        weights: times the scale of their query.
+        scales: of the keys, not negative.
+    """
+
+    queries: Int8[Tensor, "batch group time head dim"]
+    keys: Int8[Tensor, "batch keygroup entry dim"]
+    weights: Float[Tensor, "batch group time head"]
+    scales: Float[Tensor, "batch keygroup entry"]
 
 
 class IndexFeatures(NamedTuple):
@@ -28,6 +44,8 @@ class IndexFeatures(NamedTuple):
         accumulate: format to which the dot product, each weighted term and the sum over heads are rounded.
         forced: keys that are kept whatever the pattern, as a window or the unit that is still open; contiguous zones
             up to the query.
+        integers: the same features, if they are integers times scales: what is scored. They carry no gradient, so a
+            loss leaves them out.
     """
 
     queries: Float[Tensor, "batch group time head dim"]
@@ -38,6 +56,7 @@ class IndexFeatures(NamedTuple):
     unit: int = 1
     accumulate: torch.dtype = torch.float32
     forced: Zones = ()
+    integers: Integers | None = None
 
     @property
     def groups(self) -> int:
@@ -64,17 +83,31 @@ class IndexFeatures(NamedTuple):
         self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
     ) -> Float[Tensor, "batch group time unit"]:
         pooled = self.unit if self.pool == "max" else 1
-        keys = self.keys[:, :, columns.start * pooled : columns.stop * pooled]
-        weights = None if self.weights is None else self.weights[:, :, rows]
-        total = weighted_dots(self.queries[:, :, rows], keys, weights, self.activation == "relu", self.accumulate)
+        tokens, relu = slice(columns.start * pooled, columns.stop * pooled), self.activation == "relu"
+        if self.integers is None:
+            weights = None if self.weights is None else self.weights[:, :, rows]
+            total = weighted_dots(self.queries[:, :, rows], self.keys[:, :, tokens], weights, relu, self.accumulate)
+        else:
+            queries, keys, factors, scales = self.integers
+            total = weighted_dots(
+                queries[:, :, rows].float(), keys[:, :, tokens].float(), factors[:, :, rows], relu, self.accumulate
+            )
+            total = total * repeated(scales[:, :, tokens], self.groups)[:, :, None]
         return total.unflatten(-1, (-1, pooled)).amax(-1) if pooled > 1 else total
 
     def of_group(self, group: int) -> "IndexFeatures":
         part = slice(group, group + 1)
         weights = None if self.weights is None else self.weights[:, part]
+        integers = self.integers
+        if integers is not None:
+            integers = Integers(
+                integers.queries[:, part], repeated(integers.keys, self.groups)[:, part], integers.weights[:, part],
+                repeated(integers.scales, self.groups)[:, part],
+            )  # fmt: skip
         return self._replace(
-            queries=self.queries[:, part], keys=repeated(self.keys, self.groups)[:, part], weights=weights
-        )
+            queries=self.queries[:, part], keys=repeated(self.keys, self.groups)[:, part], weights=weights,
+            integers=integers,
+        )  # fmt: skip
 
     def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
         """A pair costs 2 H_I d_I for the dot products and 3 H_I for ReLU, weight and sum; projections come on top."""

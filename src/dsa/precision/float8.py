@@ -1,13 +1,12 @@
 """8-bit floats with scales."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from dsa.checks import positive
 from dsa.ops import IndexFeatures
-from dsa.precision.base import Precision, straight_through
+from dsa.precision.base import Bits, Precision, evenly, in_groups, straight_through
 
 
 class Float8(Precision):
@@ -28,11 +27,14 @@ class Float8(Precision):
             queries, keys = queries @ matrix, keys @ matrix
         return features._replace(queries=self.rounded(queries), keys=self.rounded(keys))
 
+    def bits(self, features: IndexFeatures) -> Bits:
+        return evenly(features, 8, 8)
+
     def rounded(self, x: Float[Tensor, "*row dim"]) -> Float[Tensor, "*row dim"]:
         """x through e4m3, each group of dims scaled to the format's range."""
         dim = x.shape[-1]
         group = min(self.group, dim)
-        parts = F.pad(x.detach(), (0, -dim % group)).unflatten(-1, (-1, group))
+        parts = in_groups(x.detach(), group)
         largest = torch.finfo(torch.float8_e4m3fn).max
         scale = parts.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny * largest) / largest
         parts = (parts / scale).clamp(-largest, largest).to(torch.float8_e4m3fn).to(x.dtype) * scale

@@ -155,7 +155,7 @@ def is_speed(spec: Spec, result: RunResult, model: Backbone, device: torch.devic
         spec.uses_indexer
         and not spec.dense
         and all(computes_selected_only(spec.ops, torch.empty(0, device=device), cap=site.cap) for site in model.sites)
-        and not spec.precision.make().simulated
+        and not spec.precision.make().simulated(spec.ops, device)
         and (result.density or 1.0) < 1.0
     )
 
@@ -208,7 +208,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
-    if spec.uses_indexer and spec.precision.make().simulated:
+    if spec.uses_indexer and spec.precision.make().simulated(spec.ops, next(model.parameters()).device):
         out.append(
             f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "
             "quality counts, speed does not."

@@ -16,12 +16,18 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
+    "integer_products",
     "name",
     "select",
     "selected_only",
 ]
 
 name, selected_only = "blocked", False
+
+
+def integer_products() -> bool:
+    """In float32, which is exact."""
+    return False
 
 
 def covers(call: Call) -> str | None:

@@ -166,8 +166,8 @@ class Worker {
     const int64_t* start = zone.start + zone_row();
     scorer.stride = zone.stride;
     keys = zone.keys + b * scorer.batch_stride * zone.stride;
-#if SCORER == 0
-    keys += scorer_group() / scorer.share * DIM * zone.stride;
+#if SCORER == 0 || SCORER == 4
+    keys += scorer_group() / scorer.share * KEY * zone.stride;
 #elif SCORER == 1
     scorer.first_head = scorer_group() * HEADS;
 #endif
@@ -365,6 +365,7 @@ class Worker {
 }  // namespace
 
 extern "C" int64_t size_of(int64_t structure) { return sizes<Select, Zone, Scorer>(structure); }
+extern "C" int64_t integer_unit() { return INTEGER_UNIT; }
 extern "C" int64_t select_scratch(int64_t capacity, int64_t pool, int64_t slots) {
   return round_up(Worker::scratch_size(capacity, pool, slots), 16);
 }

@@ -51,6 +51,23 @@ inline vi load(const int32_t* p) { return *(const vi_unaligned*)p; }
 inline void store(int32_t* p, vi x) { *(vi_unaligned*)p = x; }
 inline vf splat(float x) { return x - vf{}; }
 inline vi splat_int(int32_t x) { return x - vi{}; }
+// A product that is rounded before it is added to anything.
+inline vf rounded(vf x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x));
+#endif
+  return x;
+}
+// Whether the processor multiplies integers of 8 bits four at a time.
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+constexpr bool INTEGER_UNIT = true;
+// x + the four products of each lane's bytes, unsigned by signed.
+inline vi add_products(vi x, vi bytes, vi signed_bytes) {
+  return (vi)_mm512_dpbusd_epi32((__m512i)x, (__m512i)bytes, (__m512i)signed_bytes);
+}
+#else
+constexpr bool INTEGER_UNIT = false;
+#endif
 inline vf larger(vf a, vf b) { return a > b ? a : b; }
 
 inline vi lanes() {

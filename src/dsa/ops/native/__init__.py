@@ -14,7 +14,7 @@ from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
 from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.native.loss import indexer_loss
-from dsa.ops.native.pack import CAPPED, uncovered
+from dsa.ops.native.pack import CAPPED, integer_products, uncovered
 from dsa.ops.native.select import dense_logsumexp, select
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
+    "integer_products",
     "name",
     "select",
     "selected_only",

@@ -5,11 +5,12 @@ from functools import singledispatch
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dsa.ops.contracts import Scorer
-from dsa.ops.native.arguments import address, i64, loaded, pointer, single, structure
-from dsa.ops.scorers import Hash, IndexFeatures, Recency, TrueAttention
+from dsa.ops.native.arguments import address, call, i64, loaded, pointer, single, structure
+from dsa.ops.scorers import Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.scores import hash_state, scale_of
 from dsa.ops.zones import Span
 
@@ -66,12 +67,32 @@ def uncovered(scorer: Scorer) -> str | None:
     return None
 
 
+def integer_products() -> bool:
+    """Whether index scores of integers are computed in 8-bit integers on this processor (AVX-512 VNNI)."""
+    return bool(call(loaded("select.cpp", STRUCTURES, SCORER=3).integer_unit))
+
+
+def of_integers(integers: Integers, relu: bool, pool: int) -> Material:
+    """Index features in 8-bit integers, four of them in the place of a float."""
+    dims = integers.queries.shape[-1]
+    queries, keys = (F.pad(x, (0, -dims % 4)).contiguous() for x in (integers.queries, integers.keys))
+    start = -128 * queries.sum(-1, dtype=torch.int32)
+    queries = torch.cat([queries.view(torch.int32), start[..., None]], -1)
+    above = (keys.view(torch.uint8) ^ 128).view(torch.float32)
+    keys = torch.cat([above, single(integers.scales)[..., None]], -1)
+    constants = {"HEADS": queries.shape[3], "DIM": 4 * (queries.shape[4] - 1), "RELU": int(relu)}
+    weights, share = single(integers.weights).contiguous(), queries.shape[1] // keys.shape[1]
+    return Material({"SCORER": 4, **constants}, queries, weights, keys, share, pool)
+
+
 @material.register
 def _(scorer: IndexFeatures) -> Material:
+    pool = scorer.unit if scorer.pool == "max" else 1
+    if scorer.integers is not None and integer_products():
+        return of_integers(scorer.integers, scorer.activation == "relu", pool)
     queries, keys = single(scorer.queries).contiguous(), single(scorer.keys)
     constants = {"HEADS": queries.shape[3], "DIM": queries.shape[4], "RELU": int(scorer.activation == "relu")}
     weights = None if scorer.weights is None else single(scorer.weights).contiguous()
-    pool = scorer.unit if scorer.pool == "max" else 1
     return Material({"SCORER": 0, **constants}, queries, weights, keys, queries.shape[1] // keys.shape[1], pool)
 
 

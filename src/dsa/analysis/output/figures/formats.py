@@ -36,7 +36,7 @@ def chart(analysis: Analysis) -> Chart:
         title="Number formats: error against loss",
         panels=tuple(panels),
         caption=f"{scale.plain.capitalize()}, less that of the same composition with exact scores: mean and 95 % BCa "
-        "interval over seeds. Dashed: the margin. Rounding is simulated: this says nothing about speed.",
+        "interval over seeds. Dashed: the margin. This says nothing about speed.",
     )
 
 
