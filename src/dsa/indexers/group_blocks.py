@@ -16,8 +16,8 @@ POOLS = ("max", "mean", "bounds")
 class GroupBlockIndexer(Indexer):
     """Scores blocks for each key/value head apart, heads unweighted and without ReLU; pool says how.
 
-    max: max_s q[t] . k[s] over the tokens s of the block  (MiniMax Sparse Attention, arXiv:2606.13392; transformers'
-    MiniMaxM3VLIndexer). mean: q[t] . mean_s k[s]  (Mixture of Block Attention, arXiv:2502.13189, eq. 6). bounds:
+    max: max_s q[t] . k[s] over the tokens s of the block  (transformers'
+    MiniMaxM3VLIndexer). mean: q[t] . mean_s k[s]  (Mixture of Block Attention, arXiv:2502.13189). bounds:
     sum_i max(q[t,i] * max_s k[s,i], q[t,i] * min_s k[s,i]), the least that no q[t] . k[s] exceeds  (Quest,
     arXiv:2406.10774, algorithm 1). All divided by sqrt(dim), which ranks alike, and summed over a group's heads. Keys
     are rotated before they are pooled. MoBA and Quest take the attention's own queries and keys; here they are

@@ -7,7 +7,7 @@ from dsa.ops import IndexFeatures, Scorer, TwoStage
 
 
 class TwoStageIndexer(LightningIndexer):
-    """Scores the tokens of the best blocks alone  (HISA, arXiv:2603.28458, section 3).
+    """Scores the tokens of the best blocks alone  (HISA, arXiv:2603.28458).
 
     First every block by sum_j w[t,j] * ReLU(q[t,j] . mean of its keys), then the tokens of the best by the same with
     their own keys. The first block and the query's own are always among them. It learns as a lightning indexer, every
