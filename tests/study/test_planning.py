@@ -211,7 +211,7 @@ def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_c
 @pytest.mark.parametrize("study", [s for s in options("study") if s not in ("research", "all", "pretrained")])
 def test_every_shipped_study_can_be_planned(study, outputs):
     seeds = "seed=0" if study != "quick" else "seed=0,1,2"
-    (plan,) = plans_of(f"study={study}", seeds, "seq_len=128", f"output_dir={outputs}", exploratory=True)
+    (plan,) = plans_of(f"study={study}", seeds, "seq_len=512", f"output_dir={outputs}", exploratory=True)
     assert {run.role for run in plan.applicable} == {"control", "condition"}
     assert plan.study.baseline in plan.study.conditions
 
