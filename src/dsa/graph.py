@@ -234,7 +234,7 @@ def joint_of(
     identity: dict[str, Any] = {"stage": stage, "composition": composition, "rows": rows_of(spec, content)}
     targets: tuple[str, ...] = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     if composition is not None:
-        targets = (*targets, spec.pattern.target, spec.selector.target)
+        targets = (*targets, *spec.pattern.targets, spec.selector.target)
         if spec.uses_indexer:
             stage["indexer_lr"] = recipe.sparse_indexer_lr
             identity["objective"] = spec.objective.node
@@ -257,7 +257,7 @@ def judgement_of(spec: Spec, content: Any, on: Need, indexers: Need | None, comp
     identity = {"composition": composition, "held_out": held_out, "seq_len": spec.seq_len, "dtype": spec.dtype}
     targets: tuple[str, ...] = (spec.model.target, *spec.data.targets)
     if composition is not None:
-        targets = (*targets, spec.pattern.target, spec.selector.target)
+        targets = (*targets, *spec.pattern.targets, spec.selector.target)
         if spec.uses_indexer and composition.get("nearest") is None:
             targets = (*targets, spec.indexer.target, spec.precision.target)
     needs = (on,) if indexers is None else (on, indexers)
