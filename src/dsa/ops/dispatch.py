@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -123,6 +124,57 @@ def select(
             for group in range(groups)
         ]  # fmt: skip
     return side_by_side(parts)
+
+
+def select_chosen(
+    scorer: Scorer,
+    library: Sequence[Zones | tuple[Zones, ...]],
+    entry: Int[Tensor, "batch group time"],
+    limit: Int[Tensor, "batch group time"],
+    trim: Trim | None = None,
+    offset: int = 0,
+    *,
+    backend: str = "auto",
+) -> Selection:
+    """The keys each query keeps of those that its own entry of a library of zones shows it: see `select`.
+
+    Args:
+        entry: of each query, an index into the library.
+    """
+    parts = []
+    for number, zones in enumerate(library):
+        here = entry == number
+        part = select(scorer, zones, torch.where(here, limit, 0), trim, offset, backend=backend)
+        parts.append((here.repeat_interleave(part.counts.shape[1] // here.shape[1], 1), part))
+    slots = max(part.positions.shape[-1] for _, part in parts)
+    positions = torch.full((*parts[0][1].counts.shape, slots), -1, dtype=torch.int32, device=limit.device)
+    counts = torch.zeros(positions.shape[:-1], dtype=torch.int32, device=limit.device)
+    for here, part in parts:
+        padded = F.pad(part.positions, (0, slots - part.positions.shape[-1]), value=-1)
+        positions = torch.where(here[..., None], padded.int(), positions)
+        counts = torch.where(here, part.counts.int(), counts)
+    return Selection(positions, counts)
+
+
+def captured(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    selection: Selection,
+    dense: Float[Tensor, "batch head time"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
+    cap: float | None = None,
+    backend: str = "auto",
+) -> Float[Tensor, "batch head time"]:
+    """Share of each query's dense probability on the selected keys (and a sink); it carries no gradient.
+
+    Args:
+        dense: log-sum-exp of the logits over every earlier key, see `dense_logsumexp`.
+    """
+    with torch.no_grad():
+        _, sparse = attend(q, k, k, selection, sink, scale=scale, cap=cap, backend=backend)
+        return (sparse - dense).exp()
 
 
 def side_by_side(parts: list[Selection]) -> Selection:

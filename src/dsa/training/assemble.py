@@ -70,7 +70,9 @@ def assemble(
     result.selection = found.final.get("selection", {})
     mean = result.selection.get("mean", {})
     result.density, result.mean_k = mean.get("density", 1.0), mean.get("mean_k", (spec.seq_len + 1) / 2)
-    result.flops = flops(model, spec.seq_len, result.density or 1.0)
+    layers = enumerate(result.selection.get("layers", []))
+    chosen = {site: layer["chosen"] for site, layer in layers if layer.get("chosen") is not None}
+    result.flops = flops(model, spec.seq_len, result.density or 1.0, chosen)
     device = make_trainer(spec.trainer, spec.dtype).strategy.root_device
     stage = found.rows[-1]["stage"] if found.rows else ""
     steps, rates = (column(found.rows, stage, f"speed/{name}") for name in ("step_ms", "tokens_per_s"))
