@@ -26,7 +26,7 @@ VALUES: dict[str, dict[str, Any]] = {
                 "far": 6, "sinks": 6, "patterns.near.window": 20, "patterns.near.budget": 40,
                 "patterns.far.stride": 5, "patterns.far.keep": 0.2, "deal": "far near",
                 "patterns.sinks.sinks": 2, "patterns.sinks.window": 20, "patterns.sinks.budget": 40,
-                "patterns.all.budget": 40, "default": "all", "groups": 4, "hot": 2.0, "cold": 0.5},
+                "patterns.all.budget": 40, "default": "all", "groups": 4, "prefix": 30, "hot": 2.0, "cold": 0.5},
     "selector": {"k": 40, "seed": 7, "seq_len": 900, "min_k": 36, "max_k": 48, "p": 0.8, "target_mean": 41,
                  "ratio": 0.35, "start_k": 36, "end_k": 40, "sinks": 6},
     "precision": {"queries": "int4", "keys": "float16", "weights": "float16", "accumulate": "float16", "bits": 6,

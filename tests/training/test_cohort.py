@@ -297,23 +297,18 @@ def test_what_the_cohort_taught_a_pattern_is_judged_and_where_joint_training_beg
     assert make([wish], data) == {}
     spec, graph = wish[0], graph_of(wish[0], data.fingerprint)
     models = Models(Store(outputs), data.vocab_size)
-    for model in (
-        models.of(spec, graph.swap),
-        models.of(spec, graph.window),
-        start_of(Store(outputs), spec, graph.joint, data),
-    ):
+    judged = (lambda: models.of(spec, graph.swap), lambda: models.of(spec, graph.window))
+    for make_model in (*judged, lambda: start_of(Store(outputs), spec, graph.joint, data)):
+        model = make_model()
         found = {f"patterns.{n}.preference": router.pattern.preference for n, router in enumerate(model.routers)}
         assert same(found, {name: weight for name, weight in weights(wish).items() if name.startswith("patterns.")})
         assert any(weight.any() for weight in found.values())
 
 
-@pytest.mark.parametrize(
-    "setting", ["pattern.hot=2", "pattern.default=all", "pattern.patterns.near.budget=5", "pattern.groups=1"]
-)
+@pytest.mark.parametrize("setting", ["hot=2", "default=all", "groups=1", "patterns.near.budget=5"])
 def test_indexers_are_stale_when_a_setting_of_a_pattern_that_learns_beside_them_changes(setting):
-    before, after, fixed = (
-        graph_of(compose([*RUN, *more]), "corpus") for more in (LEARNED, [*LEARNED, setting], ["indexer=h2d8"])
-    )
+    members = LEARNED, [*LEARNED, f"pattern.{setting}"], ["indexer=h2d8"]
+    before, after, fixed = (graph_of(compose([*RUN, *member]), "corpus") for member in members)
     assert len({before.indexers.hash, after.indexers.hash, fixed.indexers.hash}) == 3
     assert before.base.hash == after.base.hash and before.window.hash != after.window.hash
     assert {"dsa.patterns.Learned", "dsa.patterns.Causal"} <= set(before.indexers.roots)

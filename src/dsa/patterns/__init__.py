@@ -1,5 +1,6 @@
 """Rules over positions: which keys a query may see at all, and which it always keeps."""
 
+from dsa.patterns.adaptive import Adaptive
 from dsa.patterns.base import Choice, Pattern
 from dsa.patterns.causal import Causal
 from dsa.patterns.choosing import Choosing
@@ -12,6 +13,6 @@ from dsa.patterns.sliding_window import SlidingWindow
 from dsa.patterns.strided import Strided
 
 __all__ = [
-    "Causal", "Choice", "Choosing", "Hierarchical", "Learned", "LocalGlobal", "MultiHead", "Pattern", "Sinks",
-    "SlidingWindow", "Strided",
+    "Adaptive", "Causal", "Choice", "Choosing", "Hierarchical", "Learned", "LocalGlobal", "MultiHead", "Pattern",
+    "Sinks", "SlidingWindow", "Strided",
 ]  # fmt: skip

@@ -24,10 +24,15 @@ class Choosing(Pattern, nn.Module):
         patterns: the library, by names of your own; each is for all heads.
         default: the name of the one that is shown before anything is learned.
         hot, cold: temperature at the beginning and at the end of a stage; it falls by the same factor each step.
+
+    Attributes:
+        groups: equal groups of a layer's heads that choose apart.
+        each_token: each token of a row has a draw of its own; else a row has one.
     """
 
     learns = True
     groups: int = 1
+    each_token: bool = False
 
     def __init__(self, patterns: Mapping[str, Pattern], default: str, hot: float, cold: float) -> None:
         super().__init__()
@@ -82,7 +87,9 @@ class Choosing(Pattern, nn.Module):
         logits = self.logits(x, first, time, progress)
         ranked = logits.detach()
         if step:  # Gumbel's noise: the largest of the sums is a draw from their softmax
-            ranked = ranked - torch.empty_like(ranked).exponential_().log()
+            batch, groups, length, entries = ranked.shape
+            noise = torch.empty(batch, groups, length if self.each_token else 1, entries, device=x.device)
+            ranked = ranked - noise.exponential_().log()
         entry = ranked.argmax(-1)
         probability = logits.softmax(-1).gather(-1, entry[..., None])[..., 0]
         return Choice(entry, 1 + (probability - probability.detach()), self.names)

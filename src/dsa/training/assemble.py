@@ -207,6 +207,11 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append(
             f"window or budget reaches seq_len = {spec.seq_len}: every query keeps every key, this attention is dense."
         )
+    if spec.pattern.cls.learns and not spec.uses_indexer:
+        out.append(
+            f"selector {spec.selector.option} ranks keys without an indexer, beside which pattern {spec.pattern.option} "
+            "learns in the warm-up: with the backbone untouched its default is shown."
+        )
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
