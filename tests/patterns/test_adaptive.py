@@ -1,13 +1,18 @@
 """A pattern that follows the input: by what it is decided, and that it never looks ahead."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from conftest import SMALL
+from conftest import QUIET, SMALL
 
-from dsa import build_model, compose
+from dsa import build_model, compose, load_run, train
 from dsa.backbones import Pass
 from dsa.backbones.contracts import Cache
 from dsa.judging.cost import flops
+from dsa.training.dashboard import final_values
+from dsa.training.joint import JointTraining
+from dsa.training.log import read_rows
 
 ADAPTIVE = [
     *SMALL, "indexer=h1d8", "pattern=adaptive", "pattern.patterns.near.window=4", "pattern.patterns.near.budget=9",
@@ -103,3 +108,38 @@ def test_deciding_is_counted():
     assert flops(model_of(), 64, 0.5)["select"] == 2 * (2 * 32 * 3 * 64)
     assert flops(model_of(*PREFIX), 64, 0.5)["select"] == 2 * (20 * 32 + 2 * 32 * 6)
     assert flops(model_of(*PREFIX), 20, 0.5)["select"] == 0
+
+
+RUN = [
+    *ADAPTIVE, *QUIET, "seq_len=32", "dtype=fp32", "recipe.dense.steps=2", "recipe.warmup.steps=2",
+    "recipe.sparse.steps=6", "callbacks.checkpoint_every=2", "dense_control=false",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "own", [[], ["pattern.prefix=8", "pattern.groups=2", "index_every=2"]], ids=["token", "prefix"]
+)
+def test_a_whole_run_goes_on_after_a_kill_to_the_same_weights_and_says_what_was_chosen(outputs, own, monkeypatch):
+    whole = train(compose([*RUN, *own, f"output_dir={outputs}/whole"]))
+    begin, killed = JointTraining.on_train_batch_start, []
+
+    def dying(self, batch, batch_idx):
+        if batch_idx == 3 and self.stage.name == "sparse" and not killed:
+            killed.append(batch_idx)
+            raise KeyboardInterrupt
+        begin(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointTraining, "on_train_batch_start", dying)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(compose([*RUN, *own, f"output_dir={outputs}/cut"]))
+    cut = train(compose([*RUN, *own, f"output_dir={outputs}/cut"]))
+    assert killed and cut.val_loss == whole.val_loss and cut.selection == whole.selection
+    assert all(
+        sum(group.values()) == pytest.approx(1) for layer in whole.selection["layers"] for group in layer["chosen"]
+    )
+    rows = read_rows(Path(whole.folder) / "metrics.csv")
+    drawn = [row for row in rows if row["stage"] == "sparse" and row["kind"] == "train"]
+    assert sum(float(drawn[-1][f"train/pattern_00_0_{name}"]) for name in ("near", "all", "sinks")) == pytest.approx(1)
+    assert final_values(whole)["select/layer_00/group_0/near"] == whole.selection["layers"][0]["chosen"][0]["near"]
+    assert load_run(whole.folder).groups()["patterns"]

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import SMALL
+from conftest import QUIET, SMALL
 
-from dsa import build_model, compose
+from dsa import build_model, compose, train
 from dsa.backbones import Pass
 from dsa.judging.cost import flops, parameters
 from dsa.judging.probe import probe
@@ -141,3 +141,11 @@ def test_costs_are_those_of_what_was_chosen():
     projections = alone["all"] - 2 * (2 * 8 + 3) * (64 * 65 // 2)
     assert scored == pytest.approx(wanted - projections)
     assert parameters(model)["pattern"] == 2 * 2 * 3
+
+
+@pytest.mark.slow
+def test_under_a_control_a_run_says_that_its_pattern_learned_nothing_in_the_warm_up(outputs):
+    settings = ["seq_len=32", "selector=random", "recipe=judge", "recipe.dense.steps=1", "recipe.warmup.steps=1"]
+    result = train(compose([*SMALL, *QUIET, *LEARNED, *settings, f"output_dir={outputs}"]))
+    assert result.selection["layers"][0]["chosen"] == 2 * [{"near": 1.0, "all": 0.0, "sinks": 0.0}]
+    assert any("selector random ranks keys without an indexer, beside which learned~" in w for w in result.warnings)

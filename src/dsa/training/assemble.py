@@ -209,7 +209,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         )
     if spec.pattern.cls.learns and not spec.uses_indexer:
         out.append(
-            f"selector {spec.selector.option} ranks keys without an indexer, beside which pattern {spec.pattern.option} "
+            f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
             "learns in the warm-up: with the backbone untouched its default is shown."
         )
     out += off_target(spec, result, model)
