@@ -45,7 +45,8 @@ def flops(
     indexer = 0.0
     for router, own, width in routed_indexers(model):
         index = index_features(own, width)
-        indexer += scoring(own.scorer(index), router.pattern, length, chosen.get(router.site)) + own.projection_flops(length)
+        indexer += scoring(own.scorer(index), router.pattern, length, chosen.get(router.site))
+        indexer += own.projection_flops(length)
         index_heads, index_dim = index.queries.shape[3:]
         queries = length * index.groups * index_heads * index_dim
         indexer += router.precision.flops(queries + keys_of(index, length) * index_dim)
@@ -57,7 +58,7 @@ def flops(
     }
 
 
-def scoring(index: IndexFeatures, pattern: Pattern, length: int, chosen: list[dict[str, float]] | None) -> float:
+def scoring(index: Scorer, pattern: Pattern, length: int, chosen: list[dict[str, float]] | None) -> float:
     """Operations of the index scores: of all pairs that the pattern lets compete; where it chooses, of each entry's
     pairs the share of queries that got it."""
     if chosen is None:

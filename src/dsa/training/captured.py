@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dsa import ops
 from dsa.backbones import SiteInputs
-from dsa.ops import IndexFeatures
+from dsa.ops import Scorer
 from dsa.patterns import Pattern
 
 
@@ -20,7 +20,7 @@ def missed(
 @torch.no_grad()
 def captured_by_entry(
     pattern: Pattern,
-    features: IndexFeatures,
+    scorer: Scorer,
     inputs: SiteInputs,
     dense: Float[Tensor, "batch head time"],
     groups: int,
@@ -37,8 +37,8 @@ def captured_by_entry(
     batch, time = len(q), torch.arange(q.shape[2], device=q.device)
     found = []
     for one in pattern.library:
-        limit = one.own_budget(time, features.forced).expand(batch, -1, -1)
-        chosen = ops.select(features, one.zones(), limit, backend=backend)
+        limit = one.own_budget(time, scorer.forced).expand(batch, -1, -1)
+        chosen = ops.select(scorer, one.zones(), limit, backend=backend)
         mass = ops.captured(q, k, chosen, dense, sink, scale=site.scale, cap=site.cap, backend=backend)
         found.append(mass.unflatten(1, (groups, -1)).mean(2))
     return torch.stack(found, -1)

@@ -22,6 +22,7 @@ from dsa.backbones.router import dense_target
 from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
+from dsa.indexers import Indexer
 from dsa.judging.checkpoints import fit_base, save_weights
 from dsa.judging.models import PATTERNS
 from dsa.judging.world import first_process, wait_for_all
@@ -117,15 +118,15 @@ class Member:
             dense: log-sum-exp of the site's attention logits.
         """
         number = self.of[inputs.site.index]
-        pattern = self.patterns[number]
-        assert isinstance(pattern, Choosing)
+        pattern, indexer = self.patterns[number], self.indexers[number]
+        assert isinstance(pattern, Choosing) and isinstance(indexer, Indexer)
         key = self.need.hash, number
         if key not in logits:
             x = inputs.hidden
             time = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
             logits[key] = pattern.logits(x, x[:, : pattern.prefix], time, progress)
-        features = self.features(inputs, said)
-        return missed(logits[key], captured_by_entry(pattern, features, inputs, dense, pattern.groups, self.spec.ops))
+        scorer = indexer.scorer(self.features(inputs, said))
+        return missed(logits[key], captured_by_entry(pattern, scorer, inputs, dense, pattern.groups, self.spec.ops))
 
 
 class CohortTraining(Training):
