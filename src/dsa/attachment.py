@@ -17,7 +17,7 @@ from dsa.build import attach_routers, build_indexers
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.checkpoints import read_weights
-from dsa.judging.models import fit_indexers
+from dsa.judging.models import PATTERNS, fit_indexers, fit_patterns
 from dsa.spec import Spec, spec_from
 from dsa.training.load import finished, load_spec
 
@@ -63,6 +63,8 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
         check_fit(saved.weights, len(indexers), Path(source))
         fit_indexers(indexers, saved.weights, Path(source))
     attach_routers(saved.spec, adopted, indexers)
+    if saved.spec.trains_pattern:
+        fit_patterns(adopted, saved.weights, Path(source))
     restore(adopted, saved.constants)
     adopted.routers.to(next(model.parameters()).device).eval()
     setattr(model, ROUTERS, adopted.routers)  # so that they move with it
@@ -137,6 +139,6 @@ def of_run(folder: Path, allow_targets: Sequence[str]) -> Saved:
 
 def check_fit(weights: dict[str, Tensor], wanted: int, where: Path) -> None:
     """Refuse a model whose attention layers are not those that the indexers were trained on."""
-    trained = len({name.split(".", 1)[0] for name in weights})
+    trained = len({name.split(".", 1)[0] for name in weights if not name.startswith(PATTERNS)})
     if trained != wanted:
         raise ValueError(f"{where}: {trained} indexers; the attention layers of this model take {wanted}.")

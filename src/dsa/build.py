@@ -6,6 +6,7 @@ from dsa.backbones import Backbone, Router, Site
 from dsa.backbones.initial import draw_indexer
 from dsa.data import DataModule
 from dsa.indexers import Indexer
+from dsa.patterns import Pattern
 from dsa.precision import Exact
 from dsa.selectors import NearestInstead
 from dsa.spec import Spec
@@ -40,6 +41,20 @@ def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
     return out
 
 
+def build_patterns(spec: Spec, backbone: Backbone) -> list[Pattern]:
+    """A pattern for each router, with what it learns as it begins."""
+    patterns = []
+    for site in backbone.sites[:: routed_together(spec)]:
+        pattern: Pattern = spec.pattern.make()
+        patterns.append(pattern.begun(site.width))
+    return patterns
+
+
+def routed_together(spec: Spec) -> int:
+    """How many sites in a row share a router: those that share an indexer; controls choose at each site anew."""
+    return spec.index_every if spec.uses_indexer else 1
+
+
 def numbers_of_indexers(sites: Sequence[Site], every: int) -> list[int]:
     """Number of each site's indexer: each `every` sites in a row share one, which reads the first of them.
 
@@ -64,13 +79,12 @@ def attach_routers(
     """Route the sites of a backbone as the composition says.
 
     Args:
-        indexers: as `build_indexers` gives them; None where keys are ranked by something else, at each site anew.
+        indexers: as `build_indexers` gives them; None where keys are ranked by something else.
         trained: as training sees it: without the format that is applied after it.
         nearest: the budget goes to the nearest keys.
     """
-    pattern = spec.pattern.make()
     precision = Exact() if trained and not spec.in_training else spec.precision.make()
-    every = 1 if indexers is None else spec.index_every
+    every = routed_together(spec)
     routers = [
         Router(
             None if indexers is None else indexers[number],
@@ -80,7 +94,9 @@ def attach_routers(
             site.index,
             spec.ops,
         )
-        for number, site in enumerate(backbone.sites[::every])
+        for number, (site, pattern) in enumerate(
+            zip(backbone.sites[::every], build_patterns(spec, backbone), strict=True)
+        )
     ]
     backbone.attach(routers, numbers_of_indexers(backbone.sites, every))
 

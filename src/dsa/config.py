@@ -1,6 +1,7 @@
 """Configurations: composed from conf/, with the option chosen in each group."""
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,10 @@ def with_choices(cfg: DictConfig, choices: Mapping[str, str], overrides: list[st
 
 def marked(choices: Mapping[str, str], overrides: list[str]) -> dict[str, Any]:
     """The option chosen in each group, and the groups in which a value was changed."""
-    named = {group: option for group, option in choices.items() if "/" not in group and option is not None}
+    inner = {group for group in choices if "/" in group or "@" in group}  # an option that stands inside another
+    named = {group: option for group, option in choices.items() if group not in inner and option is not None}
     keys = [override.lstrip("+~").split("=")[0] for override in overrides]
-    touched = {key.split(".")[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
+    touched = {re.split("[.@]", key)[0] for key in keys if "." in key} | experiment_groups(named.get("experiment"))
     return {"choices": named, "overridden": sorted(touched & set(named))}
 
 

@@ -130,7 +130,8 @@ def graph_of(spec: Spec, corpus: str | None) -> Graph:
     swap = window = None
     if base is not None:
         swap = dense if spec.dense else judgement_of(spec, content, base, indexers, composition_of(spec))
-        window = swap if spec.dense else judgement_of(spec, content, base, None, window_of(spec))
+        pattern = indexers if spec.trains_pattern else None  # it is trained beside them
+        window = swap if spec.dense else judgement_of(spec, content, base, pattern, window_of(spec))
     if not spec.recipe.sparse_steps:
         assert swap is not None
         return Graph(base, indexers, None, None, dense, swap, window, swap, None)
@@ -205,6 +206,10 @@ def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
     }
     targets = [spec.indexer.target, spec.objective.target, *([spec.precision.target] if spec.in_training else [])]
     own = [*shared_of(spec), *([spec.precision.option] if spec.in_training else [])]
+    if spec.trains_pattern:  # others shape no warm-up
+        identity["pattern"] = spec.pattern.node
+        targets += spec.pattern.targets
+        own.append(spec.pattern.option)
     label = named(spec, [spec.indexer.option, *own], recipe=False)
     return Need("indexers", label, identity, (base,), tuple(targets))
 
@@ -234,9 +239,10 @@ def joint_of(
     identity: dict[str, Any] = {"stage": stage, "composition": composition, "rows": rows_of(spec, content)}
     targets: tuple[str, ...] = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     if composition is not None:
-        targets = (*targets, spec.pattern.target, spec.selector.target)
-        if spec.uses_indexer:
+        targets = (*targets, *spec.pattern.targets, spec.selector.target)
+        if spec.uses_indexer or spec.pattern.cls.learns:
             stage["indexer_lr"] = recipe.sparse_indexer_lr
+        if spec.uses_indexer:
             identity["objective"] = spec.objective.node
             targets = (*targets, spec.indexer.target, spec.objective.target)
             if spec.in_training:
@@ -257,7 +263,7 @@ def judgement_of(spec: Spec, content: Any, on: Need, indexers: Need | None, comp
     identity = {"composition": composition, "held_out": held_out, "seq_len": spec.seq_len, "dtype": spec.dtype}
     targets: tuple[str, ...] = (spec.model.target, *spec.data.targets)
     if composition is not None:
-        targets = (*targets, spec.pattern.target, spec.selector.target)
+        targets = (*targets, *spec.pattern.targets, spec.selector.target)
         if spec.uses_indexer and composition.get("nearest") is None:
             targets = (*targets, spec.indexer.target, spec.precision.target)
     needs = (on,) if indexers is None else (on, indexers)

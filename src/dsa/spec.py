@@ -99,11 +99,17 @@ class Spec:
         return self.sparse and bool(self.selector.cls.uses_indexer)
 
     @property
+    def trains_pattern(self) -> bool:
+        """Whether the warm-up trains its pattern too, beside the indexers."""
+        return self.uses_indexer and bool(self.pattern.cls.learns)
+
+    @property
     def indexer_label(self) -> str:
         """What tells its indexer from the others of a cohort."""
         own = [] if self.indexer_seed == self.seed else [f"i{self.indexer_seed}"]
         shared = [] if self.index_every == 1 else [f"every{self.index_every}"]
-        return "-".join([self.indexer.option, *shared, *own])
+        pattern = [self.pattern.option] if self.trains_pattern else []
+        return "-".join([self.indexer.option, *shared, *pattern, *own])
 
     @property
     def dense(self) -> bool:
@@ -113,7 +119,7 @@ class Spec:
         if not issubclass(self.selector.cls, Dense):
             return False
         time = torch.arange(self.seq_len)
-        return bool((self.pattern.make().visible(time) == time + 1).all())
+        return all(bool((one.visible(time) == time + 1).all()) for one in self.pattern.make().library)
 
     @property
     def condition(self) -> dict[str, str]:

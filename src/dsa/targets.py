@@ -13,10 +13,11 @@ from dsa.checks import flag
 from dsa.kinds import check_arguments, check_kinds
 
 PACKAGES = ("dsa", "torch.optim")  # besides those that the user admits (allow_targets)
-SLOTS = {  # where a configuration names a class, and what that has to be a subclass of
+SLOTS = {  # where a configuration names a class (* = under any name), and what that has to be a subclass of
     "model": "dsa.backbones.Backbone",
     "indexer": "dsa.indexers.Indexer",
     "pattern": "dsa.patterns.Pattern",
+    "pattern.patterns.*": "dsa.patterns.Pattern",
     "selector": "dsa.selectors.Selector",
     "precision": "dsa.precision.Precision",
     "data": "dsa.data.DataModule",
@@ -58,7 +59,7 @@ def maker(
     if not isinstance(node, dict):
         raise TargetRefused(f"{slot} = {node}: give the settings of a class, which _target_ names.")
     settings = {str(key): value for key, value in node.items()}
-    made = class_of(settings.pop("_target_", None), slot, SLOTS[slot], admitted)
+    made = class_of(settings.pop("_target_", None), slot, wanted(slot), admitted)
     deferred = slot == DEFERRED and flag(settings.pop("_partial_", True), f"{slot}._partial_")
     names = {key: typed.get(key, f"{slot}.{key}") for key in settings}
     inner = {}
@@ -68,7 +69,9 @@ def maker(
             raise TargetRefused(f"{place} = {value}: a class gets its settings by their names alone.")
         if place in SLOTS and value is not None:
             inner[key] = maker(value, place, admitted, names)
-        for where, target in targets(value, place) if place not in SLOTS else ():
+        elif f"{place}.*" in SLOTS and isinstance(value, dict):
+            inner[key] = each(value, place, admitted)
+        for where, target in targets(value, place) if place not in SLOTS and key not in inner else ():
             raise TargetRefused(f"{where} = {target}: no class can be given there.")
 
     check_kinds(made, {names[key]: (key, value) for key, value in settings.items() if key not in inner})
@@ -81,9 +84,30 @@ def maker(
     return make
 
 
+def each(nodes: dict[Any, Any], place: str, admitted: Sequence[str]) -> Callable[[], dict[str, Any]]:
+    """What makes the objects that stand under names of their own in one setting; raises as `maker`, and says which."""
+    makers = {str(name): maker(node, f"{place}.{name}", admitted) for name, node in nodes.items()}
+
+    def make() -> dict[str, Any]:
+        made = {}
+        for name, make_one in makers.items():
+            try:
+                made[name] = make_one()
+            except ValueError as error:
+                raise ValueError(f"{place}.{name}: {error}") from error
+        return made
+
+    return make
+
+
+def wanted(slot: str) -> str:
+    """What the class of a slot has to be a subclass of."""
+    return SLOTS[slot] if slot in SLOTS else SLOTS[f"{slot.rpartition('.')[0]}.*"]
+
+
 def slot_class(node: Any, slot: str, admitted: Sequence[str]) -> Any:
     """The class that a slot's node names, checked."""
-    return class_of(node.get("_target_") if isinstance(node, dict) else node, slot, SLOTS[slot], admitted)
+    return class_of(node.get("_target_") if isinstance(node, dict) else node, slot, wanted(slot), admitted)
 
 
 def class_of(target: Any, slot: str, base: str, admitted: Sequence[str]) -> type:

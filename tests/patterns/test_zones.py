@@ -5,7 +5,7 @@ import torch
 from conftest import options
 
 from dsa import compose
-from dsa.ops import Hash, Recency, blocked, native, reference, select
+from dsa.ops import Hash, Recency, blocked, by_group, native, reference, select
 from dsa.ops.zones import spans
 
 
@@ -22,11 +22,15 @@ def pattern_of(*overrides):
 def test_zones_of_every_pattern_are_disjoint_causal_and_counted_right(name):
     pattern = pattern_of(f"pattern={name}")
     for t in [*range(70), 200, 333]:
-        seen = [key for zone in pattern.zones() for key in keys_of(zone, t)]
-        assert len(seen) == len(set(seen))
-        assert all(0 <= key <= t for key in seen)
-        assert int(pattern.visible(torch.tensor([t]))) == len(seen)
-        assert 1 <= int(pattern.own_budget(torch.tensor([t]))) <= len(seen)
+        visible, own = (
+            x[:, 0].tolist() for x in (pattern.visible(torch.tensor([t])), pattern.own_budget(torch.tensor([t])))
+        )
+        for zones, shown, kept in zip(by_group(pattern.zones()), visible, own, strict=True):
+            seen = [key for zone in zones for key in keys_of(zone, t)]
+            assert len(seen) == len(set(seen))
+            assert all(0 <= key <= t for key in seen)
+            assert shown == len(seen)
+            assert 1 <= kept <= len(seen)
 
 
 @pytest.mark.parametrize("t", [0, 31, 32, 47, 48, 63, 64, 200])
@@ -150,11 +154,12 @@ def test_a_selection_is_sorted_unique_inside_the_zones_and_exactly_the_budget(na
     pattern = pattern_of(f"pattern={name}")
     length = 90
     selection = select(Recency(), pattern.zones(), torch.full((1, 1, length), limit))
-    for t in range(length):
-        keys = selection.positions[0, 0, t]
-        chosen = keys[keys >= 0].tolist()
-        seen = [key for zone in pattern.zones() for key in keys_of(zone, t)]
-        assert chosen == sorted(set(chosen))
-        assert set(chosen) <= set(seen)
-        assert len(chosen) == int(selection.counts[0, 0, t]) == min(limit, len(seen))
-        assert (keys[len(chosen) :] == -1).all()
+    for group, zones in enumerate(by_group(pattern.zones())):
+        for t in range(length):
+            keys = selection.positions[0, group, t]
+            chosen = keys[keys >= 0].tolist()
+            seen = [key for zone in zones for key in keys_of(zone, t)]
+            assert chosen == sorted(set(chosen))
+            assert set(chosen) <= set(seen)
+            assert len(chosen) == int(selection.counts[0, group, t]) == min(limit, len(seen))
+            assert (keys[len(chosen) :] == -1).all()

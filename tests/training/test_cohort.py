@@ -15,6 +15,7 @@ from dsa.artifacts.store import Store
 from dsa.build import build_backbone, build_data, build_indexers
 from dsa.graph import graph_of
 from dsa.judging.checkpoints import fit_weights, read_weights
+from dsa.judging.models import Models
 from dsa.training import cohort
 from dsa.training.base import make_base
 from dsa.training.cohort import CohortTraining, make_indexers
@@ -31,7 +32,11 @@ RUN = [
 EVERY = [fitting("indexer", name) for name in options("indexer")]
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
-FEW = [["indexer=h1d8"], ["indexer=ultra_light"], *SEEDS, SHARED]
+LEARNED = [
+    "indexer=h2d8", "pattern=learned", "pattern.patterns.near.window=2", "pattern.patterns.near.budget=4",
+    "pattern.patterns.all.budget=8", "pattern.patterns.sinks.window=2", "pattern.patterns.sinks.budget=6",
+]  # fmt: skip
+FEW = [["indexer=h1d8"], ["indexer=ultra_light"], *SEEDS, SHARED, LEARNED]
 
 
 class Killed(SystemExit):
@@ -179,8 +184,9 @@ def test_a_member_that_diverged_before_an_interruption_stays_failed(outputs, mon
     losses, begin = CohortTraining.site_losses, Training.on_train_batch_start
 
     def bursting(self, *given):
-        first, *rest = losses(self, *given)
-        return [first * (float("inf") if self.global_step == 0 else 1.0), *rest]
+        found = losses(self, *given)
+        first = next(iter(found))
+        return found | {first: found[first] * (float("inf") if self.global_step == 0 else 1.0)}
 
     def dying(self, batch, batch_idx):
         if batch_idx == 3:
@@ -270,6 +276,42 @@ def test_two_processes_train_the_cohort_that_one_process_trains(outputs, alone, 
         expected = alone(member)[0]
         for name, weight in weights(wish).items():
             torch.testing.assert_close(weight, expected[name], atol=2e-5, rtol=0, msg=f"{member}: {name}")
+
+
+@pytest.mark.slow
+def test_a_pattern_that_learns_leaves_its_indexer_as_it_would_be_and_finds_what_captures_most(alone):
+    plain, (learned, rows) = alone(["indexer=h2d8"])[0], alone(LEARNED)
+    own = {name: weight for name, weight in learned.items() if not name.startswith("patterns.")}
+    assert same(own, plain)
+    losses = [float(row["train/pattern_loss"]) for row in rows]
+    assert losses[-1] < losses[0] and all(0 < loss < 1 for loss in losses)
+    for site in range(2):
+        near, every, sinks = learned[f"patterns.{site}.preference"].T
+        assert bool((every > near).all() and (every > sinks).all()), "it keeps twice as many keys"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", [LEARNED, [*LEARNED, "index_every=2"]], ids=["each", "shared"])
+def test_what_the_cohort_taught_a_pattern_is_judged_and_where_joint_training_begins(outputs, member):
+    (wish,), data = wishes_of([[*member, "recipe.sparse.steps=2"]], outputs)
+    assert make([wish], data) == {}
+    spec, graph = wish[0], graph_of(wish[0], data.fingerprint)
+    models = Models(Store(outputs), data.vocab_size)
+    judged = (lambda: models.of(spec, graph.swap), lambda: models.of(spec, graph.window))
+    for make_model in (*judged, lambda: start_of(Store(outputs), spec, graph.joint, data)):
+        model = make_model()
+        found = {f"patterns.{n}.preference": router.pattern.preference for n, router in enumerate(model.routers)}
+        assert same(found, {name: weight for name, weight in weights(wish).items() if name.startswith("patterns.")})
+        assert any(weight.any() for weight in found.values())
+
+
+@pytest.mark.parametrize("setting", ["hot=2", "default=all", "groups=1", "patterns.near.budget=5"])
+def test_indexers_are_stale_when_a_setting_of_a_pattern_that_learns_beside_them_changes(setting):
+    members = LEARNED, [*LEARNED, f"pattern.{setting}"], ["indexer=h2d8"]
+    before, after, fixed = (graph_of(compose([*RUN, *member]), "corpus") for member in members)
+    assert len({before.indexers.hash, after.indexers.hash, fixed.indexers.hash}) == 3
+    assert before.base.hash == after.base.hash and before.window.hash != after.window.hash
+    assert {"dsa.patterns.Learned", "dsa.patterns.Causal"} <= set(before.indexers.roots)
 
 
 def initial(*settings):

@@ -54,10 +54,11 @@ def warm_up(every):
     model = build_backbone(spec, data.vocab_size)
     indexers = torch.nn.ModuleList(build_indexers(spec, model))
     of = numbers_of_indexers(model.sites, every)
-    member = Member(spec, SimpleNamespace(hash="m"), indexers, of, Exact(), spec.objective.make(), None, None)
+    patterns, own = torch.nn.ModuleList(), SimpleNamespace(hash="m")
+    member = Member(spec, own, indexers, of, patterns, Exact(), spec.objective.make(), None, None)
     stage = Stage("warmup", spec.recipe.warmup_steps, 0)
     training = CohortTraining(
-        [member], model, data, False, stage, [member.group], spec.optimizer.make(), spec.recipe, 1, None
+        [member], model, data, False, stage, member.groups, spec.optimizer.make(), spec.recipe, 1, None
     )
     return training, data.batch("warmup", 0)
 
@@ -65,7 +66,7 @@ def warm_up(every):
 @pytest.mark.parametrize(("every", "together"), [(2, [(0, 1), (2, 3)]), (3, [(0, 1, 2), (3,)]), (4, [(0, 1, 2, 3)])])
 def test_the_warm_up_teaches_the_mean_of_the_sites_attention(every, together):
     training, batch = warm_up(every)
-    training.losses(batch)["m"].backward()
+    training.losses(batch)["m/indexer"].backward()
     taught = {name: p.grad.clone() for name, p in training.indexers.named_parameters()}
     assert all(gradient.any() for gradient in taught.values())
     training.indexers.zero_grad()

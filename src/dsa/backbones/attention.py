@@ -12,6 +12,7 @@ from dsa import ops
 from dsa.backbones.contracts import Observation, Pass, Site, SiteInputs
 from dsa.backbones.router import Router, dense_target, named
 from dsa.ops import Rotation, Selection
+from dsa.patterns import Choice
 
 Losses = dict[str, Float[Tensor, ""]]
 
@@ -109,12 +110,23 @@ def attend_routed(
             out, _ = ops.attend(q, k, v, selection, sink, scale=scale, cap=cap, backend=backend)
     if selection is None and wants_target:
         target = dense_target(site, q, k, backend, groups, sink)
+    if routed.choice is not None:
+        out = out * gate_of(routed.choice, site.heads).to(out.dtype)
     losses = router.losses(routed, target) if how.teach and cast is not None else {}
     if how.observe is not None:
         zones, features = router.pattern.zones(), routed.features
         bits = None if features is None else router.precision.bits(features)
-        how.observe(Observation(site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits))
+        how.observe(
+            Observation(
+                site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits, routed.choice
+            )
+        )  # fmt: skip
     return out, losses
+
+
+def gate_of(choice: Choice, heads: int) -> Float[Tensor, "batch head time 1"]:
+    """What each head's output is multiplied by: 1, through which the language-model loss teaches the choice."""
+    return choice.gate.repeat_interleave(heads // choice.gate.shape[1], 1)[..., None]
 
 
 def attend_everything(

@@ -81,8 +81,12 @@ class Backbone(nn.Module, ABC):
         return found
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """What can learn: the backbone from the language-model loss, the indexers from their own."""
+        """What can learn: the backbone from the language-model loss, the indexers from their own, patterns that choose
+        from the attention that they capture and, through a gate, from the language-model loss."""
         own = [router.indexer for router in self.routers if isinstance(router, Router) and router.indexer is not None]
         indexers = [p for indexer in own for p in indexer.parameters()]
-        routed = {id(p) for p in self.routers.parameters()}
-        return {"backbone": [p for p in self.parameters() if id(p) not in routed], "indexers": indexers}
+        taught = {id(p) for p in indexers}
+        patterns = [p for p in self.routers.parameters() if id(p) not in taught]
+        routed = taught | {id(p) for p in patterns}
+        backbone = [p for p in self.parameters() if id(p) not in routed]
+        return {"backbone": backbone, "indexers": indexers, "patterns": patterns}

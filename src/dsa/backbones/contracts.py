@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa.ops import IndexFeatures, Rotation, Selection, Zones
+from dsa.patterns import Choice
 from dsa.precision import Bits
 from dsa.selectors import SelectorContext
 
@@ -77,6 +78,7 @@ class Routed(NamedTuple):
     features: IndexFeatures | None  # before rounding
     cast: IndexFeatures | None  # after
     context: SelectorContext
+    choice: Choice | None = None  # of a pattern that chooses
 
 
 class Observation(NamedTuple):
@@ -93,6 +95,7 @@ class Observation(NamedTuple):
     scale: float | None = None  # of the logits; None = dim^-1/2
     cap: float | None = None  # of the scaled logits; None = none
     bits: Bits | None = None  # what the format of the index scores spends; None: it does not say, or there is none
+    choice: Choice | None = None  # of a pattern that chooses
 
 
 class Cache:
@@ -121,6 +124,7 @@ class Pass:
         step: of training, from 1; 0 in every evaluation.
         observe: called by each sparse site with what it did.
         watch: called by each site with what it attends with, before it does.
+        chose: called by each router with the number of its site and what its pattern chose.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
         routes: what shared routers decided so far in this pass.
@@ -132,6 +136,7 @@ class Pass:
     step: int = 0
     observe: Callable[[Observation], None] | None = None
     watch: Callable[[SiteInputs], None] | None = None
+    chose: Callable[[int, Choice], None] | None = None
     logits: bool = True
     cache: Cache | None = None
     routes: dict[int, Routed] = field(default_factory=dict, compare=False, repr=False)

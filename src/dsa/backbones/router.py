@@ -1,6 +1,6 @@
 """All that decides a selection at a site: indexer, pattern, selector and precision."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -12,7 +12,7 @@ from dsa import ops
 from dsa.backbones.contracts import Pass, Routed, Site
 from dsa.indexers import Indexer
 from dsa.ops import IndexFeatures, Rotation, Selection, TrueAttention
-from dsa.patterns import Pattern
+from dsa.patterns import Choice, Pattern
 from dsa.precision import Precision
 from dsa.selectors import Selector, SelectorContext
 
@@ -48,12 +48,13 @@ class Router(nn.Module):
         if site.index != self.site:
             return how.routes[self.site]
         features, cast = self.index(x, rotary, how)
-        context = self.context(len(x), x.shape[1], x.device, how)
+        choice = self.choose(x, how)
+        context = self.context(len(x), x.shape[1], x.device, how, choice)
         with named("select", x.device):
-            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site, sink)
+            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site, sink, choice)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
-        how.routes[self.site] = Routed(selection, features, cast, context)
+        how.routes[self.site] = Routed(selection, features, cast, context, choice)
         return how.routes[self.site]
 
     def losses(self, routed: Routed, target: TrueAttention) -> dict[str, Float[Tensor, ""]]:
@@ -74,13 +75,25 @@ class Router(nn.Module):
                 features = features._replace(keys=keys)
             return features, self.precision.cast(features)
 
-    def context(self, batch: int, length: int, device: torch.device, how: Pass) -> SelectorContext:
+    def choose(self, x: Tensor, how: Pass) -> Choice | None:
+        """Which of its library the pattern shows each query."""
+        first = x[:, : max(0, self.pattern.prefix - how.offset)]
+        if how.cache is not None and self.pattern.prefix:
+            first = how.cache.extend("prefix", self.site, first, 1)
+        time = torch.arange(how.offset, how.offset + x.shape[1], device=x.device).expand(len(x), -1)
+        choice = self.pattern.choose(x, first, time, how.progress, how.step)
+        if choice is not None and how.chose is not None:
+            how.chose(self.site, choice)
+        return choice
+
+    def context(
+        self, batch: int, length: int, device: torch.device, how: Pass, choice: Choice | None
+    ) -> SelectorContext:
         """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
         time = torch.arange(how.offset, how.offset + length, device=device)
         forced = () if self.indexer is None else self.indexer.forced
-        seen, own = (
-            x.expand(batch, -1, -1) for x in (self.pattern.visible(time, forced), self.pattern.own_budget(time, forced))
-        )
+        each = [(one.visible(time, forced), one.own_budget(time, forced)) for one in self.pattern.library]
+        seen, own = (of_choice(x, choice).expand(batch, -1, -1) for x in zip(*each, strict=True))
         return SelectorContext(time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
 
     @torch.no_grad()
@@ -93,6 +106,7 @@ class Router(nn.Module):
         offset: int,
         site: Site,
         sink: Tensor | None = None,
+        choice: Choice | None = None,
     ) -> Selection | None:
         """The selection, or None if every query keeps every earlier key."""
         limit = self.selector.limit(context)
@@ -101,7 +115,19 @@ class Router(nn.Module):
             return None
         index = None if cast is None or self.indexer is None else self.indexer.scorer(cast)
         scorer = self.selector.scorer(index, lambda: dense_target(site, q, k, self.backend, sink=sink), context)
-        return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
+        if choice is None:
+            return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
+        library = [one.zones() for one in self.pattern.library]
+        return ops.select_chosen(scorer, library, choice.entry, limit, trim, offset, backend=self.backend)
+
+
+def of_choice(each: Sequence[Int[Tensor, "group time"]], choice: Choice | None) -> Int[Tensor, "..."]:
+    """Of numbers that each entry of a library has for groups and queries, that of each query's own entry."""
+    if choice is None:
+        (own,) = each
+        return own
+    batch, groups, _ = choice.entry.shape
+    return torch.stack([one.expand(batch, groups, -1) for one in each]).gather(0, choice.entry[None])[0]
 
 
 def dense_target(

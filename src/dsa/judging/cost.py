@@ -1,10 +1,14 @@
 """What a model costs by counting: parameters and operations."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 
 from dsa.backbones import Backbone, Router
 from dsa.indexers import Indexer
-from dsa.ops import IndexFeatures, Rotation, cost
+from dsa.ops import IndexFeatures, Rotation, Scorer, cost
+from dsa.patterns import Pattern
 
 
 @torch.no_grad()
@@ -16,31 +20,52 @@ def index_features(indexer: Indexer, width: int) -> IndexFeatures:
 
 def routed_indexers(model: Backbone) -> list[tuple[Router, Indexer, int]]:
     """Every indexer with its router, and the width of the hidden states that it sees."""
-    out = []
-    for router in model.routers:
-        assert isinstance(router, Router)
-        if router.indexer is not None:
-            out.append((router, router.indexer, model.sites[router.site].width))
-    return out
+    return [
+        (router, router.indexer, model.sites[router.site].width)
+        for router in routers_of(model)
+        if router.indexer is not None
+    ]
 
 
-def flops(model: Backbone, length: int, density: float) -> dict[str, float]:
-    """Operations of the attention of all sites, forward, for one sequence (formulas in ops.cost)."""
+def routers_of(model: Backbone) -> list[Router]:
+    """What is attached to a model."""
+    return [router for router in model.routers if isinstance(router, Router)]
+
+
+def flops(
+    model: Backbone, length: int, density: float, chosen: Mapping[int, list[dict[str, float]]] = MappingProxyType({})
+) -> dict[str, float]:
+    """Operations of the attention of all sites, forward, for one sequence (formulas in ops.cost).
+
+    Args:
+        chosen: where a site's pattern chooses among others: the share of queries that got each, by group of heads.
+    """
     pairs = cost.causal_pairs(length)
     dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
     indexer = 0.0
     for router, own, width in routed_indexers(model):
         index = index_features(own, width)
-        indexer += own.scorer(index).cost(router.pattern.zones(), length) + own.projection_flops(length)
+        indexer += scoring(own.scorer(index), router.pattern, length, chosen.get(router.site))
+        indexer += own.projection_flops(length)
         index_heads, index_dim = index.queries.shape[3:]
         queries = length * index.groups * index_heads * index_dim
         indexer += router.precision.flops(queries + keys_of(index, length) * index_dim)
     return {
         "dense_attention": dense,
         "indexer": indexer,
-        "select": 0.0,  # comparisons, no arithmetic
+        "select": sum(router.pattern.flops(length) for router in routers_of(model)),  # comparisons cost none
         "sparse_attention": dense * density,
     }
+
+
+def scoring(index: Scorer, pattern: Pattern, length: int, chosen: list[dict[str, float]] | None) -> float:
+    """Operations of the index scores: of all pairs that the pattern lets compete; where it chooses, of each entry's
+    pairs the share of queries that got it."""
+    if chosen is None:
+        return index.cost(pattern.zones(), length)
+    entries = [index.of_group(0).cost(one.zones(), length) for one in pattern.library]
+    shares = [sum(share * cost for share, cost in zip(group.values(), entries, strict=True)) for group in chosen]
+    return sum(shares) * max(index.groups // len(chosen), 1)
 
 
 def parameters(model: Backbone) -> dict[str, float]:
@@ -48,7 +73,10 @@ def parameters(model: Backbone) -> dict[str, float]:
     counts = [indexer.parameter_counts() for _, indexer, _ in routed_indexers(model)]
     indexer, norm = (sum(part) for part in zip(*counts, strict=True)) if counts else (0, 0)
     total = sum(p.numel() for p in model.parameters())
-    return {"total": total, "indexer": indexer, "indexer_norm": norm, "indexer_share": indexer / total}
+    pattern = sum(p.numel() for p in model.groups()["patterns"])
+    return {
+        "total": total, "indexer": indexer, "indexer_norm": norm, "indexer_share": indexer / total, "pattern": pattern,
+    }  # fmt: skip
 
 
 def indexer_megabytes(model: Backbone, length: int) -> float:

@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsa.artifacts.store import Store
-from dsa.backbones import Backbone
+from dsa.backbones import Backbone, Router
 from dsa.build import attach_routers, build_backbone, build_indexers
 from dsa.graph import Need
 from dsa.indexers import Indexer
 from dsa.judging.checkpoints import fit_base, fit_weights, read_weights
 from dsa.spec import Spec
+
+PATTERNS = "patterns."
+"""How names of weights begin that an indexers' artifact holds of the patterns trained beside them."""
 
 
 class Models:
@@ -39,6 +42,9 @@ class Models:
             else:
                 indexers = None if need.indexers is None else self.indexers(spec, model, need.indexers)
                 attach_routers(spec, model, indexers)
+            if composition is not None and need.indexers is not None:
+                place = self.store.folder(need.indexers)
+                fit_patterns(model, self.read(place), place)
             return model
         model = build_backbone(spec, self.vocab_size)
         if composition is not None:
@@ -68,3 +74,13 @@ def fit_indexers(indexers: list[Indexer], weights: Mapping[str, Tensor], place: 
     for number, indexer in enumerate(indexers):
         own = {name.split(".", 1)[1]: weight for name, weight in weights.items() if name.startswith(f"{number}.")}
         fit_weights(indexer, own, place)
+
+
+def fit_patterns(model: Backbone, weights: Mapping[str, Tensor], place: Path) -> None:
+    """Give the patterns that choose, one at each router, what an indexers' artifact holds of them."""
+    for number, router in enumerate(model.routers):
+        assert isinstance(router, Router)
+        if isinstance(router.pattern, nn.Module):
+            prefix = f"{PATTERNS}{number}."
+            own = {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+            fit_weights(router.pattern, own, place)

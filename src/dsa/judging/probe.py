@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dsa import ops
@@ -29,6 +29,7 @@ class LayerSelection(NamedTuple):
         index_bits: mean bits of a number of the index queries and keys, without what scales take; simulated or not.
         rows_4_bit, rows_8_bit, rows_16_bit, rows_32_bit: share of index queries and keys that such numbers hold.
         mass_asked, oracle_mass_asked, kl_asked: over the queries that are asked for something, where not all are.
+        chosen: for each group of heads the share of queries that got each of the pattern's library; None without one.
     """
 
     mass: float
@@ -47,6 +48,7 @@ class LayerSelection(NamedTuple):
     mass_asked: float | None
     oracle_mass_asked: float | None
     kl_asked: float | None
+    chosen: list[dict[str, float]] | None
 
 
 @torch.no_grad()
@@ -81,7 +83,9 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
         counts = seen.selection.counts
         attention = TrueAttention(q, k, dense, groups, scale=scale, cap=cap)
         oracle = ops.select(attention, EVERYTHING, counts.long())
-        mass, best = (captured(seen, selection, dense) for selection in (seen.selection, oracle))
+        mass, best = (
+            ops.captured(q, k, selection, dense, scale=scale, cap=cap) for selection in (seen.selection, oracle)
+        )
         recall = overlap(seen.selection, oracle)
         mean_k = counts.float().mean().item()
         density = mean_k / ((time + 1) / 2)
@@ -96,17 +100,8 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
     )
     return LayerSelection(
         mass.mean().item(), best.mean().item(), recall, kl, density, mean_k, error, zeros,
-        *spent(seen.bits), mass_asked, best_asked, kl_asked,
+        *spent(seen.bits), mass_asked, best_asked, kl_asked, None if seen.choice is None else seen.choice.shares(),
     )  # fmt: skip
-
-
-def captured(
-    seen: Observation, selection: Selection, dense: Float[Tensor, "batch head time"]
-) -> Float[Tensor, "batch head time"]:
-    """Share of each query's dense probability on the selected keys."""
-    keys = seen.keys
-    _, sparse = ops.attend(seen.queries, keys, keys, selection, scale=seen.scale, cap=seen.cap)
-    return (sparse - dense).exp()
 
 
 def kl_of(scorer: IndexFeatures, target: TrueAttention, asked: Bool[Tensor, "row time"]) -> float | None:
@@ -158,9 +153,9 @@ def spent(bits: Bits | None) -> tuple[float | None, float | None, float | None, 
 
 
 def averaged(layers: list[LayerSelection]) -> dict[str, float | None]:
-    """Mean over layers of each measure that every layer has."""
+    """Mean over layers of each measure that every layer has; what was chosen is not averaged."""
     out: dict[str, float | None] = {}
-    for name in LayerSelection._fields:
+    for name in LayerSelection._fields[: LayerSelection._fields.index("chosen")]:
         values: list[Any] = [getattr(layer, name) for layer in layers]
         out[name] = None if None in values else sum(values) / len(values)
     return out

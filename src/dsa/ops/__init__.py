@@ -5,6 +5,7 @@ from dsa.ops.contracts import Backend, Call, ScoredRows, Scorer, SelectedMass, S
 from dsa.ops.dispatch import (
     attend,
     attend_with_target,
+    captured,
     checked_backend,
     dense_logsumexp,
     indexer_loss,
@@ -12,6 +13,7 @@ from dsa.ops.dispatch import (
     keeps_everything,
     own_dtypes,
     select,
+    select_chosen,
 )
 from dsa.ops.rotary import Rotation
 from dsa.ops.scorers import Hash, IndexFeatures, Integers, Recency, TrueAttention
@@ -37,6 +39,7 @@ __all__ = [
     "attend",
     "attend_with_target",
     "by_group",
+    "captured",
     "checked_backend",
     "dense_logsumexp",
     "indexer_loss",
@@ -46,5 +49,6 @@ __all__ = [
     "kept",
     "own_dtypes",
     "select",
+    "select_chosen",
     "visible",
 ]

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -85,11 +86,12 @@ def select(
     """The keys each query keeps: see `dsa.ops.reference.select`.
 
     Args:
-        zones: of all groups, or of each.
+        zones: of all groups, or of each. The groups of zones, limit and scorer may differ in number: what has fewer
+            serves as many groups of the others in a row.
 
     Raises:
-        ValueError: zones, limit and scorer have different numbers of groups, none of them 1, or the scorer has not
-            these queries and keys.
+        ValueError: one has a number of groups that does not divide the largest, or the scorer has not these queries
+            and keys.
     """
     if limit.dim() != 3:
         raise ValueError(f"select: limit has shape {tuple(limit.shape)}; give [batch, group, time], group 1 for all.")
@@ -101,19 +103,78 @@ def select(
             f"{units} units of keys; the scorer has batch, queries and units {scorer.shape}."
         )
     each = by_group(zones)
-    if len({len(each), limit.shape[1], scorer.groups} - {1}) > 1:
+    counts = len(each), limit.shape[1], scorer.groups
+    groups = max(counts)
+    if any(groups % count for count in counts):
         raise ValueError(
-            f"select: zones for {len(each)} groups, limits for {limit.shape[1]}, a scorer of {scorer.groups}: "
-            "give one for all groups, or the same number."
+            f"select: zones for {counts[0]} groups, limits for {counts[1]}, a scorer of {counts[2]}: "
+            "give numbers that divide the largest."
         )
     ops = serving(backend, Call(device=limit.device, scorer=scorer))
     with torch.no_grad(), own_dtypes(limit):
-        if len(set(each)) == 1:
+        if len(set(each)) == 1 and {*counts[1:]} <= {1, groups}:
             return ops.select(scorer, each[0], limit, trim, offset, first)
-        limits = limit.expand(-1, len(each), -1).split(1, 1)
-        scorers = [scorer if scorer.groups == 1 else scorer.of_group(group) for group in range(len(each))]
-        parts = [ops.select(*part, trim, offset, first) for part in zip(scorers, each, limits, strict=True)]
+        parts = [
+            ops.select(
+                scorer if scorer.groups == 1 else scorer.of_group(group * scorer.groups // groups),
+                each[group * len(each) // groups],
+                limit[:, group * limit.shape[1] // groups][:, None],
+                trim, offset, first,
+            )
+            for group in range(groups)
+        ]  # fmt: skip
     return side_by_side(parts)
+
+
+def select_chosen(
+    scorer: Scorer,
+    library: Sequence[Zones | tuple[Zones, ...]],
+    entry: Int[Tensor, "batch group time"],
+    limit: Int[Tensor, "batch group time"],
+    trim: Trim | None = None,
+    offset: int = 0,
+    *,
+    backend: str = "auto",
+) -> Selection:
+    """The keys each query keeps of those that its own entry of a library of zones shows it: see `select`.
+
+    Args:
+        entry: of each query, an index into the library.
+    """
+    parts = []
+    for number, zones in enumerate(library):
+        here = entry == number
+        part = select(scorer, zones, torch.where(here, limit, 0), trim, offset, backend=backend)
+        parts.append((here.repeat_interleave(part.counts.shape[1] // here.shape[1], 1), part))
+    slots = max(part.positions.shape[-1] for _, part in parts)
+    positions = torch.full((*parts[0][1].counts.shape, slots), -1, dtype=torch.int32, device=limit.device)
+    counts = torch.zeros(positions.shape[:-1], dtype=torch.int32, device=limit.device)
+    for here, part in parts:
+        padded = F.pad(part.positions, (0, slots - part.positions.shape[-1]), value=-1)
+        positions = torch.where(here[..., None], padded.int(), positions)
+        counts = torch.where(here, part.counts.int(), counts)
+    return Selection(positions, counts)
+
+
+def captured(
+    q: Float[Tensor, "batch head time dim"],
+    k: Float[Tensor, "batch kv_head key dim"],
+    selection: Selection,
+    dense: Float[Tensor, "batch head time"],
+    sink: Float[Tensor, "head"] | None = None,
+    *,
+    scale: float | None = None,
+    cap: float | None = None,
+    backend: str = "auto",
+) -> Float[Tensor, "batch head time"]:
+    """Share of each query's dense probability on the selected keys (and a sink); it carries no gradient.
+
+    Args:
+        dense: log-sum-exp of the logits over every earlier key, see `dense_logsumexp`.
+    """
+    with torch.no_grad():
+        _, sparse = attend(q, k, k, selection, sink, scale=scale, cap=cap, backend=backend)
+        return (sparse - dense).exp()
 
 
 def side_by_side(parts: list[Selection]) -> Selection:

@@ -108,7 +108,7 @@ class Timed:
         """A step as in the run's last stage: forward, both losses, backward, clipping, optimiser [ms]."""
         model, tokens, targets = self.model, self.batch.tokens.to(self.device), self.batch.targets.to(self.device)
         named = model.groups()
-        groups = [named["backbone"], named["indexers"] if self.teach else []]
+        groups = [named["backbone"], named["indexers"] if self.teach else [], named["patterns"]]
         groups = [group for group in groups if group]
         optimizer = self.spec.optimizer.make()([{"params": group, "lr": 0.0} for group in groups])
         how = Pass(sparse=self.sparse, teach=self.teach, progress=1.0, step=1)

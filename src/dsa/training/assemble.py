@@ -70,7 +70,9 @@ def assemble(
     result.selection = found.final.get("selection", {})
     mean = result.selection.get("mean", {})
     result.density, result.mean_k = mean.get("density", 1.0), mean.get("mean_k", (spec.seq_len + 1) / 2)
-    result.flops = flops(model, spec.seq_len, result.density or 1.0)
+    layers = enumerate(result.selection.get("layers", []))
+    chosen = {site: layer["chosen"] for site, layer in layers if layer.get("chosen") is not None}
+    result.flops = flops(model, spec.seq_len, result.density or 1.0, chosen)
     device = make_trainer(spec.trainer, spec.dtype).strategy.root_device
     stage = found.rows[-1]["stage"] if found.rows else ""
     steps, rates = (column(found.rows, stage, f"speed/{name}") for name in ("step_ms", "tokens_per_s"))
@@ -204,6 +206,11 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     if result.density is not None and result.density >= 1.0 and not everything:
         out.append(
             f"window or budget reaches seq_len = {spec.seq_len}: every query keeps every key, this attention is dense."
+        )
+    if spec.pattern.cls.learns and not spec.uses_indexer:
+        out.append(
+            f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
+            "learns in the warm-up: with the backbone untouched its default is shown."
         )
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:

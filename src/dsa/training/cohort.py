@@ -19,14 +19,18 @@ from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.router import dense_target
-from dsa.build import build_backbone, build_indexers, numbers_of_indexers
+from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need
+from dsa.indexers import Indexer
 from dsa.judging.checkpoints import fit_base, save_weights
+from dsa.judging.models import PATTERNS
 from dsa.judging.world import first_process, wait_for_all
 from dsa.ops import IndexFeatures
+from dsa.patterns import Choosing
 from dsa.precision import Exact, Precision
 from dsa.spec import Spec
+from dsa.training.captured import captured_by_entry, missed
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
 from dsa.training.log import METRICS, RunLog
@@ -41,6 +45,8 @@ DONE = "done"
 
 Said = dict[tuple[str, int], IndexFeatures]
 """What members' indexers said in one pass, by hash of the member and number of the indexer."""
+Preferred = dict[tuple[str, int], Tensor]
+"""What members' patterns preferred in one pass, likewise."""
 
 
 class NoneLeft(FloatingPointError):
@@ -53,6 +59,7 @@ class Member:
 
     Args:
         of: number of each site's indexer.
+        patterns: those that choose, one beside each indexer; none where the pattern learns nothing.
         log: its own record, whoever else is trained with it.
         folder: where its record and weights are kept until the cohort is done.
         failed: why its training was given up; it then learns no more, and the others go on.
@@ -62,6 +69,7 @@ class Member:
     need: Need
     indexers: nn.ModuleList
     of: list[int]
+    patterns: nn.ModuleList
     precision: Precision
     objective: IndexerObjective
     log: RunLog
@@ -69,9 +77,27 @@ class Member:
     failed: str | None = None
 
     @property
-    def group(self) -> Group:
-        recipe = self.spec.recipe
-        return Group(self.need.hash, list(self.indexers.parameters()), recipe.warmup_lr, "recipe.warmup.indexer_lr")
+    def learning(self) -> dict[str, nn.ModuleList]:
+        """What learns by a loss of its own, by the name of the loss in the member's record."""
+        parts = {"indexer": self.indexers, "pattern": self.patterns}
+        return {name: part for name, part in parts.items() if len(part)}
+
+    def key(self, part: str) -> str:
+        """What a loss and a group of parameters are called among those of the whole cohort."""
+        return f"{self.need.hash}/{part}"
+
+    @property
+    def groups(self) -> list[Group]:
+        lr = self.spec.recipe.warmup_lr
+        return [
+            Group(self.key(name), list(part.parameters()), lr, "recipe.warmup.indexer_lr")
+            for name, part in self.learning.items()
+        ]
+
+    def weights(self) -> dict[str, Tensor]:
+        """What its artifact holds."""
+        patterns = {f"{PATTERNS}{name}": weight for name, weight in self.patterns.state_dict().items()}
+        return self.indexers.state_dict() | patterns
 
     def features(self, inputs: SiteInputs, said: Said) -> IndexFeatures:
         """What ranks a site's keys: where sites share an indexer, what it said at the first of them.
@@ -84,12 +110,32 @@ class Member:
             said[key] = self.precision.cast(self.indexers[key[1]](inputs.hidden, inputs.rotary))
         return said[key]
 
+    def missed(self, inputs: SiteInputs, said: Said, logits: Preferred, progress: float, dense: Tensor) -> Tensor:
+        """The loss of a site's pattern: where sites share a router, of what it prefers at the first of them.
+
+        Args:
+            logits: of patterns in this pass so far.
+            dense: log-sum-exp of the site's attention logits.
+        """
+        number = self.of[inputs.site.index]
+        pattern, indexer = self.patterns[number], self.indexers[number]
+        assert isinstance(pattern, Choosing) and isinstance(indexer, Indexer)
+        key = self.need.hash, number
+        if key not in logits:
+            x = inputs.hidden
+            time = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+            logits[key] = pattern.logits(x, x[:, : pattern.prefix], time, progress)
+        scorer = indexer.scorer(self.features(inputs, said))
+        return missed(logits[key], captured_by_entry(pattern, scorer, inputs, dense, pattern.groups, self.spec.ops))
+
 
 class CohortTraining(Training):
     """The base attends densely and stays as it is; each member learns its attention over every earlier key.
 
     What a member becomes does not depend on who is trained beside it: its weights, gradients, clipping and rates are
-    its own, and the losses are summed. Where sites share an indexer, it learns from each of them: the mean of their
+    its own, and the losses are summed. A pattern that chooses learns beside its indexer which of its library captures
+    most of the attention, by a loss, a gradient and a clipping of its own: the indexer becomes what it becomes under
+    any other pattern. Where sites share an indexer, it learns from each of them: the mean of their
     divergences has the gradient of the divergence from the mean of their attention.
     """
 
@@ -97,6 +143,7 @@ class CohortTraining(Training):
         super().__init__(*arguments)
         self.members = members
         self.indexers = nn.ModuleDict({member.need.hash: member.indexers for member in members})
+        self.patterns = nn.ModuleDict({member.need.hash: member.patterns for member in members})
         self.strict_loading = False  # checkpoints leave out the base
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -110,27 +157,34 @@ class CohortTraining(Training):
             member.failed = checkpoint["failed"][member.need.hash]
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        found: dict[str, list[Tensor]] = {member.need.hash: [] for member in self.members}
+        found: dict[str, list[Tensor]] = {group.name: [] for group in self.learning}
         said: Said = {}
+        logits: Preferred = {}
 
         def watch(inputs: SiteInputs) -> None:
             with torch.enable_grad():
-                for member, loss in zip(self.members, self.site_losses(inputs, said), strict=True):
-                    found[member.need.hash].append(loss)
+                for name, loss in self.site_losses(inputs, said, logits).items():
+                    found[name].append(loss)
 
         with torch.no_grad():
             self.model.run(batch.tokens, Pass(sparse=False, watch=watch, logits=False))
         return {name: torch.stack(parts).mean() for name, parts in found.items()}
 
-    def site_losses(self, inputs: SiteInputs, said: Said) -> list[Tensor]:
-        """Each member's loss at one site; the attention that they learn is computed once."""
+    def site_losses(self, inputs: SiteInputs, said: Said, logits: Preferred) -> dict[str, Tensor]:
+        """Each member's losses at one site; the attention that they learn is computed once."""
         features = [member.features(inputs, said) for member in self.members]
         backend = self.members[0].spec.ops
         target = dense_target(inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink)
-        return ops.indexer_losses(features, target, backend=backend)
+        losses = ops.indexer_losses(features, target, backend=backend)
+        out = {member.key("indexer"): loss for member, loss in zip(self.members, losses, strict=True)}
+        progress = self.global_step / max(self.stage.steps - 1, 1)
+        for member in self.members:
+            if len(member.patterns):
+                out[member.key("pattern")] = member.missed(inputs, said, logits, progress, target.logsumexp)
+        return out
 
     def weight(self, name: str) -> float:
-        return next(member.objective.weight for member in self.members if member.need.hash == name)
+        return next(member.objective.weight for member in self.members if name.startswith(member.need.hash))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Losses are looked at together with gradients: a member that diverged stops nobody else."""
@@ -142,32 +196,41 @@ class CohortTraining(Training):
             NoneLeft: all have diverged.
         """
         norms = [nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip).item() for group in self.learning]
-        losses = [self.row[member.need.hash] for member in self.members]
+        losses = [self.row[group.name] for group in self.learning]
         bad = [not (math.isfinite(n) and math.isfinite(loss)) for n, loss in zip(norms, losses, strict=True)]
         bad = [flag > 0 for flag in self.total(torch.tensor(bad, dtype=torch.float64)).tolist()]
-        for member, group, norm, loss, diverged in zip(self.members, self.learning, norms, losses, bad, strict=True):
+        for group, norm, loss, diverged in zip(self.learning, norms, losses, bad, strict=True):
+            member, part = self.whose(group)
             if diverged and member.failed is None:
-                member.failed = self.diverged(loss if not math.isfinite(loss) else norm, "indexer_loss", [group])
+                member.failed = self.diverged(loss if not math.isfinite(loss) else norm, f"{part}_loss", [group])
                 logger.warning("%s: %s", member.need.name, member.failed)
-            if member.failed is not None:
+            self.row[f"grad_norm_{group.name}"] = norm
+        for group in self.learning:
+            if self.whose(group)[0].failed is not None:
                 for parameter in group.parameters:
                     parameter.grad = torch.zeros_like(parameter)
-            self.row[f"grad_norm_{group.name}"] = norm
         self.note_rates(optimizer)
         if all(member.failed is not None for member in self.members):
             raise NoneLeft(self.members[0].failed)
+
+    def whose(self, group: Group) -> tuple[Member, str]:
+        """The member that a group of parameters belongs to, and which part of it that is."""
+        owner, _, part = group.name.partition("/")
+        return next(member for member in self.members if member.need.hash == owner), part
 
     def record(self, row: dict[str, float]) -> None:
         """Each member's part of the step into its own log, and all of them side by side into the cohort's."""
         speed = {name: value for name, value in row.items() if name.startswith("speed/")}
         together: dict[str, float] = {}
         for member in self.members:
-            key = member.need.hash
-            own = {
-                "train/indexer_loss": row[f"train/{key}"],
-                "train/grad_norm_indexers": row[f"train/grad_norm_{key}"],
-                "train/lr_indexers": row[f"train/lr_{key}"],
-            }
+            own: dict[str, float] = {}
+            for part in member.learning:
+                key = member.key(part)
+                own |= {
+                    f"train/{part}_loss": row[f"train/{key}"],
+                    f"train/grad_norm_{part}s": row[f"train/grad_norm_{key}"],
+                    f"train/lr_{part}s": row[f"train/lr_{key}"],
+                }
             together |= {f"{name}/{member.spec.indexer_label}": value for name, value in own.items()}
             member.log.add(self.stage, self.global_step, "train", own | speed)
         self.run_log.add(self.stage, self.global_step, "train", together | speed)
@@ -230,7 +293,7 @@ def train_cohort(
     members = [member_of(wish, model, folder, run_log if wish is wishes[0] else None) for wish in wishes]
     if spec.recipe.warmup_steps:
         stage = Stage("warmup", spec.recipe.warmup_steps, spec.recipe.dense_steps)
-        groups = [member.group for member in members]
+        groups = [group for member in members for group in member.groups]
         with suppress(NoneLeft), dashboard.started(folder, [stage.name], resumed) as listener:
             log = RunLog(folder / METRICS if first_process() else None, listener)
             module = CohortTraining(
@@ -241,7 +304,7 @@ def train_cohort(
     if first_process():
         for member in members:
             if member.failed is None:
-                save_weights(member.indexers.state_dict(), member.folder)
+                save_weights(member.weights(), member.folder)
                 write_json(member.folder / RECORD, record_of(member.need, member.spec) | {
                     "name": member.need.name, "hash": member.need.hash, "code": member.need.code,
                 })  # fmt: skip
@@ -261,7 +324,8 @@ def member_of(wish: Wish, model: Backbone, cohort: Path, run_log: RunLog | None)
     precision = spec.precision.make() if spec.in_training else Exact()
     indexers = nn.ModuleList(build_indexers(spec, model))
     of = numbers_of_indexers(model.sites, spec.index_every)
-    return Member(spec, need, indexers, of, precision, spec.objective.make(), log, folder)
+    patterns = nn.ModuleList(one for one in build_patterns(spec, model) if isinstance(one, Choosing))
+    return Member(spec, need, indexers, of, patterns, precision, spec.objective.make(), log, folder)
 
 
 def cohort_folder(store: Store, base: Need, wishes: list[Wish]) -> Path:

@@ -103,7 +103,9 @@ def final_values(result: RunResult) -> dict[str, Any]:
     mean = result.selection.get("mean", {})
     out |= {f"select/{name}": value for name, value in mean.items()}
     for index, layer in enumerate(result.selection.get("layers", [])):
-        out |= {f"select/layer_{index:02d}/{name}": value for name, value in layer.items()}
+        for group, shares in enumerate(layer.get("chosen") or []):
+            out |= {f"select/layer_{index:02d}/group_{group}/{name}": share for name, share in shares.items()}
+        out |= {f"select/layer_{index:02d}/{name}": value for name, value in layer.items() if name != "chosen"}
     named = asdict(result)
     for measure in ("loss", "exact_match"):
         for name in ("dense_val", "base_val", "swap_val", "swap_window"):

@@ -13,8 +13,9 @@ from dsa.graph import Need
 from dsa.judging.calibrate import calibrate
 from dsa.judging.checkpoints import fit_base, read_weights, save_weights
 from dsa.judging.evaluation import make_trainer
-from dsa.judging.models import fit_indexers
+from dsa.judging.models import fit_indexers, fit_patterns
 from dsa.judging.world import first_process
+from dsa.patterns import Choice
 from dsa.spec import Spec
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
@@ -35,10 +36,22 @@ class JointTraining(Training):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         teach = any(group.name == "indexers" for group in self.learning)
         progress = self.global_step / max(self.stage.steps - 1, 1)
-        how = Pass(sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1)
+        chosen: dict[int, Choice] = {}
+        how = Pass(
+            sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1, chose=chosen.__setitem__
+        )
         logits, losses = self.model.run(batch.tokens, how)
+        self.note_choices(chosen)
         out = {"loss": language_model_loss(logits, batch.targets)}
         return out | {f"{name}_loss": loss for name, loss in losses.items()}
+
+    def note_choices(self, chosen: dict[int, Choice]) -> None:
+        """The share of queries that got each pattern, by layer and group of heads."""
+        for layer, choice in chosen.items():
+            for group, shares in enumerate(choice.shares()):
+                for name, share in shares.items():
+                    key = f"pattern_{layer:02d}_{group}_{name}"
+                    self.row[key] = self.row.get(key, 0.0) + share / self.accumulate
 
     def weight(self, name: str) -> float:
         return 1.0 if name == "loss" else self.objective.weight
@@ -70,6 +83,8 @@ def make_joint(
         indexers = model.groups()["indexers"]
         if indexers and objective.train_when_sparse:
             groups.append(Group("indexers", indexers, recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
+        if patterns := model.groups()["patterns"]:
+            groups.append(Group("patterns", patterns, recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
         calibrate(model, data, make_trainer(spec.trainer, spec.dtype).strategy.root_device)
         before = recipe.dense_steps + (recipe.warmup_steps if routed and spec.uses_indexer else 0)
         stage = Stage("sparse", recipe.sparse_steps, before)
@@ -99,4 +114,7 @@ def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> Backbone
         place = store.folder(need.indexers)
         fit_indexers(indexers, read_weights(place), place)
     attach_routers(spec, model, indexers, trained=True)
+    if need.indexers is not None:
+        place = store.folder(need.indexers)
+        fit_patterns(model, read_weights(place), place)
     return model

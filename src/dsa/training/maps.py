@@ -14,7 +14,8 @@ PIXELS = 256  # a longer map is thinned to this many rows and columns
 
 
 def selection_figure(model: Backbone, tokens: Tensor) -> Figure:
-    """One panel a layer: queries downwards, keys across, selected pairs dark; the first row of `tokens` alone."""
+    """Queries downwards, keys across, selected pairs dark; the first row of `tokens` alone. A column a layer, and a row
+    of panels for each group of heads with a selection of its own."""
     seen: list[Observation] = []
     training = model.training
     model.eval()
@@ -22,17 +23,21 @@ def selection_figure(model: Backbone, tokens: Tensor) -> Figure:
         model.run(tokens[:1], Pass(observe=seen.append))
     model.train(training)
     length = tokens.shape[1]
-    figure = Figure(figsize=(2.6 * len(seen) + 0.6, 3.1), layout="constrained")
+    every = causal(length, length)[None]
+    layers = [every if layer.selection is None else to_mask(layer.selection, length)[0].cpu() for layer in seen]
+    groups = max(len(masks) for masks in layers)
+    figure = Figure(figsize=(2.6 * len(seen) + 0.6, 2.6 * groups + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, layer in zip(figure.subplots(1, len(seen), squeeze=False)[0], seen, strict=True):
-        chosen = layer.selection
-        mask = causal(length, length) if chosen is None else to_mask(chosen, length)[0, 0].cpu()
-        thin = -(-length // PIXELS)
-        pooled = torch.nn.functional.max_pool2d(mask[None].float(), thin, ceil_mode=True)[0]
-        axis.imshow(pooled, cmap="Blues", vmin=0, vmax=1, extent=(0, length, length, 0), interpolation="nearest")
-        axis.set_title(f"layer {layer.layer}", fontsize=9)
-        axis.set_xlabel("key position")
-        axis.tick_params(labelsize=7)
+    thin = -(-length // PIXELS)
+    for column, layer, masks in zip(figure.subplots(groups, len(seen), squeeze=False).T, seen, layers, strict=True):
+        for group, axis in enumerate(column):
+            mask = masks[group * len(masks) // groups]
+            pooled = torch.nn.functional.max_pool2d(mask[None].float(), thin, ceil_mode=True)[0]
+            axis.imshow(pooled, cmap="Blues", vmin=0, vmax=1, extent=(0, length, length, 0), interpolation="nearest")
+            heads = "" if groups == 1 else f", heads {group + 1}/{groups}"
+            axis.set_title(f"layer {layer.layer}{heads}", fontsize=9)
+            axis.tick_params(labelsize=7)
+        column[-1].set_xlabel("key position")
     figure.axes[0].set_ylabel("query position")
     return figure
 

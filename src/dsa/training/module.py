@@ -129,7 +129,7 @@ class Training(Evaluation):
 
     def losses_of_row(self) -> list[str]:
         """Names of this step's losses."""
-        return [name for name in self.row if not name.startswith(("grad_norm_", "lr_"))]
+        return [name for name in self.row if not name.startswith(("grad_norm_", "lr_", "pattern_"))]
 
     def end_step(self, batch_idx: int) -> None:
         """After each optimiser step, before any checkpoint: write the step's row."""
@@ -137,7 +137,7 @@ class Training(Evaluation):
             return
         seconds = time.perf_counter() - self.started
         tokens = self.data.batch_size * self.data.seq_len
-        names = list(self.row)
+        names, losses = list(self.row), self.losses_of_row()
         mean = self.total(torch.tensor([self.row[name] for name in names])) / self.trainer.world_size
         row = {f"train/{name}": value for name, value in zip(names, mean.tolist(), strict=True)}
         self.row = {}
@@ -147,7 +147,7 @@ class Training(Evaluation):
             "speed/others": self.contention.others(),
         }
         self.record(row)
-        shown = row[f"train/{names[0]}"]  # the first loss
+        shown = row[f"train/{next(name for name in names if name in losses)}"]
         self.log_dict({"loss": shown, "tokens/s": tokens / seconds}, prog_bar=True, logger=False)
 
     def record(self, row: dict[str, float]) -> None:

@@ -166,6 +166,23 @@ def test_zones_and_limits_may_differ_from_group_to_group(backend, kind):
             assert torch.equal(mine[1], wanted.counts)
 
 
+def test_few_zones_serve_many_groups_in_a_row_and_few_groups_of_scores_many_zones(backend):
+    q, k, _ = (x.detach() for x in qkv(2, 4, 50, 50, 8, kv_heads=4))
+    few, many, limit = attention(q, k, None, 2), attention(q, k, None, 4), torch.full((2, 2, 50), 5)
+    limit[:, 1] = 9
+    pair = ((Zone(None),), (Zone(3, keep="all"), Zone(None, 4, 3)))
+    each = (pair[0], pair[0], pair[1], pair[1])
+    for scorer, zones in ((many, pair), (few, each), (many, (Zone(None),))):
+        whole = ops.select(scorer, zones, limit, backend=backend.name)
+        assert whole.counts.shape == (2, 4, 50)
+        for g in range(4):
+            mine = ops.select(
+                scorer.of_group(g * scorer.groups // 4), each[g] if zones[0] != Zone(None) else zones,
+                limit[:, g // 2 : g // 2 + 1], backend=backend.name,
+            )  # fmt: skip
+            assert torch.equal(reference.to_mask(whole, 50)[:, g], reference.to_mask(mine, 50)[:, 0])
+
+
 @pytest.mark.usefixtures("untyped")
 def test_numbers_of_groups_that_do_not_fit_are_refused():
     features = IndexFeatures(wholes(1, 2, 9, 2, 4), wholes(1, 1, 9, 4))
