@@ -1,6 +1,7 @@
 """python -m dsa.analysis outputs/<study>: the verdict on whatever has finished.
 
 python -m dsa.analysis selection outputs/<study>/<run>: where a run's attention went.
+python -m dsa.analysis ties outputs/<study>/<run> ...: how often equal scores leave the choice to position.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from dsa.signals import read_to_the_end
 
-COMMANDS = {"selection": "dsa.inspection.command"}
+COMMANDS = {"selection": "dsa.inspection.command", "ties": "dsa.inspection.ties_command"}
 
 
 def main(arguments: list[str] | None = None) -> int:

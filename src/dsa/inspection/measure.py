@@ -59,6 +59,17 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
         FileNotFoundError: the folder holds no finished run, or one without its weights.
         ValueError: the run's attention is dense.
     """
+    result = finished(folder)
+    model = load_run(folder, allow_targets)
+    return measure(model, build_data(load_spec(Path(folder), allow_targets)), result)
+
+
+def finished(folder: str | Path) -> RunResult:
+    """The result in a run's folder.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder. Give the folder of a run, as outputs/quick/<run>.")
@@ -66,8 +77,12 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
     if result is None:
         why = "it has no result.json" + (" yet: the run is not finished" if (folder / "config.yaml").exists() else "")
         raise FileNotFoundError(f"{folder} is not the folder of a finished run: {why}.")
-    model = load_run(folder, allow_targets)
-    return measure(model, build_data(load_spec(folder, allow_targets)), result)
+    return result
+
+
+def spread(count: int) -> list[int]:
+    """Which of so many evaluation rows are looked into."""
+    return torch.linspace(0, count - 1, min(ROWS, count)).long().tolist()
 
 
 def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, Any]:
@@ -78,11 +93,11 @@ def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, A
     """
     batches = list(data.eval_loader())
     tokens, targets = (torch.cat([getattr(b, name) for b in batches]) for name in ("tokens", "targets"))
-    chosen = torch.linspace(0, len(tokens) - 1, min(ROWS, len(tokens))).long()
+    chosen = spread(len(tokens))
     of, names = kinds(data.source), distance_names(data.seq_len)
     layers = [Layer() for _ in model.sites]
     overlap = Overlap(len(layers))
-    for i, row in enumerate(chosen.tolist()):
+    for i, row in enumerate(chosen):
         seen = observe(model, tokens[row])
         if all(layer.selection is None for layer in seen):
             raise ValueError(f"{result.run_id}: its attention is dense, every query keeps every earlier key.")

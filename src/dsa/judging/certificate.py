@@ -8,6 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dsa.backbones import Backbone, Observation, Pass, Router
+from dsa.judging.ties import share, tied
 from dsa.ops import Recency, Scorer, TrueAttention, Zone, Zones
 from dsa.patterns.base import Pattern
 from dsa.precision import Exact
@@ -26,7 +27,7 @@ class Certificate(NamedTuple):
         identity: largest change of a logit where every key is kept, through the kernels of a selection.
         causality: largest change of a logit when later tokens are others; it must be 0.
         reach: largest change of a logit that the selection makes: 0 would say that it did nothing.
-        ties: share of those queries whose k-th index score is another key's too; None without an indexer.
+        ties: share of the queries that left a key out whose last kept one scores no better; None without an indexer.
     """
 
     tokens: int
@@ -53,8 +54,8 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
         causality = largest(sparse[:, :early] - model.run(other, Pass()).logits[:, :early])
         identity = largest((kept_whole(model, text) - dense)[:, :-1])
     model.train(training)
-    queries, ties = looked_at(seen)
-    return Certificate(text.shape[1], queries, identity, causality, largest(sparse - dense), ties)._asdict()
+    ties = share([here for layer in seen if (here := tied(layer)) is not None])
+    return Certificate(text.shape[1], acted_on(seen), identity, causality, largest(sparse - dense), ties)._asdict()
 
 
 class Earlier(Pattern):
@@ -100,28 +101,12 @@ def kept_whole(model: Backbone, text: Tensor) -> Tensor:
         model.attach([router for router in routers if isinstance(router, Router)], of)
 
 
-def looked_at(seen: list[Observation]) -> tuple[int, float | None]:
-    """Queries of the first site at which selection acted, and at how many of all sites' the k-th score was shared."""
-    acted, ties, asked, scored = 0, 0, 0, False
-    for number, layer in enumerate(seen):
-        if layer.selection is None:
-            continue
-        counts = layer.selection.counts[0, 0].long()
-        chosen = counts < torch.arange(1, len(counts) + 1, device=counts.device)
-        acted += int(chosen.sum()) if number == 0 else 0
-        if layer.cast is None or layer.cast.unit > 1:
-            continue
-        scored = True
-        time = slice(0, len(counts))
-        scores = layer.cast.scores(time, time)[0, 0]
-        kept = layer.selection.positions[0, 0].long()
-        own = scores.gather(1, kept.clamp(min=0)).masked_fill(kept < 0, torch.inf).min(1).values
-        future = torch.ones_like(scores, dtype=torch.bool).triu(1)
-        equal = ((scores == own[:, None]) & ~future).sum(1)
-        among = ((scores.gather(1, kept.clamp(min=0)) == own[:, None]) & (kept >= 0)).sum(1)
-        ties += int(((equal > among) & chosen).sum())
-        asked += int(chosen.sum())
-    return acted, ties / asked if scored and asked else None
+def acted_on(seen: list[Observation]) -> int:
+    """Queries of the first site that attend to fewer keys than there are earlier ones."""
+    if seen[0].selection is None:
+        return 0
+    counts = seen[0].selection.counts[0, 0].long()
+    return int((counts < torch.arange(1, len(counts) + 1, device=counts.device)).sum())
 
 
 def largest(difference: Tensor) -> float:

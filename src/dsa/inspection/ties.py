@@ -1,0 +1,140 @@
+"""How often the k-th index score is another key's too, and what it costs that position decides then."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dsa.backbones import Backbone, Router
+from dsa.build import build_data
+from dsa.data import DataModule
+from dsa.inspection.losses import token_losses
+from dsa.inspection.measure import finished, spread
+from dsa.inspection.pieces import observe
+from dsa.judging.ties import Tied, share, tied
+from dsa.ops import Scorer, TrueAttention, Zones
+from dsa.selectors import Selector, SelectorContext
+from dsa.training.load import load_run, load_spec
+
+
+class Later(NamedTuple):
+    """The order of another scorer's scores, but of equal ones the later unit is the better one.
+
+    Scores are ranks: they say which key is better, not by how much.
+    """
+
+    inner: Scorer
+
+    @property
+    def unit(self) -> int:
+        return self.inner.unit
+
+    @property
+    def groups(self) -> int:
+        return self.inner.groups
+
+    @property
+    def forced(self) -> Zones:
+        return self.inner.forced
+
+    @property
+    def width(self) -> int:
+        return self.inner.width
+
+    @property
+    def shape(self) -> tuple[int, int, int] | None:
+        return self.inner.shape
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.inner.tensors
+
+    def scores(
+        self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
+    ) -> Float[Tensor, "batch group time unit"]:
+        assert self.inner.shape is not None
+        units = self.inner.shape[2]
+        values, order = self.inner.scores(rows, slice(0, units), offset, device).sort(dim=-1, stable=True)
+        place = torch.arange(units, device=values.device, dtype=torch.float32).expand_as(values)
+        return torch.empty_like(place).scatter(-1, order, place)[..., columns]  # a stable sort has the later one behind
+
+    def of_group(self, group: int) -> "Later":
+        return Later(self.inner.of_group(group))
+
+    def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
+        return self.inner.cost(zones, length)
+
+
+class LaterOfEqual(Selector):
+    """Another selector, with ties to the later position."""
+
+    def __init__(self, inner: Selector) -> None:
+        super().__init__()
+        self.inner, self.uses_indexer = inner, inner.uses_indexer
+
+    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
+        return self.inner.limit(context)
+
+    def scorer(
+        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
+    ) -> Scorer:
+        return Later(self.inner.scorer(features, attention, context))
+
+
+def ties_of(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Ties of a finished run on held-out rows, and its loss under either rule; plain data.
+
+    Args:
+        allow_targets: packages of your own whose classes the run's configuration may name.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run, or one without its weights.
+        ValueError: it ranks no keys by an index score, or a rule that sees the scores trims what it keeps.
+    """
+    result = finished(folder)
+    model = load_run(folder, allow_targets)
+    return {"run_id": result.run_id} | measure_ties(
+        model, build_data(load_spec(Path(folder), allow_targets)), result.run_id
+    )
+
+
+@torch.no_grad()
+def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]:
+    """Shares of tied queries by layer, and the loss with ties to the earlier and to the later key [nats].
+
+    Raises:
+        ValueError: as above.
+    """
+    batches = list(data.eval_loader())
+    layers: dict[int, list[Tied]] = {}
+    tokens = torch.cat([batch.tokens for batch in batches])
+    for row in spread(len(tokens)):
+        for seen in observe(model, tokens[row]):
+            if (here := tied(seen)) is not None:
+                layers.setdefault(seen.layer, []).append(here)
+    if not any(one.chosen for each in layers.values() for one in each):
+        raise ValueError(f"{name}: no key is left out by an index score of its own, so none can tie.")
+    routers = [router for router in model.routers if isinstance(router, Router)]
+    if any(router.selector.trims for router in routers):
+        raise ValueError(f"{name}: its selector drops keys by how large their scores are, which an order does not say.")
+
+    def loss() -> float:
+        return float(torch.cat([token_losses(model, batch, sparse=True) for batch in batches]).double().nanmean())
+
+    earlier = loss()
+    own = [router.selector for router in routers]
+    for router in routers:
+        router.selector = LaterOfEqual(router.selector)
+    later = loss()
+    for router, selector in zip(routers, own, strict=True):
+        router.selector = selector
+    return {
+        "layers": {number: share(each) for number, each in layers.items()},
+        "tied": share([one for each in layers.values() for one in each]),
+        "loss_earlier": earlier,
+        "loss_later": later,
+        "difference": later - earlier,
+    }

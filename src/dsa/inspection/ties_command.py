@@ -1,0 +1,39 @@
+"""python -m dsa.analysis ties outputs/<study>/<run> ...: how often equal scores leave the choice to position."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a row a run; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dsa.analysis ties", description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for programs")
+    parser.add_argument(
+        "--allow-target", action="append", default=[], metavar="PACKAGE", help="of your own, named by a run's config"
+    )
+    given = parser.parse_args(arguments)
+    from dsa.analysis.output.cells import number, titled, wide_console  # late: --help needs no torch
+    from dsa.inspection.ties import ties_of
+
+    table = titled(
+        "Ties: of the queries that leave a key out, how many keep one that scores no better",
+        "run", "tied", "by layer", "loss, earlier of equal kept", "later kept", "difference",
+    )  # fmt: skip
+    told = []
+    try:
+        for run in given.runs:
+            told.append(found := ties_of(run, tuple(given.allow_target)))
+            layers = " ".join("–" if share is None else f"{share:.1%}" for share in found["layers"].values())
+            losses = [number(found[name], 5) for name in ("loss_earlier", "loss_later")]
+            table.add_row(found["run_id"], f"{found['tied']:.1%}", layers, *losses, f"{found['difference']:+.5f}")
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    wide_console().print(table)
+    if given.json is not None:
+        given.json.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
+        print(given.json)
+    return 0

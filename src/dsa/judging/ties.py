@@ -1,0 +1,51 @@
+"""How often the last key that was kept is no better than one that was left out: there position alone decides."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dsa.backbones import Observation
+from dsa.ops import by_group
+from dsa.ops.reference import members, to_mask
+from dsa.ops.zones import spans
+
+
+class Tied(NamedTuple):
+    """Queries of one layer that left a key out by its score, and how many of them kept an equal one."""
+
+    chosen: int
+    tied: int
+
+
+def tied(seen: Observation) -> Tied | None:
+    """Of one layer in the first row of a batch; None where no index score ranked single keys of fixed zones."""
+    if seen.selection is None or seen.cast is None or seen.cast.unit > 1 or seen.choice is not None:
+        return None
+    length = seen.selection.counts.shape[-1]
+    kept, counts = to_mask(seen.selection, length)[:1], seen.selection.counts[:1].long()
+    scores = seen.cast.scores(slice(0, length), slice(0, length))[:1].expand_as(kept)
+    out, zones = Tied(0, 0), by_group(seen.zones)
+    for group in range(kept.shape[1]):
+        limit = counts[:, [group]]
+        for span in spans(zones[group % len(zones)], limit, forced=seen.cast.forced):
+            if not span.forced:
+                here = decided(scores[:, [group]], kept[:, [group]], members(span, length))
+                out = Tied(out.chosen + here.chosen, out.tied + here.tied)
+    return out
+
+
+def decided(scores: Float[Tensor, "1 1 time key"], kept: Tensor, inside: Tensor) -> Tied:
+    """Of the keys of one zone."""
+    best = scores.masked_fill(kept | ~inside, -torch.inf).amax(-1)  # of those left out
+    last = scores.masked_fill(~kept | ~inside, torch.inf).amin(-1)
+    chosen = (inside & ~kept).any(-1) & (inside & kept).any(-1)
+    return Tied(int(chosen.sum()), int((chosen & (best == last)).sum()))
+
+
+def share(each: Sequence[Tied]) -> float | None:
+    """Tied queries of those that left a key out."""
+    chosen = sum(one.chosen for one in each)
+    return sum(one.tied for one in each) / chosen if chosen else None

@@ -1,0 +1,67 @@
+"""Ties of index scores: how often position decides, and what the rule costs."""
+
+import json
+
+import pytest
+import torch
+from conftest import QUIET, SMALL
+from inspection.test_selection import observed
+
+from dsa import compose, ops, train
+from dsa.analysis.__main__ import main
+from dsa.inspection.ties import Later
+from dsa.judging.ties import share, tied
+from dsa.ops import IndexFeatures, Zone
+
+EVERYTHING = (Zone(first=None, last=0),)
+
+
+def features(scores):
+    """Index features of one head and dim whose score of a key is that key's number, for every query."""
+    length = len(scores)
+    keys = torch.tensor(scores, dtype=torch.float32).reshape(1, 1, length, 1)
+    return IndexFeatures(queries=torch.ones(1, 1, length, 1, 1), keys=keys, weights=None)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"), [([5, 4, 3, 2, 1, 0], 0), ([3, 3, 3, 3, 3, 3], 4), ([9, 2, 2, 1, 0, 9], 3)]
+)
+def test_a_tie_is_a_kept_key_that_scores_as_one_left_out(scores, expected):
+    index, k = features(scores), 2
+    limit = torch.arange(1, 7).clamp(max=k)[None, None]
+    seen = observed(index, length=6, k=k)._replace(cast=index, selection=ops.select(index, EVERYTHING, limit))
+    assert tied(seen) == (4, expected)
+    assert share([tied(seen)]) == expected / 4
+
+
+def test_another_zone_has_no_part_in_a_tie():
+    index = features([1, 5, 2, 7, 7, 7])  # kept and left out of the strided zone: 7 and 5, 2 and 1
+    zones = (Zone(first=1, keep="all"), Zone(first=None, last=2, step=2, keep="selector"))
+    limit = torch.full((1, 1, 6), 3)
+    seen = observed(index, length=6)._replace(cast=index, zones=zones, selection=ops.select(index, zones, limit))
+    assert tied(seen).tied == 0
+
+
+@pytest.mark.parametrize("backend", ["reference", "blocked"])
+def test_the_later_of_equal_keys_is_kept_and_a_better_one_before_both(backend):
+    index, limit = features([4, 0, 4, 0, 4, 0]), torch.full((1, 1, 6), 2)
+    earlier = ops.select(index, EVERYTHING, limit, backend=backend).positions[0, 0, -1].tolist()
+    later = ops.select(Later(index), EVERYTHING, limit, backend=backend).positions[0, 0, -1].tolist()
+    assert (earlier, later) == ([0, 2], [2, 4])
+
+
+@pytest.mark.slow
+def test_the_command_tells_a_coarse_format_from_a_fine_one(outputs, tmp_path, capsys):
+    common = [*SMALL, *QUIET, "pattern=causal", "selector.k=8", "recipe.dense.steps=2", "recipe.warmup.steps=2",
+              "judge=swap", f"output_dir={outputs}"]  # fmt: skip
+    runs = [train(compose([*common, f"precision={name}", "indexer=h1d8"])) for name in ("fp32", "int4")]
+    file = tmp_path / "ties.json"
+    assert main(["ties", *(run.folder for run in runs), "--json", str(file)]) == 0
+    exact, coarse = json.loads(file.read_text())
+    assert runs[0].run_id in capsys.readouterr().out
+    assert 0 <= exact["tied"] <= coarse["tied"] <= 1
+    assert exact["loss_earlier"] == pytest.approx(runs[0].swap_val_loss, abs=2e-2)
+    assert coarse["difference"] == pytest.approx(coarse["loss_later"] - coarse["loss_earlier"])
+    dense = train(compose([*common, "selector=window"]))
+    assert main(["ties", dense.folder]) == 1
+    assert "so none can tie" in capsys.readouterr().err
