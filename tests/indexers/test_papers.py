@@ -7,6 +7,7 @@ from indexers.ranking import EVERYTHING
 from dsa import ops
 from dsa.indexers import GroupBlockIndexer, LightningIndexer, TwoStageIndexer
 from dsa.ops import Rotation
+from dsa.precision import Integer
 
 SHAPES = [  # rows, length, width, groups or heads, dims, tokens of a block, blocks that are kept or searched
     (2, 50, 32, 2, 16, 4, 3),
@@ -137,6 +138,18 @@ def test_a_search_of_every_block_is_the_lightning_indexer():
     assert torch.equal(kept_by(own, x, limit), kept_by(flat, x, limit))
     own.blocks = 3
     assert not torch.equal(kept_by(own, x, limit), kept_by(flat, x, limit))
+
+
+@pytest.mark.parametrize("scale", ["row", "tensor"])
+def test_blocks_are_ranked_by_the_mean_of_keys_that_are_held_as_integers(scale):
+    torch.manual_seed(0)
+    own, x = TwoStageIndexer(24, 2, 8, 4, 3), torch.randn(2, 45, 24)
+    with torch.no_grad():
+        cast = Integer(8, scale).cast(own(x, Rotation(45, 10000.0)))
+    every = slice(0, 45), slice(0, 11)
+    means = cast.keys[:, :, :44].unflatten(2, (11, 4)).mean(3)
+    wanted = cast._replace(keys=means, integers=None).scores(*every)
+    torch.testing.assert_close(own.scorer(cast).means.scores(*every), wanted)
 
 
 def test_fewer_blocks_cost_fewer_operations():

@@ -6,7 +6,7 @@ from conftest import options
 
 from dsa.build import build_indexer
 from dsa.ops.zones import spans
-from dsa.training.rehearsal import first_site
+from dsa.training.sites import first_site
 from study.studies import plans_of
 
 OURS = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)}

@@ -188,6 +188,14 @@ def test_a_budget_without_room_for_a_block_is_not_applicable_and_says_why(output
     assert [reason for reason in reasons if reason] == [no_room] and len(reasons) == 3
 
 
+def test_patterns_with_gaps_are_not_applicable_to_blocks_and_the_plan_says_why(outputs):
+    (plan,) = plans_of("name=x", "indexer=qwen4_qsa,h1d8", "pattern=causal,strided,multi_head", "seq_len=512",
+                       "data=mqar", "model=mqar", "exploratory=true", f"output_dir={outputs}")  # fmt: skip
+    reasons = {run.label: run.reason for run in plan.runs if run.role == "condition" and run.reason}
+    assert set(reasons) == {"qwen4_qsa-strided", "qwen4_qsa-multi_head"}
+    assert all("units need contiguous zones" in reason for reason in reasons.values())
+
+
 def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
     with pytest.raises(ValueError, match="Give 10 seeds"):

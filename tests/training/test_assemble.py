@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import SMALL
 
-from dsa import compose
+from dsa import build_model, compose
 from dsa.artifacts.results import RunResult
 from dsa.backbones import Site
 from dsa.ops import native
@@ -50,5 +51,15 @@ def test_a_dense_run_is_its_own_ceiling_and_tasks_without_exact_match_have_none(
 @pytest.mark.parametrize(("cap", "real"), [(None, True), (30.0, False)])
 def test_times_are_no_speed_where_one_layer_is_computed_under_a_mask(cap, real):
     spec, result = compose([]), RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, density=0.5)
-    model = SimpleNamespace(sites=(Site(0, 32, 4, 4, 8), Site(1, 32, 4, 4, 8, cap=cap)))
+    model = SimpleNamespace(sites=(Site(0, 32, 4, 4, 8), Site(1, 32, 4, 4, 8, cap=cap)), router=lambda site: None)
     assert is_speed(spec, result, model, torch.device("cpu")) is real
+
+
+@pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
+@pytest.mark.parametrize(
+    ("indexer", "real"), [(["h1d8"], True), (["hisa", "indexer.block=4"], False), (["moba", "indexer.unit=4"], False)]
+)
+def test_times_are_no_speed_where_what_ranks_or_teaches_is_computed_under_a_mask(indexer, real):
+    spec = compose([*SMALL, f"indexer={indexer[0]}", *indexer[1:]])
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, density=0.5)
+    assert is_speed(spec, result, build_model(spec, 64), torch.device("cpu")) is real

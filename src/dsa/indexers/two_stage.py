@@ -40,5 +40,5 @@ class TwoStageIndexer(LightningIndexer):
         self.blocks = at_least(blocks, 2, "indexer.blocks", "the first and the query's own are always searched")
 
     def scorer(self, features: IndexFeatures) -> Scorer:
-        means = features._replace(keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block)
+        means = features._replace(keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block, integers=None)
         return TwoStage(features, means, self.blocks)

@@ -63,9 +63,15 @@ def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def computes_selected_only(name: str, *tensors: Tensor, cap: float | None = None) -> bool:
+def computes_selected_only(
+    name: str,
+    *tensors: Tensor,
+    scorer: Scorer | None = None,
+    learner: IndexFeatures | None = None,
+    cap: float | None = None,
+) -> bool:
     """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
-    return serving(name, Call(tensors, cap=cap)).selected_only
+    return serving(name, Call(tensors, scorer=scorer, learner=learner, cap=cap)).selected_only
 
 
 def integer_products(name: str, device: torch.device) -> bool:

@@ -44,7 +44,7 @@ class Adaptive(Choosing):
         first: Float[Tensor, "batch prefix width"],
         time: Int[Tensor, "batch time"],
     ) -> Float[Tensor, "batch group time entry"]:
-        if not self.prefix:
+        if self.each_token:
             return self.read(x)
         default = F.one_hot(torch.zeros_like(time), len(self.entries))[:, None].bool()
         early = (time < self.prefix)[:, None, :, None]
@@ -57,6 +57,6 @@ class Adaptive(Choosing):
 
     def flops(self, length: int) -> float:
         entries, width = self.router.shape
-        once = length > self.prefix > 0
-        mean = self.prefix * width if once else 0
-        return mean + 2.0 * width * entries * (1 if once else 0 if self.prefix else length)
+        if self.each_token:
+            return 2.0 * width * entries * length
+        return (2.0 * entries + self.prefix) * width if length > self.prefix else 0.0

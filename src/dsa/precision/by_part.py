@@ -1,16 +1,16 @@
 """A format for each part of an index score."""
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
+from dsa.checks import one_of
 from dsa.ops import IndexFeatures
 from dsa.precision.base import Bits, Precision, evenly, straight_through
 from dsa.precision.integer import rows_on_grid
 
 FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 INTEGERS = {"int8": 8, "int4": 4}
+STORED = (*FLOATS, *INTEGERS)
 
 
 class ByPart(Precision):
@@ -24,11 +24,10 @@ class ByPart(Precision):
     """
 
     def __init__(self, queries: str, keys: str, weights: str, accumulate: str) -> None:
-        self.queries = one_of({**FLOATS, **INTEGERS}, "queries", queries)
-        self.keys = one_of({**FLOATS, **INTEGERS}, "keys", keys)
-        self.weights, self.accumulate = (
-            FLOATS[one_of(FLOATS, name, value)] for name, value in (("weights", weights), ("accumulate", accumulate))
-        )
+        self.queries = one_of(queries, STORED, "precision.queries")
+        self.keys = one_of(keys, STORED, "precision.keys")
+        self.weights = FLOATS[one_of(weights, tuple(FLOATS), "precision.weights")]
+        self.accumulate = FLOATS[one_of(accumulate, tuple(FLOATS), "precision.accumulate")]
 
     def cast(self, features: IndexFeatures) -> IndexFeatures:
         weights = features.weights
@@ -41,13 +40,6 @@ class ByPart(Precision):
 
     def bits(self, features: IndexFeatures) -> Bits:
         return evenly(features, bits_of(self.queries), bits_of(self.keys))
-
-
-def one_of(known: Collection[str], setting: str, name: str) -> str:
-    """The name, if a format has it."""
-    if name not in known:
-        raise ValueError(f"precision.{setting} = {name}: give one of {', '.join(known)}.")
-    return name
 
 
 def bits_of(name: str) -> int:

@@ -4,17 +4,13 @@ import math
 
 import psutil
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from dsa.backbones import Size
 from dsa.build import build_indexer, numbers_of_indexers
-from dsa.ops import by_group
-from dsa.ops.zones import first_forced
-from dsa.patterns import Pattern
-from dsa.selectors import Dense, Selector, SelectorContext
 from dsa.spec import Spec
-from dsa.training.rehearsal import rehearse_budget, sites_of
+from dsa.training.rehearsal import rehearse_budget
+from dsa.training.room import gaps_in_blocks, too_coarse, too_wide
+from dsa.training.sites import sites_of
 from dsa.training.variants import VariantFault
 
 
@@ -24,7 +20,7 @@ def obstacle(spec: Spec) -> str | None:
     Raises:
         ValueError: its pattern or selector is impossible in itself.
     """
-    return too_wide(spec) or too_coarse(spec) or too_large(spec)
+    return too_wide(spec) or gaps_in_blocks(spec) or too_coarse(spec) or too_large(spec)
 
 
 def check_indexer(spec: Spec, label: str) -> None:
@@ -51,55 +47,6 @@ def fault_of(spec: Spec) -> str | None:
     except VariantFault as error:
         return str(error)
     return None
-
-
-def too_wide(spec: Spec) -> str | None:
-    """The reason if every query keeps all its keys, or the pattern forces all that a query may keep."""
-    if not spec.sparse or issubclass(spec.selector.cls, Dense):
-        return None
-    pattern, selector = spec.pattern.make(), spec.selector.make()
-    last = torch.tensor([[spec.seq_len - 1]])
-    visible = pattern.visible(last)
-    kept = least(selector, SelectorContext(last, visible, pattern.own_budget(last)))
-    keeps, most = int(kept.min()), int(kept.max())
-    forced = forced_keys(pattern, last)
-    if keeps >= spec.seq_len:
-        return f"window and budget reach the length: {keeps} keys of {spec.seq_len}, so attention is dense"
-    if most <= forced and int(visible.max()) > forced:
-        return f"the pattern's {forced} forced keys use up the budget of {most}: nothing is left to choose"
-    return None
-
-
-def too_coarse(spec: Spec) -> str | None:
-    """The reason if what a query keeps anyway can leave its budget no room for one of the indexer's blocks."""
-    if not spec.sparse or not spec.uses_indexer:
-        return None
-    with torch.device("meta"):
-        indexer = build_indexer(spec, sites_of(spec)[0])
-    if indexer.unit == 1:
-        return None
-    pattern, selector, own = spec.pattern.make(), spec.selector.make(), indexer.forced
-    last = torch.arange(spec.seq_len)[None, -indexer.unit :]  # one of them has the most that is kept anyway
-    context = SelectorContext(last, pattern.visible(last, own), pattern.own_budget(last, own))
-    budget = int(least(selector, context).max())
-    taken = max(int((last + 1 - first_forced(own, last)).max()), forced_keys(pattern, last[:, -1:]))
-    if budget - taken >= indexer.unit:
-        return None
-    return f"up to {taken} keys are kept anyway: a budget of {budget} has no room for a block of {indexer.unit} tokens"
-
-
-def forced_keys(pattern: Pattern, last: Int[Tensor, "1 1"]) -> int:
-    """Most keys that a pattern keeps for the last query, whatever is selected."""
-    return max(
-        sum(int(zone.span(last)[1].sum()) for zone in zones if zone.forced) for zones in by_group(pattern.zones())
-    )
-
-
-def least(selector: Selector, context: SelectorContext) -> Int[Tensor, "1 group time"]:
-    """Keys that each query keeps; for a rule that sees scores or is calibrated, its lower bound."""
-    if selector.trims or selector.calibrates:
-        return context.visible.clamp(max=int(getattr(selector, "min_k", 1)))
-    return selector.limit(context)
 
 
 def too_large(spec: Spec) -> str | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.backbones import SiteInputs
 from dsa.ops import Scorer
-from dsa.patterns import Pattern
+from dsa.patterns import Choosing
 
 
 def missed(
@@ -19,11 +19,10 @@ def missed(
 
 @torch.no_grad()
 def captured_by_entry(
-    pattern: Pattern,
+    pattern: Choosing,
     scorer: Scorer,
     inputs: SiteInputs,
     dense: Float[Tensor, "batch head time"],
-    groups: int,
     backend: str,
 ) -> Float[Tensor, "batch group time entry"]:
     """For each entry of a pattern's library the share of the dense attention on the keys that the indexer would keep
@@ -31,7 +30,6 @@ def captured_by_entry(
 
     Args:
         dense: log-sum-exp of the site's attention logits.
-        groups: of heads that choose apart.
     """
     site, _, q, k, _, sink = inputs
     batch, time = len(q), torch.arange(q.shape[2], device=q.device)
@@ -40,5 +38,5 @@ def captured_by_entry(
         limit = one.own_budget(time, scorer.forced).expand(batch, -1, -1)
         chosen = ops.select(scorer, one.zones(), limit, backend=backend)
         mass = ops.captured(q, k, chosen, dense, sink, scale=site.scale, cap=site.cap, backend=backend)
-        found.append(mass.unflatten(1, (groups, -1)).mean(2))
+        found.append(mass.unflatten(1, (pattern.groups, -1)).mean(2))
     return torch.stack(found, -1)

@@ -126,7 +126,7 @@ class Member:
             time = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
             logits[key] = pattern.logits(x, x[:, : pattern.prefix], time, progress)
         scorer = indexer.scorer(self.features(inputs, said))
-        return missed(logits[key], captured_by_entry(pattern, scorer, inputs, dense, pattern.groups, self.spec.ops))
+        return missed(logits[key], captured_by_entry(pattern, scorer, inputs, dense, self.spec.ops))
 
 
 class CohortTraining(Training):

@@ -4,18 +4,16 @@ from typing import Any
 
 import torch
 
-from dsa.artifacts.digest import digest
-from dsa.backbones import Backbone, Pass, Site, SiteInputs
-from dsa.build import build_backbone, build_indexer, build_model
+from dsa.backbones import Backbone, Pass, SiteInputs
+from dsa.build import build_indexer, build_model
 from dsa.data import DataModule
 from dsa.ops import Rotation
 from dsa.selectors import Dense
 from dsa.spec import Part, Spec
+from dsa.training.room import gaps_in_blocks, too_coarse
 from dsa.training.settings import check_settings
+from dsa.training.sites import first_site
 from dsa.training.variants import check_made, check_router, checked_budget, checked_cast, checked_features
-
-SITES: dict[str, tuple[Site, ...]] = {}
-"""The sites of each model that was asked for, by a hash of its settings: a plan asks for every condition."""
 
 SHORT = 64  # tokens for which a part of a composition is rehearsed by itself
 
@@ -28,6 +26,13 @@ def rehearse(spec: Spec, data: DataModule) -> None:
     """
     check_settings(spec)
     check_made(variants(spec))
+    if (reason := gaps_in_blocks(spec)) is not None:
+        raise ValueError(reason)
+    if (reason := too_coarse(spec)) is not None:
+        raise ValueError(
+            f"indexer={spec.indexer.option}: {reason}. Give a larger selector.k or pattern.budget, or a smaller "
+            "indexer.unit."
+        )
     model = build_model(spec, data.vocab_size)
     if spec.sparse:
         with torch.no_grad():
@@ -88,17 +93,3 @@ def given(spec: Spec) -> dict[str, int]:
     site = first_site(spec)
     taken: dict[str, int] = spec.indexer.cls.given(site.width, site.kv_heads)
     return taken
-
-
-def first_site(spec: Spec) -> Site:
-    """The first attention layer of its backbone."""
-    return sites_of(spec)[0]
-
-
-def sites_of(spec: Spec) -> tuple[Site, ...]:
-    """The attention layers of its backbone, of which the weights are not made."""
-    key = digest([spec.model.node, spec.allow_targets], 32)
-    if key not in SITES:
-        with torch.device("meta"):
-            SITES[key] = build_backbone(spec, vocab_size=1).sites
-    return SITES[key]

@@ -1,0 +1,83 @@
+"""Whether a composition leaves its indexer something to choose."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dsa.build import build_indexer
+from dsa.ops import by_group
+from dsa.ops.zones import first_forced, spans
+from dsa.patterns import Pattern
+from dsa.selectors import Dense, Selector, SelectorContext
+from dsa.spec import Spec
+from dsa.training.sites import first_site
+
+
+def gaps_in_blocks(spec: Spec) -> str | None:
+    """Why the keys that a pattern shows cannot be chosen in the indexer's blocks; None if they can.
+
+    Every entry of a library is asked: a pass shows only what is chosen in it.
+    """
+    if not spec.uses_indexer:
+        return None
+    with torch.device("meta"):
+        indexer = build_indexer(spec, first_site(spec))
+    limit = torch.ones(1, 1, 1, dtype=torch.long)
+    try:
+        for zones in [zones for one in spec.pattern.make().library for zones in by_group(one.zones())]:
+            spans(zones, limit, unit=indexer.unit, forced=indexer.forced)
+    except ValueError as error:
+        return f"pattern={spec.pattern.option} with indexer={spec.indexer.option}, which chooses blocks: {error}"
+    return None
+
+
+def too_wide(spec: Spec) -> str | None:
+    """The reason if every query keeps all its keys, or the pattern forces all that a query may keep."""
+    if not spec.sparse or issubclass(spec.selector.cls, Dense):
+        return None
+    pattern, selector = spec.pattern.make(), spec.selector.make()
+    last = torch.tensor([[spec.seq_len - 1]])
+    visible = pattern.visible(last)
+    kept = least(selector, SelectorContext(last, visible, pattern.own_budget(last)))
+    keeps, most = int(kept.min()), int(kept.max())
+    forced = forced_keys(pattern, last)
+    if keeps >= spec.seq_len:
+        return f"window and budget reach the length: {keeps} keys of {spec.seq_len}, so attention is dense"
+    if most <= forced and int(visible.max()) > forced:
+        return f"the pattern's {forced} forced keys use up the budget of {most}: nothing is left to choose"
+    return None
+
+
+def too_coarse(spec: Spec) -> str | None:
+    """The reason if what a query keeps anyway can leave its budget no room for one of the indexer's blocks; a rule
+    that sees scores or is calibrated may always find some."""
+    if not spec.sparse or not spec.uses_indexer:
+        return None
+    with torch.device("meta"):
+        indexer = build_indexer(spec, first_site(spec))
+    if indexer.unit == 1:
+        return None
+    pattern, selector, own = spec.pattern.make(), spec.selector.make(), indexer.forced
+    if selector.trims or selector.calibrates:
+        return None
+    last = torch.arange(spec.seq_len)[None, -indexer.unit :]  # one of them has the most that is kept anyway
+    context = SelectorContext(last, pattern.visible(last, own), pattern.own_budget(last, own))
+    budget = int(selector.limit(context).max())
+    taken = max(int((last + 1 - first_forced(own, last)).max()), forced_keys(pattern, last[:, -1:]))
+    if budget - taken >= indexer.unit:
+        return None
+    return f"up to {taken} keys are kept anyway: a budget of {budget} has no room for a block of {indexer.unit} tokens"
+
+
+def forced_keys(pattern: Pattern, last: Int[Tensor, "1 1"]) -> int:
+    """Most keys that a pattern keeps for the last query, whatever is selected."""
+    return max(
+        sum(int(zone.span(last)[1].sum()) for zone in zones if zone.forced) for zones in by_group(pattern.zones())
+    )
+
+
+def least(selector: Selector, context: SelectorContext) -> Int[Tensor, "1 group time"]:
+    """Keys that each query keeps; for a rule that sees scores or is calibrated, its lower bound."""
+    if selector.trims or selector.calibrates:
+        return context.visible.clamp(max=int(getattr(selector, "min_k", 1)))
+    return selector.limit(context)

@@ -1,0 +1,47 @@
+"""A composition that leaves its indexer nothing to choose is refused before anything is trained."""
+
+import pytest
+from conftest import SMALL
+
+from dsa import compose
+from dsa.build import build_data
+from dsa.training.rehearsal import rehearse
+
+GAPS = "pattern={1} with indexer={0}, which chooses blocks: zone."
+
+
+@pytest.mark.parametrize(
+    ("indexer", "unit", "pattern", "words"),
+    [
+        ("moba", 4, ["strided"], [GAPS, "units need contiguous zones"]),
+        ("qwen4_qsa", 4, ["multi_head"], [GAPS, "units need contiguous zones"]),
+        ("glm5_kpool", 16, ["sinks"], [GAPS, "give a multiple of the unit"]),
+        ("quest", 8, ["learned", "pattern.patterns.near.window=4"], [GAPS, "give a multiple of the unit"]),
+        ("moba", 16, ["causal", "selector.k=16"], ["a budget of 16 has no room", "selector.k or pattern.budget"]),
+        ("block_mean", 8, ["causal", "selector.k=8"], ["indexer={0}: up to 7", "indexer.unit"]),
+        ("minimax_m3", 64, ["causal"], ["a budget of 64 has no room for a block of 64 tokens"]),
+    ],
+)
+def test_blocks_that_cannot_be_chosen_are_refused_in_a_sentence_that_names_the_settings(indexer, unit, pattern, words):
+    spec = compose([*SMALL, f"indexer={indexer}", f"indexer.unit={unit}", f"pattern={pattern[0]}", *pattern[1:]])
+    with pytest.raises(ValueError) as refused:
+        rehearse(spec, build_data(spec))
+    told = str(refused.value)
+    for word in words:
+        assert word.format(spec.indexer.option, spec.pattern.option) in told
+    assert told.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["indexer=moba", "indexer.unit=16", "pattern=causal", "selector.k=32"],
+        ["indexer=moba", "indexer.unit=4", "pattern=learned"],
+        ["indexer=moba", "indexer.unit=4", "pattern=strided", "selector=random"],
+        ["indexer=h1d8", "pattern=multi_head", "selector.k=8"],
+        ["indexer=moba", "indexer.unit=16", "pattern=causal", "selector=adaptive_entropy", "selector.min_k=4"],
+    ],
+)
+def test_what_can_be_chosen_is_rehearsed(settings):
+    spec = compose([*SMALL, *settings])
+    rehearse(spec, build_data(spec))
