@@ -1,5 +1,7 @@
 """Patterns that choose among others: what is shown, drawn, learned and counted."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import QUIET, SMALL
@@ -10,6 +12,7 @@ from dsa.judging.cost import flops, parameters
 from dsa.judging.probe import probe
 from dsa.ops import Hash, Zone, blocked, native, reference, select_chosen
 from dsa.training.captured import missed
+from dsa.training.module import Training
 
 SIZES = [
     "pattern.patterns.near.window=4", "pattern.patterns.near.budget=9", "pattern.patterns.all.budget=9",
@@ -141,6 +144,17 @@ def test_costs_are_those_of_what_was_chosen():
     projections = alone["all"] - 2 * (2 * 8 + 3) * (64 * 65 // 2)
     assert scored == pytest.approx(wanted - projections)
     assert parameters(model)["pattern"] == 2 * 2 * 3
+
+
+def test_each_process_and_each_step_draws_apart():
+    def drawn(step, rank=0, processes=1):
+        training = SimpleNamespace(accumulate=1, data=SimpleNamespace(seed=0), stage=SimpleNamespace(name="sparse"),
+                                   trainer=SimpleNamespace(world_size=processes), global_rank=rank)  # fmt: skip
+        Training.on_train_batch_start(training, None, step)
+        return torch.rand(1).item()
+
+    assert len({drawn(step, rank, 2) for step in range(3) for rank in range(2)}) == 6
+    assert drawn(1) == drawn(1) != drawn(2)
 
 
 @pytest.mark.slow

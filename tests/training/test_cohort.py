@@ -29,7 +29,8 @@ RUN = [
     *SMALL, *QUIET, "seq_len=32", "dtype=fp32", "pattern=causal", "recipe.dense.steps=2", "recipe.warmup.steps=6",
     "recipe.sparse.steps=0", "callbacks.checkpoint_every=2",
 ]  # fmt: skip
-EVERY = [fitting("indexer", name) for name in options("indexer")]
+SIZES = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)} - {"h1d1", "h4d64"}
+EVERY = [fitting("indexer", name) for name in options("indexer") if name not in SIZES]  # one kind: the ends of it
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
 LEARNED = [
@@ -111,8 +112,8 @@ def rows(wish):
 
 
 @pytest.mark.slow
-def test_every_indexer_becomes_in_a_cohort_what_it_becomes_alone(outputs, alone):
-    members = [*EVERY, SHARED, *SEEDS]
+def test_every_kind_of_indexer_becomes_in_a_cohort_what_it_becomes_alone(outputs, alone):
+    members = [[*member, "recipe.warmup.steps=3"] for member in (*EVERY, SHARED, *SEEDS)]
     wishes, data = wishes_of(members, outputs)
     assert make(wishes, data) == {}
     for member, wish in zip(members, wishes, strict=True):

@@ -33,6 +33,21 @@ def test_blocks_that_cannot_be_chosen_are_refused_in_a_sentence_that_names_the_s
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["pattern=adaptive", "pattern.prefix=64"], "pattern.prefix = 64: the tokens that decide leave none of 64 to"),
+        (["pattern=learned", "pattern.groups=3"], "pattern.groups: it gives zones for 3 groups; give a number of"),
+        (["pattern=multi_head", "pattern.deal=near far far"], "pattern.deal: it gives zones for 3 groups; give a nu"),
+    ],
+)
+def test_a_pattern_that_does_not_fit_the_model_or_the_length_is_refused_by_its_setting(settings, words):
+    spec = compose([*SMALL, *settings])
+    with pytest.raises(ValueError) as refused:
+        rehearse(spec, build_data(spec))
+    assert str(refused.value).startswith(words)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         ["indexer=moba", "indexer.unit=16", "pattern=causal", "selector.k=32"],

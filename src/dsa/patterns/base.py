@@ -37,11 +37,13 @@ class Pattern(ABC):
         budget: keys kept in all [tokens]; None if the zones themselves say how much they keep.
         learns: it has parameters; they are trained beside the indexers in the warm-up, and in joint training.
         prefix: of how many of a row's first tokens it reads the hidden states [tokens].
+        grouped_by: the setting that says for how many groups of heads it has zones, if one does.
     """
 
     budget: int | None = None
     learns: bool = False
     prefix: int = 0
+    grouped_by: str | None = None
 
     @abstractmethod
     def zones(self) -> Zones | tuple[Zones, ...]:

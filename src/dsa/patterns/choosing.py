@@ -31,6 +31,7 @@ class Choosing(Pattern, nn.Module):
     """
 
     learns = True
+    grouped_by = "pattern.groups"
     groups: int = 1
     each_token: bool = False
 

@@ -22,6 +22,8 @@ class MultiHead(Pattern):
         deal: the name of each group's pattern, with spaces between (a list would be alternatives of a study).
     """
 
+    grouped_by = "pattern.deal"
+
     def __init__(self, patterns: Mapping[str, Pattern], deal: str) -> None:
         self.patterns = check_named(patterns)
         self.deal = tuple(deal.split())

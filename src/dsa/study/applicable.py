@@ -9,7 +9,7 @@ from dsa.backbones import Size
 from dsa.build import build_indexer, numbers_of_indexers
 from dsa.spec import Spec
 from dsa.training.rehearsal import rehearse_budget
-from dsa.training.room import gaps_in_blocks, too_coarse, too_wide
+from dsa.training.room import gaps_in_blocks, never_decides, too_coarse, too_wide
 from dsa.training.sites import sites_of
 from dsa.training.variants import VariantFault
 
@@ -20,7 +20,8 @@ def obstacle(spec: Spec) -> str | None:
     Raises:
         ValueError: its pattern or selector is impossible in itself.
     """
-    return too_wide(spec) or gaps_in_blocks(spec) or too_coarse(spec) or too_large(spec)
+    about = (too_wide, never_decides, gaps_in_blocks, too_coarse, too_large)
+    return next((reason for ask in about if (reason := ask(spec)) is not None), None)
 
 
 def check_indexer(spec: Spec, label: str) -> None:

@@ -71,7 +71,8 @@ class Training(Evaluation):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx % self.accumulate == 0:
             self.started = time.perf_counter()
-        torch.manual_seed(int(digest([self.data.seed, self.stage.name, batch_idx], 15), 16))
+        draw = batch_idx * self.trainer.world_size + self.global_rank  # processes have other rows, and draw apart
+        torch.manual_seed(int(digest([self.data.seed, self.stage.name, draw], 15), 16))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch)

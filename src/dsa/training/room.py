@@ -31,6 +31,13 @@ def gaps_in_blocks(spec: Spec) -> str | None:
     return None
 
 
+def never_decides(spec: Spec) -> str | None:
+    """The reason if a pattern that decides by a row's first tokens never does at this length."""
+    if not spec.sparse or (prefix := spec.pattern.make().prefix) < spec.seq_len:
+        return None
+    return f"pattern.prefix = {prefix}: the tokens that decide leave none of {spec.seq_len} to decide for"
+
+
 def too_wide(spec: Spec) -> str | None:
     """The reason if every query keeps all its keys, or the pattern forces all that a query may keep."""
     if not spec.sparse or issubclass(spec.selector.cls, Dense):

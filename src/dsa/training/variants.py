@@ -148,8 +148,10 @@ def checked_groups(pattern: Pattern, heads: int) -> int:
         raise fault(pattern, "zones", "", "a tuple that holds an empty tuple", ZONES)
     groups = 1 if shared else len(zones)
     if heads % groups:
-        wanted = f"a number of groups that divides {heads} heads"
-        raise fault(pattern, "zones", "", f"zones for {groups} groups", wanted)
+        came, wanted = f"zones for {groups} groups", f"a number of groups that divides {heads} heads"
+        if pattern.grouped_by is not None:
+            raise VariantFault(f"{pattern.grouped_by}: it gives {came}; give {wanted}.")
+        raise fault(pattern, "zones", "", came, wanted)
     return groups
 
 
