@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dsa import targets
+from dsa.artifacts.digest import digest
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Part:
     @property
     def target(self) -> str:
         return str(self.node.get("_target_"))
+
+    @property
+    def label(self) -> str:
+        """Its name, and where values were changed the beginning of a hash of them all: it tells two such apart."""
+        return self.option + (digest(self.node, 4) if self.option.endswith("~") else "")
 
     @cached_property
     def targets(self) -> tuple[str, ...]:

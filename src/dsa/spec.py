@@ -108,8 +108,8 @@ class Spec:
         """What tells its indexer from the others of a cohort."""
         own = [] if self.indexer_seed == self.seed else [f"i{self.indexer_seed}"]
         shared = [] if self.index_every == 1 else [f"every{self.index_every}"]
-        pattern = [self.pattern.option] if self.trains_pattern else []
-        return "-".join([self.indexer.option, *shared, *pattern, *own])
+        pattern = [self.pattern.label] if self.trains_pattern else []
+        return "-".join([self.indexer.label, *shared, *pattern, *own])
 
     @property
     def dense(self) -> bool:

@@ -315,6 +315,13 @@ def test_indexers_are_stale_when_a_setting_of_a_pattern_that_learns_beside_them_
     assert {"dsa.patterns.Learned", "dsa.patterns.Causal"} <= set(before.indexers.roots)
 
 
+def test_every_member_of_a_cohort_has_a_curve_of_its_own():
+    members = [["indexer=h1d8"], *(["indexer=h1d8", f"indexer.weight={weight}"] for weight in ("positive", "none"))]
+    members += [LEARNED, [*LEARNED, "pattern.groups=1"], ["indexer=h1d8", "index_every=2"]]
+    labels = [compose([*RUN, *member]).indexer_label for member in members]
+    assert len({*labels}) == len(members) and labels[0] == "h1d8" and labels[-1] == "h1d8-every2"
+
+
 def initial(*settings):
     """Initial weights of the indexers that a configuration describes, by site and name."""
     spec = compose([*RUN, "indexer=h2d8", *settings])
