@@ -102,6 +102,14 @@ def test_losses_with_the_backbone_untouched_are_named_so():
     assert "swap loss" in table(said([OneRun(settings(), swapped)]))[0]
 
 
+def test_many_settings_leave_numbers_whole_and_room_for_a_reason():
+    wide = {"pattern": {f"setting_{n}": n for n in range(12)}}
+    other = {"pattern": {name: value + 1 for name, value in wide["pattern"].items()}}
+    failed = result("b", "failed", error={"category": "nan", "reason": "why"})
+    text = said([OneRun(wide, result(val_loss=1.2345)), OneRun(other, failed, "word " * 40)])
+    assert "1.2345" in text and "failed: word" in text and len(text.splitlines()) < 40
+
+
 def test_a_failed_run_is_a_row_with_its_reason():
     failed = result("b", "failed", error={"category": "nan", "reason": "the loss [/] is not a number"})
     runs = [OneRun(settings("seed=0"), result(val_loss=1.0)), OneRun(settings("seed=1"), failed, "the loss [/] is nan")]

@@ -123,7 +123,7 @@ def test_a_circle_of_errors_is_walked_once():
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["sweep.py", "study=quik"], "study = quik: no such option. Give one of all, "),
+        (["sweep.py", "study=quik"], "study = quik: no such option. Give one of advanced_strategies, all, "),
         (["sweep.py", "study=quick", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError"),
         (["sweep.py", "study=quick", "stepz=3"], "stepz = 3: no such setting. Did you mean steps? There are: "),
         (["sweep.py", "study=quick", "hydra/launcher=nope"], "hydra/launcher = nope: no such option. Give one of bas"),

@@ -14,11 +14,10 @@ from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import Backbone, Pass, Router, Site
 from dsa.data import DataModule
 from dsa.graph import Graph
-from dsa.judging.cost import flops, indexer_megabytes, parameters
+from dsa.judging.cost import flops, index_features, indexer_megabytes, parameters
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.speed import inference, peak_megabytes
 from dsa.judging.threads import counted
-from dsa.ops import Rotation
 from dsa.ops.dispatch import computes_selected_only
 from dsa.selectors import Dense
 from dsa.selectors.adaptive import Adaptive
@@ -166,13 +165,12 @@ def is_speed(spec: Spec, result: RunResult, model: Backbone, device: torch.devic
 @torch.no_grad()
 def selects_and_learns_fast(router: Router | None, site: Site, backend: str, device: torch.device) -> bool:
     """Whether a site's keys are ranked, attended to and learned from by the backend that computes no others."""
-    scorer = learner = None
+    features = scorer = None
     if router is not None and router.indexer is not None:
-        length = router.indexer.unit
-        features = router.indexer(torch.zeros(1, length, site.width, device=device), Rotation(length, 1e4, device))
-        learner = router.precision.cast(features)
-        scorer = router.indexer.scorer(learner)
-    return computes_selected_only(backend, torch.empty(0, device=device), scorer=scorer, learner=learner, cap=site.cap)
+        features = index_features(router.indexer, site.width)
+        scorer = router.indexer.scorer(features)
+    here = torch.empty(0, device=device)
+    return computes_selected_only(backend, here, scorer=scorer, learner=features, cap=site.cap)
 
 
 def stability(rows: list[Row], stage: str) -> dict[str, float | None]:

@@ -12,6 +12,7 @@ from dsa.analysis.output.cells import number
 from dsa.artifacts.results import RunResult
 
 MEANING = "parameters: of the indexers; operations: attention with its indexer, against dense attention"
+REASON = 48  # columns of a reason, however many settings differ
 NO_SPEED = "step times in brackets are no speed: attention ran under a mask, or its number format was simulated"
 
 
@@ -37,10 +38,10 @@ def table_of(runs: list[OneRun]) -> Table:
     for name, cell in measures(runs).items():
         values = [cell(run.result) if run.result is not None and run.finished else "" for run in runs]
         if any(values):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)  # settings give way, no digit is cut
             columns.append(values)
-    table.add_column("status", overflow="fold")
     columns.append([status(run) for run in runs])
+    table.add_column("status", overflow="fold", width=min(REASON, max(len("finished"), *map(len, columns[-1]))))
     for row in zip(*columns, strict=True):
         table.add_row(*map(escape, row))
     return table
