@@ -39,12 +39,9 @@ def options(group: str) -> list[str]:
 
 
 def fitting(group: str, name: str) -> list[str]:
-    """An option in sizes that suit SMALL: blocks of which several lie in a row, no more than 4 heads of 32 dims where
-    a published model has wider ones, half of them rotated as there."""
+    """An option, with blocks of which several lie in the rows of SMALL."""
     short = {"unit": 4, "block": 4, "blocks": 4}
     settings = OmegaConf.load(config_dir() / group / f"{name}.yaml")
-    if group == "indexer" and settings.get("dim", 0) > 64:
-        short |= {"heads": min(settings.heads, 4), "dim": 32, "rotary_dim": settings.rotary_dim // 4}
     return [f"{group}={name}", *(f"{group}.{key}={value}" for key, value in short.items() if key in settings)]
 
 

@@ -21,7 +21,7 @@ BASE = ["name=x", "seq_len=512", "exploratory=true"]
 # For every key of every group a value that its options do not have; a new key is missed until it stands here.
 VALUES: dict[str, dict[str, Any]] = {
     "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "positive", "init": 0.1,
-                "unit": 16},
+                "unit": 16, "pool": "mean", "local": 2, "block": 8, "blocks": 5},
     "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
                 "far": 6, "sinks": 6, "patterns.near.window": 20, "patterns.near.budget": 40,
                 "patterns.far.stride": 5, "patterns.far.keep": 0.2, "deal": "far near",
