@@ -1,5 +1,7 @@
 """Models of transformers: what stays as it was, what may not be seen, and what learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,12 +13,14 @@ from dsa.backbones import Pass, Router
 from dsa.backbones.initial import draw_indexer
 from dsa.backbones.pretrained import Adopted, Pretrained, hook
 from dsa.backbones.router import dense_target
+from dsa.data import Batch
 from dsa.indexers import LightningIndexer
 from dsa.judging.probe import measure
 from dsa.ops.reference import to_mask
 from dsa.patterns import Causal
 from dsa.precision import Exact
 from dsa.selectors import TopK
+from dsa.training.objective import GradientKL, language_model_loss
 
 LENGTH, EARLY = 40, 25
 
@@ -229,3 +233,20 @@ def test_a_pass_whose_logits_nobody_wants_gives_the_last_ones_alone(tiny, tokens
     with torch.no_grad():
         whole, last = (model.run(tokens, Pass(sparse=False, logits=wanted)).logits for wanted in (True, False))
     torch.testing.assert_close(last, whole[:, -1:], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_gradient_by_what_each_layer_gives_out_is_that_of_the_loss(tiny, tokens, sparse):
+    model = routed(Adopted(tiny).requires_grad_(sparse), 8)
+    how, batch = Pass(sparse=sparse), Batch(tokens, tokens.roll(-1, 1))
+    found = GradientKL(1.0, True).emphasis(model, batch, how)
+    step = 1e-3
+    for site in model.sites[-1:] if sparse else model.sites:  # a push would change what later layers select
+        upstream = found[site.index].upstream
+        toward, ends = upstream / upstream.norm(), []
+        for sign in (-1, 1):
+            push = lambda seen, by=sign * step * toward, own=site: seen.out.data.add_(by if seen.site is own else 0)
+            with torch.no_grad():
+                logits = model.run(tokens, replace(how, after=push)).logits.double()
+            ends.append(language_model_loss(logits, batch.targets).item())
+        assert (ends[1] - ends[0]) / (2 * step) == pytest.approx(upstream.norm().item(), rel=0.05)

@@ -1,11 +1,12 @@
 """Language models around the attention, and the routers that decide what their sites attend to."""
 
 from dsa.backbones.backbone import Backbone
-from dsa.backbones.contracts import Cache, Observation, Output, Pass, Routed, Site, SiteInputs, Size
+from dsa.backbones.contracts import Attended, Cache, Observation, Output, Pass, Routed, Site, SiteInputs, Size
 from dsa.backbones.router import Router
 from dsa.backbones.transformer import SparseTransformer
 
 __all__ = [
+    "Attended",
     "Backbone",
     "Cache",
     "Observation",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa import ops
-from dsa.backbones.contracts import Observation, Pass, Site, SiteInputs
+from dsa.backbones.contracts import Attended, Observation, Pass, Site, SiteInputs
 from dsa.backbones.router import Router, dense_target, named
 from dsa.ops import Rotation, Selection
 from dsa.patterns import Choice
@@ -60,7 +60,10 @@ def attend(
     if how.sparse and router is not None:
         return attend_routed(site, router, x, q, k, v, rotary, how)
     with named("attend", q.device):
-        return attend_everything(site, q, k, v, None, "auto" if router is None else router.backend), {}
+        out = attend_everything(site, q, k, v, None, "auto" if router is None else router.backend)
+    if how.after is not None:
+        how.after(Attended(site, v, out))
+    return out, {}
 
 
 def attend_dense(
@@ -110,9 +113,13 @@ def attend_routed(
             out, _ = ops.attend(q, k, v, selection, sink, scale=scale, cap=cap, backend=backend)
     if selection is None and wants_target:
         target = dense_target(site, q, k, backend, groups, sink)
+    if how.after is not None:
+        how.after(Attended(site, v, out))
     if routed.choice is not None:
         out = out * gate_of(routed.choice, site.heads).to(out.dtype)
-    losses = router.losses(routed, target) if how.teach and cast is not None else {}
+    losses = {}
+    if how.teach and cast is not None:
+        losses = router.losses(routed, target.emphasised(how.emphasis.get(site.index)))
     if how.observe is not None:
         zones, features = router.pattern.zones(), routed.features
         bits = None if features is None else router.precision.bits(features)

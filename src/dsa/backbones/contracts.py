@@ -1,6 +1,6 @@
 """What goes between a backbone, its routers and everything else: sites, passes, and what was decided in one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsa.ops import IndexFeatures, Rotation, Selection, Zones
+from dsa.ops import Emphasis, IndexFeatures, Rotation, Selection, Zones
 from dsa.patterns import Choice
 from dsa.precision import Bits
 from dsa.selectors import SelectorContext
@@ -71,6 +71,14 @@ class SiteInputs(NamedTuple):
     sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
 
 
+class Attended(NamedTuple):
+    """What a site attended to and what came of it, before any projection; `out` carries the gradients of a loss."""
+
+    site: Site
+    values: Float[Tensor, "batch kv_head key dim"]
+    out: Float[Tensor, "batch head time dim"]
+
+
 class Routed(NamedTuple):
     """What a router decided at a site."""
 
@@ -125,6 +133,8 @@ class Pass:
         observe: called by each sparse site with what it did.
         watch: called by each site with what it attends with, before it does.
         chose: called by each router with the number of its site and what its pattern chose.
+        after: called by each site with what came of it, before that goes anywhere.
+        emphasis: what counts more in the indexers' losses, by number of the site.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
         routes: what shared routers decided so far in this pass.
@@ -137,6 +147,8 @@ class Pass:
     observe: Callable[[Observation], None] | None = None
     watch: Callable[[SiteInputs], None] | None = None
     chose: Callable[[int, Choice], None] | None = None
+    after: Callable[[Attended], None] | None = None
+    emphasis: Mapping[int, Emphasis] = field(default_factory=dict, compare=False, repr=False)
     logits: bool = True
     cache: Cache | None = None
     routes: dict[int, Routed] = field(default_factory=dict, compare=False, repr=False)

@@ -16,13 +16,14 @@ from dsa.ops.dispatch import (
     select_chosen,
 )
 from dsa.ops.rotary import Rotation
-from dsa.ops.scorers import Hash, IndexFeatures, Integers, Recency, TrueAttention
+from dsa.ops.scorers import Emphasis, Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.two_stage import TwoStage
 from dsa.ops.zones import Zone, Zones, by_group, kept, visible
 
 __all__ = [
     "Backend",
     "Call",
+    "Emphasis",
     "Hash",
     "IndexFeatures",
     "Integers",

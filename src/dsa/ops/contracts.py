@@ -106,6 +106,7 @@ class Call(NamedTuple):
         learner: the features whose loss is wanted.
         dense: that loss is over all keys, not over a selection.
         cap: of the attention logits that are computed or learned, if they have one.
+        emphasis: some of what is learned counts more than the rest.
     """
 
     tensors: tuple[Tensor, ...] = ()
@@ -114,6 +115,7 @@ class Call(NamedTuple):
     learner: "IndexFeatures | None" = None
     dense: bool = False
     cap: float | None = None
+    emphasis: bool = False
 
 
 @runtime_checkable

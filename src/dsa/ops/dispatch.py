@@ -298,6 +298,8 @@ def indexer_loss(
 
 def learning(name: str, features: IndexFeatures, target: TrueAttention | Tensor, dense: bool) -> Backend:
     """The backend that computes what features are to learn, over all keys or over a selection."""
-    tensors = (target,) if isinstance(target, Tensor) else target.tensors
-    cap = None if isinstance(target, Tensor) else target.cap
-    return serving(name, Call(tensors, features.queries.device, learner=features, dense=dense, cap=cap))
+    call = Call((), features.queries.device, learner=features, dense=dense)
+    if isinstance(target, Tensor):
+        return serving(name, call._replace(tensors=(target,)))
+    emphasis = target.emphasis is not None
+    return serving(name, call._replace(tensors=target.tensors, cap=target.cap, emphasis=emphasis))

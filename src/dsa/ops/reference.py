@@ -198,7 +198,8 @@ def indexer_loss(
     In scope of a query are the whole units of `features.unit` tokens all of which it keeps (selection None: all of
     which lie at or before it), unless `features.forced` keeps one of them anyway: the units that can be chosen at t.
     p is the attention summed over heads and over the tokens of each unit. The gradient by I is (softmax(I) - p) / rows
-    (DeepSeek-V3.2-Exp report, eqs. 3 and 4). The last query stands at the last key.
+    (DeepSeek-V3.2-Exp report, eqs. 3 and 4). The last query stands at the last key. With an emphasis the mean is
+    weighted by its rows (0 where none counts), and p is the attention times its factors, by head and token.
 
     Args:
         target: attention, whose head-summed probabilities are p after normalising; or p itself, by token.
@@ -215,7 +216,24 @@ def indexer_loss(
     p = p / mass.where(mass > 0, 1.0)
     index = index.masked_fill(~scope, -math.inf).masked_fill(~valid[..., None], 0.0)
     log_index = index.log_softmax(-1).masked_fill(~scope, 0.0)
-    return (torch.special.xlogy(p, p) - p * log_index).sum() / valid.sum().clamp(min=1)
+    counts = row_weights(target, valid).to(p.dtype)
+    divergence = (torch.special.xlogy(p, p) - p * log_index).sum(-1)
+    return (divergence * counts).sum() / nonzero(counts.sum())
+
+
+def row_weights(target: TrueAttention | Tensor, valid: Bool[Tensor, "b g rows"], rows: slice = slice(None)) -> Tensor:
+    """How much each row counts: not at all without mass, else as the target's emphasis says.
+
+    Args:
+        rows: which queries of the target these are.
+    """
+    own = None if isinstance(target, Tensor) or target.emphasis is None else target.emphasis.rows
+    return valid.float() if own is None else own[:, None, rows] * valid
+
+
+def nonzero(total: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """What a sum is divided by: where nothing counts, by 1."""
+    return total.where(total > 0, 1.0)
 
 
 def indexer_losses(

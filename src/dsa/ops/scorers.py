@@ -115,6 +115,27 @@ class IndexFeatures(NamedTuple):
         return pair * pairs_of_groups(self, zones, length)
 
 
+class Emphasis(NamedTuple):
+    """What of an attention counts more than the rest to those who learn it. Carries no gradient.
+
+    Args:
+        rows: how much each query's divergence counts, from 0: the loss is the mean weighted so. None: all alike.
+        upstream: gradient of some loss by what each head's attention gives out; values: what it attends to. A
+            probability then counts times |upstream[t] . values[s]|, the size of that loss's gradient by it.
+    """
+
+    rows: Float[Tensor, "batch time"] | None = None
+    upstream: Float[Tensor, "batch head time dim"] | None = None
+    values: Float[Tensor, "batch kv_head key dim"] | None = None
+
+    def factors(self, rows: slice, columns: slice) -> Float[Tensor, "batch head row column"] | None:
+        """Of the probabilities of these queries and keys."""
+        if self.upstream is None or self.values is None:
+            return None
+        values = repeated(wide(self.values[:, :, columns]), self.upstream.shape[1])
+        return (wide(self.upstream[:, :, rows]) @ values.mT).abs()
+
+
 class TrueAttention(NamedTuple):
     """Scores are the attention probabilities themselves, summed over the heads of each group (the oracle).
 
@@ -127,6 +148,7 @@ class TrueAttention(NamedTuple):
             then need not compute them again.
         scale: of the logits; None = dim^-1/2.
         cap: of the scaled logits: cap * tanh(logits / cap); None = none.
+        emphasis: what of it counts more, where it is to be learned; None: all alike.
     """
 
     queries: Float[Tensor, "batch head time dim"]
@@ -136,6 +158,7 @@ class TrueAttention(NamedTuple):
     mass: SelectedMass | None = None
     scale: float | None = None
     cap: float | None = None
+    emphasis: Emphasis | None = None
 
     @property
     def unit(self) -> int:
@@ -162,7 +185,12 @@ class TrueAttention(NamedTuple):
     ) -> Float[Tensor, "batch group time unit"]:
         queries, keys = wide(self.queries[:, :, rows]), wide(self.keys[:, :, columns])
         scale = scale_of(queries, self.scale)
-        return probability_sums(queries, keys, self.logsumexp[:, :, rows], scale, self.groups, self.cap)
+        factors = None if self.emphasis is None else self.emphasis.factors(rows, columns)
+        return probability_sums(queries, keys, self.logsumexp[:, :, rows], scale, self.groups, self.cap, factors)
+
+    def emphasised(self, emphasis: Emphasis | None) -> "TrueAttention":
+        """The same attention, of which something counts more."""
+        return self if emphasis is None else self._replace(emphasis=emphasis, mass=None)
 
     def of_group(self, group: int) -> "TrueAttention":
         heads = slice(group * self.width, (group + 1) * self.width)

@@ -41,10 +41,12 @@ def probability_sums(
     scale: float,
     groups: int,
     cap: float | None = None,
+    factors: Float[Tensor, "batch head time key"] | None = None,
 ) -> Float[Tensor, "batch group time key"]:
-    """Attention probabilities from a known log-sum-exp, summed over the heads of each group."""
+    """Attention probabilities from a known log-sum-exp, times their factors, summed over the heads of each group."""
     logits = capped(queries @ repeated(keys, queries.shape[1]).mT * scale, cap)
-    return rearrange((logits - logsumexp[..., None]).exp(), "b (g h) t s -> b g h t s", g=groups).sum(2)
+    p = (logits - logsumexp[..., None]).exp()
+    return rearrange(p if factors is None else p * factors, "b (g h) t s -> b g h t s", g=groups).sum(2)
 
 
 def repeated(x: Shaped[Tensor, "batch few *rest"], many: int) -> Shaped[Tensor, "batch many *rest"]:

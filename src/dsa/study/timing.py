@@ -6,6 +6,7 @@ weights of finished runs are loaded, and a step at learning rate 0 leaves them a
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dsa.artifacts.atomic import write_json
 from dsa.artifacts.names import CONTENDED
 from dsa.backbones import Pass
 from dsa.build import build_data
+from dsa.data import Batch
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.provenance import provenance
 from dsa.judging.speed import Contention, inference, milliseconds
@@ -106,7 +108,8 @@ class Timed:
 
     def step_ms(self) -> float:
         """A step as in the run's last stage: forward, both losses, backward, clipping, optimiser [ms]."""
-        model, tokens, targets = self.model, self.batch.tokens.to(self.device), self.batch.targets.to(self.device)
+        batch = Batch(self.batch.tokens.to(self.device), self.batch.targets.to(self.device))
+        model = self.model
         named = model.groups()
         groups = [named["backbone"], named["indexers"] if self.teach else [], named["patterns"]]
         groups = [group for group in groups if group]
@@ -114,8 +117,9 @@ class Timed:
         how = Pass(sparse=self.sparse, teach=self.teach, progress=1.0, step=1)
 
         def step() -> None:
-            logits, losses = model.run(tokens, how)
-            loss = language_model_loss(logits, targets)
+            emphasis = self.objective.emphasis(model, batch, how) if self.teach else {}
+            logits, losses = model.run(batch.tokens, replace(how, emphasis=emphasis))
+            loss = language_model_loss(logits, batch.targets)
             torch.stack([loss, *(self.objective.weight * own for own in losses.values())]).sum().backward()
             for group in groups:
                 torch.nn.utils.clip_grad_norm_(group, self.spec.recipe.clip)

@@ -5,7 +5,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.router import dense_target
 from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers
 from dsa.data import Batch, DataModule
-from dsa.graph import Need
+from dsa.graph import Need, objective_of
 from dsa.indexers import Indexer
 from dsa.judging.checkpoints import fit_base, save_weights
 from dsa.judging.models import PATTERNS
@@ -36,7 +36,7 @@ from dsa.training.fit import fit
 from dsa.training.log import METRICS, RunLog
 from dsa.training.making import locked, record_of
 from dsa.training.module import Training
-from dsa.training.objective import IndexerObjective
+from dsa.training.objective import Emphases, IndexerObjective
 from dsa.training.stages import Group, Stage
 
 logger = logging.getLogger(__name__)
@@ -160,23 +160,41 @@ class CohortTraining(Training):
         found: dict[str, list[Tensor]] = {group.name: [] for group in self.learning}
         said: Said = {}
         logits: Preferred = {}
+        dense = Pass(sparse=False)
+        learners = [(own, own[0].objective.emphasis(self.model, batch, dense)) for own in self.by_objective()]
 
         def watch(inputs: SiteInputs) -> None:
             with torch.enable_grad():
-                for name, loss in self.site_losses(inputs, said, logits).items():
+                for name, loss in self.site_losses(inputs, said, logits, learners).items():
                     found[name].append(loss)
 
         with torch.no_grad():
-            self.model.run(batch.tokens, Pass(sparse=False, watch=watch, logits=False))
+            self.model.run(batch.tokens, replace(dense, watch=watch, logits=False))
         return {name: torch.stack(parts).mean() for name, parts in found.items()}
 
-    def site_losses(self, inputs: SiteInputs, said: Said, logits: Preferred) -> dict[str, Tensor]:
-        """Each member's losses at one site; the attention that they learn is computed once."""
-        features = [member.features(inputs, said) for member in self.members]
+    def by_objective(self) -> list[list[Member]]:
+        """Members whose indexers learn the same."""
+        groups: dict[str, list[Member]] = {}
+        for member in self.members:
+            groups.setdefault(digest(objective_of(member.spec)), []).append(member)
+        return list(groups.values())
+
+    def site_losses(
+        self, inputs: SiteInputs, said: Said, logits: Preferred, learners: Sequence[tuple[list[Member], Emphases]]
+    ) -> dict[str, Tensor]:
+        """Each member's losses at one site; the attention that they learn is computed once for all that learn the same.
+
+        Args:
+            learners: members that do, and what counts more for their indexers.
+        """
         backend = self.members[0].spec.ops
         target = dense_target(inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink)
-        losses = ops.indexer_losses(features, target, backend=backend)
-        out = {member.key("indexer"): loss for member, loss in zip(self.members, losses, strict=True)}
+        out: dict[str, Tensor] = {}
+        for members, emphasis in learners:
+            features = [member.features(inputs, said) for member in members]
+            own = target.emphasised(emphasis.get(inputs.site.index))
+            losses = ops.indexer_losses(features, own, backend=backend)
+            out |= {member.key("indexer"): loss for member, loss in zip(members, losses, strict=True)}
         progress = self.global_step / max(self.stage.steps - 1, 1)
         for member in self.members:
             if len(member.patterns):

@@ -1,5 +1,6 @@
 """Joint training: backbone and indexers go on together, with attention on the selection."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class JointTraining(Training):
         how = Pass(
             sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1, chose=chosen.__setitem__
         )
+        if teach:
+            how = replace(how, emphasis=self.objective.emphasis(self.model, batch, how))
         logits, losses = self.model.run(batch.tokens, how)
         self.note_choices(chosen)
         out = {"loss": language_model_loss(logits, batch.targets)}

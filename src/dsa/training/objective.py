@@ -1,11 +1,21 @@
 """What is minimised: the language model's loss for the backbone, the indexers' loss for the indexers."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dsa.backbones import Attended, Backbone, Pass
 from dsa.checks import above, flag
-from dsa.data import IGNORE
+from dsa.data import IGNORE, Batch
+from dsa.ops import Emphasis
+
+Emphases = Mapping[int, Emphasis]
+"""What counts more in the indexers' losses, by number of the site."""
 
 
 class IndexerObjective:
@@ -16,11 +26,79 @@ class IndexerObjective:
     Args:
         weight: factor on the indexers' loss.
         train_when_sparse: False leaves the indexers as the warm-up made them.
+
+    Attributes:
+        whole: it compares the rows of a batch, which must not be taken in parts.
     """
+
+    whole: ClassVar[bool] = False
 
     def __init__(self, weight: float, train_when_sparse: bool) -> None:
         self.weight = above(weight, 0, "objective.weight")
         self.train_when_sparse = flag(train_when_sparse, "objective.train_when_sparse")
+
+    def emphasis(self, model: Backbone, batch: Batch, how: Pass) -> Emphases:
+        """What of the attention counts more than the rest, found by a pass of its own through the model.
+
+        Args:
+            how: the pass in which the indexers are about to learn.
+        """
+        return {}
+
+
+class AskedKL(IndexerObjective):
+    """Each query's divergence counts as much as the language-model loss of its token: what is asked and hard.
+
+    loss = sum_t l[t] KL(p[t] || softmax(I[t])) / sum_t l[t], over the queries t of a batch; l[t] is the cross-entropy
+    at t, 0 where nothing is asked. It costs one forward pass more.
+    """
+
+    whole = True
+
+    @torch.no_grad()
+    def emphasis(self, model: Backbone, batch: Batch, how: Pass) -> Emphases:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            raise ValueError(
+                "objective: asked_kl compares the queries of a whole batch, and several processes have a part each; "
+                "give trainer.devices=1 and trainer.strategy=auto, or objective=kl."
+            )
+        logits = model.run(batch.tokens, replace(how, teach=False, watch=None, logits=True)).logits
+        rows = Emphasis(rows=token_losses(logits, batch.targets))
+        return {site.index: rows for site in model.sites}
+
+
+class GradientKL(IndexerObjective):
+    """A key counts as much as the language-model loss depends on the attention that it gets.
+
+    The target of query t is p'[t,s] = sum_h a[h,t,s] |g[h,t,s]|, normalised over s, where a is head h's attention and
+    g = dL/da the gradient of the batch's language-model loss by it. The attention gives out o[h,t] = sum_s a[h,t,s]
+    v[h,s], so g[h,t,s] = dL/do[h,t] . v[h,s]: one gradient for each head and query says those of all keys, and nothing
+    of size time x keys is held. It costs a forward and a backward pass more, and the target twice the products. A query
+    on which no loss depends teaches nothing.
+    """
+
+    @torch.enable_grad()
+    def emphasis(self, model: Backbone, batch: Batch, how: Pass) -> Emphases:
+        seen: dict[int, Attended] = {}
+
+        def keep(site: Attended) -> None:
+            if not site.out.requires_grad:  # nothing before it learns: the gradient ends here
+                site.out.requires_grad_()
+            seen.setdefault(site.site.index, site)  # once, also where the pass is recomputed
+
+        logits = model.run(batch.tokens, replace(how, teach=False, watch=None, after=keep, logits=True)).logits
+        outs = [seen[site.index].out for site in model.sites if site.index in seen]
+        loss = language_model_loss(logits, batch.targets)
+        upstream = torch.autograd.grad(loss, outs, allow_unused=True) if outs else ()
+        if len(outs) < len(model.sites) or any(x is None for x in upstream):
+            raise ValueError(
+                f"objective: gradient_kl needs the gradient at each attention layer, and {type(model).__name__} gives "
+                "it out at some alone; let it attend by dsa.backbones.attention.attend, or give objective=kl."
+            )
+        return {
+            site.index: Emphasis(upstream=own, values=seen[site.index].values.detach())
+            for site, own in zip(model.sites, upstream, strict=True)
+        }
 
 
 def language_model_loss(
@@ -28,3 +106,10 @@ def language_model_loss(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy over the positions that ask for something [nats]."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
+
+
+def token_losses(
+    logits: Float[Tensor, "batch time vocab"], targets: Int[Tensor, "batch time"]
+) -> Float[Tensor, "batch time"]:
+    """Cross-entropy of each position [nats]; 0 of one that asks for nothing."""
+    return F.cross_entropy(logits.float().mT, targets, ignore_index=IGNORE, reduction="none")

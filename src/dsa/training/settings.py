@@ -38,6 +38,11 @@ def check_settings(spec: Spec, met: set[str] | None = None) -> None:
         with named(part), torch.device("meta"):  # sizes alone: no memory, no drawing of weights
             build_backbone(spec, vocab_size=1)
     checked_backend(spec.ops)
+    if spec.uses_indexer and spec.objective.cls.whole and spec.trainer.accumulate > 1:
+        raise ValueError(
+            f"trainer.accumulate = {spec.trainer.accumulate}: objective={spec.objective.option} compares the queries "
+            "of a whole batch; give trainer.accumulate=1, or another objective."
+        )
     if spec.trainer.accelerator not in ("auto", "cpu", "gpu"):
         check_accelerator(spec.trainer.accelerator)
     if spec.trainer.strategy != "auto":

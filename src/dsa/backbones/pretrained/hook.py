@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dsa.backbones.attention import Losses, attend_routed
-from dsa.backbones.contracts import Cache, Pass, Site, SiteInputs
+from dsa.backbones.contracts import Attended, Cache, Pass, Site, SiteInputs
 from dsa.backbones.router import Router
 from dsa.ops import Rotation
 from dsa.pretrained.libraries import transformers
@@ -148,7 +148,12 @@ def attention(
     if how.watch is not None:
         how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink))
     if not how.sparse or router is None:
-        return own_attention(module, query, key, value, attention_mask, **kwargs)
+        dense, weights = own_attention(module, query, key, value, attention_mask, **kwargs)
+        if how.after is not None:
+            shown = dense.transpose(1, 2)
+            how.after(Attended(site, value, shown))
+            dense = shown.transpose(1, 2)  # what follows comes from what was shown: its gradient arrives there
+        return dense, weights
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
     for rows, tokens in stretches(attention_mask, len(query), key.shape[2]):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsa.ops.blocked.tiles import blocks
 from dsa.ops.contracts import Selection
-from dsa.ops.reference import by_unit, causal, check_positions, checked_features
+from dsa.ops.reference import by_unit, causal, check_positions, checked_features, nonzero, row_weights
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import first_forced
 
@@ -38,7 +38,7 @@ class _IndexerLoss(torch.autograd.Function):
         wanted = any(ctx.needs_input_grad[:3])
         gradients = [torch.zeros_like(x) for x in inputs]
         count = target.shape[-1] if isinstance(target, Tensor) else target.keys.shape[2]
-        total, valid = queries.new_zeros(()), queries.new_zeros(())
+        total, counted = queries.new_zeros(()), queries.new_zeros(())
         for rows in blocks(queries.shape[2], queries.shape[0] * queries.shape[1] * features.width * count):
             columns, scope = scope_of(features, selection, rows, count)
             tokens = slice(columns.start * features.unit, columns.stop * features.unit)
@@ -51,16 +51,18 @@ class _IndexerLoss(torch.autograd.Function):
             p = p / mass.where(mass > 0, 1.0)
             index = tile.detach().masked_fill(~scope, -math.inf).masked_fill(mass == 0, 0.0)
             log_index = index.log_softmax(-1)
-            total += (torch.special.xlogy(p, p) - p * log_index.masked_fill(~scope, 0.0)).sum()
-            valid += (mass > 0).sum()
+            counts = row_weights(target, mass[..., 0] > 0, rows)
+            divergence = (torch.special.xlogy(p, p) - p * log_index.masked_fill(~scope, 0.0)).sum(-1)
+            total += (divergence * counts).sum()
+            counted += counts.sum()
             if wanted:
-                slope = (log_index.exp() - p).masked_fill(~scope | (mass == 0), 0.0)
+                slope = (log_index.exp() - p).masked_fill(~scope | (mass == 0), 0.0) * counts[..., None]
                 for gradient, part in zip(gradients, torch.autograd.grad(tile, leaves, slope), strict=True):
                     gradient += part
-        valid = valid.clamp(min=1)
-        ctx.save_for_backward(*(gradient / valid for gradient in gradients))
+        counted = nonzero(counted)
+        ctx.save_for_backward(*(gradient / counted for gradient in gradients))
         ctx.weighted = weights is not None
-        return total / valid
+        return total / counted
 
     @staticmethod
     def backward(ctx, grad):

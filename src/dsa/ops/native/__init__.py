@@ -48,7 +48,7 @@ def unavailable() -> str | None:
 
 def covers(call: Call) -> str | None:
     """CPU tensors of at most 32 bits, logits without a cap, the scorers of this package, and index features that learn
-    token by token."""
+    token by token an attention of which all counts alike."""
     tensors = (
         *call.tensors,
         *(call.scorer.tensors if call.scorer else ()),
@@ -64,6 +64,8 @@ def covers(call: Call) -> str | None:
         return f"the fused kernels compute in float32, not in {min(wide)}."
     if call.learner is not None and call.learner.unit > 1:
         return "the fused indexer loss learns token by token, not by units of several."
+    if call.emphasis:
+        return "the fused indexer losses count all queries and keys alike."
     if call.learner is not None and call.dense and call.learner.forced:
         return "the fused loss over all keys knows no forced ones."
     for scorer in (call.scorer, call.learner):
