@@ -101,7 +101,7 @@ def take_a_step(spec):
     ("group", "name"),
     [
         (group, name)
-        for group in ("recipe", "objective", "optimizer", "logger", "callbacks", "trainer", "experiment")
+        for group in ("recipe", "objective", "optimizer", "logger", "callbacks", "trainer", "memory", "experiment")
         for name in options(group)
         if name not in NEEDS_DEVICES and (group, name) != ("recipe", "pretrained")
     ],

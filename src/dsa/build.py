@@ -21,6 +21,7 @@ def build_data(spec: Spec) -> DataModule:
 def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
     """The backbone with its initial weights and dense attention."""
     backbone: Backbone = spec.model.make(vocab_size=vocab_size, seed=spec.seed)
+    backbone.save_memory(spec.memory)
     return backbone
 
 

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from dsa import config, targets
 from dsa.artifacts.names import GROUPS
+from dsa.backbones.memory import Memory
 from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, text, texts
 from dsa.config import choice, resolved
 from dsa.part import Part, option_of
@@ -61,6 +62,7 @@ class Spec:
     logger: Part
     recipe: Recipe
     trainer: Devices
+    memory: Memory
     callbacks: Callbacks
     seq_len: int
     seed: int
@@ -179,7 +181,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         data = replace(data, option=corpus_name(data) or data.option)
     at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
-    trainer, callbacks = nested(plain, "trainer"), nested(plain, "callbacks")
+    trainer, callbacks, memory = (nested(plain, group) for group in ("trainer", "callbacks", "memory"))
     model = part("model")
     given = bool(model.cls.given)
     recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
@@ -210,6 +212,10 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
             text(trainer["strategy"], "trainer.strategy"),
             positive(trainer["num_nodes"], "trainer.num_nodes"),
             positive(trainer["accumulate"], "trainer.accumulate"),
+        ),
+        memory=Memory(
+            flag(memory["checkpoint"], "memory.checkpoint"),
+            flag(memory["offload"], "memory.offload"),
         ),
         callbacks=Callbacks(
             flag(callbacks["progress_bar"], "callbacks.progress_bar"),

@@ -9,9 +9,10 @@ pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not ins
 from backbones.tiny_models import CONFIGS, made, saved
 from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig
 
-from dsa.backbones import Pass, Router
+from dsa.backbones import Memory, Pass, Router
 from dsa.backbones.initial import draw_indexer
 from dsa.backbones.pretrained import Adopted, Pretrained, hook
+from dsa.backbones.pretrained.model import recomputable
 from dsa.backbones.router import dense_target
 from dsa.data import Batch
 from dsa.indexers import LightningIndexer
@@ -250,3 +251,26 @@ def test_the_gradient_by_what_each_layer_gives_out_is_that_of_the_loss(tiny, tok
                 logits = model.run(tokens, replace(how, after=push)).logits.double()
             ends.append(language_model_loss(logits, batch.targets).item())
         assert (ends[1] - ends[0]) / (2 * step) == pytest.approx(upstream.norm().item(), rel=0.05)
+
+
+def test_layers_that_transformers_recomputes_give_the_same_bits_and_select_the_same_keys(tiny, tokens):
+    """Of two passes before one backward pass: by then the hook is at neither of them."""
+    model, found = routed(Adopted(tiny), 8, every=2), []
+    for way in (Memory(), Memory(checkpoint=True)):
+        model.save_memory(way)
+        model.train().zero_grad()
+        chosen, losses = [], []
+        for step, part in enumerate((tokens, tokens.flip(1)), 1):
+            logits, own = model.run(part, Pass(teach=True, step=step, observe=chosen.append))
+            losses += [language_model_loss(logits, part), *own.values()]
+        forward = len(chosen)
+        torch.stack(losses).sum().backward()
+        assert len(chosen) == (2 * forward if way.checkpoint else forward)
+        assert not model.hook.losses and all(module.training == way.checkpoint for module in recomputable(tiny))
+        for again in chosen[forward:]:
+            first = [own for own in chosen[:forward] if own.queries.equal(again.queries)]
+            assert len(first) == 1 and first[0].selection.positions.equal(again.selection.positions)
+        found.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys() and any("routers" in name for name in found[0])
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0, msg=name)

@@ -20,7 +20,7 @@ from dsa.training.log import read_rows
 
 TOY = [
     "model._target_=backbones.toy.GroupedQueries", "allow_targets=[backbones]", "model.d_model=32", "model.layers=2",
-    *(f"~model.{name}" for name in ("heads", "ff", "conv", "rope_base", "checkpointing")),
+    *(f"~model.{name}" for name in ("heads", "ff", "conv", "rope_base")),
     "data=mqar", "data.batch_size=4", "data.eval_batch_size=4", "data.eval_batches=2", "seq_len=32", "dtype=fp32",
     "pattern=causal", "selector.k=6", "indexer=h2d8", *QUIET,
 ]  # fmt: skip

@@ -73,7 +73,7 @@ def test_the_router_learns_from_both_sites(tokens):
 
 
 def test_recomputing_blocks_in_the_backward_pass_changes_no_gradient(tokens):
-    plain, again = shared("model.checkpointing=false"), shared("model.checkpointing=true")
+    plain, again = shared("memory.checkpoint=false"), shared("memory.checkpoint=true")
     for model in (plain, again):
         total(model, tokens).backward()
     assert_equal(gradients(plain), gradients(again))
@@ -81,7 +81,7 @@ def test_recomputing_blocks_in_the_backward_pass_changes_no_gradient(tokens):
 
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_two_forwards_before_one_backward_give_the_sum_of_their_gradients(tokens, checkpointing):
-    model = shared(f"model.checkpointing={checkpointing}")
+    model = shared(f"memory.checkpoint={checkpointing}")
     halves = tokens.chunk(2)
     (total(model, halves[0]) + total(model, halves[1])).backward()
     together = gradients(model)
@@ -93,7 +93,7 @@ def test_two_forwards_before_one_backward_give_the_sum_of_their_gradients(tokens
 
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_a_selection_never_outlives_its_pass(tokens, checkpointing):
-    model, how, seen = shared(f"model.checkpointing={checkpointing}"), Pass(observe=lambda x: seen.append(x)), []
+    model, how, seen = shared(f"memory.checkpoint={checkpointing}"), Pass(observe=lambda x: seen.append(x)), []
     first, second = tokens.chunk(2)
     alone = model(second)
     model.run(first, how)
@@ -148,7 +148,7 @@ def test_a_shared_indexer_counts_once():
 
 @pytest.mark.parametrize("number", [2, 4])
 def test_recomputing_blocks_changes_no_gradient_of_routers_that_several_sites_share(tokens, number):
-    plain, again = (every(number, f"model.checkpointing={flag}") for flag in ("false", "true"))
+    plain, again = (every(number, f"memory.checkpoint={flag}") for flag in ("false", "true"))
     halves = tokens.chunk(2)
     for model in (plain, again):
         (total(model, halves[0]) + total(model, halves[1])).backward()  # two forwards before one backward

@@ -65,7 +65,7 @@ def test_recomputing_blocks_in_the_backward_pass_changes_no_gradient(tokens):
     how = Pass(teach=True)
     gradients = []
     for checkpointing in ("false", "true"):
-        model = build("selector.k=8", f"model.checkpointing={checkpointing}").train()
+        model = build("selector.k=8", f"memory.checkpoint={checkpointing}").train()
         logits, losses = model.run(tokens, how)
         (language_model_loss(logits, tokens) + losses["indexer"]).backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})

@@ -170,9 +170,10 @@ def test_names_and_devices_do_not_change_the_hash_and_numbers_do():
         "output_dir=elsewhere",
         "name=other",
         "ops=blocked",
+        "memory=checkpoint",
+        "memory=offload",
     ):
         assert hashed(same) == plain, same
-    assert hashed("model.checkpointing=true") == plain
     assert len({hashed(), hashed("data.seed=7"), hashed("data.seq_len=48")}) == 3
     assert hashed("pattern=local_global") == hashed("pattern=local_global_32_64")
     changes = ("seed=1", "indexer.dim=8", "data.batch_size=8", "recipe.sparse.lr=1e-4", "dtype=bf16", "seq_len=32")
@@ -253,7 +254,7 @@ def test_no_row_is_lost_when_killed_right_after_a_checkpoint(uninterrupted, outp
 def test_adaptive_budgets_resume_and_go_with_recomputed_activations(selector, outputs):
     adaptive = [*RUN[:-1], f"selector={selector}", "selector.min_k=2", "selector.target_mean=8"]
     whole = train(compose([*adaptive, f"output_dir={outputs / 'whole'}"]))
-    recomputed = train(compose([*adaptive, "model.checkpointing=true", f"output_dir={outputs / 'recomputed'}"]))
+    recomputed = train(compose([*adaptive, "memory.checkpoint=true", f"output_dir={outputs / 'recomputed'}"]))
     gains = [weights(r)["routers.0.selector.log_gain"] for r in (whole, recomputed)]
     assert gains[0] != 0
     torch.testing.assert_close(*gains)

@@ -2,6 +2,7 @@
 
 from dsa.backbones.backbone import Backbone
 from dsa.backbones.contracts import Attended, Cache, Observation, Output, Pass, Routed, Site, SiteInputs, Size
+from dsa.backbones.memory import Memory
 from dsa.backbones.router import Router
 from dsa.backbones.transformer import SparseTransformer
 
@@ -9,6 +10,7 @@ __all__ = [
     "Attended",
     "Backbone",
     "Cache",
+    "Memory",
     "Observation",
     "Output",
     "Pass",

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsa.backbones.contracts import Output, Pass, Site, Size
+from dsa.backbones.memory import Memory
 from dsa.backbones.router import Router
 
 
@@ -19,12 +20,14 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         given: it comes with weights that somebody trained: it is a base as it is.
+        memory: how its training saves memory: `run` recomputes its layers where `recomputes` says so.
         vocab_size: number of tokens.
         sites: its attention layers, in the order in which a pass meets them.
         routers: what is attached; router_of: the index of each site's router, empty while the attention is dense.
     """
 
     given: ClassVar[bool] = False
+    memory: Memory = Memory()
     vocab_size: int
     sites: tuple[Site, ...]
 
@@ -36,14 +39,12 @@ class Backbone(nn.Module, ABC):
     @classmethod
     def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
         """What of its settings decides its numbers."""
-        return {name: value for name, value in node.items() if name != "checkpointing"}
+        return dict(node)
 
     @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:
         """How large it is, by its settings; a backbone whose settings have other names says it itself."""
-        layers = node["layers"]
-        held = 1 if node.get("checkpointing") else layers
-        return Size(layers, node["d_model"], node["ff"], node["heads"], 0, held)
+        return Size(node["layers"], node["d_model"], node["ff"], node["heads"], 0)
 
     @abstractmethod
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
@@ -52,6 +53,28 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
         return self.run(tokens, Pass()).logits
+
+    def save_memory(self, memory: Memory) -> None:
+        """Train in less memory from now on. A backbone that can recompute its layers overrides `recomputes`.
+
+        Raises:
+            ValueError: it cannot recompute them.
+        """
+        if memory.checkpoint and not self.recomputes:
+            raise ValueError(
+                f"memory.checkpoint = true: {self.called} cannot recompute its layers; give memory.checkpoint=false."
+            )
+        self.memory = memory
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether its layers can be recomputed in the backward pass."""
+        return False
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return type(self).__name__
 
     def attach(self, routers: Sequence[Router], of: Sequence[int] | None = None) -> None:
         """Route the sites by these routers; none takes the attention back to dense.

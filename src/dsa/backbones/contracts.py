@@ -44,7 +44,6 @@ class Size(NamedTuple):
         width: of the hidden states; ff: of the feed-forward layers.
         heads: of a layer.
         vocab: tokens that it knows; 0 where the data decide.
-        held: layers whose activations are held at once in training.
     """
 
     layers: int
@@ -52,7 +51,6 @@ class Size(NamedTuple):
     ff: int
     heads: int
     vocab: int
-    held: int
 
     @property
     def parameters(self) -> int:

@@ -11,7 +11,7 @@ from dsa.backbones.backbone import Backbone
 from dsa.backbones.contracts import Output, Pass
 from dsa.backbones.initial import draw
 from dsa.backbones.router import Router
-from dsa.checks import above, at_least, even, flag, positive
+from dsa.checks import above, at_least, even, positive
 from dsa.ops import Rotation
 
 
@@ -64,7 +64,6 @@ class SparseTransformer(Backbone):
         ff: width of the feed-forward layers.
         conv: width of the causal convolution before attention; 0 = none.
         rope_base: wavelength base of the rotary embedding.
-        checkpointing: recompute each block in the backward pass instead of keeping its activations.
         seed: of the initial weights, each drawn from (seed, its name) alone.
     """
 
@@ -77,7 +76,6 @@ class SparseTransformer(Backbone):
         ff: int,
         conv: int,
         rope_base: float,
-        checkpointing: bool,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -87,15 +85,18 @@ class SparseTransformer(Backbone):
             raise ValueError(f"model.heads = {heads}: must divide model.d_model = {d_model}.")
         at_least(conv, 0, "model.conv")
         above(rope_base, 1, "model.rope_base")
-        flag(checkpointing, "model.checkpointing")
         even(d_model // heads, "model.d_model / model.heads", "the rotary embedding turns pairs of dimensions")
-        self.vocab_size, self.rope_base, self.checkpointing = vocab_size, rope_base, checkpointing
+        self.vocab_size, self.rope_base = vocab_size, rope_base
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(Block(site, d_model, heads, ff, conv) for site in range(layers))
         self.norm = nn.RMSNorm(d_model)
         self.to_logits = nn.Linear(d_model, vocab_size, bias=False)
         self.sites = tuple(block.attention.site for block in self.attention_blocks())
         self.initialise(seed)
+
+    @property
+    def recomputes(self) -> bool:
+        return True
 
     def attention_blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
@@ -106,7 +107,7 @@ class SparseTransformer(Backbone):
         x = self.embedding(tokens)
         losses: list[Losses] = []
         for site, block in enumerate(self.blocks):
-            if self.checkpointing and self.training:
+            if self.memory.checkpoint and self.training:
                 x, own = checkpoint(block, x, rotary, how, self.router(site), use_reentrant=False)
             else:
                 x, own = block(x, rotary, how, self.router(site))

@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     step = what.add_parser("train", help="whole training steps of a model")
     step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
     step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
+    step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
     for each, lengths, k in ((alone, "2048,4096,8192,16384", 256), (step, "256,1024,4096", 64)):
@@ -68,8 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
             index=index, heads=given.heads, dim=given.dim, peers=given.peers, formats=formats, **options
         )
     else:
-        rows = train.measure(indexer=given.indexer, model=given.model, **options)
+        memory = [name for name in given.memory.split(",") if name]
+        rows = train.measure(indexer=given.indexer, model=given.model, memory=memory, **options)
     title = f"{given.what}: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
+    title += f", memory {given.memory}" if given.what == "train" and given.memory else ""
     report.show(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)

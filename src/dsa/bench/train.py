@@ -16,21 +16,27 @@ PARTS = ("indexer", "select", "attend", "indexer_loss")
 
 
 def measure(
-    lengths: list[int], k: int, indexer: str, model: str, batch: int, backend: str, rounds: int
+    lengths: list[int], k: int, indexer: str, model: str, batch: int, backend: str, rounds: int, memory: list[str]
 ) -> list[dict[str, Any]]:
     """A row per (length, component); components are those of a sparse step, "rest" and "total".
 
-    The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it.
+    The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it. Where
+    layers are recomputed there is the total alone: a part runs within the backward pass of another.
+
+    Args:
+        memory: settings of the group that are true.
     """
     rows = []
     for length in lengths:
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
-        spec = compose([*choices, "selector=topk", f"selector.k={k}"])
+        saved = [f"memory.{name}=true" for name in memory]
+        spec = compose([*choices, "selector=topk", f"selector.k={k}", "memory=none", *saved])
         net, make_optimizer = build_model(spec).train(), spec.optimizer.make()
         works = {name: step(net, make_optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
-        for component, share in shares(works["sparse"]).items():
+        parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
+        for component, share in parts.items():
             rows.append(
                 {
                     "length": length,
@@ -57,7 +63,8 @@ def step(net: Backbone, make_optimizer: Callable[..., Optimizer], length: int, b
     tokens = torch.randint(net.vocab_size, (batch, length + 1), generator=torch.Generator().manual_seed(0))
 
     def work() -> Any:
-        logits, losses = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
+        with net.memory.saving():
+            logits, losses = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
         loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         torch.stack([loss, *losses.values()]).sum().backward()
         optimizer.step()

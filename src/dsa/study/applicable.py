@@ -71,8 +71,9 @@ def memory_needed(spec: Spec) -> float:
     """
     size, rows = size_of(spec), math.ceil(spec.data.node["batch_size"] / spec.trainer.accumulate)
     learns = spec.recipe.dense_steps > 0 or spec.recipe.sparse_steps > 0
+    held = size.layers if learns and not spec.memory.checkpoint else 1
     width = size.width * 14 + size.ff * 4
-    activations = 4 * rows * spec.seq_len * (width * (size.held if learns else 1) + size.width * size.layers)
+    activations = 4 * rows * spec.seq_len * (width * (held) + size.width * size.layers)
     attention = 4 * rows * size.heads * spec.seq_len * min(spec.seq_len, 1024) * 4
     logits = 8 * rows * spec.seq_len * size.vocab
     return (16 if learns else 8) * size.parameters + activations + attention + logits

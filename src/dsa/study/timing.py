@@ -117,8 +117,9 @@ class Timed:
         how = Pass(sparse=self.sparse, teach=self.teach, progress=1.0, step=1)
 
         def step() -> None:
-            emphasis = self.objective.emphasis(model, batch, how) if self.teach else {}
-            logits, losses = model.run(batch.tokens, replace(how, emphasis=emphasis))
+            with model.memory.saving():
+                emphasis = self.objective.emphasis(model, batch, how) if self.teach else {}
+                logits, losses = model.run(batch.tokens, replace(how, emphasis=emphasis))
             loss = language_model_loss(logits, batch.targets)
             torch.stack([loss, *(self.objective.weight * own for own in losses.values())]).sum().backward()
             for group in groups:

@@ -146,7 +146,8 @@ def measure(spec: Spec, data: DataModule, model: Backbone, device: torch.device,
 
 def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool) -> None:
     """Forward and backward over one row, as in training."""
-    logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse))
+    with model.memory.saving():
+        logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse))
     torch.stack([logits.float().mean(), *losses.values()]).sum().backward()
     model.zero_grad(set_to_none=True)
 

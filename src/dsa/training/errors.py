@@ -14,7 +14,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 SPACE = "The disk is full: free some space, then the same command goes on."
 SMALLER = (
     "Give a smaller data.batch_size or seq_len, trainer.accumulate=2 or more (each batch in so many parts), or "
-    "model.checkpointing=true."
+    "memory=checkpoint."
 )
 
 

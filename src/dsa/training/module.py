@@ -75,7 +75,8 @@ class Training(Evaluation):
         torch.manual_seed(int(digest([self.data.seed, self.stage.name, draw], 15), 16))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.losses(batch)
+        with self.model.memory.saving():
+            losses = self.losses(batch)
         for name, loss in losses.items():
             self.row[name] = self.row.get(name, 0.0) + loss.item() / self.accumulate
         return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dsa.backbones.attention import Losses, attend_routed
 from dsa.backbones.contracts import Attended, Cache, Pass, Site, SiteInputs
@@ -99,6 +100,16 @@ class Hook:
             yield self.losses
         finally:
             self.wanted, self.how, self.parts, self.losses = before, None, {}, []
+
+    @contextmanager
+    def during(self, how: Pass | None, parts: dict[int, Pass]) -> Iterator[list[Losses]]:
+        """A layer of this pass runs, now or once more; the losses of its sites are in the list at the end."""
+        before = self.how, self.parts, self.losses
+        self.how, self.parts, self.losses = how, parts, []
+        try:
+            yield self.losses
+        finally:
+            self.how, self.parts, self.losses = before
 
     def begin(self, *_: Any) -> None:
         """A forward pass of the model begins: nothing of another one is seen."""
@@ -243,6 +254,30 @@ def texts(mask: Tensor, keys: int) -> Bool[Tensor, "row key"]:
     before = keys - allowed.shape[1]
     own = allowed[:, :, before:].diagonal(dim1=-2, dim2=-1)
     return torch.cat([allowed[:, -1, :before], own], -1)
+
+
+def recomputed(hook: Hook, module: nn.Module, call: Callable[..., Any], *given: Any) -> Any:
+    """What transformers runs in place of a layer that is to be recomputed in the backward pass.
+
+    By then the hook is at another pass or at none, so the layer is given back the one that it ran in.
+
+    Args:
+        module: the layer, told that it trains; within, it is as it is used.
+        call: its forward pass, of what is given.
+    """
+    how, parts = hook.how, hook.parts
+
+    def run(*given: Any) -> tuple[Any, list[Losses]]:
+        training, module.training = module.training, False
+        try:
+            with hook.during(how, parts) as losses:
+                return call(*given), losses
+        finally:
+            module.training = training
+
+    out, losses = checkpoint(run, *given, use_reentrant=False)
+    hook.losses.extend(losses)
+    return out
 
 
 def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from dsa.backbones.attention import mean_losses
 from dsa.backbones.backbone import Backbone
 from dsa.backbones.contracts import Output, Pass, Site, Size
-from dsa.backbones.pretrained.hook import EAGER, LAYER, PLAIN, Hook, Layer, keep_hidden, register
+from dsa.backbones.memory import Memory
+from dsa.backbones.pretrained.hook import EAGER, LAYER, PLAIN, Hook, Layer, keep_hidden, recomputed, register
 from dsa.pretrained.files import files_of, fingerprint
 from dsa.pretrained.libraries import quiet, transformers
 
@@ -64,7 +66,24 @@ class Adopted(Backbone):
         """Routers learn; the model itself stays as it is used, without dropout."""
         super().train(mode)
         self.hf.eval()
+        if self.memory.checkpoint:
+            for layer in recomputable(self.hf):
+                layer.training = mode  # of the layer alone: it is what transformers asks whether to recompute it
         return self
+
+    @property
+    def recomputes(self) -> bool:
+        return bool(recomputable(self.hf))
+
+    @property
+    def called(self) -> str:
+        return type(self.hf).__name__
+
+    def save_memory(self, memory: Memory) -> None:
+        super().save_memory(memory)
+        for layer in recomputable(self.hf):
+            layer.gradient_checkpointing = memory.checkpoint  # type: ignore[assignment]
+            layer._gradient_checkpointing_func = partial(recomputed, self.hook, layer)  # type: ignore[assignment]
 
 
 class Pretrained(Adopted):
@@ -109,7 +128,15 @@ class Pretrained(Adopted):
         own = config.get("text_config", config)
         layers, width = own["num_hidden_layers"], own["hidden_size"]
         ff = own.get("intermediate_size", 4 * width)
-        return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"], layers)
+        return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"])
+
+
+def recomputable(model: nn.Module) -> list[nn.Module]:
+    """The layers that transformers can recompute in the backward pass."""
+    transformers()
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
 def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
