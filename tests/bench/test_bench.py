@@ -50,6 +50,17 @@ def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
     assert sum(rows.values()) == pytest.approx(2 * rows["total"], rel=0.05)
 
 
+@pytest.mark.slow
+def test_train_measures_what_a_step_holds_where_layers_are_recomputed(tmp_path):
+    peaks = []
+    for memory in ("", "checkpoint,offload"):
+        main(["train", *"--lengths 256 --k 16 --batch 1 --rounds 1 --json".split(), str(tmp_path / "x.json"),
+              "--memory", memory])  # fmt: skip
+        rows = {row["component"]: row["peak_mb"] for row in json.loads((tmp_path / "x.json").read_text())}
+        peaks.append(rows["total"])
+    assert set(rows) == {"total"} and peaks[1] < 0.9 * peaks[0]
+
+
 def lines(axis):
     return {line.get_label(): line for line in axis.get_lines() if not line.get_label().startswith("_")}
 

@@ -197,6 +197,14 @@ def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(set
         dsa.attach(before, run.folder)
 
 
+@pytest.mark.slow
+def test_joint_training_recomputes_the_models_layers_to_the_same_numbers(settings, tmp_path):
+    joint = [*settings, "recipe=continue", "recipe.warmup.steps=2", "recipe.sparse.steps=3", "objective=gradient_kl"]
+    ways = (["memory=none"], ["memory=checkpoint", "memory.offload=true"])
+    one, other = (dsa.train(dsa.compose([*joint, *way, f"output_dir={tmp_path / str(len(way))}"])) for way in ways)
+    assert (one.run_id, one.val_loss, one.swap_val_loss) == (other.run_id, other.val_loss, other.swap_val_loss)
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [

@@ -83,6 +83,15 @@ def test_a_layer_that_is_recomputed_selects_what_it_selected(name, halves):
     seen_twice(built(*SELECTIONS[name]), halves)
 
 
+@pytest.mark.parametrize("ops", ["auto", "blocked", "reference"])
+def test_each_layer_is_recomputed_once(ops, halves):
+    model, runs = built("selector.k=8", f"ops={ops}"), []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda block, _: runs.append(block))
+    gradients(model, halves[:1], Memory(checkpoint=True))
+    assert [runs.count(block) for block in model.blocks] == [2] * 4
+
+
 def test_the_gradient_that_keys_are_weighed_by_is_found_through_recomputed_layers(halves):
     model, batch = built(*SELECTIONS["topk"]), Batch(halves[0], halves[1])
     found = []

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from dsa.ops.blocked.tiles import blocks
 from dsa.ops.contracts import Selection
@@ -42,7 +43,7 @@ class _IndexerLoss(torch.autograd.Function):
         for rows in blocks(queries.shape[2], queries.shape[0] * queries.shape[1] * features.width * count):
             columns, scope = scope_of(features, selection, rows, count)
             tokens = slice(columns.start * features.unit, columns.stop * features.unit)
-            with torch.enable_grad():
+            with torch.enable_grad(), saved_tensors_hooks(as_it_is, as_it_is):  # not whoever recomputes or offloads
                 leaves = [x.detach().requires_grad_(wanted) for x in inputs]
                 tile = features_from(features, leaves).scores(rows, columns)
             raw = target[:, :, rows, tokens] if isinstance(target, Tensor) else target.scores(rows, tokens)
@@ -68,6 +69,11 @@ class _IndexerLoss(torch.autograd.Function):
     def backward(ctx, grad):
         gradients = [grad * gradient for gradient in ctx.saved_tensors]
         return (*gradients, *([] if ctx.weighted else [None]), None, None, None)
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """What a tile saves for its backward pass, which comes at once."""
+    return x
 
 
 def features_from(features: IndexFeatures, tensors: list[Tensor]) -> IndexFeatures:
