@@ -119,7 +119,8 @@ WRONG: list[tuple[str, str, tuple[str, ...]]] = [  # options beside the setting,
     *(("", f"trainer.{key}", WHOLE) for key in ("accumulate", "num_nodes")),
     ("", "callbacks.progress_bar", SWITCH),
     *(("", f"callbacks.{key}", WHOLE) for key in ("val_every", "checkpoint_every", "maps_every")),
-    *(("", group, ("null", "3", "[a]")) for group in ("precision", "selector", "trainer", "memory", "callbacks", "recipe")),
+    *(("", group, ("null", "3", "[a]")) for group in ("precision", "selector", "trainer", "callbacks", "recipe")),
+    ("", "memory", ("null", "3", "[a]")),
 ]  # fmt: skip
 CASES = [(beside, key, value) for beside, key, values in WRONG for value in values]
 

@@ -88,10 +88,10 @@ def cohort(data, names):
     model = build_backbone(specs[0], data.vocab_size)
     members = [
         Member(spec, SimpleNamespace(hash=name), torch.nn.ModuleList(build_indexers(spec, model)), [0, 1],
-               spec.precision.make(), spec.objective.make(), None, None)
+               torch.nn.ModuleList(), spec.precision.make(), spec.objective.make(), None, None)
         for name, spec in zip(names, specs, strict=True)
     ]  # fmt: skip
-    spec, groups = specs[0], [member.group for member in members]
+    spec, groups = specs[0], [group for member in members for group in member.groups]
     return CohortTraining(
         members, model, data, False, Stage("warmup", 3, 0), groups, spec.optimizer.make(), spec.recipe, 1, None
     ).train()
@@ -102,7 +102,8 @@ def taught(training, batch):
     losses = training.losses(batch)
     torch.stack(list(losses.values())).sum().backward()
     return {
-        name: [loss.item(), *(p.grad for p in training.indexers[name].parameters())] for name, loss in losses.items()
+        member.need.hash: [losses[member.key("indexer")].item(), *(p.grad for p in member.indexers.parameters())]
+        for member in training.members
     }
 
 
@@ -123,7 +124,7 @@ def test_where_all_tokens_are_equally_hard_asked_kl_is_kl(data, batch, monkeypat
 def joint(data, *settings):
     """Joint training before its first step, its model, and the groups of what learns."""
     spec, model = sparse(data, *settings)
-    groups = [Group(name, own, 1e-3, "") for name, own in model.groups().items()]
+    groups = [Group(name, own, 1e-3, "") for name, own in model.groups().items() if own]
     arguments = model, data, True, Stage("sparse", 3, 0), groups, spec.optimizer.make(), spec.recipe, 1, None
     training = JointTraining(spec.objective.make(), *arguments).train()
     training._trainer = SimpleNamespace(global_step=0)
@@ -133,17 +134,20 @@ def joint(data, *settings):
 def gradients(training, model, batch, monkeypatch):
     """Losses of one step, and the gradients of backbone and indexers."""
     monkeypatch.setattr(JointTraining, "global_step", 0)
+    torch.manual_seed(0)
     losses = training.losses(batch)
     torch.stack(list(losses.values())).sum().backward()
     return losses, {name: [p.grad for p in own] for name, own in model.groups().items()}
 
 
+@pytest.mark.parametrize("pattern", ["causal", "learned"])
 @pytest.mark.parametrize("name", OBJECTIVES[1:])
-def test_in_joint_training_the_indexers_alone_learn_otherwise(data, batch, monkeypatch, name):
-    wanted, plain = gradients(*joint(data, "ops=blocked"), batch, monkeypatch)
-    losses, found = gradients(*joint(data, "ops=blocked", f"objective={name}"), batch, monkeypatch)
+def test_in_joint_training_the_indexers_alone_learn_otherwise(data, batch, monkeypatch, name, pattern):
+    own = ["ops=blocked", f"pattern={pattern}"]
+    wanted, plain = gradients(*joint(data, *own), batch, monkeypatch)
+    losses, found = gradients(*joint(data, *own, f"objective={name}"), batch, monkeypatch)
     assert losses["loss"].equal(wanted["loss"]) and not losses["indexer_loss"].equal(wanted["indexer_loss"])
-    assert all(map(torch.equal, found["backbone"], plain["backbone"]))
+    assert all(map(torch.equal, found["backbone"] + found["patterns"], plain["backbone"] + plain["patterns"]))
     assert all(x.any() for x in found["indexers"]) and not any(map(torch.equal, found["indexers"], plain["indexers"]))
 
 

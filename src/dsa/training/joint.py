@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from torch.random import fork_rng
 
 from dsa.artifacts.store import Artifact, Store
 from dsa.backbones import Backbone, Pass, Router
@@ -42,7 +43,8 @@ class JointTraining(Training):
             sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1, chose=chosen.__setitem__
         )
         if teach:
-            how = replace(how, emphasis=self.objective.emphasis(self.model, batch, how))
+            with fork_rng([self.device] if self.device.type == "cuda" else []):  # both passes draw the same
+                how = replace(how, emphasis=self.objective.emphasis(self.model, batch, how))
         logits, losses = self.model.run(batch.tokens, how)
         self.note_choices(chosen)
         out = {"loss": language_model_loss(logits, batch.targets)}
