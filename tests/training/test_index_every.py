@@ -13,7 +13,8 @@ from dsa.build import build_backbone, build_data, build_indexers, numbers_of_ind
 from dsa.graph import graph_of, run_id
 from dsa.precision import Exact
 from dsa.spec import spec_from
-from dsa.training.cohort import CohortTraining, Member
+from dsa.training.cohort import CohortTraining
+from dsa.training.member import Member
 from dsa.training.stages import Stage
 
 RUN = [

@@ -12,9 +12,10 @@ from dsa.backbones import Pass, attention
 from dsa.build import attach_routers, build_backbone, build_data, build_indexers
 from dsa.data import IGNORE
 from dsa.training import objective
-from dsa.training.cohort import CohortTraining, Member
+from dsa.training.cohort import CohortTraining
 from dsa.training.execute import train
 from dsa.training.joint import JointTraining
+from dsa.training.member import Member
 from dsa.training.module import Training
 from dsa.training.objective import GradientKL, language_model_loss
 from dsa.training.settings import check_settings
