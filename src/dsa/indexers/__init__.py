@@ -2,6 +2,7 @@
 
 from dsa.indexers.base import Indexer
 from dsa.indexers.block_mean import BlockMeanIndexer
+from dsa.indexers.by_length import ByLengthIndexer
 from dsa.indexers.gated_pool import GatedPoolIndexer
 from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
@@ -11,6 +12,7 @@ from dsa.indexers.two_stage import TwoStageIndexer
 
 __all__ = [
     "BlockMeanIndexer",
+    "ByLengthIndexer",
     "GatedPoolIndexer",
     "GroupBlockIndexer",
     "Indexer",
