@@ -48,7 +48,7 @@ def indexers() -> list[str]:
 
 def fitting(group: str, name: str) -> list[str]:
     """An option, with blocks of which several lie in the rows of SMALL."""
-    short = {"unit": 4, "block": 4, "blocks": 4}
+    short = {"unit": 4, "block": 4, "blocks": 4, "reach": 8, "far": 12}
     settings = OmegaConf.load(config_dir() / group / f"{name}.yaml")
     return [f"{group}={name}", *(f"{group}.{key}={value}" for key, value in short.items() if key in settings)]
 

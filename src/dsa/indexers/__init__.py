@@ -6,6 +6,7 @@ from dsa.indexers.by_length import ByLengthIndexer
 from dsa.indexers.gated_pool import GatedPoolIndexer
 from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
+from dsa.indexers.multi_scale import MultiScaleIndexer
 from dsa.indexers.overlapping_pool import OverlappingPoolIndexer
 from dsa.indexers.static import StaticIndexer
 from dsa.indexers.two_stage import TwoStageIndexer
@@ -17,6 +18,7 @@ __all__ = [
     "GroupBlockIndexer",
     "Indexer",
     "LightningIndexer",
+    "MultiScaleIndexer",
     "OverlappingPoolIndexer",
     "StaticIndexer",
     "TwoStageIndexer",
