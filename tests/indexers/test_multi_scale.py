@@ -10,6 +10,7 @@ from dsa.backbones import Pass
 from dsa.backbones.initial import draw_indexer
 from dsa.ops import Rotation, by_group, native
 from dsa.ops.contracts import Call
+from dsa.training.variants import VariantFault, check_bands
 
 LENGTH, REACH, FAR, BLOCK = 50, 6, 9, 4
 SIZES = {"heads": 1, "dim": 4, "near_heads": 3, "near_dim": 8, "far_heads": 2, "far_dim": 6}
@@ -121,6 +122,20 @@ def test_the_fused_kernels_leave_it_to_plain_pytorch():
 def test_settings_that_cannot_be_are_refused(overrides, message):
     with pytest.raises(ValueError, match=message):
         compose([*SMALL, *OWN, *overrides]).indexer.make(d_model=32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda bands: bands[:2], "bands is of 4 heads; give bands of 8 heads together"),
+        (lambda bands: (*bands[:4], bands[4]._replace(keygroup=4)), "keygroups from 0 to 3"),
+        (lambda bands: (*bands[:2], bands[2]._replace(first=2), *bands[3:]), "no band nearer than its unit - 1"),
+    ],
+)
+def test_bands_that_do_not_fit_the_features_are_refused_before_anything_is_trained(changed, message):
+    indexer, _, features = made()
+    with pytest.raises(VariantFault, match=message):
+        check_bands(indexer, features._replace(bands=changed(features.bands)))
 
 
 @pytest.mark.slow
