@@ -7,7 +7,7 @@ import torch
 
 from dsa.backbones import Backbone, Router
 from dsa.indexers import Indexer
-from dsa.ops import IndexFeatures, Rotation, cost
+from dsa.ops import IndexFeatures, Rotation, Scorer, cost
 from dsa.patterns import Pattern
 
 
