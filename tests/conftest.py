@@ -38,9 +38,17 @@ def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
+STANDING = {"by_length"}  # it is no indexer: tests/indexers/test_by_length.py
+
+
+def indexers() -> list[str]:
+    """Names of the options that are indexers themselves."""
+    return [name for name in options("indexer") if name not in STANDING]
+
+
 def fitting(group: str, name: str) -> list[str]:
     """An option, with blocks of which several lie in the rows of SMALL."""
-    short = {"unit": 4, "block": 4, "blocks": 4}
+    short = {"unit": 4, "block": 4, "blocks": 4, "reach": 8, "far": 12}
     settings = OmegaConf.load(config_dir() / group / f"{name}.yaml")
     return [f"{group}={name}", *(f"{group}.{key}={value}" for key, value in short.items() if key in settings)]
 

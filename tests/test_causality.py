@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SMALL, fitting, options
+from conftest import SMALL, fitting, indexers, options
 from omegaconf import OmegaConf
 
 from dsa import build_model, compose
@@ -61,7 +61,7 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_precision(ind
     assert_causal(["pattern=causal", "selector.k=8", f"indexer={indexer}", f"precision={precision}"])
 
 
-@pytest.mark.parametrize("indexer", [n for n in options("indexer") if n not in SIZES])
+@pytest.mark.parametrize("indexer", [n for n in indexers() if n not in SIZES])
 def test_changing_the_future_leaves_the_past_untouched_with_every_kind_of_indexer(indexer):
     assert_causal(["pattern=causal", "selector.k=10", *fitting("indexer", indexer)])
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import QUIET, SMALL, fitting, options
+from conftest import QUIET, SMALL, STANDING, fitting, options
 
 from dsa import build_model, compose, config, train
 from dsa.backbones import Pass
@@ -19,7 +19,12 @@ NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
 LONG = {"retrieval": 512, "retrieval_bpe": 512}  # sentences take more tokens than a short row has
 SLOW = {"stdlib_bpe", "retrieval_bpe"}
-PARTS = [(group, name) for group in ("indexer", "pattern", "selector", "precision") for name in options(group)]
+PARTS = [
+    (group, name)
+    for group in ("indexer", "pattern", "selector", "precision")
+    for name in options(group)
+    if name not in STANDING
+]
 # conf/study belongs to sweep.py and is tested in tests/study.
 GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "study")
 

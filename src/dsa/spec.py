@@ -170,6 +170,8 @@ def spec_from(plain: dict[str, Any]) -> Spec:
 
 def _spec_from(plain: dict[str, Any]) -> Spec:
     admitted = texts(plain["allow_targets"], "allow_targets")
+    at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
+    plain = settled(plain, admitted)
 
     def part(group: str, drop: tuple[str, ...] = ()) -> Part:
         node = option_of(plain[group], group)
@@ -179,7 +181,6 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
     data = part("data")
     if "data" in plain["overridden"]:
         data = replace(data, option=corpus_name(data) or data.option)
-    at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
     seed = at_least(plain["seed"], 0, "seed")
     trainer, callbacks, memory = (nested(plain, group) for group in ("trainer", "callbacks", "memory"))
     model = part("model")
@@ -240,6 +241,25 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         options={group: choice(plain, group) for group in plain["choices"]} | {"data": data.option},
         content=plain,
     )
+
+
+def settled(plain: dict[str, Any], admitted: tuple[str, ...]) -> dict[str, Any]:
+    """The configuration with the indexer that its option stands for in that option's place, name and settings alike.
+
+    Raises:
+        ValueError: the option stands for none at this length.
+    """
+    given = Part("indexer", choice(plain, "indexer"), option_of(plain["indexer"], "indexer"), admitted)
+    try:
+        found = given.cls.stands_for(given.node, plain["seq_len"])
+    except targets.TargetRefused:  # told when the indexer is made
+        return plain
+    if found is None:
+        return plain
+    option, node = found
+    changed = set(plain["overridden"]) - {"indexer"} | ({"indexer"} if option.endswith("~") else set())
+    choices = plain["choices"] | {"indexer": option.removesuffix("~")}
+    return settled(plain | {"indexer": node, "choices": choices, "overridden": sorted(changed)}, admitted)
 
 
 def corpus_name(data: Part) -> str | None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import options
+from conftest import indexers
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsa import compose
@@ -19,7 +19,7 @@ def test_parameters_per_layer_at_width_256_are_as_published(name, count):
     assert norm == 2 * indexer.dim
 
 
-@pytest.mark.parametrize("name", options("indexer"))
+@pytest.mark.parametrize("name", indexers())
 def test_the_comment_of_every_indexer_states_its_parameters(name):
     from dsa.config import config_dir
 
@@ -53,7 +53,7 @@ def test_scores_depend_on_the_distance_alone():
     assert scores[11].unique().numel() > 6
 
 
-@pytest.mark.parametrize("name", options("indexer"))
+@pytest.mark.parametrize("name", indexers())
 def test_projections_cost_what_the_counter_counts(name):
     """Without positions: what they cost is no matrix product."""
     part = compose([f"indexer={name}"]).indexer

@@ -1,6 +1,6 @@
 """Keys that are chosen in blocks of four, with an open block that is always kept: trained and judged like any other.
 
-So is a search for blocks of four first.
+So are a search for blocks of four first, and pooled keys of four far away.
 """
 
 import pytest
@@ -26,9 +26,13 @@ GROUPED = {
     for name in ("minimax_m3", "moba", "quest")
 }
 SEARCH = ["indexer=hisa", f"indexer.block={UNIT}", "indexer.blocks=4", "indexer.dim=8"]
+SCALES = [
+    "indexer=multi_scale", f"indexer.block={UNIT}", "indexer.dim=4", "indexer.near_dim=8", "indexer.far_dim=8",
+    "indexer.reach=6", "indexer.far=9", "indexer.weight=signed",
+]  # fmt: skip
 BLOCKS = {"own": OWN, "shipped": SHIPPED, "pooled": POOLED, "overlapping": OVERLAPPING, **GROUPED}
 EVERY_BLOCK = pytest.mark.parametrize("indexer", BLOCKS.values(), ids=BLOCKS)
-EVERY = pytest.mark.parametrize("indexer", [*BLOCKS.values(), SEARCH], ids=[*BLOCKS, "search"])
+EVERY = pytest.mark.parametrize("indexer", [*BLOCKS.values(), SEARCH, SCALES], ids=[*BLOCKS, "search", "scales"])
 BOTH = pytest.mark.parametrize("indexer", [OWN, SHIPPED], ids=["own", "shipped"])
 BACKENDS = ["auto", "reference", "blocked"]
 
@@ -82,7 +86,7 @@ def test_a_budget_that_reaches_the_length_keeps_every_key(indexer):
     torch.testing.assert_close(sparse, dense)
 
 
-@pytest.mark.parametrize("indexer", [OWN, SHIPPED, POOLED, *GROUPED.values(), SEARCH])
+@pytest.mark.parametrize("indexer", [OWN, SHIPPED, POOLED, *GROUPED.values(), SEARCH, SCALES])
 def test_a_pass_in_parts_that_end_blocks_is_the_whole_pass(indexer):
     tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
     model = build_model(compose([*RUN, *indexer]), 64).eval()
@@ -96,6 +100,7 @@ def test_a_pass_in_parts_that_end_blocks_is_the_whole_pass(indexer):
     [
         (POOLED, 18, "position 18 is within a block of 4 tokens"),
         (GROUPED["moba"], 18, "position 18 is within a block of 4 tokens"),
+        (SCALES, 18, "position 18 is within a block of 4 tokens"),
         (GROUPED["quest"], 18, "position 18 is within a block of 4 tokens"),
         (OVERLAPPING, 16, "position 16 lacks the tokens before it"),
     ],

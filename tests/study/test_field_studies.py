@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import options
+from conftest import indexers
 
 from dsa.build import build_indexer
 from dsa.ops.zones import spans
@@ -10,7 +10,7 @@ from dsa.training.sites import first_site
 from study.studies import plans_of
 
 OURS = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)}
-OURS |= {"block_mean", "static", "ultra_light"}
+OURS |= {"block_mean", "multi_scale", "static", "ultra_light"}
 
 
 def conditions(study, outputs):
@@ -36,7 +36,7 @@ def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
 
 def test_the_study_of_the_field_has_every_indexer_of_it(outputs):
     named = {run.spec.indexer.option.rstrip("~") for run in conditions("field_indexers", outputs).values()}
-    assert named == set(options("indexer")) - OURS | {"h2d32", "h4d64"}
+    assert named == set(indexers()) - OURS | {"h2d32", "h4d64"}
 
 
 def test_a_search_has_more_tokens_to_choose_from_than_its_budget(outputs):

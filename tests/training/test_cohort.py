@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, SMALL, fitting, options
+from conftest import QUIET, SMALL, fitting, indexers
 from forked import launch
 
 from dsa import compose
@@ -30,7 +30,7 @@ RUN = [
     "recipe.sparse.steps=0", "callbacks.checkpoint_every=2",
 ]  # fmt: skip
 SIZES = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)} - {"h1d1", "h4d64"}
-EVERY = [fitting("indexer", name) for name in options("indexer") if name not in SIZES]  # one kind: the ends of it
+EVERY = [fitting("indexer", name) for name in indexers() if name not in SIZES]  # one kind: the ends of it
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
 LEARNED = [

@@ -2,19 +2,23 @@
 
 from dsa.indexers.base import Indexer
 from dsa.indexers.block_mean import BlockMeanIndexer
+from dsa.indexers.by_length import ByLengthIndexer
 from dsa.indexers.gated_pool import GatedPoolIndexer
 from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
+from dsa.indexers.multi_scale import MultiScaleIndexer
 from dsa.indexers.overlapping_pool import OverlappingPoolIndexer
 from dsa.indexers.static import StaticIndexer
 from dsa.indexers.two_stage import TwoStageIndexer
 
 __all__ = [
     "BlockMeanIndexer",
+    "ByLengthIndexer",
     "GatedPoolIndexer",
     "GroupBlockIndexer",
     "Indexer",
     "LightningIndexer",
+    "MultiScaleIndexer",
     "OverlappingPoolIndexer",
     "StaticIndexer",
     "TwoStageIndexer",

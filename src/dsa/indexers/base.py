@@ -1,6 +1,7 @@
 """What every indexer shares: its inputs carry no gradient, and its arithmetic is its own."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
@@ -38,6 +39,19 @@ class Indexer(nn.Module, ABC):
             kv_heads: its key/value heads.
         """
         return {"d_model": width}
+
+    @classmethod
+    def stands_for(cls, settings: dict[str, Any], seq_len: int) -> tuple[str, dict[str, Any]] | None:
+        """The option that one of this class stands for at a length; None: each for itself.
+
+        Its name, with `~` behind it if a value was changed, and its settings take this one's place before anything is
+        named or hashed.
+
+        Args:
+            settings: of the option, as plain data.
+            seq_len: of the run [tokens].
+        """
+        return None
 
     @abstractmethod
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:

@@ -47,9 +47,7 @@ def flops(
         index = index_features(own, width)
         indexer += scoring(own.scorer(index), router.pattern, length, chosen.get(router.site))
         indexer += own.projection_flops(length)
-        index_heads, index_dim = index.queries.shape[3:]
-        queries = length * index.groups * index_heads * index_dim
-        indexer += router.precision.flops(queries + keys_of(index, length) * index_dim)
+        indexer += router.precision.flops(sum(index.numbers(length)))
     return {
         "dense_attention": dense,
         "indexer": indexer,
@@ -85,10 +83,5 @@ def indexer_megabytes(model: Backbone, length: int) -> float:
     for _, indexer, width in routed_indexers(model):
         features = index_features(indexer, width)
         held += sum(p.numel() for p in indexer.parameters())
-        held += keys_of(features, length) * features.keys.shape[3]
+        held += features.numbers(length)[1]
     return held * 4 / 2**20
-
-
-def keys_of(features: IndexFeatures, length: int) -> int:
-    """How many keys there are of a sequence."""
-    return length // (features.unit if features.pool == "entry" else 1) * features.keys.shape[1]

@@ -1,5 +1,6 @@
 """Tensors in, tensors out: choose keys, attend to them, teach the indexer. No modules, no configs."""
 
+from dsa.ops.bands import Band
 from dsa.ops.cohort import indexer_losses
 from dsa.ops.contracts import Backend, Call, ScoredRows, Scorer, SelectedMass, Selection
 from dsa.ops.dispatch import (
@@ -22,6 +23,7 @@ from dsa.ops.zones import Zone, Zones, by_group, kept, visible
 
 __all__ = [
     "Backend",
+    "Band",
     "Call",
     "Emphasis",
     "Hash",

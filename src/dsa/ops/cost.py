@@ -27,6 +27,27 @@ def scored_pairs(zones: Zones, length: int, unit: int = 1, forced: Zones = ()) -
     return sum(int(span.count.sum()) for span in every if not span.forced)
 
 
+def banded_pairs(zones: Zones, length: int, first: int, last: int | None, unit: int = 1, forced: Zones = ()) -> int:
+    """Pairs of a query and a key that competes for it at some distances; of one that tokens share, once in each zone.
+
+    Args:
+        first, last: nearest and farthest distance; None: any.
+        unit: tokens that share a key.
+        forced: what the scorer forces.
+    """
+    time, pairs = torch.arange(length), 0
+    for span in spans(zones, torch.zeros(1, 1, length, dtype=torch.long), forced=forced):
+        if span.forced:
+            continue
+        reach = 0 if last is None else (time - last - span.start).clamp(min=0)
+        low = span.start + -(-reach // span.step) * span.step
+        most = torch.minimum(time - first, span.start + (span.count - 1) * span.step)
+        high = span.start + (most - span.start) // span.step * span.step
+        number = torch.minimum((high - low) // span.step, high // unit - low // unit) + 1
+        pairs += int(number.where(high >= low, 0).sum())
+    return pairs
+
+
 def attention_flops(heads: int, dim: int, pairs: float, backward: bool = False) -> float:
     """Logits and weighted values over `pairs` (query, key) pairs: 4 H D a pair forward, 8 H D backward."""
     return (8 if backward else 4) * heads * dim * pairs

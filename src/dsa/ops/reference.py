@@ -207,7 +207,7 @@ def indexer_loss(
     features = checked_features(features, target, selection)
     time, unit = features.queries.shape[2], features.unit
     keys = target.shape[-1] if isinstance(target, Tensor) else target.keys.shape[2]
-    index = features.scores(slice(0, time), slice(0, keys // unit))
+    index = features.scores(slice(0, time), slice(0, keys // unit), keys - time)
     raw = target if isinstance(target, Tensor) else target.scores(slice(0, time), slice(0, keys))
     scope = scope_of(features, selection, time, keys).expand_as(index)
     p = by_unit(raw.detach().to(index.dtype), unit).sum(-1).expand_as(index).masked_fill(~scope, 0.0)

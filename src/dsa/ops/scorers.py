@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int8
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
+from dsa.ops.bands import Band
 from dsa.ops.contracts import Scorer, SelectedMass
 from dsa.ops.cost import index_pair_flops, scored_pairs
-from dsa.ops.scores import hash32, probability_sums, repeated, scale_of, weighted_dots, wide
+from dsa.ops.scores import hash32, probability_sums, repeated, rounded, scale_of, weighted_dots, wide
 from dsa.ops.zones import Zones, by_group
 
 
@@ -46,6 +47,8 @@ class IndexFeatures(NamedTuple):
             up to the query.
         integers: the same features, if they are integers times scales: what is scored. They carry no gradient, so a
             loss leaves them out.
+        bands: what parts of the heads score, one after the other, where not every head scores every key; each keygroup
+            then serves all groups, and has a row for each token.
     """
 
     queries: Float[Tensor, "batch group time head dim"]
@@ -57,6 +60,7 @@ class IndexFeatures(NamedTuple):
     accumulate: torch.dtype = torch.float32
     forced: Zones = ()
     integers: Integers | None = None
+    bands: tuple[Band, ...] = ()
 
     @property
     def groups(self) -> int:
@@ -82,37 +86,76 @@ class IndexFeatures(NamedTuple):
     def scores(
         self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
     ) -> Float[Tensor, "batch group time unit"]:
+        if self.bands:
+            return self.by_bands(rows, columns, offset)
         pooled = self.unit if self.pool == "max" else 1
-        tokens, relu = slice(columns.start * pooled, columns.stop * pooled), self.activation == "relu"
-        if self.integers is None:
-            weights = None if self.weights is None else self.weights[:, :, rows]
-            total = weighted_dots(self.queries[:, :, rows], self.keys[:, :, tokens], weights, relu, self.accumulate)
-        else:
-            queries, keys, factors, scales = self.integers
-            total = weighted_dots(
-                queries[:, :, rows].float(), keys[:, :, tokens].float(), factors[:, :, rows], relu, self.accumulate
-            )
-            total = total * repeated(scales[:, :, tokens], self.groups)[:, :, None]
+        total = self.summed(rows, slice(None), slice(None), slice(columns.start * pooled, columns.stop * pooled))
         return total.unflatten(-1, (-1, pooled)).amax(-1) if pooled > 1 else total
+
+    def summed(
+        self, rows: slice, heads: slice, keygroups: slice, entries: slice | Int[Tensor, "*entry"]
+    ) -> Float[Tensor, "batch group time entry"]:
+        """Sums over some heads, of the queries in `rows` and some keys."""
+        relu = self.activation == "relu"
+        if self.integers is None:
+            weights = None if self.weights is None else self.weights[:, :, rows, heads]
+            queries, keys = self.queries[:, :, rows, heads], self.keys[:, keygroups, entries]
+            return weighted_dots(queries, keys, weights, relu, self.accumulate)
+        whole, keys, factors, scales = self.integers
+        total = weighted_dots(
+            whole[:, :, rows, heads].float(), keys[:, keygroups, entries].float(), factors[:, :, rows, heads], relu,
+            self.accumulate,
+        )  # fmt: skip
+        return total * repeated(scales[:, keygroups, entries], self.groups)[:, :, None]
+
+    def by_bands(self, rows: slice, columns: slice, offset: int) -> Float[Tensor, "batch group time token"]:
+        """Scores where each band of heads scores keys of its own, at its distances."""
+        device, head = self.queries.device, 0
+        key = torch.arange(columns.start, columns.stop, device=device)
+        distance = torch.arange(rows.start + offset, rows.stop + offset, device=device)[:, None] - key
+        total = self.queries.new_zeros(())
+        for band in self.bands:
+            units = torch.arange(columns.start // band.unit, -(-columns.stop // band.unit), device=device)
+            entries = (units * band.unit + band.unit - 1).clamp(max=self.units - 1)  # one that is cut off serves nobody
+            part = self.summed(rows, slice(head, head + band.heads), slice(band.keygroup, band.keygroup + 1), entries)
+            inside = distance >= band.first
+            if band.last is not None:
+                inside = inside & (distance <= band.last)
+            part = part[..., key // band.unit - columns.start // band.unit].where(inside, 0.0)
+            total, head = rounded(total + part, self.accumulate), head + band.heads
+        return total
 
     def of_group(self, group: int) -> "IndexFeatures":
         part = slice(group, group + 1)
         weights = None if self.weights is None else self.weights[:, part]
         integers = self.integers
+
+        def own(keys: Tensor) -> Tensor:
+            return keys if self.bands else repeated(keys, self.groups)[:, part]
+
         if integers is not None:
-            integers = Integers(
-                integers.queries[:, part], repeated(integers.keys, self.groups)[:, part], integers.weights[:, part],
-                repeated(integers.scales, self.groups)[:, part],
-            )  # fmt: skip
-        return self._replace(
-            queries=self.queries[:, part], keys=repeated(self.keys, self.groups)[:, part], weights=weights,
-            integers=integers,
-        )  # fmt: skip
+            queries, keys, factors, scales = integers
+            integers = Integers(queries[:, part], own(keys), factors[:, part], own(scales))
+        return self._replace(queries=self.queries[:, part], keys=own(self.keys), weights=weights, integers=integers)
 
     def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
-        """A pair costs 2 H_I d_I for the dot products and 3 H_I for ReLU, weight and sum; projections come on top."""
+        """A pair costs 2 H_I d_I for the dot products and 3 H_I for ReLU, weight and sum; projections come on top.
+
+        Of bands each costs what it scores.
+        """
+        if self.bands:
+            return sum(band.cost(zones, length, self.groups, self.forced) for band in self.bands)
         pair = index_pair_flops(*self.queries.shape[3:]) * (self.unit if self.pool == "max" else 1)
         return pair * pairs_of_groups(self, zones, length)
+
+    def numbers(self, length: int) -> tuple[int, int]:
+        """How many numbers the queries and the keys of one sequence are."""
+        heads, dim = self.queries.shape[3:]
+        if self.bands:
+            queries = sum(band.heads * band.dim for band in self.bands) * self.groups
+            return length * queries, sum(length // band.unit * band.dim for band in self.bands)
+        keys = length // (self.unit if self.pool == "entry" else 1) * self.keys.shape[1]
+        return length * self.groups * heads * dim, keys * dim
 
 
 class Emphasis(NamedTuple):

@@ -18,20 +18,20 @@ def weighted_dots(
     accumulate: torch.dtype,
 ) -> Float[Tensor, "batch group time key"]:
     """sum_j weights[j] * relu(queries[j] . keys), each part rounded to the format `accumulate`."""
-    coarse = accumulate != torch.float32
-
-    def rounded(x: Tensor) -> Tensor:  # straight-through: gradients would vanish in a half format
-        return x + (x.to(accumulate).to(x.dtype) - x).detach() if coarse else x
-
-    dots = rounded(torch.einsum("bgthd,bgsd->bgths", queries, repeated(keys, queries.shape[1])))
+    dots = rounded(torch.einsum("bgthd,bgsd->bgths", queries, repeated(keys, queries.shape[1])), accumulate)
     if relu:
         dots = dots.relu()
     if weights is not None:
-        dots = rounded(dots * weights[..., None])
+        dots = rounded(dots * weights[..., None], accumulate)
     total = dots[..., 0, :]
     for head in range(1, dots.shape[-2]):
-        total = rounded(total + dots[..., head, :])
+        total = rounded(total + dots[..., head, :], accumulate)
     return total
+
+
+def rounded(x: Tensor, accumulate: torch.dtype) -> Tensor:
+    """x in the format `accumulate`, straight-through: gradients would vanish in a half format."""
+    return x if accumulate == torch.float32 else x + (x.to(accumulate).to(x.dtype) - x).detach()
 
 
 def probability_sums(

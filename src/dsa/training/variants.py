@@ -97,7 +97,9 @@ def checked_features(indexer: Indexer, inputs: SiteInputs) -> IndexFeatures:
         raise fault(indexer, "unit", "", repr(unit), "a whole number of tokens from 1")
     dims = [("batch", batch), ("keygroup", None), ("entry", None), ("dim", features.queries.shape[4])]
     check_tensor(indexer, "score", "keys", features.keys, dims, (torch.float32,))
-    if groups % features.keys.shape[1]:
+    if features.bands:
+        check_bands(indexer, features)
+    elif groups % features.keys.shape[1]:
         wanted = f"a number of keygroups that divides {groups} groups"
         raise fault(indexer, "score", "keys", f"{features.keys.shape[1]} keygroups", wanted)
     if features.units < time // unit:
@@ -109,6 +111,17 @@ def checked_features(indexer: Indexer, inputs: SiteInputs) -> IndexFeatures:
         dims = [("batch", batch), ("group", groups), ("time", time), ("head", features.queries.shape[3])]
         check_tensor(indexer, "score", "weights", features.weights, dims, (torch.float32,))
     return features
+
+
+def check_bands(indexer: Indexer, features: IndexFeatures) -> None:
+    """Refuse bands that leave out heads, or score keys that are not there or hold later tokens."""
+    heads, keygroups, bands = features.queries.shape[3], features.keys.shape[1], features.bands
+    if sum(band.heads for band in bands) != heads:
+        came = f"of {sum(band.heads for band in bands)} heads"
+        raise fault(indexer, "score", "bands", came, f"bands of {heads} heads together, as the queries have")
+    if features.unit > 1 or any(not 0 <= band.keygroup < keygroups or band.first < band.unit - 1 for band in bands):
+        wanted = f"units of one token, keygroups from 0 to {keygroups - 1}, and no band nearer than its unit - 1"
+        raise fault(indexer, "score", "bands", str(bands), wanted)
 
 
 def checked_cast(precision: Precision, features: IndexFeatures) -> IndexFeatures:

@@ -45,7 +45,7 @@ class _IndexerLoss(torch.autograd.Function):
             tokens = slice(columns.start * features.unit, columns.stop * features.unit)
             with torch.enable_grad(), saved_tensors_hooks(as_it_is, as_it_is):  # not whoever recomputes or offloads
                 leaves = [x.detach().requires_grad_(wanted) for x in inputs]
-                tile = features_from(features, leaves).scores(rows, columns)
+                tile = features_from(features, leaves).scores(rows, columns, count - queries.shape[2])
             raw = target[:, :, rows, tokens] if isinstance(target, Tensor) else target.scores(rows, tokens)
             p = by_unit(raw.to(tile.dtype), features.unit).sum(-1).expand_as(tile).masked_fill(~scope, 0.0)
             mass = p.sum(-1, keepdim=True)

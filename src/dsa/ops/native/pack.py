@@ -62,6 +62,8 @@ def uncovered(scorer: Scorer) -> str | None:
         return f"the fused kernels have no scores of a {type(scorer).__name__}."
     if getattr(scorer, "cap", None) is not None:
         return CAPPED
+    if getattr(scorer, "bands", ()):
+        return "the fused kernels know no heads that score some distances alone."
     if getattr(scorer, "accumulate", torch.float32) != torch.float32:
         return "the fused kernels accumulate index scores in float32 alone."
     return None
