@@ -103,6 +103,7 @@ class Call(NamedTuple):
         tensors: what it is to compute with.
         device: where the answer is wanted, if there is no tensor.
         scorer: what ranks keys.
+        trims: a rule drops some of the kept keys.
         learner: the features whose loss is wanted.
         dense: that loss is over all keys, not over a selection.
         cap: of the attention logits that are computed or learned, if they have one.
@@ -110,8 +111,9 @@ class Call(NamedTuple):
     """
 
     tensors: tuple[Tensor, ...] = ()
-    device: torch.device = torch.device("cpu")
+    device: torch.device | None = None
     scorer: Scorer | None = None
+    trims: bool = False
     learner: "IndexFeatures | None" = None
     dense: bool = False
     cap: float | None = None

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsa.ops import blocked, native, reference
+from dsa.ops import blocked, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import Zones, by_group
 
 logger = logging.getLogger(__name__)
-BACKENDS: tuple[Backend, ...] = (native, blocked, reference)
+BACKENDS: tuple[Backend, ...] = (native, triton, blocked, reference)
 
 
 def checked_backend(name: str) -> str:
@@ -44,8 +44,8 @@ def serving(name: str, call: Call) -> Backend:
     for backend in sorted(BACKENDS, key=lambda backend: backend.name != name):
         reason = backend.covers(call)
         if reason is None:
-            if reasons:
-                tell(backend.name, reasons[0])
+            if reasons and not (name == "auto" and backend.selected_only):
+                tell(backend.name, " ".join(reasons))
             return backend
         reasons.append(reason)
     raise NotImplementedError(f"no backend serves this call: {' '.join(reasons)}")
@@ -116,7 +116,7 @@ def select(
             f"select: zones for {counts[0]} groups, limits for {counts[1]}, a scorer of {counts[2]}: "
             "give numbers that divide the largest."
         )
-    ops = serving(backend, Call(device=limit.device, scorer=scorer))
+    ops = serving(backend, Call(device=limit.device, scorer=scorer, trims=trim is not None))
     with torch.no_grad(), own_dtypes(limit):
         if len(set(each)) == 1 and {*counts[1:]} <= {1, groups}:
             return ops.select(scorer, each[0], limit, trim, offset, first)

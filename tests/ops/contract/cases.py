@@ -1,5 +1,6 @@
 """What the contract is tried on: tensors from a seed, selections, and how far two answers lie apart."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,12 +9,17 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from dsa.ops import Call, Selection, TrueAttention, Zone, compiler, native, reference
+from dsa.ops.triton.launch import interpreted
 
 CAUSAL = (Zone(None),)
 BUILDS = [pytest.param(build, marks=pytest.mark.slow) for build in ("-march=haswell", "-march=x86-64", "threads")]
-WITHOUT_MATRIX_UNIT = pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)
-BACKENDS = ["reference", "blocked", "cpu", *BUILDS]
-examples = settings(deadline=None, max_examples=50, suppress_health_check=list(HealthCheck), derandomize=True)
+GPU = os.environ.get("CONTRACT_DEVICE", "cpu")  # where Triton's kernels compute, alone
+TRITON_ALONE = interpreted() or GPU != "cpu"
+BACKENDS = ["triton"] if TRITON_ALONE else ["reference", "blocked", "cpu", *BUILDS]
+WITHOUT_MATRIX_UNIT = [] if TRITON_ALONE else [pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)]
+examples = settings(
+    deadline=None, max_examples=4 if interpreted() else 50, suppress_health_check=list(HealthCheck), derandomize=True
+)
 
 
 @contextmanager

@@ -7,16 +7,22 @@ from types import ModuleType
 
 import pytest
 
-from contract.cases import BACKENDS, kernels_built
-from dsa.ops import blocked, native, reference
+from contract.cases import BACKENDS, GPU, kernels_built
+from contract.dispatched import Dispatched
+from dsa.ops import blocked, native, reference, triton
 from dsa.ops.blocked import tiles as tiles_of_blocked
+from dsa.ops.triton import sizes
+from dsa.ops.triton.launch import interpreted
 
 attending = importlib.import_module("dsa.ops.native.attend")  # the package names a function as it names the module
 
 
 @pytest.fixture(params=BACKENDS, scope="module")
-def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
-    """Each backend; the kernels also as built for lesser processors, and on std::thread instead of OpenMP."""
+def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType | Dispatched]:
+    """Each backend; the kernels also as built for lesser processors, and on std::thread instead of OpenMP.
+
+    Triton's kernels are tried alone, in a process of their own: interpreted, or on a GPU.
+    """
     if request.param == "reference":
         yield reference
     elif request.param == "blocked":
@@ -24,13 +30,19 @@ def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
             patch.setattr(tiles_of_blocked, "TILE", 2000)  # many blocks
             patch.setattr(tiles_of_blocked, "WIDTH", 16)
             yield blocked
+    elif request.param == "triton":
+        with pytest.MonkeyPatch.context() as patch:
+            if interpreted():  # few programs, each of which costs milliseconds
+                for name, size in {"ROWS": 64, "KEYS": 64, "TILE": 64, "SCORES": 10_000}.items():
+                    patch.setattr(sizes, name, size)
+            yield Dispatched(triton, GPU)
     else:
         with kernels_built(request.param):
             yield native
 
 
 @pytest.fixture(scope="module")
-def tiles(backend: ModuleType) -> Callable[[bool], AbstractContextManager[object]]:
+def tiles(backend: ModuleType | Dispatched) -> Callable[[bool], AbstractContextManager[object]]:
     """Lets the kernels meet their keys in many small tiles."""
 
     @contextmanager

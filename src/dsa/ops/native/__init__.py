@@ -54,12 +54,12 @@ def covers(call: Call) -> str | None:
         *(call.scorer.tensors if call.scorer else ()),
         *(call.learner.tensors if call.learner else ()),
     )
-    devices = {x.device.type for x in tensors} | {call.device.type}
+    devices = {x.device.type for x in tensors} | ({call.device.type} if call.device else set())
     wide = {str(x.dtype).removeprefix("torch.") for x in tensors if x.dtype not in NARROW}
     if call.cap is not None:
         return CAPPED
-    if devices != {"cpu"}:
-        return f"the fused kernels compute on the CPU, not on {min(devices - {'cpu'})}."
+    if other := devices - {"cpu"}:
+        return f"the fused kernels compute on the CPU, not on {min(other)}."
     if wide:
         return f"the fused kernels compute in float32, not in {min(wide)}."
     if call.learner is not None and call.learner.unit > 1:

@@ -14,7 +14,7 @@ from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
 from dsa.ops.native.arguments import address, asked, call, scratch
 from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
-from dsa.ops.scores import largest, scale_of
+from dsa.ops.scores import largest, report_broken, scale_of
 from dsa.ops.zones import Span, Zone, Zones, spans
 
 
@@ -102,14 +102,6 @@ def in_bytes(x: Int[Tensor, "..."]) -> bytes:
 
 def from_bytes(x: bytes, shape: tuple[int, ...]) -> Int[Tensor, "..."]:
     return torch.from_numpy(np.frombuffer(x, dtype=np.int64).copy()).view(shape)
-
-
-def report_broken(broken: Int[Tensor, "batch group time"]) -> None:
-    query = int(broken.flatten(0, 1).any(0).nonzero()[0])
-    raise FloatingPointError(
-        f"index scores: {int(broken.sum())} are NaN, the first for query {query} of this call. "
-        "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."
-    )
 
 
 def trimmed(
