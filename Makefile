@@ -1,9 +1,9 @@
-# make train: the first run. make test: everything. make test-fast: some minutes. make lint: format, ruff, mypy. make docs: the site.
+# make train: the first run. make test: everything. make test-fast: some minutes. make test-gpu: the GPU backend. make lint: format, ruff, mypy. make docs: the site.
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: install train test test-fast lint docs clean
+.PHONY: install train test test-fast test-gpu lint docs clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ test: install
 
 test-fast: install
 	$(PYTEST) -m "not slow"
+
+# The contract of the ops, kept by Triton's kernels on a CUDA device.
+test-gpu: install
+	CONTRACT_DEVICE=cuda $(BIN)/python -m pytest tests/ops/contract
 
 lint: install
 	$(BIN)/ruff format --check .

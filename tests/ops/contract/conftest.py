@@ -33,7 +33,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType | Dispatched]
     elif request.param == "triton":
         with pytest.MonkeyPatch.context() as patch:
             if interpreted():  # few programs, each of which costs milliseconds
-                for name, size in {"ROWS": 64, "KEYS": 64, "TILE": 64, "SCORES": 10_000}.items():
+                for name, size in {"ROWS": 64, "KEYS": 64, "TILE": 64, "SPAN": 1024, "SCORES": 25_000}.items():
                     patch.setattr(sizes, name, size)
             yield Dispatched(triton, GPU)
     else:

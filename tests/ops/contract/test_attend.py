@@ -60,6 +60,23 @@ def test_values_and_gradients_are_those_of_the_definition(
     assert not logsumexp.requires_grad
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_half_formats_are_widened_before_anything_is_computed(backend, dtype, rounding):
+    if backend is reference:  # it computes in whatever format it is given
+        return
+    x = [part.detach().to(dtype).requires_grad_() for part in qkv(1, 4, 12, 12, 8, kv_heads=2)]
+    exact, selection = [doubled(part) for part in x], random_selection(1, 1, 12, 12, 5)
+    (out, logsumexp), (wanted, wanted_lse) = backend.attend(*x, selection), reference.attend(*exact, selection)
+    assert out.dtype == dtype
+    assert far(out, wanted) < rounding
+    torch.testing.assert_close(logsumexp.double(), wanted_lse, rtol=1e-5, atol=1e-5)
+    upstream = randoms(*out.shape, seed=1).to(dtype)
+    grads = torch.autograd.grad(out, x, upstream), torch.autograd.grad(wanted, exact, upstream.double())
+    for got, want in zip(*grads, strict=True):
+        assert got.dtype == dtype
+        assert far(got, want) < 4 * rounding
+
+
 @pytest.mark.parametrize(("time", "keys"), [(1, 1), (70, 70), (33, 300)])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
 @pytest.mark.parametrize(("sink", "scale", "cap"), [(False, None, None), (True, 0.3, 0.7)])

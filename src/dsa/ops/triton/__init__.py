@@ -12,7 +12,7 @@ from dsa.ops.blocked import indexer_loss, indexer_losses
 from dsa.ops.contracts import Call
 from dsa.ops.triton import sizes
 from dsa.ops.triton.attend import attend, attend_with_target, dense_logsumexp
-from dsa.ops.triton.launch import device_type, unavailable
+from dsa.ops.triton.launch import device_type, interpreted, unavailable
 from dsa.ops.triton.select import select
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "selected_only",
 ]
 
-name, selected_only = "triton", True
+name, selected_only = "triton", not interpreted()  # an interpreter's times are no speed
 NARROW = torch.float32, torch.bfloat16, torch.float16
 
 

@@ -64,7 +64,7 @@ def blocks(shape: tuple[int, int, int], offset: int) -> Iterator[slice]:
 
 def scores_of(
     scorer: Scorer, table: Int[Tensor, "zone 4 batch group row"], rows: slice, offset: int
-) -> Float[Tensor, "batch group row key"]:
+) -> Float[Tensor, "scorer_batch scorer_group row key"]:
     """The scores of these queries and all keys up to the last of them. Plain index features are scored by the kernel,
     where a zone of the table holds any of a tile; what else ranks keys computes its own."""
     width, device = offset + rows.stop, table.device
@@ -76,7 +76,7 @@ def scores_of(
 
 def index_scores(
     features: IndexFeatures, table: Int[Tensor, "zone 4 batch group row"], rows: slice, width: int
-) -> Float[Tensor, "batch group row key"]:
+) -> Float[Tensor, "batch scorer_group row key"]:
     """Those of index features; tiles that no zone reaches hold anything."""
     from dsa.ops.triton import select_kernels
 
@@ -128,7 +128,7 @@ def choose(
     thresholds, last_ties = (table.new_zeros(len(table), batch, groups, rows) for _ in range(2))
     broken, positions = table.new_zeros(batch, groups, rows), table.new_full((batch, groups, rows, slots), -1)
     given = *ranks.stride()[:3], groups, rows, lines
-    cut = {"ROWS": sizes.ROWS, "SPAN": sizes.SPAN}
+    cut = {"ROWS": sizes.ROWS, "SPAN": min(sizes.SPAN, sizes.power(ranks.shape[-1]))}
     for zone in competing:
         tensors = ranks, table, thresholds[zone], last_ties[zone], broken
         launch(select_kernels.threshold, programs, tensors, *given, zone, **cut)
