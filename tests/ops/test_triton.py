@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from contract.cases import random_selection
+
 from dsa import ops
 from dsa.ops import Call, Hash, IndexFeatures, dispatch, triton
 from dsa.ops.triton import launch, sizes
@@ -89,31 +89,26 @@ def test_the_lists_hold_for_each_key_the_queries_that_selected_it_in_their_order
 def test_the_contract_is_kept_under_the_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "tests/ops/contract"]
+    line += ["-k", "not estimate and not entropy"]  # long rows, and what these kernels leave to others
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-F, I, L, X = "*fp32", "*i32", "*i64", "*bf16"
-ATTENDING = {"q": X, "k": X, "v": X, "positions": I, "counts": I, "logsumexp": F, "scale": "fp32", "cap": "fp32"}
-GRADIENTS = ATTENDING | {"grad": F, "delta": F, "grad_q": F, "grad_k": F, "grad_v": F, "starts": L, "lists": I}
-CHOOSING = {"ranks": I, "zones": I, "thresholds": I, "last_ties": I, "broken": I, "positions": I}
-CUT = {"ROWS": sizes.ROWS, "HEADS": sizes.HEADS, "SLOTS": sizes.slots(32), "DIM": 32}
+REAL, INT, LONG, HALF = "*fp32", "*i32", "*i64", "*bf16"
+TYPES = dict.fromkeys(("q", "k", "v", "queries", "weights"), HALF)
+TYPES |= dict.fromkeys(("logsumexp", "sink", "out", "grad", "delta", "grad_q", "grad_k", "grad_v", "scores"), REAL)
+TYPES |= dict.fromkeys(("positions", "counts", "lists", "ranks", "zones", "thresholds", "last_ties", "broken"), INT)
+TYPES |= {"starts": LONG, "scale": "fp32", "cap": "fp32"}
+ROWS = {"ROWS": sizes.ROWS, "HEADS": sizes.HEADS, "SLOTS": sizes.slots(32), "DIM": 32, "CAP": True}
 KERNELS = {
-    "attend_kernels.forward": (ATTENDING | {"sink": F, "out": F}, CUT | {"SINK": True, "CAP": True}),
-    "attend_kernels.dense_logsumexp": (
-        ATTENDING | {"sink": F}, {"SINK": True, "CAP": True, "TILE": sizes.TILE, "DIM": 32}
-    ),
-    "backward_kernels.queries_gradient": (GRADIENTS, CUT | {"CAP": True}),
-    "backward_kernels.keys_gradient": (
-        GRADIENTS, {"CAP": True, "KEYS": sizes.KEYS, "LIST": sizes.LIST, "DIM": 32}
-    ),
-    "select_kernels.score": (
-        {"queries": X, "keys": X, "weights": X, "zones": I, "scores": F},
-        {"ZONES": 2, "RELU": True, "WEIGHTED": True, "TILE": sizes.TILE, "DIM": 32},
-    ),
-    "select_kernels.threshold": (CHOOSING, {"ROWS": sizes.ROWS, "SPAN": sizes.SPAN}),
-    "select_kernels.compact": (CHOOSING, {"ZONES": 2, "ROWS": sizes.ROWS, "SPAN": sizes.SPAN}),
-}  # fmt: skip
+    "attend_kernels.forward": ROWS | {"SINK": True},
+    "attend_kernels.dense_logsumexp": {"SINK": True, "CAP": True, "TILE": sizes.TILE, "DIM": 32},
+    "backward_kernels.queries_gradient": ROWS,
+    "backward_kernels.keys_gradient": {"CAP": True, "KEYS": sizes.KEYS, "LIST": sizes.LIST, "DIM": 32},
+    "select_kernels.score": {"ZONES": 2, "RELU": True, "WEIGHTED": True, "TILE": sizes.TILE, "DIM": 32},
+    "select_kernels.threshold": {"ROWS": sizes.ROWS, "SPAN": sizes.SPAN},
+    "select_kernels.compact": {"ZONES": 2, "ROWS": sizes.ROWS, "SPAN": sizes.SPAN},
+}
 
 
 @needs_triton
@@ -127,8 +122,9 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(name):
 
     module, _, kernel = name.partition(".")
     function = getattr(__import__(f"dsa.ops.triton.{module}", fromlist=[kernel]), kernel)
-    types, constants = KERNELS[name]
-    signature = {x: "constexpr" if x in constants else types.get(x, "i32") for x in function.arg_names}
-    made = compiled(ASTSource(function, signature, constants), target=GPUTarget("cuda", 80, 32))
+    types = TYPES | ({"keys": HALF} if name == "select_kernels.score" else {})  # a number of keys elsewhere
+    types |= dict.fromkeys(KERNELS[name], "constexpr")
+    signature = {x: types.get(x, "i32") for x in function.arg_names}
+    made = compiled(ASTSource(function, signature, KERNELS[name]), target=GPUTarget("cuda", 80, 32))
     assert made.metadata.shared < 96 * 1024  # bytes that every GPU since 2020 has for a program
     assert ".local" not in made.asm["ptx"]

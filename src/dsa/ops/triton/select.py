@@ -38,7 +38,11 @@ def select(
     broken = limit.new_zeros(shape, dtype=torch.int32)
     for rows in blocks(shape, offset):
         part = table[..., rows].contiguous()
-        ranks = ranked(scores_of(scorer, part[competing], rows, offset)) if competing else part.new_zeros(1, 1, 1, 1)
+        ranks = (
+            ranked(scores_of(scorer, part[competing], rows, offset))
+            if competing
+            else part.new_zeros(1, 1, part.shape[-1], 1)
+        )
         block, none = choose(ranks.expand(*shape[:2], -1, -1), part, competing, positions.shape[-1])
         positions[:, :, rows], broken[:, :, rows] = block, none
     if bool(broken.any()):
@@ -68,10 +72,15 @@ def scores_of(
     """The scores of these queries and all keys up to the last of them. Plain index features are scored by the kernel,
     where a zone of the table holds any of a tile; what else ranks keys computes its own."""
     width, device = offset + rows.stop, table.device
-    plain = isinstance(scorer, IndexFeatures) and scorer.integers is None and scorer.accumulate == torch.float32
-    if not plain or scorer.queries.shape[-1] > sizes.HEAD_DIM:
-        return scorer.scores(rows, slice(0, width), offset, device).float()
-    return index_scores(scorer, table, rows, width)
+    if isinstance(scorer, IndexFeatures) and plain(scorer):
+        return index_scores(scorer, table, rows, width)
+    return scorer.scores(rows, slice(0, width), offset, device).float()
+
+
+def plain(features: IndexFeatures) -> bool:
+    """Whether the kernel scores them: summed in float32, not as integers, of as many dims as a head."""
+    exact = features.integers is None and features.accumulate == torch.float32
+    return exact and features.queries.shape[-1] <= sizes.HEAD_DIM
 
 
 def index_scores(
