@@ -86,6 +86,7 @@ def test_the_lists_hold_for_each_key_the_queries_that_selected_it_in_their_order
 
 @needs_triton
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a minute of one core; many where others share it
 def test_the_contract_is_kept_under_the_interpreter():
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", "tests/ops/contract"]
