@@ -42,7 +42,7 @@ def told(capsys, *arguments):
         (["study=quick", "wait=false"], "wait = false: only a scheduler goes on alone"),
         (["study=quick", "trainer=ddp"], "trainer.devices = 2: this launcher gives a run one process"),
         ([], "give study=quick"),
-        (["study=quick", "ops=gpu"], "ops = gpu: no such backend. Give auto, blocked, cpu, reference."),
+        (["study=quick", "ops=gpu"], "ops = gpu: no such backend. Give auto, blocked, cpu, reference, triton."),
         (["study=quick", "model.conv=-1"], "model.conv = -1: give a whole number from 0."),
         (["study=quick", "model.rope_base=0"], "model.rope_base = 0: give a number above 1."),
         (["study=quick", "model.rope_base=wide"], "model.rope_base = wide: give a number."),
@@ -80,7 +80,10 @@ def test_fused_kernels_without_a_compiler_are_refused_before_anything_is_written
 def test_a_sweep_ends_at_a_mistake_with_one_line(outputs):
     process = launched([sys.executable, str(ROOT / "sweep.py"), "study=quick", "ops=gpu", f"output_dir={outputs}"])
     text, _ = process.communicate(timeout=120)
-    assert (process.returncode, text) == (2, "error: ops = gpu: no such backend. Give auto, blocked, cpu, reference.\n")
+    assert (process.returncode, text) == (
+        2,
+        "error: ops = gpu: no such backend. Give auto, blocked, cpu, reference, triton.\n",
+    )
     assert not outputs.exists()
 
 
@@ -95,7 +98,7 @@ def test_a_worker_ends_at_a_mistake_that_only_its_machine_knows(tiny, outputs, m
     content["runs"][0]["config"]["ops"] = "gpu"
     path.write_text(json.dumps(content))
     category, reason = work(path)
-    assert (category, reason) == ("config", "ops = gpu: no such backend. Give auto, blocked, cpu, reference.")
+    assert (category, reason) == ("config", "ops = gpu: no such backend. Give auto, blocked, cpu, reference, triton.")
     assert json.loads((run.folder / "result.json").read_text())["error"] == {"category": "config", "reason": reason}
 
 
