@@ -16,7 +16,7 @@ BUILDS = [pytest.param(build, marks=pytest.mark.slow) for build in ("-march=hasw
 GPU = os.environ.get("CONTRACT_DEVICE", "cpu")  # where Triton's kernels compute, alone
 TRITON_ALONE = interpreted() or GPU != "cpu"
 BACKENDS = ["triton"] if TRITON_ALONE else ["reference", "blocked", "cpu", *BUILDS]
-WITHOUT_MATRIX_UNIT = [] if TRITON_ALONE else [pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)]
+WITHOUT_MATRIX_UNIT = pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)
 SEEDS, EXAMPLES = (1, 2) if interpreted() else (4, 50)  # an interpreted program costs milliseconds
 examples = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 

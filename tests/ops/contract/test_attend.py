@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from contract.cases import (
     BACKENDS,
+    TRITON_ALONE,
     WITHOUT_MATRIX_UNIT,
     attention,
     clustered,
@@ -133,7 +134,7 @@ def test_the_target_is_the_attention_that_gave_the_output(
         torch.testing.assert_close(sums[used].double(), p.gather(-1, chosen)[used], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", [*BACKENDS, *WITHOUT_MATRIX_UNIT], indirect=True)
+@pytest.mark.parametrize("backend", BACKENDS if TRITON_ALONE else [*BACKENDS, WITHOUT_MATRIX_UNIT], indirect=True)
 @pytest.mark.parametrize(("time", "keys", "dim"), [(100, 100, 32), (77, 131, 20), (260, 260, 64), (300, 600, 32)])
 def test_gradients_of_whole_blocks_and_of_single_pairs_add_up(backend, monkeypatch, time, keys, dim):
     monkeypatch.setattr(attending, "BACKWARD_TILE", 1)  # of 256 keys, the least
