@@ -215,8 +215,8 @@ def test_what_is_not_simulated_is_fp32_and_int8_where_the_kernels_multiply_integ
     ("overrides", "words"),
     [
         (["precision=int8", "precision.bits=1"], "precision.bits = 1"),
-        (["precision=fp16", "precision.keys=float12"], "precision.keys = float12: give one of float32, float16"),
-        (["precision=mixed", "precision.weights=int8"], "precision.weights = int8: give one of float32, float16"),
+        (["precision=fp16", "precision.keys=float12"], "precision.keys = float12: give float32, float16"),
+        (["precision=mixed", "precision.weights=int8"], "precision.weights = int8: give float32, float16"),
         (["precision=int8", "precision.scale=0"], "precision.scale = 0: give row, tensor or a whole number"),
         (["precision=dynamic", "precision.error=0"], "precision.error = 0"),
         (["precision=fp8", "precision.group=0"], "precision.group = 0"),
