@@ -20,8 +20,9 @@ BASE = ["name=x", "seq_len=512", "exploratory=true"]
 
 # For every key of every group a value that its options do not have; a new key is missed until it stands here.
 VALUES: dict[str, dict[str, Any]] = {
-    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "positive", "init": 0.1,
-                "unit": 16, "pool": "mean", "local": 2, "block": 8, "blocks": 5},
+    "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "absolute", "init": 0.1,
+                "unit": 16, "pool": "mean", "local": 2, "block": 4, "blocks": 5, "near_heads": 2, "near_dim": 12,
+                "far_heads": 3, "far_dim": 12, "reach": 48, "far": 50},
     "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
                 "far": 6, "sinks": 6, "patterns.near.window": 20, "patterns.near.budget": 40,
                 "patterns.far.stride": 5, "patterns.far.keep": 0.2, "deal": "far near",
@@ -76,15 +77,15 @@ def settings(group: str, option: str) -> dict[str, Any]:
     return {key: OmegaConf.select(node, key, default=None) for key in keys(OmegaConf.to_container(node))}
 
 
-NEED_A_MODEL = {"pretrained", "smollm2", "gemma3_270m", "stdlib_model", "text_model", "retrieval_model"}
-"""Options of models that somebody trained: a plan reads their files."""
+NEED_FILES = {"pretrained", "smollm2", "gemma3_270m", "stdlib_model", "text_model", "retrieval_model", "by_length"}
+"""Options of models that somebody trained, or of a study that somebody ran: a plan reads their files."""
 
 
 def choices(group: str) -> list[str]:
     """Options of a group that have all its settings between them, as few as a glance finds."""
     seen: set[str] = set()
     out: list[str] = []
-    for option in sorted({*options(group)} - NEED_A_MODEL, key=lambda option: (-len(settings(group, option)), option)):
+    for option in sorted({*options(group)} - NEED_FILES, key=lambda option: (-len(settings(group, option)), option)):
         if settings(group, option).keys() - seen:
             seen |= settings(group, option).keys()
             out.append(option)
