@@ -24,7 +24,9 @@ def past_and_changed(overrides):
     tokens = torch.randint(64, (2, 96), generator=generator)
     changed = tokens.clone()
     changed[:, CHANGE:] = (tokens[:, CHANGE:] + 1) % 64
-    return model(tokens)[:, :CHANGE], model(changed)[:, :CHANGE], model(changed)[:, CHANGE:], model(tokens)[:, CHANGE:]
+    with torch.no_grad():
+        was, now = model(tokens), model(changed)
+    return was[:, :CHANGE], now[:, :CHANGE], now[:, CHANGE:], was[:, CHANGE:]
 
 
 def assert_causal(overrides):
