@@ -50,6 +50,8 @@ def fitting(group: str, name: str) -> list[str]:
     """An option, with blocks of which several lie in the rows of SMALL."""
     short = {"unit": 4, "block": 4, "blocks": 4, "reach": 8, "far": 12}
     settings = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+    if group == "indexer":
+        short["prefix"] = 16
     return [f"{group}={name}", *(f"{group}.{key}={value}" for key, value in short.items() if key in settings)]
 
 

@@ -6,7 +6,7 @@ from conftest import indexers
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsa import compose
-from dsa.ops import Rotation
+from dsa.ops import Mixed, Rotation
 
 PUBLISHED = {"h4d64": 82_944, "h2d32": 25_088, "h1d16": 8_448, "ultra_light": 4_096}
 
@@ -59,5 +59,11 @@ def test_projections_cost_what_the_counter_counts(name):
     part = compose([f"indexer={name}"]).indexer
     indexer = part.make(**part.cls.given(width=32, kv_heads=2))
     with FlopCounterMode(display=False) as counter:
-        indexer(torch.randn(1, 128, 32), Rotation(128, 10000.0))
-    assert counter.get_total_flops() == indexer.projection_flops(128)
+        features = indexer(torch.randn(1, 128, 32), Rotation(128, 10000.0))
+    picked = features.picked.shares() if isinstance(features, Mixed) else None
+    means = indexer.prefix * 32  # of hidden states: no matrix product
+    expected = indexer.routing_flops(128) - means
+    for work in indexer.work(128, picked):
+        own = work.indexer.projection_flops
+        expected += work.share * (own(work.last) - own(work.known))
+    assert counter.get_total_flops() == expected

@@ -10,7 +10,7 @@ from dsa.training.sites import first_site
 from study.studies import plans_of
 
 OURS = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)}
-OURS |= {"block_mean", "multi_scale", "static", "ultra_light"}
+OURS |= {"block_mean", "dynamic", "multi_scale", "static", "ultra_light"}
 
 
 def conditions(study, outputs):

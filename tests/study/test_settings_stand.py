@@ -22,6 +22,7 @@ BASE = ["name=x", "seq_len=512", "exploratory=true"]
 VALUES: dict[str, dict[str, Any]] = {
     "indexer": {"d_model": 24, "heads": 5, "dim": 12, "rotary_dim": 4, "weight": "absolute", "init": 0.1,
                 "unit": 16, "pool": "mean", "local": 2, "block": 4, "blocks": 5, "near_heads": 2, "near_dim": 12,
+                "members": ["h1d4", "h2d12"], "compute": 0.6, "prefix": 30,
                 "far_heads": 3, "far_dim": 12, "reach": 48, "far": 50},
     "pattern": {"budget": 40, "window": 20, "stride": 5, "keep": 0.2, "local": 5, "medium": 12, "medium_keep": 0.2,
                 "far": 6, "sinks": 6, "patterns.near.window": 20, "patterns.near.budget": 40,
@@ -66,7 +67,7 @@ def keys(node: dict[str, Any], path: str = "") -> Iterator[str]:
     for key, value in node.items():
         if isinstance(value, dict):
             yield from keys(value, f"{path}{key}.")
-        elif key not in ("_target_", "_partial_"):
+        elif key not in ("_target_", "_partial_", "fixed"):  # fixed: what it names takes the option's place
             yield f"{path}{key}"
 
 

@@ -122,6 +122,21 @@ def test_every_kind_of_indexer_becomes_in_a_cohort_what_it_becomes_alone(outputs
 
 
 @pytest.mark.slow
+def test_indexers_of_which_a_router_picks_become_what_each_becomes_alone(outputs, alone):
+    one = ["indexer=dynamic", "indexer.members=[h1d8,h2d8]", "indexer.weight=signed", "indexer.prefix=16"]
+    wishes, data = wishes_of([one], outputs)
+    assert make(wishes, data) == {}
+    found = weights(wishes[0])
+    for name in ("h1d8", "h2d8"):
+        own, record = alone([f"indexer={name}"])
+        part = f".members.{name}."
+        assert same({key.replace(part, "."): value for key, value in found.items() if part in key}, own)
+        losses = [row[f"train/indexer_{name}_loss"] for row in rows(wishes[0])]
+        assert losses == [row["train/indexer_loss"] for row in record]
+    assert any(value.abs().sum() > 0 for key, value in found.items() if "router.weight" in key)
+
+
+@pytest.mark.slow
 def test_members_of_unequal_warm_ups_each_get_their_own(outputs, alone):
     members = [FEW[0], *([*FEW[0], setting] for setting in ("recipe.warmup.steps=4", "recipe.warmup.indexer_lr=0.01"))]
     members.append([*FEW[0], "recipe.warmup.steps=0", "recipe.sparse.steps=2"])

@@ -152,7 +152,14 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
         dsa.attach(made(CONFIGS["llama"]()), tmp_path)
 
 
-@pytest.mark.parametrize("which", ["run", "shared"])
+@pytest.fixture(scope="module")
+def picking(settings):
+    """A run whose layers pick one of two indexers for each row."""
+    own = ["indexer=dynamic", "indexer.members=[h1d4,h2d8]", "indexer.prefix=16", "indexer.compute=0.6"]
+    return dsa.train(dsa.compose([one for one in settings if one != "indexer=h2d8"] + own))
+
+
+@pytest.mark.parametrize("which", ["run", "shared", "picking"])
 def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(which, folder, request):
     model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), request.getfixturevalue(which).folder)
     tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))

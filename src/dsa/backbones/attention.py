@@ -122,7 +122,7 @@ def attend_routed(
         losses = router.losses(routed, target.emphasised(how.emphasis.get(site.index)))
     if how.observe is not None:
         zones, features = router.pattern.zones(), routed.features
-        bits = None if features is None else router.precision.bits(features)
+        bits = None if features is None else router.bits(features)
         how.observe(
             Observation(
                 site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits, routed.choice

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsa.ops import Emphasis, IndexFeatures, Rotation, Selection, Zones
+from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Selection, Zones
 from dsa.patterns import Choice
 from dsa.precision import Bits
 from dsa.selectors import SelectorContext
@@ -81,8 +81,8 @@ class Routed(NamedTuple):
     """What a router decided at a site."""
 
     selection: Selection | None  # None: every earlier key
-    features: IndexFeatures | None  # before rounding
-    cast: IndexFeatures | None  # after
+    features: IndexFeatures | Mixed | None  # before rounding
+    cast: IndexFeatures | Mixed | None  # after
     context: SelectorContext
     choice: Choice | None = None  # of a pattern that chooses
 
@@ -95,8 +95,8 @@ class Observation(NamedTuple):
     keys: Float[Tensor, "batch kv_head time dim"]
     logsumexp: Float[Tensor, "batch head time"]  # over the selection
     selection: Selection | None  # None: every causal key
-    features: IndexFeatures | None  # before rounding
-    cast: IndexFeatures | None  # after
+    features: IndexFeatures | Mixed | None  # before rounding
+    cast: IndexFeatures | Mixed | None  # after
     zones: Zones | tuple[Zones, ...]
     scale: float | None = None  # of the logits; None = dim^-1/2
     cap: float | None = None  # of the scaled logits; None = none
@@ -118,6 +118,10 @@ class Cache:
         self.kept[name, site] = whole
         return whole
 
+    def keeper(self, site: int) -> Callable[[str, Tensor, int], Tensor]:
+        """`extend` of one site."""
+        return lambda name, new, axis: self.extend(name, site, new, axis)
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -131,6 +135,8 @@ class Pass:
         observe: called by each sparse site with what it did.
         watch: called by each site with what it attends with, before it does.
         chose: called by each router with the number of its site and what its pattern chose.
+        picked: called by each router with the number of its site and what its indexer picked for each row, once a row's
+            first tokens are there.
         after: called by each site with what came of it, before that goes anywhere.
         emphasis: what counts more in the indexers' losses, by number of the site.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
@@ -145,6 +151,7 @@ class Pass:
     observe: Callable[[Observation], None] | None = None
     watch: Callable[[SiteInputs], None] | None = None
     chose: Callable[[int, Choice], None] | None = None
+    picked: Callable[[int, Picked], None] | None = None
     after: Callable[[Attended], None] | None = None
     emphasis: Mapping[int, Emphasis] = field(default_factory=dict, compare=False, repr=False)
     logits: bool = True

@@ -30,5 +30,6 @@ def draw(module: nn.Module, seed: int, prefix: str, std: Callable[[str, Tensor],
 
 
 def draw_indexer(indexer: Indexer, seed: int, site: int) -> None:
-    """An indexer's initial weights, of its own standard deviation: a function of (seed, site, name)."""
-    draw(indexer, seed, f"blocks.{site}.attention.indexer.", lambda name, weight: indexer.init)
+    """The initial weights of an indexer's parts, of its own standard deviation: a function of (seed, site, name)."""
+    for part in indexer.parts().values():  # each as it would begin alone
+        draw(part, seed, f"blocks.{site}.attention.indexer.", lambda name, weight: indexer.init)

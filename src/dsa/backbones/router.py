@@ -11,9 +11,10 @@ from torch.profiler import record_function
 from dsa import ops
 from dsa.backbones.contracts import Pass, Routed, Site
 from dsa.indexers import Indexer
-from dsa.ops import IndexFeatures, Rotation, Selection, TrueAttention
+from dsa.indexers.base import forget
+from dsa.ops import IndexFeatures, Mixed, Rotation, Selection, TrueAttention
 from dsa.patterns import Choice, Pattern
-from dsa.precision import Precision
+from dsa.precision import Bits, Precision
 from dsa.selectors import Selector, SelectorContext
 
 
@@ -64,16 +65,28 @@ class Router(nn.Module):
         with named("indexer_loss", target.queries.device):
             return {"indexer": ops.indexer_loss(routed.cast, target, routed.selection, backend=self.backend)}
 
-    def index(self, x: Tensor, rotary: Rotation, how: Pass) -> tuple[IndexFeatures | None, IndexFeatures | None]:
+    def index(
+        self, x: Tensor, rotary: Rotation, how: Pass
+    ) -> tuple[IndexFeatures | Mixed | None, IndexFeatures | Mixed | None]:
         """Index features before and after rounding to the precision's format."""
         if self.indexer is None:
             return None, None
         with named("indexer", x.device):
-            features = self.indexer(x, rotary)
-            if how.cache is not None:
-                keys = how.cache.extend("index", self.site, features.keys, 2)
-                features = features._replace(keys=keys)
-            return features, self.precision.cast(features)
+            features = self.indexer(x, rotary, forget if how.cache is None else how.cache.keeper(self.site))
+            if how.picked is not None and isinstance(features, Mixed) and features.picked is not None:
+                how.picked(self.site, features.picked)
+            return features, features.mapped(self.precision.cast)
+
+    def bits(self, features: IndexFeatures | Mixed) -> Bits | None:
+        """What the format spends on these features; None if it does not say."""
+        found = [self.precision.bits(each) for each in features.each]
+        if len(found) == 1:
+            return found[0]
+        said = [bits for bits in found if bits is not None]
+        if len(said) < len(found):
+            return None
+        queries, keys = (torch.cat([x.flatten() for x in part])[None, None] for part in zip(*said, strict=True))
+        return Bits(queries[..., None], keys)
 
     def choose(self, x: Tensor, how: Pass) -> Choice | None:
         """Which of its library the pattern shows each query."""
@@ -99,7 +112,7 @@ class Router(nn.Module):
     @torch.no_grad()
     def select(
         self,
-        cast: IndexFeatures | None,
+        cast: IndexFeatures | Mixed | None,
         q: Tensor,
         k: Tensor,
         context: SelectorContext,

@@ -1,8 +1,9 @@
 """Small networks that score keys: hidden states in, IndexFeatures out."""
 
-from dsa.indexers.base import Indexer
+from dsa.indexers.base import Indexer, Work
 from dsa.indexers.block_mean import BlockMeanIndexer
 from dsa.indexers.by_length import ByLengthIndexer
+from dsa.indexers.dynamic import DynamicIndexer
 from dsa.indexers.gated_pool import GatedPoolIndexer
 from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
@@ -14,6 +15,7 @@ from dsa.indexers.two_stage import TwoStageIndexer
 __all__ = [
     "BlockMeanIndexer",
     "ByLengthIndexer",
+    "DynamicIndexer",
     "GatedPoolIndexer",
     "GroupBlockIndexer",
     "Indexer",
@@ -22,4 +24,5 @@ __all__ = [
     "OverlappingPoolIndexer",
     "StaticIndexer",
     "TwoStageIndexer",
+    "Work",
 ]

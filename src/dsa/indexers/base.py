@@ -1,15 +1,41 @@
 """What every indexer shares: its inputs carry no gradient, and its arithmetic is its own."""
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import above_zero, even
-from dsa.ops import IndexFeatures, Scorer, Zone, Zones, own_dtypes
+from dsa.ops import IndexFeatures, Mixed, Scorer, Zone, Zones, own_dtypes
 from dsa.ops.rotary import Rotation
+
+Keep = Callable[[str, Tensor, int], Tensor]
+"""Of what earlier tokens left under a name, with what new ones add along an axis: all of it, which is kept in turn."""
+
+
+def forget(name: str, new: Tensor, axis: int) -> Tensor:
+    """What a pass has that is the first and the last of its text."""
+    return new
+
+
+class Work(NamedTuple):
+    """What an indexer does for one sequence.
+
+    Args:
+        share: of the sequences for which it is done.
+        indexer: that scores by itself.
+        first: number of the first query that is scored; last: one past the last.
+        known: how many first tokens' queries and keys are there already.
+    """
+
+    share: float
+    indexer: "Indexer"
+    first: int
+    last: int
+    known: int = 0
 
 
 class Indexer(nn.Module, ABC):
@@ -21,10 +47,12 @@ class Indexer(nn.Module, ABC):
     Attributes:
         unit: tokens per selectable unit.
         forced: keys that it always keeps, as a window or the unit that is still open; contiguous zones up to the query.
+        prefix: of how many of a row's first tokens it reads the hidden states before it decides anything [tokens].
     """
 
     unit: int = 1
     forced: Zones = ()
+    prefix: int = 0
 
     def __init__(self, init: float = 0.02) -> None:
         super().__init__()
@@ -57,15 +85,41 @@ class Indexer(nn.Module, ABC):
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         """Index features of detached hidden states."""
 
-    def forward(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
+    def forward(
+        self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep = forget
+    ) -> IndexFeatures | Mixed:
         """Index features in float32 also under autocast: their format is the precision group's business.
 
         The language-model loss never trains the indexer, the indexer's loss never trains the backbone.
+
+        Args:
+            keep: where the pass may go on after others, what they left.
         """
         with own_dtypes(x):
-            return self.score(x.detach().float(), rotary)._replace(unit=self.unit, forced=self.forced)
+            return self.features(x.detach().float(), rotary, keep)
 
-    def scorer(self, features: IndexFeatures) -> Scorer:
+    def features(self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep) -> IndexFeatures | Mixed:
+        """What `score` says of the new tokens, with the keys of earlier ones before theirs."""
+        features = self.score(x, rotary)._replace(unit=self.unit, forced=self.forced)
+        return features._replace(keys=keep("index", features.keys, 2))
+
+    def parts(self) -> "dict[str, Indexer]":
+        """The indexers of which it is made, by the name of what each learns by; each begins and learns as if alone."""
+        return {"indexer": self}
+
+    def work(self, length: int, picked: dict[str, float] | None) -> list[Work]:
+        """What is done for a sequence of this length.
+
+        Args:
+            picked: the share of sequences that each of its parts got, by name, where it picks one of them.
+        """
+        return [Work(1.0, self, 0, length)]
+
+    def routing_flops(self, length: int) -> float:
+        """Operations of picking one of its parts, for one sequence."""
+        return 0.0
+
+    def scorer(self, features: IndexFeatures | Mixed) -> Scorer:
         """What ranks the keys: its features as a format holds them, or a search that needs fewer of their scores."""
         return features
 

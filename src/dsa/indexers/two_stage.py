@@ -3,7 +3,7 @@
 from dsa.checks import at_least, positive
 from dsa.indexers.base import blocks_of
 from dsa.indexers.lightning import LightningIndexer
-from dsa.ops import IndexFeatures, Scorer, TwoStage
+from dsa.ops import IndexFeatures, Mixed, Scorer, TwoStage
 
 
 class TwoStageIndexer(LightningIndexer):
@@ -39,6 +39,7 @@ class TwoStageIndexer(LightningIndexer):
         self.block = positive(block, "indexer.block")
         self.blocks = at_least(blocks, 2, "indexer.blocks", "the first and the query's own are always searched")
 
-    def scorer(self, features: IndexFeatures) -> Scorer:
+    def scorer(self, features: IndexFeatures | Mixed) -> Scorer:
+        assert isinstance(features, IndexFeatures)
         means = features._replace(keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block, integers=None)
         return TwoStage(features, means, self.blocks)

@@ -136,7 +136,7 @@ def ranks(seen: Observation) -> dict[str, Any]:
         rows = slice(max(0, length - RANK_QUERIES), length)
         index = seen.cast.scores(rows, slice(rows.start // seen.cast.unit, rows.stop // seen.cast.unit))[0, 0]
         out["index"] = effective_rank(score_values(index))
-        out["indexer_heads"], out["indexer_dim"] = seen.cast.queries.shape[3:]
+        out["indexer_heads"], out["indexer_dim"] = max(one.queries.shape[3:] for one in seen.cast.each)
     return out
 
 

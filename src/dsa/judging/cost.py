@@ -7,15 +7,18 @@ import torch
 
 from dsa.backbones import Backbone, Router
 from dsa.indexers import Indexer
-from dsa.ops import IndexFeatures, Rotation, Scorer, cost
+from dsa.ops import IndexFeatures, Rotation, Scorer, Zones, cost
 from dsa.patterns import Pattern
 
 
 @torch.no_grad()
 def index_features(indexer: Indexer, width: int) -> IndexFeatures:
-    """An indexer's features of one blank token: their shapes tell what scores and keys cost, whoever wrote it."""
+    """An indexer's features of one blank token: their shapes tell what scores and keys cost, whoever wrote it.
+
+    Of one that picks among others those with which it begins a row.
+    """
     device = next(indexer.parameters()).device
-    return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device))
+    return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device)).each[0]
 
 
 def routed_indexers(model: Backbone) -> list[tuple[Router, Indexer, int]]:
@@ -32,36 +35,56 @@ def routers_of(model: Backbone) -> list[Router]:
     return [router for router in model.routers if isinstance(router, Router)]
 
 
+Chosen = Mapping[int, list[dict[str, float]]]
+"""Where a site's pattern chooses among others: the share of queries that got each, by group of heads."""
+Shares = Mapping[int, dict[str, float]]
+"""Where a site's indexer picks among others: the share of sequences that got each."""
+
+
 def flops(
-    model: Backbone, length: int, density: float, chosen: Mapping[int, list[dict[str, float]]] = MappingProxyType({})
+    model: Backbone,
+    length: int,
+    density: float,
+    chosen: Chosen = MappingProxyType({}),
+    picked: Shares = MappingProxyType({}),
 ) -> dict[str, float]:
     """Operations of the attention of all sites, forward, for one sequence (formulas in ops.cost).
 
-    Args:
-        chosen: where a site's pattern chooses among others: the share of queries that got each, by group of heads.
+    Where a pattern chooses or an indexer picks, the mean over what was chosen and picked.
     """
     pairs = cost.causal_pairs(length)
     dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
-    indexer = 0.0
+    indexer = routing = 0.0
     for router, own, width in routed_indexers(model):
-        index = index_features(own, width)
-        indexer += scoring(own.scorer(index), router.pattern, length, chosen.get(router.site))
-        indexer += own.projection_flops(length)
-        indexer += router.precision.flops(sum(index.numbers(length)))
+        for work in own.work(length, picked.get(router.site)):
+            index = index_features(work.indexer, width)
+            done = scoring(work.indexer.scorer(index), router.pattern, work.first, work.last, chosen.get(router.site))
+            done += work.indexer.projection_flops(work.last) - work.indexer.projection_flops(work.known)
+            done += router.precision.flops(sum(index.numbers(work.last)) - sum(index.numbers(work.known)))
+            indexer += work.share * done
+        routing += own.routing_flops(length)
     return {
         "dense_attention": dense,
         "indexer": indexer,
-        "select": sum(router.pattern.flops(length) for router in routers_of(model)),  # comparisons cost none
+        "select": routing + sum(router.pattern.flops(length) for router in routers_of(model)),  # comparisons cost none
         "sparse_attention": dense * density,
     }
 
 
-def scoring(index: Scorer, pattern: Pattern, length: int, chosen: list[dict[str, float]] | None) -> float:
-    """Operations of the index scores: of all pairs that the pattern lets compete; where it chooses, of each entry's
-    pairs the share of queries that got it."""
+def scoring(index: Scorer, pattern: Pattern, first: int, last: int, chosen: list[dict[str, float]] | None) -> float:
+    """Operations of the index scores of some queries in a row: of all pairs that the pattern lets compete; where it
+    chooses, of each entry's pairs the share of queries that got it.
+
+    Args:
+        first: number of the first query; last: one past the last.
+    """
+
+    def of(scorer: Scorer, zones: Zones | tuple[Zones, ...]) -> float:
+        return scorer.cost(zones, last) - (scorer.cost(zones, first) if first else 0.0)
+
     if chosen is None:
-        return index.cost(pattern.zones(), length)
-    entries = [index.of_group(0).cost(one.zones(), length) for one in pattern.library]
+        return of(index, pattern.zones())
+    entries = [of(index.of_group(0), one.zones()) for one in pattern.library]
     shares = [sum(share * cost for share, cost in zip(group.values(), entries, strict=True)) for group in chosen]
     return sum(shares) * max(index.groups // len(chosen), 1)
 
@@ -77,11 +100,12 @@ def parameters(model: Backbone) -> dict[str, float]:
     }  # fmt: skip
 
 
-def indexer_megabytes(model: Backbone, length: int) -> float:
+def indexer_megabytes(model: Backbone, length: int, picked: Shares = MappingProxyType({})) -> float:
     """What the indexers hold while a sequence is processed: weights and one key per entry [MB, 2^20 bytes]."""
-    held = 0
-    for _, indexer, width in routed_indexers(model):
-        features = index_features(indexer, width)
+    held = 0.0
+    for router, indexer, width in routed_indexers(model):
         held += sum(p.numel() for p in indexer.parameters())
-        held += features.numbers(length)[1]
+        for work in indexer.work(length, picked.get(router.site)):
+            features = index_features(work.indexer, width)
+            held += work.share * (features.numbers(work.last)[1] - features.numbers(work.known)[1])
     return held * 4 / 2**20

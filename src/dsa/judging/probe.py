@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa import ops
 from dsa.backbones import Backbone, Observation, Pass
-from dsa.ops import IndexFeatures, Selection, TrueAttention, Zone
+from dsa.ops import IndexFeatures, Mixed, Selection, TrueAttention, Zone
 from dsa.precision import Bits
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -30,6 +30,7 @@ class LayerSelection(NamedTuple):
         rows_4_bit, rows_8_bit, rows_16_bit, rows_32_bit: share of index queries and keys that such numbers hold.
         mass_asked, oracle_mass_asked, kl_asked: over the queries that are asked for something, where not all are.
         chosen: for each group of heads the share of queries that got each of the pattern's library; None without one.
+        picked: the share of rows that got each of the indexer's parts; None without such.
     """
 
     mass: float
@@ -49,6 +50,7 @@ class LayerSelection(NamedTuple):
     oracle_mass_asked: float | None
     kl_asked: float | None
     chosen: list[dict[str, float]] | None
+    picked: dict[str, float] | None
 
 
 @torch.no_grad()
@@ -101,10 +103,17 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
     return LayerSelection(
         mass.mean().item(), best.mean().item(), recall, kl, density, mean_k, error, zeros,
         *spent(seen.bits), mass_asked, best_asked, kl_asked, None if seen.choice is None else seen.choice.shares(),
+        picked_of(seen),
     )  # fmt: skip
 
 
-def kl_of(scorer: IndexFeatures, target: TrueAttention, asked: Bool[Tensor, "row time"]) -> float | None:
+def picked_of(seen: Observation) -> dict[str, float] | None:
+    """The share of rows that got each of an indexer's parts."""
+    picked = seen.features.picked if isinstance(seen.features, Mixed) else None
+    return None if picked is None else picked.shares()
+
+
+def kl_of(scorer: IndexFeatures | Mixed, target: TrueAttention, asked: Bool[Tensor, "row time"]) -> float | None:
     """KL(p || softmax(I)) over all earlier keys, of these queries alone [nats]; None for scores of several tokens."""
     if scorer.unit > 1:
         return None
@@ -131,9 +140,9 @@ def overlap(selection: Selection, oracle: Selection) -> float:
     return torch.isin(wanted, keys(selection)).float().mean().item() if len(wanted) else 1.0
 
 
-def index_errors(exact: IndexFeatures, cast: IndexFeatures, queries: int = 64) -> tuple[float, float]:
+def index_errors(exact: IndexFeatures | Mixed, cast: IndexFeatures | Mixed, queries: int = 64) -> tuple[float, float]:
     """Relative error of the rounded scores, and share of zeros, over the last queries of each row."""
-    time, units = exact.queries.shape[2], exact.units
+    _, time, units = exact.shape
     rows = slice(max(0, time - queries), time)
     true, rounded = (x.scores(rows, slice(0, units)) for x in (exact, cast))
     last = torch.arange(1, units + 1, device=true.device) * exact.unit  # one past each unit
@@ -153,7 +162,7 @@ def spent(bits: Bits | None) -> tuple[float | None, float | None, float | None, 
 
 
 def averaged(layers: list[LayerSelection]) -> dict[str, float | None]:
-    """Mean over layers of each measure that every layer has; what was chosen is not averaged."""
+    """Mean over layers of each measure that every layer has; what was chosen and picked is not averaged."""
     out: dict[str, float | None] = {}
     for name in LayerSelection._fields[: LayerSelection._fields.index("chosen")]:
         values: list[Any] = [getattr(layer, name) for layer in layers]

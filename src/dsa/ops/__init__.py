@@ -16,6 +16,7 @@ from dsa.ops.dispatch import (
     select,
     select_chosen,
 )
+from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
 from dsa.ops.rotary import Rotation
 from dsa.ops.scorers import Emphasis, Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.two_stage import TwoStage
@@ -29,12 +30,15 @@ __all__ = [
     "Hash",
     "IndexFeatures",
     "Integers",
+    "Mixed",
+    "Picked",
     "Recency",
     "Rotation",
     "ScoredRows",
     "Scorer",
     "SelectedMass",
     "Selection",
+    "Stretch",
     "TrueAttention",
     "TwoStage",
     "Zone",
@@ -51,6 +55,7 @@ __all__ = [
     "keeps_everything",
     "kept",
     "own_dtypes",
+    "part_of",
     "select",
     "select_chosen",
     "visible",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dsa.ops import blocked, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
+from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import Zones, by_group
 
@@ -108,6 +109,11 @@ def select(
             f"select: limits of batch {batch} for the queries {offset} to {offset + time - 1} need as many queries and "
             f"{units} units of keys; the scorer has batch, queries and units {scorer.shape}."
         )
+    if isinstance(scorer, Mixed):
+        return select_mixed(
+            scorer, lambda own, kept, at, begin: select(own, zones, kept, trim, at, begin, backend=backend),
+            limit, offset, first,
+        )  # fmt: skip
     each = by_group(zones)
     counts = len(each), limit.shape[1], scorer.groups
     groups = max(counts)
@@ -284,13 +290,15 @@ def dense_logsumexp(
 
 
 def indexer_loss(
-    features: IndexFeatures,
+    features: IndexFeatures | Mixed,
     target: TrueAttention | Float[Tensor, "batch group time key"],
     selection: Selection | None,
     *,
     backend: str = "auto",
 ) -> Float[Tensor, ""]:
     """KL of the attention to softmax(I), over the selection or all causal keys: see `dsa.ops.reference`."""
+    if isinstance(features, Mixed):
+        return mixed_loss(features, target, selection, functools.partial(indexer_loss, backend=backend))
     features = features._replace(integers=None)
     with own_dtypes(features.queries):
         return learning(backend, features, target, selection is None).indexer_loss(features, target, selection)

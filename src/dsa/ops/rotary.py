@@ -22,6 +22,7 @@ class Rotation:
         self.base, self.offset = base, offset
         self.tables: dict[int, tuple[Tensor, Tensor]] = {}
         self.coarse: dict[int, Rotation] = {}
+        self.parts: dict[tuple[int, int], Rotation] = {}
 
     def check_unit(self, unit: int) -> None:
         """Refuse positions of which the first begins no unit of several tokens.
@@ -35,6 +36,12 @@ class Rotation:
                 f"with this indexer it can go on at multiples of {unit} alone. Give the text in one pass "
                 "(use_cache=False)."
             )
+
+    def part(self, first: int, last: int) -> "Rotation":
+        """The rotation of the positions from `first` up to `last`, which is not among them; earlier ones too."""
+        if (first, last) not in self.parts:
+            self.parts[first, last] = Rotation(last - first, self.base, self.position.device, offset=first)
+        return self.parts[first, last]
 
     def every(self, unit: int) -> "Rotation":
         """The rotation of whole units of several tokens, each by the position of its first.

@@ -1,6 +1,7 @@
 """What can rank keys: an indexer's features, the attention itself, chance, nearness."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -61,6 +62,15 @@ class IndexFeatures(NamedTuple):
     forced: Zones = ()
     integers: Integers | None = None
     bands: tuple[Band, ...] = ()
+
+    @property
+    def each(self) -> "tuple[IndexFeatures, ...]":
+        """Itself, where others are made of several."""
+        return (self,)
+
+    def mapped(self, to: "Callable[[IndexFeatures], IndexFeatures]") -> "IndexFeatures":
+        """What becomes of them, where others are made of several."""
+        return to(self)
 
     @property
     def groups(self) -> int:

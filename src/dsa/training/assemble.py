@@ -70,9 +70,12 @@ def assemble(
     result.selection = found.final.get("selection", {})
     mean = result.selection.get("mean", {})
     result.density, result.mean_k = mean.get("density", 1.0), mean.get("mean_k", (spec.seq_len + 1) / 2)
-    layers = enumerate(result.selection.get("layers", []))
-    chosen = {site: layer["chosen"] for site, layer in layers if layer.get("chosen") is not None}
-    result.flops = flops(model, spec.seq_len, result.density or 1.0, chosen)
+    layers = result.selection.get("layers", [])
+    chosen, picked = (
+        {site: layer[name] for site, layer in enumerate(layers) if layer.get(name) is not None}
+        for name in ("chosen", "picked")
+    )
+    result.flops = flops(model, spec.seq_len, result.density or 1.0, chosen, picked)
     device = make_trainer(spec.trainer, spec.dtype).strategy.root_device
     stage = found.rows[-1]["stage"] if found.rows else ""
     steps, rates = (column(found.rows, stage, f"speed/{name}") for name in ("step_ms", "tokens_per_s"))
@@ -83,7 +86,7 @@ def assemble(
     }
     if timed:
         measure(spec, data, model.to(device), device, result)
-    result.memory["indexer_mb"] = indexer_megabytes(model, spec.seq_len)
+    result.memory["indexer_mb"] = indexer_megabytes(model, spec.seq_len, picked)
     result.speed_is_real = is_speed(spec, result, model, device)
     if graph.joint is not None and found.control is not None:
         control = column(found.control_rows, "sparse", "speed/step_ms")
@@ -235,6 +238,11 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     if spec.uses_indexer and not result.speed_is_real and (result.density or 1.0) < 1.0:
         out.append(
             "times are not a speed claim: a part of the attention is computed under a mask, or a format is simulated."
+        )
+    if any(layer.get("picked") for layer in result.selection.get("layers", [])):
+        out.append(
+            "times are of one sequence and of the indexer that it picked; flops are the mean over the sequences on "
+            "which the selection was measured."
         )
     if spec.uses_indexer and not spec.recipe.warmup_steps and not spec.recipe.sparse_steps:
         out.append("no stage trained the indexers.")

@@ -106,10 +106,13 @@ class CohortTraining(Training):
         target = dense_target(inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink)
         out: dict[str, Tensor] = {}
         for members, emphasis in learners:
-            features = [member.features(inputs, said) for member in members]
+            features = {
+                member.key(part): one for member in members for part, one in member.answer(inputs, said).parts.items()
+            }
             own = target.emphasised(emphasis.get(inputs.site.index))
-            losses = ops.indexer_losses(features, own, backend=backend)
-            out |= {member.key("indexer"): loss for member, loss in zip(members, losses, strict=True)}
+            losses = ops.indexer_losses(list(features.values()), own, backend=backend)
+            out |= dict(zip(features, losses, strict=True))
+            out |= {member.key("router"): member.regret(inputs, said, own) for member in members if member.picks}
         progress = self.global_step / max(self.stage.steps - 1, 1)
         for member in self.members:
             if len(member.patterns):
@@ -164,6 +167,7 @@ class CohortTraining(Training):
                     f"train/grad_norm_{part}s": row[f"train/grad_norm_{key}"],
                     f"train/lr_{part}s": row[f"train/lr_{key}"],
                 }
+            own |= member.averaged(own)
             together |= {f"{name}/{member.spec.indexer_label}": value for name, value in own.items()}
             member.log.add(self.stage, self.global_step, "train", own | speed)
         self.run_log.add(self.stage, self.global_step, "train", together | speed)

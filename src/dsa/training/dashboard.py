@@ -105,7 +105,10 @@ def final_values(result: RunResult) -> dict[str, Any]:
     for index, layer in enumerate(result.selection.get("layers", [])):
         for group, shares in enumerate(layer.get("chosen") or []):
             out |= {f"select/layer_{index:02d}/group_{group}/{name}": share for name, share in shares.items()}
-        out |= {f"select/layer_{index:02d}/{name}": value for name, value in layer.items() if name != "chosen"}
+        for name, share in (layer.get("picked") or {}).items():
+            out[f"select/layer_{index:02d}/picked/{name}"] = share
+        one = {name: value for name, value in layer.items() if name not in ("chosen", "picked")}
+        out |= {f"select/layer_{index:02d}/{name}": value for name, value in one.items()}
     named = asdict(result)
     for measure in ("loss", "exact_match"):
         for name in ("dense_val", "base_val", "swap_val", "swap_window"):

@@ -17,6 +17,7 @@ from dsa.judging.checkpoints import fit_base, read_weights, save_weights
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.models import fit_indexers, fit_patterns
 from dsa.judging.world import first_process
+from dsa.ops import Picked
 from dsa.patterns import Choice
 from dsa.spec import Spec
 from dsa.training.dashboard import Dashboard
@@ -39,19 +40,34 @@ class JointTraining(Training):
         teach = any(group.name == "indexers" for group in self.learning)
         progress = self.global_step / max(self.stage.steps - 1, 1)
         chosen: dict[int, Choice] = {}
+        picked: dict[int, Picked] = {}
         how = Pass(
-            sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1, chose=chosen.__setitem__
-        )
+            sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1, chose=chosen.__setitem__,
+            picked=picked.__setitem__,
+        )  # fmt: skip
         if teach:
             with fork_rng([self.device] if self.device.type == "cuda" else []):  # both passes draw the same
                 how = replace(how, emphasis=self.objective.emphasis(self.model, batch, how))
         logits, losses = self.model.run(batch.tokens, how)
-        self.note_choices(chosen)
+        self.note_choices(chosen, picked)
         out = {"loss": language_model_loss(logits, batch.targets)}
         return out | {f"{name}_loss": loss for name, loss in losses.items()}
 
-    def note_choices(self, chosen: dict[int, Choice]) -> None:
-        """The share of queries that got each pattern, by layer and group of heads."""
+    def note_choices(self, chosen: dict[int, Choice], picked: dict[int, Picked]) -> None:
+        """The share of queries that got each pattern, by layer and group of heads; of rows that got each indexer.
+
+        Raises:
+            ValueError: rows of several processes pick members of an indexer.
+        """
+        if picked and self.trainer.world_size > 1:
+            raise ValueError(
+                "indexer: one that picks among others trains jointly in one process alone, as each would teach other "
+                "members; give trainer.devices=1 and trainer.strategy=auto, or judge=swap."
+            )
+        for layer, picks in picked.items():
+            for name, share in picks.shares().items():
+                key = f"picked_{layer:02d}_{name}"
+                self.row[key] = self.row.get(key, 0.0) + share / self.accumulate
         for layer, choice in chosen.items():
             for group, shares in enumerate(choice.shares()):
                 for name, share in shares.items():

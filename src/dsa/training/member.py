@@ -2,24 +2,39 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dsa.backbones import SiteInputs
 from dsa.graph import Need
-from dsa.indexers import Indexer
+from dsa.indexers import DynamicIndexer, Indexer
 from dsa.judging.models import PATTERNS
-from dsa.ops import IndexFeatures
+from dsa.ops import IndexFeatures, Scorer, TrueAttention
 from dsa.patterns import Choosing
 from dsa.precision import Precision
 from dsa.spec import Spec
 from dsa.training.captured import captured_by_entry, missed
 from dsa.training.log import RunLog
 from dsa.training.objective import IndexerObjective
+from dsa.training.regret import regret_loss
 from dsa.training.stages import Group
 
-Said = dict[tuple[str, int], IndexFeatures]
+
+class Answer(NamedTuple):
+    """What an indexer said in one pass.
+
+    Args:
+        asked: of the site whose hidden states it reads.
+        parts: what each of its parts ranks keys by.
+    """
+
+    asked: SiteInputs
+    parts: dict[str, IndexFeatures]
+
+
+Said = dict[tuple[str, int], Answer]
 """What members' indexers said in one pass, by hash of the member and number of the indexer."""
 Preferred = dict[tuple[str, int], Tensor]
 """What members' patterns preferred in one pass, likewise."""
@@ -51,8 +66,21 @@ class Member:
     @property
     def learning(self) -> dict[str, nn.ModuleList]:
         """What learns by a loss of its own, by the name of the loss in the member's record."""
-        parts = {"indexer": self.indexers, "pattern": self.patterns}
+        own = [indexer for indexer in self.indexers if isinstance(indexer, Indexer)]
+        parts = {name: nn.ModuleList(each.parts()[name] for each in own) for name in own[0].parts()}
+        picking = nn.ModuleList(each.router for each in own if isinstance(each, DynamicIndexer))
+        parts |= {"router": picking, "pattern": self.patterns}
         return {name: part for name, part in parts.items() if len(part)}
+
+    @property
+    def picks(self) -> bool:
+        """Whether its indexers pick among others, and learn to."""
+        return isinstance(self.indexers[0], DynamicIndexer)
+
+    def averaged(self, row: dict[str, float]) -> dict[str, float]:
+        """Where its indexers are made of several, the mean of their losses; as any other's it is `indexer_loss`."""
+        losses = [row[f"train/{part}_loss"] for part in self.learning if part.startswith("indexer_")]
+        return {"train/indexer_loss": sum(losses) / len(losses)} if losses else {}
 
     def key(self, part: str) -> str:
         """What a loss and a group of parameters are called among those of the whole cohort."""
@@ -71,16 +99,45 @@ class Member:
         patterns = {f"{PATTERNS}{name}": weight for name, weight in self.patterns.state_dict().items()}
         return self.indexers.state_dict() | patterns
 
-    def features(self, inputs: SiteInputs, said: Said) -> IndexFeatures:
-        """What ranks a site's keys: where sites share an indexer, what it said at the first of them.
+    def indexer(self, site: int) -> Indexer:
+        """The one of a site."""
+        found = self.indexers[self.of[site]]
+        assert isinstance(found, Indexer)
+        return found
+
+    def answer(self, inputs: SiteInputs, said: Said) -> Answer:
+        """What a site's indexer says: where sites share one, what it said at the first of them.
 
         Args:
             said: in this pass so far.
         """
         key = self.need.hash, self.of[inputs.site.index]
         if key not in said:
-            said[key] = self.precision.cast(self.indexers[key[1]](inputs.hidden, inputs.rotary))
+            parts = self.indexer(inputs.site.index).parts()
+            x, rotary = inputs.hidden, inputs.rotary
+            found = {name: self.precision.cast(part(x, rotary).each[0]) for name, part in parts.items()}
+            said[key] = Answer(inputs, found)
         return said[key]
+
+    def scorer(self, inputs: SiteInputs, said: Said) -> Scorer:
+        """What ranks a site's keys: its indexer, or the parts that it picks as it is."""
+        indexer, (asked, parts) = self.indexer(inputs.site.index), self.answer(inputs, said)
+        if isinstance(indexer, DynamicIndexer):
+            with torch.no_grad():
+                return indexer.scorer(indexer(asked.hidden, asked.rotary).mapped(self.precision.cast))
+        (only,) = parts.values()
+        return indexer.scorer(only)
+
+    def regret(self, inputs: SiteInputs, said: Said, target: TrueAttention) -> Tensor:
+        """The loss of the router that picks among a site's indexers.
+
+        Args:
+            target: the attention that they learn.
+        """
+        indexer = self.indexer(inputs.site.index)
+        assert isinstance(indexer, DynamicIndexer)
+        asked, parts = self.answer(inputs, said)
+        return regret_loss(indexer, asked.hidden, list(parts.values()), target, self.spec.ops)
 
     def missed(self, inputs: SiteInputs, said: Said, logits: Preferred, progress: float, dense: Tensor) -> Tensor:
         """The loss of a site's pattern: where sites share a router, of what it prefers at the first of them.
@@ -90,12 +147,12 @@ class Member:
             dense: log-sum-exp of the site's attention logits.
         """
         number = self.of[inputs.site.index]
-        pattern, indexer = self.patterns[number], self.indexers[number]
-        assert isinstance(pattern, Choosing) and isinstance(indexer, Indexer)
+        pattern = self.patterns[number]
+        assert isinstance(pattern, Choosing)
         key = self.need.hash, number
         if key not in logits:
             x = inputs.hidden
             time = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
             logits[key] = pattern.logits(x, x[:, : pattern.prefix], time, progress)
-        scorer = indexer.scorer(self.features(inputs, said))
+        scorer = self.scorer(inputs, said)
         return missed(logits[key], captured_by_entry(pattern, scorer, inputs, dense, self.spec.ops))

@@ -13,7 +13,7 @@ from dsa.spec import Part, Spec
 from dsa.training.room import gaps_in_blocks, never_decides, too_coarse
 from dsa.training.settings import check_settings
 from dsa.training.sites import first_site
-from dsa.training.variants import check_made, check_router, checked_budget, checked_cast, checked_features
+from dsa.training.variants import check_made, check_router, checked_budget, checked_scorer
 
 SHORT = 64  # tokens for which a part of a composition is rehearsed by itself
 
@@ -87,7 +87,7 @@ def rehearse_indexer(spec: Spec) -> None:
     keys = torch.randn(1, site.kv_heads, time, site.dim, generator=draw)
     with torch.no_grad():
         inputs = SiteInputs(site, hidden, queries, keys, Rotation(time, base=10000.0))
-        checked_cast(spec.precision.make(), checked_features(build_indexer(spec, site), inputs))
+        checked_scorer(build_indexer(spec, site), spec.precision.make(), inputs)
 
 
 def given(spec: Spec) -> dict[str, int]:

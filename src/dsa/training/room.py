@@ -34,10 +34,17 @@ def gaps_in_blocks(spec: Spec) -> str | None:
 
 
 def never_decides(spec: Spec) -> str | None:
-    """The reason if a pattern that decides by a row's first tokens never does at this length."""
-    if not spec.sparse or (prefix := spec.pattern.make().prefix) < spec.seq_len:
+    """The reason if a pattern or indexer that decides by a row's first tokens never does at this length."""
+    if not spec.sparse:
         return None
-    return f"pattern.prefix = {prefix}: the tokens that decide leave none of {spec.seq_len} to decide for"
+    prefixes = {"pattern": spec.pattern.make().prefix}
+    if spec.uses_indexer:
+        with torch.device("meta"):
+            prefixes["indexer"] = build_indexer(spec, first_site(spec)).prefix
+    for part, prefix in prefixes.items():
+        if prefix >= spec.seq_len:
+            return f"{part}.prefix = {prefix}: the tokens that decide leave none of {spec.seq_len} to decide for"
+    return None
 
 
 def too_wide(spec: Spec) -> str | None:

@@ -40,12 +40,7 @@ def check_router(router: Router, inputs: SiteInputs) -> None:
     index: Scorer | None = None
     forced: Zones = ()
     if router.indexer is not None:
-        features = checked_features(router.indexer, inputs)
-        cast, forced = checked_cast(router.precision, features), features.forced
-        with told(router.indexer, "scorer"):
-            index = router.indexer.scorer(cast)
-        if not isinstance(index, Scorer):
-            raise fault(router.indexer, "scorer", "", kind(index), "what ranks keys, a dsa.ops.Scorer")
+        index, forced = checked_scorer(router.indexer, router.precision, inputs), router.indexer.forced
     time = torch.arange(inputs.hidden.shape[1], device=inputs.hidden.device).expand(len(inputs.hidden), -1)
     context = checked_budget(router.pattern, router.selector, inputs.site, time, forced)
     check_selector(router.selector, router.pattern, context, index, inputs, router.backend)
@@ -76,6 +71,18 @@ def checked_budget(
             limit = selector.limit(context._replace(progress=progress))
         check_tensor(selector, "limit", "", limit, dims, WHOLE)
     return context
+
+
+def checked_scorer(indexer: Indexer, precision: Precision, inputs: SiteInputs) -> Scorer:
+    """What an indexer ranks keys by, once each of its parts and its format were looked at."""
+    parts = [checked_cast(precision, checked_features(one, inputs)) for one in indexer.parts().values()]
+    with told(indexer, "forward"):
+        whole = parts[0] if len(parts) == 1 else indexer(inputs.hidden, inputs.rotary).mapped(precision.cast)
+    with told(indexer, "scorer"):
+        index = indexer.scorer(whole)
+    if not isinstance(index, Scorer):
+        raise fault(indexer, "scorer", "", kind(index), "what ranks keys, a dsa.ops.Scorer")
+    return index
 
 
 def checked_features(indexer: Indexer, inputs: SiteInputs) -> IndexFeatures:
