@@ -34,13 +34,13 @@ def tokens(rows=6):
     return torch.randint(64, (rows, LENGTH), generator=torch.Generator().manual_seed(0))
 
 
-def model_of(*overrides, spread=3.0):
+def model_of(*overrides, vocab=64):
     """A model whose routers expect this and that of each row, so that rows of a batch pick different members."""
-    model = build_model(compose([*CAUSAL, *overrides]), 64).eval()
+    model = build_model(compose([*CAUSAL, *overrides]), vocab).eval()
     with torch.no_grad():
         for number, router in enumerate(model.routers):
             weight = router.indexer.router.weight
-            weight.copy_(spread * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
+            weight.copy_(3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
     return model
 
 
@@ -219,7 +219,12 @@ def test_the_price_meets_the_target_and_spends_where_it_is_expected_to_help(comp
 
 def test_calibration_brings_the_picks_of_other_rows_near_the_target():
     spec = compose([*CAUSAL, "data.batch_size=16", "indexer.compute=0.6"])
-    data, model = build_data(spec), model_of("indexer.compute=0.6")
+    data = build_data(spec)
+    model = model_of("indexer.compute=0.6", vocab=data.vocab_size)
+    with torch.no_grad():
+        for router in model.routers:
+            router.indexer.router.weight.mul_(0.1)
+            router.indexer.router.bias.copy_(torch.tensor([5.0, 2.5, 0.0]))  # the default loses least
     calibrate(model, data, torch.device("cpu"))
     found = {}
     held = torch.cat([data.batch("other", step).tokens for step in range(20)])
@@ -267,7 +272,8 @@ def test_operations_of_rows_that_differ_are_their_mean():
 
 def test_each_member_begins_as_it_would_alone():
     for number, name in enumerate(NAMES):
-        other = compose([*SMALL, f"indexer={name}", "indexer.weight=positive"]).indexer.make(d_model=32)
+        size = [f"indexer.heads={name[1]}", f"indexer.dim={name[3]}"]
+        other = compose([*SMALL, "indexer=h2d8", *size, "indexer.weight=positive"]).indexer.make(d_model=32)
         draw_indexer(other, 0, 1)
         own = compose(OWN).indexer.make(d_model=32)
         draw_indexer(own, 0, 1)

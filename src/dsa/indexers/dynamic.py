@@ -188,7 +188,7 @@ def sizes_of(members: Sequence[str]) -> dict[str, tuple[int, int]]:
     """Heads and dims by name.
 
     Raises:
-        ValueError: they are no list, a name says no size, or there are not two members or more that differ in what they cost.
+        ValueError: no list, a name that says no size, or fewer than two members that differ in what they cost.
     """
     if not isinstance(members, list | tuple):
         raise ValueError(f"indexer.members = {members}: give a list of sizes, as [h1d16,h4d64].")
