@@ -110,9 +110,7 @@ class DynamicIndexer(Indexer):
         early = max(min(self.prefix, end) - start, 0)
         first = keep("index_prefix", x[:, :early], 1)
         opening = self.default.score(first, rotary.part(0, first.shape[1]))
-        stretches = [
-            Stretch(opening._replace(**of_queries(opening, start)), torch.arange(batch, device=x.device), 0, early)
-        ]
+        stretches = [Stretch(from_query(opening, start), torch.arange(batch, device=x.device), 0, early)]
         picked = self.pick(first) if end >= self.prefix else None
         if picked is not None and end > self.prefix:
             late, turned = x[:, early:], rotary.part(start + early, end)
@@ -178,10 +176,10 @@ class DynamicIndexer(Indexer):
         return self.router.in_features * (self.prefix + 2.0 * len(self.names)) if length >= self.prefix else 0.0
 
 
-def of_queries(features: IndexFeatures, first: int) -> dict[str, Tensor | None]:
-    """Queries and weights from one of them on."""
+def from_query(features: IndexFeatures, first: int) -> IndexFeatures:
+    """The queries from one of them on, and every key."""
     weights = None if features.weights is None else features.weights[:, :, first:]
-    return {"queries": features.queries[:, :, first:], "weights": weights}
+    return features._replace(queries=features.queries[:, :, first:], weights=weights)
 
 
 def sizes_of(members: Sequence[str]) -> dict[str, tuple[int, int]]:

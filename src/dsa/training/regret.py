@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dsa import ops
 from dsa.indexers import DynamicIndexer
+from dsa.indexers.dynamic import from_query
 from dsa.ops import IndexFeatures, TrueAttention
 
 
@@ -44,6 +45,6 @@ def lost_by_row(
 
 def late(features: IndexFeatures, row: Tensor, first: int) -> IndexFeatures:
     """One row's queries from the first, and all its keys."""
-    weights = None if features.weights is None else features.weights[row][:, :, first:].detach()
-    queries = features.queries[row][:, :, first:].detach()
-    return features._replace(queries=queries, keys=features.keys[row].detach(), weights=weights)
+    own = from_query(features, first)
+    weights = None if own.weights is None else own.weights[row]
+    return own._replace(queries=own.queries[row], keys=own.keys[row], weights=weights)
