@@ -9,6 +9,7 @@ from dsa.indexers.group_blocks import GroupBlockIndexer
 from dsa.indexers.lightning import LightningIndexer
 from dsa.indexers.multi_scale import MultiScaleIndexer
 from dsa.indexers.overlapping_pool import OverlappingPoolIndexer
+from dsa.indexers.picking import Picking
 from dsa.indexers.static import StaticIndexer
 from dsa.indexers.two_stage import TwoStageIndexer
 
@@ -22,6 +23,7 @@ __all__ = [
     "LightningIndexer",
     "MultiScaleIndexer",
     "OverlappingPoolIndexer",
+    "Picking",
     "StaticIndexer",
     "TwoStageIndexer",
     "Work",

@@ -1,45 +1,33 @@
-"""Several indexers of different size, of which a router picks one for each row."""
+"""Several lightning indexers of different size, of which a router picks one for each row."""
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from dsa.checks import one_of, positive, share
-from dsa.indexers.base import Indexer, Keep, Work
+from dsa.checks import one_of
 from dsa.indexers.lightning import LightningIndexer
-from dsa.ops import IndexFeatures, Mixed, Picked, Stretch, own_dtypes
+from dsa.indexers.picking import Picking
 from dsa.ops.cost import index_pair_flops
-from dsa.ops.rotary import Rotation
 
 SHIPPED = {"rotary_dim": None, "weight": "signed", "init": 0.02}
 """What the options h1d16, h2d32, ... have besides their size."""
 
 
-class DynamicIndexer(Indexer):
-    """A row's first tokens decide which of several lightning indexers scores the keys of all its later queries.
+class DynamicIndexer(Picking):
+    """A row's first tokens decide which of several lightning indexers scores the keys of all its later queries: see
+    `Picking`.
 
-    Of the mean z of the hidden states of the first `prefix` tokens the router predicts each member's regret, how much
-    more it loses than the default [nats of KL]: r[m] = u[m] . z + b[m]. It picks argmin over m of r[m] + price * c[m],
-    where c[m] are the operations of member m's score of one pair as a share of the default's. The price is the
-    smallest from 0 at which the picks of training rows cost at most `compute` on average; `set_price` finds it after
-    the warm-up. Queries of the first tokens are scored by the default, the member whose score costs most.
     Parameters: of the members, and members * (d_model + 1) of the router.
 
     Args:
         d_model: width of the hidden states.
         members: sizes of the lightning indexers, as h2d32 for 2 heads of 32 dims.
-        compute: the mean operations of a score that are to be spent, as a share of the default's.
+        compute: the mean operations of a score that are to be spent, as a share of those of the largest member.
         prefix: tokens of a row that decide [tokens].
         fixed: a member that stands in the place of them all: this option is then that lightning indexer, and no other.
         weight: of a head, as in LightningIndexer.
         init: standard deviation of the members' initial weights; the router begins at 0.
     """
-
-    price: Tensor
 
     def __init__(
         self,
@@ -51,26 +39,15 @@ class DynamicIndexer(Indexer):
         weight: str = "positive",
         init: float = 0.02,
     ) -> None:
-        super().__init__(init)
         if fixed is not None:
             raise ValueError(f"indexer.fixed = {fixed}: it is settled with the configuration; give null here.")
         sizes = sizes_of(members)
-        self.names = tuple(sorted(sizes, key=lambda name: (index_pair_flops(*sizes[name]), name)))
-        self.prefix, self.compute = positive(prefix, "indexer.prefix"), share(compute, "indexer.compute")
-        costs = [index_pair_flops(*sizes[name]) for name in self.names]
-        self.shares = tuple(cost / costs[-1] for cost in costs)
-        if self.compute < self.shares[0]:
-            raise ValueError(
-                f"indexer.compute = {compute}: a score of {self.names[0]} alone costs {self.shares[0]:.3f} of one of "
-                f"{self.names[-1]}; give that or more, or a smaller member."
-            )
-        self.members = nn.ModuleDict(
-            {name: LightningIndexer(d_model, *sizes[name], weight=weight, init=init) for name in self.names}
-        )
-        self.router = nn.Linear(d_model, len(self.names))
-        for parameter in self.router.parameters():
-            nn.init.zeros_(parameter)
-        self.register_buffer("price", torch.zeros(()))
+        costs = {name: float(index_pair_flops(*size)) for name, size in sizes.items()}
+        made = {
+            name: LightningIndexer(d_model, *sizes[name], weight=weight, init=init)
+            for name in sorted(costs, key=lambda name: costs[name])
+        }
+        super().__init__(d_model, made, costs, compute, prefix)
 
     @classmethod
     def stands_for(cls, settings: dict[str, Any], seq_len: int) -> tuple[str, dict[str, Any]] | None:
@@ -83,103 +60,6 @@ class DynamicIndexer(Indexer):
         own = SHIPPED | {"weight": settings["weight"], "init": settings["init"]}
         name = fixed if own == SHIPPED else f"{fixed}~"
         return name, {"_target_": "dsa.indexers.LightningIndexer", "heads": heads, "dim": dim} | own
-
-    @property
-    def default(self) -> LightningIndexer:
-        return self.member(len(self.names) - 1)
-
-    def member(self, number: int) -> LightningIndexer:
-        found = self.members[self.names[number]]
-        assert isinstance(found, LightningIndexer)
-        return found
-
-    def parts(self) -> dict[str, Indexer]:
-        return {f"indexer_{name}": self.member(number) for number, name in enumerate(self.names)}
-
-    def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        """Of the default, whatever was picked."""
-        return self.default.score(x, rotary)
-
-    def features(self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep) -> Mixed:
-        """Each row by the member that its first tokens picked; these themselves by the default.
-
-        Where a pass goes on after others the keys of the first tokens are made anew, of their hidden states.
-        """
-        batch, time = x.shape[:2]
-        start, end = rotary.offset, rotary.offset + time
-        early = max(min(self.prefix, end) - start, 0)
-        first = keep("index_prefix", x[:, :early], 1)
-        opening = self.default.score(first, rotary.part(0, first.shape[1]))
-        stretches = [Stretch(from_query(opening, start), torch.arange(batch, device=x.device), 0, early)]
-        picked = self.pick(first) if end >= self.prefix else None
-        if picked is not None and end > self.prefix:
-            late, turned = x[:, early:], rotary.part(start + early, end)
-            for number, name in enumerate(self.names):
-                rows = (picked.entry == number).nonzero()[:, 0]
-                if not len(rows):
-                    continue
-                own = self.member(number)
-                features = own.score(late[rows], turned)
-                known = opening.keys[rows]
-                if own is not self.default:
-                    known = own.score(first[rows], rotary.part(0, self.prefix)).keys
-                keys = torch.cat([known, keep(f"index_{name}", features.keys, 2)], 2)
-                stretches.append(Stretch(features._replace(keys=keys), rows, early, time))
-        return Mixed(tuple(one for one in stretches if one.first < one.last), batch, time, start, picked)
-
-    def pick(self, first: Float[Tensor, "batch prefix model"]) -> Picked:
-        """Which member each row gets; of equals the one that costs least."""
-        regret = self.regret(first).detach()
-        cost = self.price * regret.new_tensor(self.shares)
-        return Picked((regret + cost).argmin(-1), regret, self.names)
-
-    def regret(self, first: Float[Tensor, "batch prefix model"]) -> Float[Tensor, "batch member"]:
-        """How much more than the default each member is expected to lose [nats], by hidden states without gradient."""
-        with own_dtypes(first):
-            return self.router(first.detach().float().mean(1))
-
-    @torch.no_grad()
-    def set_price(self, regret: Float[Tensor, "row member"]) -> None:
-        """The smallest price from 0 at which these rows' picks cost at most `compute` on average.
-
-        Args:
-            regret: as the router predicts it for training rows.
-        """
-        wanted, shares = regret.double(), regret.new_tensor(self.shares).double()
-        gap = min(b - a for a, b in zip(self.shares, self.shares[1:], strict=False))
-        low, high = 0.0, float(wanted.max() - wanted.min()) / gap + 1.0  # at `high` all pick the cheapest
-        if self.spent(wanted, shares, low) <= self.compute:
-            high = low
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.spent(wanted, shares, middle) <= self.compute else (middle, high)
-        self.price.fill_(high)
-
-    @staticmethod
-    def spent(regret: Tensor, shares: Tensor, price: float) -> float:
-        """Mean cost of what is picked at a price, as a share of the default's."""
-        return float(shares[(regret + price * shares).argmin(-1)].mean())
-
-    def work(self, length: int, picked: dict[str, float] | None) -> list[Work]:
-        """The default in the first tokens; then of each member as much as the share of rows that picked it. A member's
-        projections run over the whole row, its scores from the first query after the prefix."""
-        if picked is None or length <= self.prefix:
-            return [Work(1.0, self.default, 0, length)]
-        out = [Work(1.0, self.default, 0, self.prefix)]
-        for number, name in enumerate(self.names):
-            own = self.member(number)
-            out.append(Work(picked[name], own, self.prefix, length, known=self.prefix if own is self.default else 0))
-        return out
-
-    def routing_flops(self, length: int) -> float:
-        """A mean and a linear map."""
-        return self.router.in_features * (self.prefix + 2.0 * len(self.names)) if length >= self.prefix else 0.0
-
-
-def from_query(features: IndexFeatures, first: int) -> IndexFeatures:
-    """The queries from one of them on, and every key."""
-    weights = None if features.weights is None else features.weights[:, :, first:]
-    return features._replace(queries=features.queries[:, :, first:], weights=weights)
 
 
 def sizes_of(members: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa.backbones import Backbone, Pass, Router
 from dsa.data import DataModule
-from dsa.indexers import DynamicIndexer
+from dsa.indexers import Picking
 
 ROUNDS = 40
 """Passes at most; each closes a share of the distance to the target."""
@@ -46,7 +46,7 @@ def set_prices(model: Backbone, data: DataModule, device: torch.device) -> None:
     own = {
         router.site: router.indexer
         for router in model.routers
-        if isinstance(router, Router) and isinstance(router.indexer, DynamicIndexer)
+        if isinstance(router, Router) and isinstance(router.indexer, Picking)
     }
     if not own:
         return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsa.backbones import SiteInputs
 from dsa.graph import Need
-from dsa.indexers import DynamicIndexer, Indexer
+from dsa.indexers import Indexer, Picking
 from dsa.judging.models import PATTERNS
 from dsa.ops import IndexFeatures, Scorer, TrueAttention
 from dsa.patterns import Choosing
@@ -68,14 +68,14 @@ class Member:
         """What learns by a loss of its own, by the name of the loss in the member's record."""
         own = [indexer for indexer in self.indexers if isinstance(indexer, Indexer)]
         parts = {name: nn.ModuleList(each.parts()[name] for each in own) for name in own[0].parts()}
-        picking = nn.ModuleList(each.router for each in own if isinstance(each, DynamicIndexer))
+        picking = nn.ModuleList(each.router for each in own if isinstance(each, Picking))
         parts |= {"router": picking, "pattern": self.patterns}
         return {name: part for name, part in parts.items() if len(part)}
 
     @property
     def picks(self) -> bool:
         """Whether its indexers pick among others, and learn to."""
-        return isinstance(self.indexers[0], DynamicIndexer)
+        return isinstance(self.indexers[0], Picking)
 
     def averaged(self, row: dict[str, float]) -> dict[str, float]:
         """Where its indexers are made of several, the mean of their losses; as any other's it is `indexer_loss`."""
@@ -122,7 +122,7 @@ class Member:
     def scorer(self, inputs: SiteInputs, said: Said) -> Scorer:
         """What ranks a site's keys: its indexer, or the parts that it picks as it is."""
         indexer, (asked, parts) = self.indexer(inputs.site.index), self.answer(inputs, said)
-        if isinstance(indexer, DynamicIndexer):
+        if isinstance(indexer, Picking):
             with torch.no_grad():
                 return indexer.scorer(indexer(asked.hidden, asked.rotary).mapped(self.precision.cast))
         (only,) = parts.values()
@@ -135,7 +135,7 @@ class Member:
             target: the attention that they learn.
         """
         indexer = self.indexer(inputs.site.index)
-        assert isinstance(indexer, DynamicIndexer)
+        assert isinstance(indexer, Picking)
         asked, parts = self.answer(inputs, said)
         return regret_loss(indexer, asked.hidden, list(parts.values()), target, self.spec.ops)
 

@@ -7,13 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.indexers import DynamicIndexer
-from dsa.indexers.dynamic import from_query
+from dsa.indexers import Picking
+from dsa.indexers.picking import from_query
 from dsa.ops import IndexFeatures, TrueAttention
 
 
 def regret_loss(
-    indexer: DynamicIndexer,
+    indexer: Picking,
     x: Float[Tensor, "batch time width"],
     each: Sequence[IndexFeatures],
     target: TrueAttention,
