@@ -24,7 +24,8 @@ def keys_of(zone, t):
 
 def seen_by(zones, times):
     """The keys that all these zones show to a query at each of these times."""
-    return [sum(shown, []) for shown in zip(*(keys_at(zone, times) for zone in zones), strict=True)]
+    by_zone = zip(*(keys_at(zone, times) for zone in zones), strict=True)
+    return [[key for shown in each for key in shown] for each in by_zone]
 
 
 composed = functools.cache(lambda *overrides: compose(list(overrides)))
