@@ -1,5 +1,6 @@
 """What tests share: the options of a group, small configurations, runs in a folder of their own."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ install_import_hook([f"dsa.{package}" for package in TYPED], "typed.checked")  #
 from dsa.config import config_dir  # noqa: E402
 from dsa.ops.compiler import cache_folder  # noqa: E402
 
+gc.freeze()  # collections need not look again and again at what was imported
 THREADS = min(2, torch.get_num_threads())
 torch.set_num_threads(THREADS)
 
