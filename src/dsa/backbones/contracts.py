@@ -122,6 +122,11 @@ class Cache:
         """`extend` of one site."""
         return lambda name, new, axis: self.extend(name, site, new, axis)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all that it holds."""
+        return sum(x.numel() * x.element_size() for x in self.kept.values())
+
 
 @dataclass(frozen=True)
 class Pass:
