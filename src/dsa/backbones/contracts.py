@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dsa.backbones.cache import Cache
 from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Selection, Zones
 from dsa.patterns import Choice
 from dsa.precision import Bits
@@ -102,30 +102,6 @@ class Observation(NamedTuple):
     cap: float | None = None  # of the scaled logits; None = none
     bits: Bits | None = None  # what the format of the index scores spends; None: it does not say, or there is none
     choice: Choice | None = None  # of a pattern that chooses
-
-
-class Cache:
-    """Keys, values and index keys of the tokens before a pass: it then sees `length` tokens more than it is given."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.kept: dict[tuple[str, int], Tensor] = {}
-
-    def extend(self, name: str, site: int, new: Tensor, axis: int) -> Tensor:
-        """What was kept with the new tokens' part behind it, which is what is kept from now on."""
-        before = self.kept.get((name, site))
-        whole = new if before is None else torch.cat([before, new], axis)
-        self.kept[name, site] = whole
-        return whole
-
-    def keeper(self, site: int) -> Callable[[str, Tensor, int], Tensor]:
-        """`extend` of one site."""
-        return lambda name, new, axis: self.extend(name, site, new, axis)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all that it holds."""
-        return sum(x.numel() * x.element_size() for x in self.kept.values())
 
 
 @dataclass(frozen=True)

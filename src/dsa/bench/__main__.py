@@ -99,7 +99,9 @@ def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
         raise SystemExit(f"--kv-heads {kv_heads}: give a divisor of the {given.heads} heads.")
     layer = decode.Layer(given.heads, kv_heads, given.dim, index, given.k, given.batch, given.backend)
     rows = decode.measure(given.lengths, layer, given.rounds)
-    title = f"decode: {given.indexer}, k {given.k}, {given.heads} heads of {given.dim} dims, {kv_heads} of keys and values"
+    title = (
+        f"decode: {given.indexer}, k {given.k}, {given.heads} heads of {given.dim} dims, {kv_heads} of keys and values"
+    )
     title += f", batch {given.batch}, backend {given.backend}"
     report.show_tokens(rows, title)
     if given.json is not None:

@@ -114,7 +114,7 @@ def new_tokens(time: int, layer: Layer, generator: torch.Generator) -> dict[str,
 def extend(cache: Cache, new: dict[str, Tensor], indexed: bool) -> list[Tensor]:
     """Keys and values so far, and the index keys where there is an indexer."""
     names = ("key", "value", "index") if indexed else ("key", "value")
-    whole = [cache.extend(name, 0, new[name], 2) for name in names]
+    whole = [cache.extend(name, 0, new[name], 2, side_by_side=name == "index") for name in names]
     cache.length += new["key"].shape[2]
     return whole
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
-from dsa.ops.native.arguments import address, asked, call, scratch
+from dsa.ops.native.arguments import address, asked, call, scratch, units, workspace
 from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
 from dsa.ops.scores import largest, report_broken, scale_of
@@ -42,14 +42,14 @@ def scan(
     entropy and log-sum-exp over the forced keys, all of units."""
     batch, zone_groups, time = limit.shape
     groups, of = max(scorer.groups, zone_groups), material(scorer)
-    every, table, counts, slots, most = budgets(
-        tuple(zones), in_bytes(limit), (batch, zone_groups, time), offset, None if first is None else in_bytes(first),
-        scorer.unit, scorer.forced,
-    )  # fmt: skip
+    every, table, counts, slots, most = budgets(tuple(zones), limit, offset, first, scorer.unit, scorer.forced)
     forced_scores = statistics and scorer.unit == 1
     ready = packed(of, every, offset + time, forced_scores)
     threads = torch.get_num_threads()
-    capacity = max(2 * most, most + 1024) + asked(ready.kernels, "select_chunk", of.pool)
+    some = batch * groups * -(-time // asked(ready.kernels, "select_unit"))
+    parts = 1 if statistics else units(some, threads, (offset + time) // PART)
+    found = batch * groups * time * len(every) * parts if parts > 1 else 0  # lists, one a part
+    capacity = max(2 * most, most + 1024, parts * most) + asked(ready.kernels, "select_chunk", of.pool)
     memory, size = scratch(ready.kernels, "select_scratch", threads, capacity, of.pool, slots)
     shape = (batch, groups, time)
     positions = torch.empty(*shape, slots, dtype=torch.int32)
@@ -66,11 +66,20 @@ def scan(
     args = SelectArgs(
         ctypes.addressof(zone_args), len(every), ready.args, batch, groups, scorer.groups, zone_groups, time, offset,
         slots, of.pool, capacity, forced_scores, address(positions), address(broken),
-        *(map(address, rows) if rows else [None] * 4), threads, address(memory), size,
+        *(map(address, rows) if rows else [None] * 4), threads, address(memory), size, parts, most,
+        address(workspace.take("part scores", found * most)),
+        address(workspace.take("part indices", found * most, torch.int32)),
+        address(workspace.take("part counts", 2 * found, torch.int32)),
     )  # fmt: skip
     if call(ready.kernels.select_keys, ctypes.byref(args)):
         report_broken(broken)
     return Selection(positions, counts.expand(shape).clone(memory_format=torch.contiguous_format)), rows
+
+
+PART = 4096
+"""Keys of a part at least, where zones are cut so that all threads have work."""
+AHEAD = 64
+"""Queries whose budgets are computed together: it costs what one costs."""
 
 
 class Budgets(NamedTuple):
@@ -83,17 +92,41 @@ class Budgets(NamedTuple):
     most: int  # keys that a query takes by score from one zone
 
 
+def budgets(zones: Zones, limit: Tensor, offset: int, first: Tensor | None, unit: int, forced: Zones) -> Budgets:
+    """Of these queries; of one alone it is computed for its neighbours too, which mostly are the next to be asked."""
+    time, many = limit.shape[2], AHEAD if limit.shape[2] == 1 and first is None else 1
+    begin = offset // many * many
+    starts = None if first is None else in_bytes(first)
+    all_ = computed(zones, in_bytes(limit), tuple(limit.shape), many, begin, starts, unit, forced)
+    if many == 1:
+        return all_
+    own = slice(offset - begin, offset - begin + time)
+    return summed(all_.every, all_.table[..., own].contiguous(), all_.counts[..., own])
+
+
 @functools.lru_cache(maxsize=8)
-def budgets(
-    zones: Zones, limit: bytes, shape: tuple[int, int, int], offset: int, first: bytes | None, unit: int, forced: Zones
-) -> Budgets:
-    """From tensors as bytes, so that equal ones find what was computed before."""
+def computed(
+    zones: Zones, limit: bytes, shape: tuple[int, int, int], many: int, offset: int, first: bytes | None, unit: int,
+    forced: Zones,
+) -> Budgets:  # fmt: skip
+    """From tensors as bytes, so that equal ones find what was computed before.
+
+    Args:
+        many: how many queries in a row have each of these limits.
+    """
     starts = None if first is None else from_bytes(first, shape[:1])
-    every = spans(zones, from_bytes(limit, shape), offset, starts, unit, forced)
+    limits = from_bytes(limit, shape).repeat_interleave(many, -1)
+    every = spans(zones, limits, offset, starts, unit, forced)
     table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
     counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0)
-    most = max((largest(s.keep) for s in every if not s.forced), default=0)
-    return Budgets(every, table, counts.int(), max(largest(counts), 1), most)
+    return summed(every, table, counts.int())
+
+
+def summed(every: list[Span], table: Tensor, counts: Tensor) -> Budgets:
+    """Budgets with the largest of their numbers."""
+    scored = [number for number, s in enumerate(every) if not s.forced]
+    most = largest(table[scored, 2]) if scored else 0
+    return Budgets(every, table, counts, max(largest(counts), 1), most)
 
 
 def in_bytes(x: Int[Tensor, "..."]) -> bytes:
