@@ -1,6 +1,7 @@
 """What a pass that goes on needs of the tokens before it, in memory that grows in place."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,12 +18,16 @@ class Cache:
 
     Args:
         room: tokens for which there is room from the beginning.
+
+    Attributes:
+        past: the cache of somebody else's model, which keeps its keys and values there.
     """
 
     def __init__(self, room: int = 0) -> None:
         self.length, self.room = 0, room
         self.kept: dict[tuple[str, int], Tensor] = {}  # with room behind what is used
         self.used: dict[tuple[str, int], int] = {}
+        self.past: Any = None
 
     def extend(self, name: str, site: int, new: Tensor, axis: int, *, side_by_side: bool = False) -> Tensor:
         """What was kept with the new tokens' part behind it, which is what is kept from now on.
@@ -58,6 +63,11 @@ class Cache:
         whole = torch.cat([before, new], 1)
         self.kept[name, site] = whole[:, whole.shape[1] - size :].clone()
         return whole
+
+    def forget(self, name: str, site: int) -> None:
+        """As if nothing had been kept."""
+        self.kept.pop((name, site), None)
+        self.used.pop((name, site), None)
 
     @property
     def nbytes(self) -> int:

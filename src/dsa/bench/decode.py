@@ -4,8 +4,9 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,8 @@ FLOAT = 4
 """Bytes of a number in the cache."""
 
 
-class Layer(NamedTuple):
+@dataclass(frozen=True)
+class Layer:
     """Sizes of one attention layer and its indexer.
 
     Args:
@@ -43,8 +45,8 @@ def measure(lengths: list[int], layer: Layer, rounds: int) -> Rows:
     """A row per (length, component) of tokens that come one by one after so many.
 
     Both kinds of attention take turns, each with a cache of its own that grows. `ms` is a token's median; `ratio` is
-    that of a turn, against all that a dense token takes, of which the median too. Bytes read are those that the arithmetic needs, whatever the caches of
-    the processor spare; bytes held are of the tokens, and with the room that the cache keeps for more.
+    the median of a turn's, against all that a dense token takes. Bytes read are those that the arithmetic needs,
+    whatever the caches of the processor spare; bytes held are of the tokens, and with the room that the cache keeps.
     """
     rows: Rows = []
     for length in lengths:

@@ -35,8 +35,6 @@ FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
 """Bytes of a tile of keys: measured best with a second-level cache of 2 MB."""
 FEW = 2
 """Queries are few where their selections together hold not one in so many keys: those are then read where they lie."""
-FEW = 2
-"""Queries are few where their selections together hold not one in so many keys: those are then read where they lie."""
 KEPT_MASS = 1 << 26
 """Bytes of probabilities that attending leaves for the indexer loss at most."""
 
@@ -102,11 +100,6 @@ def room_for_mass(
         return None
     shape = (groups, batch, time, -(-slots // 16) * 16)
     return torch.empty(shape) if 4 * math.prod(shape) <= KEPT_MASS else None
-
-
-def few(time: int, slots: int, keys: int) -> bool:
-    """Whether packing all keys would cost more than reading those that are selected."""
-    return FEW * time * slots <= keys
 
 
 def few(time: int, slots: int, keys: int) -> bool:
