@@ -122,6 +122,7 @@ class Pass:
         emphasis: what counts more in the indexers' losses, by number of the site.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
+        replay: selections that are given, by number of the site whose router would make them; of the whole text.
         routes: what shared routers decided so far in this pass.
     """
 
@@ -137,6 +138,7 @@ class Pass:
     emphasis: Mapping[int, Emphasis] = field(default_factory=dict, compare=False, repr=False)
     logits: bool = True
     cache: Cache | None = None
+    replay: Mapping[int, Selection] = field(default_factory=dict, compare=False, repr=False)
     routes: dict[int, Routed] = field(default_factory=dict, compare=False, repr=False)
 
     @property
