@@ -1,8 +1,8 @@
 """What a model selects of a text as an array that inference engines return too, and passes that replay one.
 
 The array is the one that vLLM returns with `--enable-return-indexer-topk` (vllm-project/vllm, pull request 49555, open
-when this was written): npy, int32, [tokens, layers, k], a layer for each indexer. Keys may come in any order there; here
-they are ascending, and what is left of k is -1.
+when this was written): npy, int32, [tokens, layers, k], a layer for each indexer. The order of a token's keys is not
+told there; here they are ascending, and what is left of k is -1.
 """
 
 from collections.abc import Sequence

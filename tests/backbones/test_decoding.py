@@ -47,21 +47,21 @@ def test_a_token_is_added_without_a_copy_of_those_before_it():
         model.run(part, Pass(cache=cache))
         places.append({key: kept.data_ptr() for key, kept in cache.kept.items() if key[0] != "conv"})
     assert all(place == places[0] for place in places) and {name for name, _ in places[0]} == {"key", "value", "index"}
-    small = Cache()
+    small, sizes = Cache(), set()
     for part in text().tensor_split(CUTS, 1):
         model.run(part, Pass(cache=small))
-    longest = {name: kept.shape[2] for (name, _), kept in small.kept.items() if name != "conv"}
-    assert all(LENGTH <= tokens <= 1.5 * LENGTH for tokens in longest.values()), "what is full grows by half"
+        sizes.add(tuple(kept.shape[2] for (name, _), kept in small.kept.items() if name != "conv"))
+    assert sizes == {(14,) * 6, (30,) * 6}, "what is full grows by half: once, to 23 tokens and half of 14"
 
 
 def test_a_gradient_goes_through_a_cache_and_finds_what_it_went_through_unchanged():
-    model = build("pattern=causal", "selector.k=8")
-    tokens = text()
-    whole = torch.autograd.grad(model(tokens).square().sum(), model.to_logits.weight)
+    model, tokens = build("pattern=causal", "selector.k=8"), text()
+    weight = model.blocks[0].attention.to_qkv.weight
+    (whole,) = torch.autograd.grad(model(tokens).square().sum(), weight)
     how = Pass(cache=Cache())
     logits = torch.cat([model.run(part, how).logits for part in tokens.tensor_split([14, 20, 21], 1)], 1)
-    parts = torch.autograd.grad(logits.square().sum(), model.to_logits.weight)
-    torch.testing.assert_close(parts, whole, atol=1e-4, rtol=1e-4)
+    (parts,) = torch.autograd.grad(logits.square().sum(), weight)
+    torch.testing.assert_close(parts, whole, atol=1e-6 * whole.abs().max().item(), rtol=1e-4)
 
 
 @torch.no_grad()

@@ -52,8 +52,8 @@ class Router(nn.Module):
         choice = self.choose(x, how)
         context = self.context(len(x), x.shape[1], x.device, how, choice)
         if self.site in how.replay:
-            selection = replayed(how.replay[self.site], how.offset, x.shape[1])
-            return how.routes.setdefault(self.site, Routed(selection, features, cast, context, choice))
+            given = replayed(how.replay[self.site], how.offset, x.shape[1])
+            return how.routes.setdefault(self.site, Routed(given, features, cast, context, choice))
         with named("select", x.device):
             selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site, sink, choice)
         if self.training and selection is not None:
