@@ -45,7 +45,8 @@ def measure(lengths: list[int], layer: Layer, rounds: int) -> Rows:
     """A row per (length, component) of tokens that come one by one after so many.
 
     Both kinds of attention take turns, each with a cache of its own that grows. `ms` is a token's median; `ratio` is
-    the median of a turn's, against all that a dense token takes. Bytes read are those that the arithmetic needs,
+    the median of a turn's, against all that a dense token takes. `least` is of the fastest tokens, which other work on
+    the machine disturbs least: kernels of a fraction of a millisecond wait for a thread longer than they take. Bytes read are those that the arithmetic needs,
     whatever the caches of the processor spare; bytes held are of the tokens, and with the room that the cache keeps.
     """
     rows: Rows = []
@@ -63,6 +64,9 @@ def measure(lengths: list[int], layer: Layer, rounds: int) -> Rows:
                     "ms": statistics.median(sparse),
                     "dense_ms": statistics.median(dense),
                     "ratio": statistics.median(d / s for d, s in zip(dense, sparse, strict=True)),
+                    "ms_least": min(sparse),
+                    "dense_ms_least": min(dense),
+                    "ratio_least": min(dense) / min(sparse),
                     "bytes_read": read[component],
                     "dense_bytes_read": dense_read,
                     "bytes_held": held(length, layer, indexed=True),

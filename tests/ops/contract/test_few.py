@@ -1,16 +1,13 @@
 """A few queries after many keys, as decoding asks: what is selected and attended to is what the definition says."""
 
-import importlib
-
 import pytest
 import torch
 
 from contract.cases import CAUSAL, doubled, far, qkv, random_selection, randoms, wholes
 from dsa.backbones import Cache
 from dsa.ops import Hash, IndexFeatures, Recency, Zone, reference
+from dsa.ops.native import arguments
 from dsa.precision import Integer
-
-selecting = importlib.import_module("dsa.ops.native.select")  # the package names a function as it names the module
 
 LENGTH = 150
 RULES = {
@@ -25,7 +22,7 @@ RULES = {
 @pytest.fixture
 def in_parts(monkeypatch):
     """Kernels on two threads, which share even short rows."""
-    monkeypatch.setattr(selecting, "PART", 16)
+    monkeypatch.setattr(arguments, "SHARED", 16)
     torch.set_num_threads(2)
 
 
@@ -77,7 +74,7 @@ def test_a_score_that_is_no_number_is_found_in_any_part(backend, in_parts):
 @pytest.mark.parametrize("time", [1, 2])
 @pytest.mark.parametrize("dim", [8, 32, 20])
 @pytest.mark.parametrize(("kv_heads", "groups", "sink"), [(4, 1, False), (2, 2, True), (1, 4, True)])
-def test_few_queries_attend_as_the_definition_says(backend, dim, time, kv_heads, groups, sink):
+def test_few_queries_attend_as_the_definition_says(backend, in_parts, dim, time, kv_heads, groups, sink):
     q, k, v = qkv(2, 4, time, LENGTH, dim, kv_heads=kv_heads)
     cache = Cache()
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsa.ops.contracts import SelectedMass, Selection
+from dsa.ops.native import arguments
 from dsa.ops.native.arguments import (
     Heads,
     address,
@@ -63,7 +64,9 @@ def attend(
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend` without a cap; the output lies in memory as [batch, time, head, dim]."""
     assert cap is None, CAPPED
-    out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale))
+    given = q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale)
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, sink))
+    out, logsumexp = Attend.apply(*given) if learns else attended(*given)
     return out, logsumexp
 
 
@@ -107,21 +110,30 @@ def few(time: int, slots: int, keys: int) -> bool:
     return FEW * time * slots <= keys
 
 
+def attended(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, mass: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Output and log-sum-exp; `mass` is filled, if given."""
+    batch, heads_, time, dim = q.shape
+    out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
+    logsumexp = torch.empty(batch, heads_, time)
+    run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass, scale)
+    return out.to(q.dtype), logsumexp
+
+
 class Attend(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor,
         mass: Tensor | None, scale: float,
     ) -> Any:  # fmt: skip
-        batch, heads_, time, dim = q.shape
-        out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
-        logsumexp = torch.empty(batch, heads_, time)
-        run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass, scale)
+        out, logsumexp = attended(q, k, v, sink, positions, counts, mass, scale)
         ctx.scale = scale
         ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
         ctx.set_materialize_grads(False)
-        return out.to(q.dtype), logsumexp
+        return out, logsumexp
 
     @staticmethod
     @once_differentiable
@@ -156,6 +168,7 @@ def run_forward(
 
     if mass is None and few(time, slots, keys):
         kernels = loaded("few.cpp", structures, HEAD_DIM=dim)
+        threads = min(threads, max(1, 2 * q.numel() * slots // arguments.SHARED))
         args = told(None, keys, 1, *scratch(kernels, "few_scratch", threads, slots))
         done = call(kernels.attend_few, args, result=ctypes.c_bool)
     else:

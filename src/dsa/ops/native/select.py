@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
+from dsa.ops.native import arguments
 from dsa.ops.native.arguments import address, asked, call, scratch, units, workspace
 from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
@@ -47,7 +48,8 @@ def scan(
     ready = packed(of, every, offset + time, forced_scores)
     threads = torch.get_num_threads()
     some = batch * groups * -(-time // asked(ready.kernels, "select_unit"))
-    parts = 1 if statistics else units(some, threads, (offset + time) // PART)
+    numbers = (offset + time) * of.constants.get("HEADS", 1) * of.constants.get("DIM", 1)
+    parts = 1 if statistics else units(some, threads, numbers // arguments.SHARED)
     found = batch * groups * time * len(every) * parts if parts > 1 else 0  # lists, one a part
     capacity = max(2 * most, most + 1024, parts * most) + asked(ready.kernels, "select_chunk", of.pool)
     memory, size = scratch(ready.kernels, "select_scratch", threads, capacity, of.pool, slots)
@@ -76,8 +78,6 @@ def scan(
     return Selection(positions, counts.expand(shape).clone(memory_format=torch.contiguous_format)), rows
 
 
-PART = 4096
-"""Keys of a part at least, where zones are cut so that all threads have work."""
 AHEAD = 64
 """Queries whose budgets are computed together: it costs what one costs."""
 
@@ -94,39 +94,33 @@ class Budgets(NamedTuple):
 
 def budgets(zones: Zones, limit: Tensor, offset: int, first: Tensor | None, unit: int, forced: Zones) -> Budgets:
     """Of these queries; of one alone it is computed for its neighbours too, which mostly are the next to be asked."""
-    time, many = limit.shape[2], AHEAD if limit.shape[2] == 1 and first is None else 1
-    begin = offset // many * many
+    many = AHEAD if limit.shape[2] == 1 and first is None else 1
     starts = None if first is None else in_bytes(first)
-    all_ = computed(zones, in_bytes(limit), tuple(limit.shape), many, begin, starts, unit, forced)
-    if many == 1:
-        return all_
-    own = slice(offset - begin, offset - begin + time)
-    return summed(all_.every, all_.table[..., own].contiguous(), all_.counts[..., own])
+    begin = offset // many * many
+    every = computed(zones, in_bytes(limit), tuple(limit.shape), many, begin, starts, unit, forced)
+    return every[offset - begin]
 
 
 @functools.lru_cache(maxsize=8)
 def computed(
     zones: Zones, limit: bytes, shape: tuple[int, int, int], many: int, offset: int, first: bytes | None, unit: int,
     forced: Zones,
-) -> Budgets:  # fmt: skip
+) -> list[Budgets]:  # fmt: skip
     """From tensors as bytes, so that equal ones find what was computed before.
 
     Args:
-        many: how many queries in a row have each of these limits.
+        many: how many queries in a row have each of these limits; the answer has as many.
     """
     starts = None if first is None else from_bytes(first, shape[:1])
     limits = from_bytes(limit, shape).repeat_interleave(many, -1)
     every = spans(zones, limits, offset, starts, unit, forced)
     table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
-    counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0)
-    return summed(every, table, counts.int())
-
-
-def summed(every: list[Span], table: Tensor, counts: Tensor) -> Budgets:
-    """Budgets with the largest of their numbers."""
-    scored = [number for number, s in enumerate(every) if not s.forced]
-    most = largest(table[scored, 2]) if scored else 0
-    return Budgets(every, table, counts, max(largest(counts), 1), most)
+    counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0).int()
+    tables, counted = (x.unflatten(-1, (-1, many)).movedim(-1, 0).contiguous() for x in (table, counts))
+    by_score = tables[:, [number for number, s in enumerate(every) if not s.forced], 2].flatten(1)
+    most = by_score.amax(1).tolist() if by_score.shape[1] else [0] * many
+    slots = counted.flatten(1).amax(1).clamp(min=1).tolist() if counted.numel() else [1] * many
+    return [Budgets(every, *own) for own in zip(tables, counted, slots, most, strict=True)]
 
 
 def in_bytes(x: Int[Tensor, "..."]) -> bytes:
