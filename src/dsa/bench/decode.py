@@ -46,8 +46,8 @@ def measure(lengths: list[int], layer: Layer, rounds: int) -> Rows:
 
     Both kinds of attention take turns, each with a cache of its own that grows. `ms` is a token's median; `ratio` is
     the median of a turn's, against all that a dense token takes. `least` is of the fastest tokens, which other work on
-    the machine disturbs least: kernels of a fraction of a millisecond wait for a thread longer than they take. Bytes read are those that the arithmetic needs,
-    whatever the caches of the processor spare; bytes held are of the tokens, and with the room that the cache keeps.
+    the machine disturbs least. Bytes read are those that the arithmetic needs, whatever the caches of the processor
+    spare; bytes held are of the tokens, and with the room that the cache keeps.
     """
     rows: Rows = []
     for length in lengths:
