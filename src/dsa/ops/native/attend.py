@@ -67,7 +67,7 @@ def attend(
     given = q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale)
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, sink))
     out, logsumexp = Attend.apply(*given) if learns else attended(*given)
-    return out, logsumexp
+    return out.to(q.dtype), logsumexp
 
 
 def attend_with_target(
@@ -114,12 +114,12 @@ def attended(
     q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, mass: Tensor | None,
     scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Output and log-sum-exp; `mass` is filled, if given."""
+    """Output and log-sum-exp in float32; `mass` is filled, if given."""
     batch, heads_, time, dim = q.shape
     out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
     logsumexp = torch.empty(batch, heads_, time)
     run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass, scale)
-    return out.to(q.dtype), logsumexp
+    return out, logsumexp
 
 
 class Attend(torch.autograd.Function):
@@ -133,7 +133,7 @@ class Attend(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
         ctx.set_materialize_grads(False)
-        return out, logsumexp
+        return out.to(q.dtype), logsumexp
 
     @staticmethod
     @once_differentiable
