@@ -223,6 +223,17 @@ def test_a_run_generates_what_the_attached_model_generates(run, folder):
     assert dsa.load_run(run.folder).generate(tokens, 8, chunk=7).equal(wanted)
 
 
+@torch.no_grad()
+def test_what_a_run_selects_is_dumped_and_replayed(run, tmp_path):
+    model, tokens = dsa.load_run(run.folder), torch.randint(1, 60, (1, 20), generator=torch.Generator().manual_seed(0))
+    wanted, found = model(tokens), dsa.dump_indices(model, tokens, tmp_path / "x.npy")
+    assert found.shape == (20, 2, 6)
+    for router in model.routers:
+        router.indexer.to_query.weight.normal_()
+    assert model.run(tokens, dsa.replay_indices(model, tmp_path / "x.npy")).logits.equal(wanted)
+    assert not model(tokens).equal(wanted)
+
+
 def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):
     model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
     tokens, cache = torch.randint(1, 60, (2, 12), generator=torch.Generator().manual_seed(0)), DynamicCache()
