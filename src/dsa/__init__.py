@@ -7,11 +7,23 @@ if TYPE_CHECKING:
     from dsa.artifacts.frame import load_study
     from dsa.attachment import attach, detach, save_indexers
     from dsa.build import build_model
+    from dsa.indices import dump_indices, replay_indices
     from dsa.spec import compose
     from dsa.training.execute import train
     from dsa.training.load import load_run
 
-__all__ = ["attach", "build_model", "compose", "detach", "load_run", "load_study", "save_indexers", "train"]
+__all__ = [
+    "attach",
+    "build_model",
+    "compose",
+    "detach",
+    "dump_indices",
+    "load_run",
+    "load_study",
+    "replay_indices",
+    "save_indexers",
+    "train",
+]
 
 HOMES = {
     "attach": "dsa.attachment",
@@ -19,6 +31,8 @@ HOMES = {
     "save_indexers": "dsa.attachment",
     "build_model": "dsa.build",
     "compose": "dsa.spec",
+    "dump_indices": "dsa.indices",
+    "replay_indices": "dsa.indices",
     "load_run": "dsa.training.load",
     "load_study": "dsa.artifacts.frame",
     "train": "dsa.training.execute",

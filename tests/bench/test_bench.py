@@ -151,3 +151,19 @@ def test_the_parts_of_a_judgement_are_timed(tmp_path):
     found = {row["what"]: row["ms"] for row in json.loads(rows.read_text())}
     assert set(found) == {"routers", "evaluation", "probe", "whole"}
     assert found["whole"] > max(found["evaluation"], found["probe"])
+
+
+def test_a_token_of_decoding_is_timed_beside_a_dense_one_and_what_it_reads_is_counted(tmp_path, capsys):
+    path = tmp_path / "decode.json"
+    small = "--lengths 64,96 --k 16 --heads 4 --kv-heads 2 --dim 8 --indexer h1d4 --rounds 2"
+    main(f"decode {small} --json {path}".split())
+    rows = {(row["length"], row["component"]): row for row in json.loads(path.read_text())}
+    assert set(rows) == {(length, part) for length in (64, 96) for part in ("cache", "select", "attend", "total")}
+    whole = rows[96, "total"]
+    assert whole["ms"] > max(rows[96, part]["ms"] for part in ("cache", "select", "attend")) * 0.5
+    assert whole["dense_bytes_read"] == 96 * 2 * 2 * 8 * 4, "keys and values of two heads of 8 dims in float32"
+    assert whole["bytes_read"] == 96 * 4 * 4 + 16 * 2 * 2 * 8 * 4, "every index key, and 16 keys and values"
+    assert whole["bytes_held"] - whole["dense_bytes_held"] == 96 * 4 * 4
+    assert "x dense" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--kv-heads 3: give a divisor of the 4 heads"):
+        main("decode --heads 4 --kv-heads 3".split())

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 import dsa
 from dsa.artifacts.store import PLACES
+from dsa.backbones.pretrained.cache import GrowingCache
 from dsa.cli_errors import sentence
 from dsa.training import RunFailed
 
@@ -60,6 +61,7 @@ def test_a_run_certifies_that_it_is_the_model_and_looks_at_nothing_later(run):
         "6 keys: from the seventh query on some are left out"
     )
     assert told["identity"] < 1e-4 and told["causality"] == 0 < told["reach"]
+    assert told["decode"] < 1e-5 and told["reselected"] == 0
     assert 0 <= told["ties"] <= 1
 
 
@@ -175,7 +177,61 @@ def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(which, 
         padded = model.generate(tokens, attention_mask=mask, **settings)
         alone = [model.generate(row[None], **settings) for row in (tokens[0, 7:], tokens[1])]
         slow = model.generate(tokens, attention_mask=mask, use_cache=False, **settings)
+        growing = model.generate(tokens, attention_mask=mask, past_key_values=GrowingCache(model.config), **settings)
     assert padded[0, 7:].equal(alone[0][0]) and padded[1].equal(alone[1][0]) and padded.equal(slow)
+    assert growing.equal(padded)
+
+
+def test_right_padding_changes_nothing(run, folder):
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens)
+    mask[0, 23:] = 0
+    with torch.no_grad():
+        padded = model(
+            input_ids=tokens, attention_mask=mask, use_cache=True, past_key_values=GrowingCache(model.config)
+        )
+        alone = [model(input_ids=row[None], use_cache=False).logits[0] for row in (tokens[0, :23], tokens[1])]
+    for row, single in zip(padded.logits, alone, strict=True):
+        torch.testing.assert_close(row[: len(single)], single, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_cache_of_ours_grows_in_place_and_gives_transformers_what_its_own_gives(run, folder):
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
+    ours, theirs, places = GrowingCache(model.config, room=30), DynamicCache(config=model.config), []
+    for part in (tokens[:, :13], *tokens[:, 13:].split(1, 1)):
+        got, wanted = (model(input_ids=part, past_key_values=cache).logits for cache in (ours, theirs))
+        assert got.equal(wanted)
+        places.append([layer.keys.data_ptr() for layer in ours.layers])
+    assert all(place == places[0] for place in places)
+    dsa.detach(model)
+    changes = (lambda x: x.crop(-5)), (lambda x: x.reorder_cache(torch.tensor([1, 0]))), (lambda x: x.crop(-1))
+    for change in changes:  # cut and in another order: what transformers does to a cache is seen
+        for cache in (ours, theirs):
+            change(cache)
+        got, wanted = (model(input_ids=tokens[:, :1], past_key_values=cache).logits for cache in (ours, theirs))
+        assert got.equal(wanted)
+
+
+@torch.no_grad()
+def test_a_run_generates_what_the_attached_model_generates(run, folder):
+    tokens = torch.randint(1, 60, (2, 20), generator=torch.Generator().manual_seed(0))
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    wanted = model.generate(tokens, max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=None)
+    assert dsa.load_run(run.folder).generate(tokens, 8, chunk=7).equal(wanted)
+
+
+@torch.no_grad()
+def test_what_a_run_selects_is_dumped_and_replayed(run, tmp_path):
+    model, tokens = dsa.load_run(run.folder), torch.randint(1, 60, (1, 20), generator=torch.Generator().manual_seed(0))
+    wanted, found = model(tokens), dsa.dump_indices(model, tokens, tmp_path / "x.npy")
+    assert found.shape == (20, 2, 6)
+    for router in model.routers:
+        router.indexer.to_query.weight.normal_()
+    assert model.run(tokens, dsa.replay_indices(model, tmp_path / "x.npy")).logits.equal(wanted)
+    assert not model(tokens).equal(wanted)
 
 
 def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):

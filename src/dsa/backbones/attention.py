@@ -76,7 +76,7 @@ def attend_dense(
     time, keys, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
     if time == keys:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
-    mask = torch.ones(time, keys, dtype=torch.bool, device=q.device).tril(keys - time)
+    mask = None if time == 1 else torch.ones(time, keys, dtype=torch.bool, device=q.device).tril(keys - time)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsa.backbones.contracts import Output, Pass, Site, Size
+from dsa.backbones.generation import generate
 from dsa.backbones.memory import Memory
 from dsa.backbones.router import Router
 
@@ -53,6 +54,13 @@ class Backbone(nn.Module, ABC):
 
     def forward(self, tokens: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
         return self.run(tokens, Pass()).logits
+
+    def generate(
+        self, tokens: Int[Tensor, "batch time"], new: int, *, chunk: int | None = None, temperature: float = 0.0,
+        seed: int = 0, how: Pass | None = None,
+    ) -> Int[Tensor, "batch longer"]:  # fmt: skip
+        """The tokens with `new` more behind them, as `dsa.backbones.generation.generate`."""
+        return generate(self, tokens, new, chunk=chunk, temperature=temperature, seed=seed, how=how)
 
     def save_memory(self, memory: Memory) -> None:
         """Train in less memory from now on. A backbone that can recompute its layers overrides `recomputes`.

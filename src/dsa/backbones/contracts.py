@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dsa.backbones.cache import Cache
 from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Selection, Zones
 from dsa.patterns import Choice
 from dsa.precision import Bits
@@ -104,25 +104,6 @@ class Observation(NamedTuple):
     choice: Choice | None = None  # of a pattern that chooses
 
 
-class Cache:
-    """Keys, values and index keys of the tokens before a pass: it then sees `length` tokens more than it is given."""
-
-    def __init__(self) -> None:
-        self.length = 0
-        self.kept: dict[tuple[str, int], Tensor] = {}
-
-    def extend(self, name: str, site: int, new: Tensor, axis: int) -> Tensor:
-        """What was kept with the new tokens' part behind it, which is what is kept from now on."""
-        before = self.kept.get((name, site))
-        whole = new if before is None else torch.cat([before, new], axis)
-        self.kept[name, site] = whole
-        return whole
-
-    def keeper(self, site: int) -> Callable[[str, Tensor, int], Tensor]:
-        """`extend` of one site."""
-        return lambda name, new, axis: self.extend(name, site, new, axis)
-
-
 @dataclass(frozen=True)
 class Pass:
     """How a forward pass attends, and what lives for that pass alone. The default is the finished sparse model.
@@ -141,6 +122,7 @@ class Pass:
         emphasis: what counts more in the indexers' losses, by number of the site.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
+        replay: selections that are given, by number of the site whose router would make them; of the whole text.
         routes: what shared routers decided so far in this pass.
     """
 
@@ -156,6 +138,7 @@ class Pass:
     emphasis: Mapping[int, Emphasis] = field(default_factory=dict, compare=False, repr=False)
     logits: bool = True
     cache: Cache | None = None
+    replay: Mapping[int, Selection] = field(default_factory=dict, compare=False, repr=False)
     routes: dict[int, Routed] = field(default_factory=dict, compare=False, repr=False)
 
     @property

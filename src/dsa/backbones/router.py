@@ -51,6 +51,9 @@ class Router(nn.Module):
         features, cast = self.index(x, rotary, how)
         choice = self.choose(x, how)
         context = self.context(len(x), x.shape[1], x.device, how, choice)
+        if self.site in how.replay:
+            given = replayed(how.replay[self.site], how.offset, x.shape[1])
+            return how.routes.setdefault(self.site, Routed(given, features, cast, context, choice))
         with named("select", x.device):
             selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site, sink, choice)
         if self.training and selection is not None:
@@ -132,6 +135,18 @@ class Router(nn.Module):
             return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
         library = [one.zones() for one in self.pattern.library]
         return ops.select_chosen(scorer, library, choice.entry, limit, trim, offset, backend=self.backend)
+
+
+def replayed(given: Selection, offset: int, time: int) -> Selection:
+    """The part of a given selection that belongs to a pass.
+
+    Raises:
+        ValueError: it ends before.
+    """
+    tokens = given.counts.shape[2]
+    if offset + time > tokens:
+        raise ValueError(f"replay: the selection is of {tokens} tokens, the pass goes to {offset + time}.")
+    return Selection(given.positions[:, :, offset : offset + time], given.counts[:, :, offset : offset + time])
 
 
 def of_choice(each: Sequence[Int[Tensor, "group time"]], choice: Choice | None) -> Int[Tensor, "..."]:

@@ -25,9 +25,7 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time width"], how: Pass) -> Float[Tensor, "batch time width"]:
         reach = self.weight.shape[-1] - 1
-        wide = F.pad(x.mT, (reach, 0))
-        if how.cache is not None:
-            wide = F.pad(how.cache.extend("conv", self.site, x, 1).mT, (reach, 0))[..., how.offset :]
+        wide = F.pad(x.mT, (reach, 0)) if how.cache is None else how.cache.recent("conv", self.site, x, reach).mT
         return F.conv1d(wide, self.weight.to(x.dtype), groups=len(self.weight)).mT
 
 

@@ -1,4 +1,4 @@
-"""python -m dsa.bench attention | train | cohort | judgement | draw: see --help of each. Measures the CPU."""
+"""python -m dsa.bench attention | decode | train | cohort | judgement | draw: see --help of each. Measures the CPU."""
 
 import argparse
 import itertools
@@ -16,24 +16,33 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m dsa.bench", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
     alone = what.add_parser("attention", help="select, attend and the indexer loss against dense attention")
-    alone.add_argument("--heads", type=int, default=8)
-    alone.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
-    alone.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     alone.add_argument("--formats", default="", help="also time selecting in these options of conf/precision: int8,fp8")
     alone.add_argument("--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers")
+    token = what.add_parser("decode", help="one token after many: select and attend with a cache, against dense")
+    token.add_argument("--kv-heads", type=int, help="key/value heads that the heads share (default: one for each)")
+    for each in (alone, token):
+        each.add_argument("--heads", type=int, default=8)
+        each.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
+        each.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     step = what.add_parser("train", help="whole training steps of a model")
     step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
     step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
-    for each, lengths, k in ((alone, "2048,4096,8192,16384", 256), (step, "256,1024,4096", 64)):
+    measured = (
+        (alone, "2048,4096,8192,16384", 256, 5), (token, "4096,8192,16384,32768,65536", 256, 50),
+        (step, "256,1024,4096", 64, 5),
+    )  # fmt: skip
+    for each, lengths, k, rounds in measured:
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
         each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
         each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
         each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
-        each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
-        each.add_argument("--json", type=Path, help="write the rows here, and a plot beside it")
+        each.add_argument(
+            "--rounds", type=int, default=rounds, help=f"measurements, of which the median counts (default {rounds})"
+        )
+        each.add_argument("--json", type=Path, help="write the rows here, and a plot of attention and train beside it")
     cohort = what.add_parser("cohort", help="a warm-up step of many indexers, together and apart")
     cohort.add_argument("--model", default="mqar", help="an option of conf/model (default mqar)")
     cohort.add_argument("--length", type=int, default=256, help="tokens (default 256)")
@@ -55,6 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
     if shape is None:
         parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
+    index = (int(shape[1]), int(shape[2]))
+    if given.what == "decode":
+        tokens_of(given, index)
+        return
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import attention, report, train
 
@@ -62,7 +75,6 @@ def main(arguments: list[str] | None = None) -> None:
         given.batch = compose().data.node["batch_size"]
     options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
     if given.what == "attention":
-        index = (int(shape[1]), int(shape[2]))
         names = [name for name in given.formats.split(",") if name]
         formats = {name: compose([f"precision={name}"]).precision.make() for name in names}
         rows = attention.measure(
@@ -76,6 +88,24 @@ def main(arguments: list[str] | None = None) -> None:
     report.show(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)
+
+
+def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
+    """Measure tokens that come one by one."""
+    from dsa.bench import decode, report  # late: --help needs no torch
+
+    kv_heads = given.kv_heads or given.heads
+    if given.heads % kv_heads:
+        raise SystemExit(f"--kv-heads {kv_heads}: give a divisor of the {given.heads} heads.")
+    layer = decode.Layer(given.heads, kv_heads, given.dim, index, given.k, given.batch, given.backend)
+    rows = decode.measure(given.lengths, layer, given.rounds)
+    title = (
+        f"decode: {given.indexer}, k {given.k}, {given.heads} heads of {given.dim} dims, {kv_heads} of keys and values"
+    )
+    title += f", batch {given.batch}, backend {given.backend}"
+    report.show_tokens(rows, title)
+    if given.json is not None:
+        report.write_rows(rows, given.json, title)
 
 
 def parts_of(given: argparse.Namespace) -> None:

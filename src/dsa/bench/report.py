@@ -33,6 +33,24 @@ def show(rows: Rows, title: str) -> None:
     Console(width=max(console.width, 120)).print(table)
 
 
+def show_tokens(rows: Rows, title: str) -> None:
+    """Print rows of decoding: a token's time by the median and of the fastest, what it reads of the cache, and how much
+    that holds."""
+    table = Table(title=title, caption=about(rows))
+    for column in ("tokens before", "component", "ms a token", "dense ms", "x dense", "least ms", "dense",
+                   "x dense", "MB read", "dense", "MB held", "dense MB held"):  # fmt: skip
+        table.add_column(column, justify="left" if column == "component" else "right")
+    for row in rows:
+        sizes = (row[name] / 1e6 for name in ("bytes_read", "dense_bytes_read", "bytes_held", "dense_bytes_held"))
+        table.add_row(
+            str(row["length"]), row["component"], f"{row['ms']:.3f}", f"{row['dense_ms']:.3f}", f"{row['ratio']:.1f}",
+            f"{row['ms_least']:.3f}", f"{row['dense_ms_least']:.3f}", f"{row['ratio_least']:.1f}",
+            *(f"{size:.1f}" for size in sizes),
+        )  # fmt: skip
+    console = Console()
+    Console(width=max(console.width, 120)).print(table)
+
+
 def about(rows: Rows) -> str:
     machine = rows[0]["machine"]
     text = f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}"

@@ -4,18 +4,20 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dsa.backbones import Backbone, Observation, Pass, Router
+from dsa.backbones import Backbone, Cache, Observation, Pass, Router
 from dsa.judging.ties import share, tied
 from dsa.ops import Recency, Scorer, TrueAttention, Zone, Zones
+from dsa.ops.reference import to_mask
 from dsa.patterns.base import Pattern
 from dsa.precision import Exact
 from dsa.selectors.base import Selector, SelectorContext
 
-SHORT = 128
-"""Tokens on which the checks are made: they are properties of model and composition, not of a text."""
+SHORT, LAST = 128, 16
+"""Tokens on which the checks are made, and how many of their last come one by one: what is checked are properties of
+model and composition, not of a text."""
 
 
 class Certificate(NamedTuple):
@@ -27,6 +29,9 @@ class Certificate(NamedTuple):
         identity: largest change of a logit where every key is kept, through the kernels of a selection.
         causality: largest change of a logit when later tokens are others; it must be 0.
         reach: largest change of a logit that the selection makes: 0 would say that it did nothing.
+        decode: largest change of a logit where the text comes in parts, its last tokens one by one, as when it is
+            generated: rounding. None where the indexer can go on at whole blocks alone.
+        reselected: selections of those last tokens that are then others, of all sites and groups of heads.
         ties: share of the queries that left a key out whose last kept one scores no better; None without an indexer.
     """
 
@@ -35,6 +40,8 @@ class Certificate(NamedTuple):
     identity: float
     causality: float
     reach: float
+    decode: float | None
+    reselected: int | None
     ties: float | None
 
 
@@ -53,9 +60,45 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
         other[:, early:] = other[:, early:].flip(1) if text.shape[1] - early > 1 else (other[:, early:] + 1) % 2
         causality = largest(sparse[:, :early] - model.run(other, Pass()).logits[:, :early])
         identity = largest((kept_whole(model, text) - dense)[:, :-1])
+        decode, reselected = decoded(model, text, sparse, seen)
     model.train(training)
-    ties = share([here for layer in seen if (here := tied(layer)) is not None])
-    return Certificate(text.shape[1], acted_on(seen), identity, causality, largest(sparse - dense), ties)._asdict()
+    reach, ties = largest(sparse - dense), share([here for layer in seen if (here := tied(layer)) is not None])
+    acted = acted_on(seen)
+    return Certificate(text.shape[1], acted, identity, causality, reach, decode, reselected, ties)._asdict()
+
+
+def decoded(
+    model: Backbone, text: Tensor, whole: Tensor, seen: list[Observation]
+) -> tuple[float, int] | tuple[None, None]:
+    """How far the text in parts, with a cache, is from the text in one pass: in logits, and in selections.
+
+    Args:
+        whole: logits of the one pass; seen: what its sites did.
+    """
+    time = text.shape[1]
+    first = max(time - LAST, 1)
+    cuts = sorted({first // 2, *range(first, time)} - {0})
+    parts: list[Observation] = []
+    how = Pass(cache=Cache(room=time), observe=parts.append)
+    try:
+        logits = torch.cat([model.run(part, how).logits for part in text.tensor_split(cuts, 1)], 1)
+    except NotImplementedError:  # an indexer of blocks says so where a pass begins within one
+        return None, None
+    others = 0
+    for observed in seen:
+        late = [part for part in parts if part.layer == observed.layer][-(time - first) :]
+        for t, part in enumerate(late, first):
+            others += int((kept(part, time) != kept(observed, time)[:, :, t : t + 1]).any(-1).sum())
+    return largest(logits - whole), others
+
+
+def kept(seen: Observation, keys: int) -> Bool[Tensor, "batch group time key"]:
+    """Which keys each query of a site attends to."""
+    time = seen.queries.shape[2]
+    if seen.selection is not None:
+        return to_mask(seen.selection, keys)
+    last = torch.arange(seen.keys.shape[2] - time, seen.keys.shape[2], device=seen.keys.device)[:, None]
+    return (torch.arange(keys, device=last.device) <= last).expand(len(seen.queries), 1, -1, -1)
 
 
 class Earlier(Pattern):

@@ -18,11 +18,12 @@ from dsa.ops.dispatch import (
 )
 from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
 from dsa.ops.rotary import Rotation
-from dsa.ops.scorers import Emphasis, Hash, IndexFeatures, Integers, Recency, TrueAttention
+from dsa.ops.scorers import KEY_MARGIN, Emphasis, Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.two_stage import TwoStage
 from dsa.ops.zones import Zone, Zones, by_group, kept, visible
 
 __all__ = [
+    "KEY_MARGIN",
     "Backend",
     "Band",
     "Call",

@@ -15,6 +15,11 @@ from dsa.ops.cost import index_pair_flops, scored_pairs
 from dsa.ops.scores import hash32, probability_sums, repeated, rounded, scale_of, weighted_dots, wide
 from dsa.ops.zones import Zones, by_group
 
+KEY_MARGIN = 80
+"""Numbers behind keys whose tokens lie side by side: with such a margin kernels, which read whole vectors of them and
+some past the last, take them as they lie. No power of two, so that dims of as many tokens as one do not all meet in one
+set of the processor's cache."""
+
 
 class Integers(NamedTuple):
     """Index features as integers: I[t,s] = scales[s] * sum_j weights[t,j] * activation(queries[t,j] . keys[s]).

@@ -122,6 +122,9 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
         row("selection acted", f"{told['acted']} of {told['tokens']}", "queries of the text that was checked")
         row("every key kept", f"{told['identity']:.1e}", "largest change of a logit against the model as it is")
         row("later tokens changed", f"{told['causality']:.1e}", "largest change of an earlier logit")
+        if told.get("decode") is not None:  # judgements of earlier versions have none
+            others = f"against one pass, in a logit; {told['reselected']} selections are others"
+            row("token by token", f"{told['decode']:.1e}", others)
         if told["ties"] is not None:
             row("ties at the k-th score", percent(told["ties"]), "where position alone decides")
     if result.params:

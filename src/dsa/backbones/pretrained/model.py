@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from dsa.backbones.attention import mean_losses
 from dsa.backbones.backbone import Backbone
+from dsa.backbones.cache import Cache
 from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.memory import Memory
 from dsa.backbones.pretrained.hook import EAGER, LAYER, PLAIN, Hook, Layer, keep_hidden, recomputed, register
@@ -51,16 +53,17 @@ class Adopted(Backbone):
         self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
-        if how.cache is not None:
-            raise NotImplementedError(
-                "a pretrained model takes transformers' cache: give past_key_values to the model itself."
-            )
-        if self.context is not None and tokens.shape[1] > self.context:
-            raise ValueError(f"seq_len = {tokens.shape[1]}: the model reads at most {self.context} tokens.")
-        with self.hook.passing(how) as losses:
-            kept = {} if how.logits else {"logits_to_keep": 1}
-            logits = self.hf(input_ids=tokens, use_cache=False, **kept).logits
-            return Output(logits, mean_losses(losses))
+        cache, length = how.cache, how.offset + tokens.shape[1]
+        if self.context is not None and length > self.context:
+            raise ValueError(f"seq_len = {length}: the model reads at most {self.context} tokens.")
+        given: dict[str, Any] = {"use_cache": False} if cache is None else past_of(cache, self.hf.config)
+        if not how.logits:
+            given["logits_to_keep"] = 1
+        with self.hook.passing(replace(how, cache=None)) as losses:
+            logits = self.hf(input_ids=tokens, **given).logits
+        if cache is not None:
+            cache.length = length
+        return Output(logits, mean_losses(losses))
 
     def train(self, mode: bool = True) -> "Adopted":
         """Routers learn; the model itself stays as it is used, without dropout."""
@@ -129,6 +132,15 @@ class Pretrained(Adopted):
         layers, width = own["num_hidden_layers"], own["hidden_size"]
         ff = own.get("intermediate_size", 4 * width)
         return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"])
+
+
+def past_of(cache: Cache, config: Any) -> dict[str, Any]:
+    """What a model is told of the tokens before, whose keys and values transformers keeps."""
+    from dsa.backbones.pretrained.cache import GrowingCache  # late: it stands on transformers
+
+    if cache.past is None:
+        cache.past = GrowingCache(config, cache.room)
+    return {"use_cache": True, "past_key_values": cache.past}
 
 
 def recomputable(model: nn.Module) -> list[nn.Module]:

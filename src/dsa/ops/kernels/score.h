@@ -4,7 +4,7 @@
 #pragma once
 #include "vec.h"
 
-constexpr int QUERIES = 4;                   // scored together, so that a key is loaded once for all of them
+constexpr int QUERIES = 4;                   // scored together at most, so that a key is loaded once for all of them
 constexpr int VECTORS = W == 16 ? 4 : 2;     // of keys at a time, as registers allow
 constexpr int64_t RUN = VECTORS * W;         // keys are scored in multiples of so many
 
@@ -43,7 +43,9 @@ inline uint32_t mix(uint32_t x) {
   return x ^ (x >> 16);
 }
 
-// out[i][j]: score of query i (row rows[i]; at position positions[i]) against packed key x + j, j < n, n a multiple of RUN.
+// out[i][j]: score of query i < QUERIES (row rows[i]; at position positions[i]) against packed key x + j, j < n, n a
+// multiple of RUN.
+template <int QUERIES>
 inline void score(const Scorer& s, const int64_t* rows, const int64_t* positions, const float* keys, Place place,
                   int64_t x, int64_t n, float* out, int64_t pitch) {
 #if SCORER <= 1

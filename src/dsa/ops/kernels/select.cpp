@@ -3,9 +3,12 @@
 // A few queries pass over their zones together. Scores stay in the first-level cache; those that reach a query's
 // threshold are appended to its candidates, and when these are too many the exact k best of them set a new threshold.
 // The first threshold is estimated from a sample; should it prove too high, the zone is read once more without.
+// Where there are fewer queries than would keep all threads busy, each zone is cut into parts: the best of all are among
+// the best of each.
 #include "best.h"
 #include "parallel.h"
 #include "score.h"
+#include "softmax.h"
 
 struct Zone {
   const int64_t *start, *count, *keep;  // [batch, zone group, time]
@@ -29,6 +32,10 @@ struct Select {
   int64_t threads;
   float* scratch;
   int64_t scratch_per_thread;
+  int64_t parts, most;                  // of each zone, without scores; keys that a query takes from a zone
+  float* part_scores;                   // [batch, group, time, zone, part, most]: what each part found
+  int32_t* part_indices;
+  int32_t* part_counts;                 // [batch, group, time, zone, part, 2]: how many, and scores that are NaN
 };
 
 namespace {
@@ -40,51 +47,18 @@ constexpr int64_t SAMPLE = 1024;  // keys at most, an eighth of what there is
 
 int64_t chunk_of(int64_t pool) { return pool == 1 ? CHUNK : 64; }
 
-// Softmax over a stream of scores: its log-sum-exp and entropy.
-struct Softmax {
-  float peak = -INF;
-  double total = 0, weighted = 0;
-
-  void add(const float* score, int64_t n) {
-    vf highest = splat(peak);
-    for (int64_t i = 0; i < n; i += W) highest = larger(highest, some(score, i, n));
-    const float top = largest(highest);
-    if (top != peak) {
-      const double shrink = std::exp(double(peak) - top);
-      total *= shrink;
-      weighted *= shrink;
-      peak = top;
-    }
-    const float base = peak == -INF ? 0.f : peak;
-    vf sum_e = {}, sum_ex = {};
-    for (int64_t i = 0; i < n; i += W) {
-      const vf x = some(score, i, n), e = exponential(x - base);
-      sum_e += e;
-      sum_ex += e == 0.f ? e : e * x;
-    }
-    total += sum(sum_e);
-    weighted += sum(sum_ex);
-  }
-  static vf some(const float* score, int64_t i, int64_t n) {
-    if (n - i >= W) return load(score + i);
-    vf x = splat(-INF);
-    for (int64_t j = i; j < n; j++) x[j - i] = score[j];
-    return x;
-  }
-  float logsumexp() const { return float(peak + std::log(total)); }
-  float entropy() const { return total > 0 ? float(peak + std::log(total) - weighted / total) : 0.f; }
-};
-
 struct Query {
   int64_t t, x0, x1, keep;  // packed keys [x0, x1)
   float bound;
   Candidates found;
 };
 
+enum class Phase { WHOLE, PART, MERGE };  // of zones: all at once, or one part, or what all parts have found
+
 class Worker {
  public:
-  Worker(const Select& a, int64_t b, int64_t g, int64_t from, int64_t to, float* scratch)
-      : a(a), b(b), g(g), from(from), to(to), scorer(a.scorer) {
+  Worker(const Select& a, int64_t b, int64_t g, int64_t from, int64_t to, float* scratch, Phase phase, int64_t part)
+      : a(a), b(b), g(g), from(from), to(to), phase(phase), part(part), scorer(a.scorer) {
     values = scratch;
     scratch += TEAM * (a.capacity + W);
     indices = (int32_t*)scratch;
@@ -114,15 +88,18 @@ class Worker {
     }
     for (int64_t z = 0; z < a.zone_count; z++) {
       const Zone& zone = a.zones[z];
-      if (zone.forced) take_forced(zone);
+      if (zone.forced && phase != Phase::PART) take_forced(zone);
       if (!zone.forced || (a.scores && a.forced_scores)) by_remainder(zone);
     }
+    if (phase == Phase::PART) return;
     for (int64_t t = from; t < to; t++) finish(t);
   }
 
  private:
   const Select& a;
   const int64_t b, g, from, to;
+  const Phase phase;
+  const int64_t part;
   Scorer scorer;
   const float* keys = nullptr;
   float *values, *buffer, *sample, *kept_scores;
@@ -187,6 +164,10 @@ class Worker {
         const int64_t x0 = remainder(t) * zone.segment + start[t] / zone.step;
         team[n] = Query{t, x0, x0 + zone.count[at], zone.keep[at], -INF,
                         {values + n * (a.capacity + W), indices + n * (a.capacity + W)}};
+        if (phase == Phase::PART) {
+          team[n].x0 = x0 + zone.count[at] * part / a.parts;
+          team[n].x1 = x0 + zone.count[at] * (part + 1) / a.parts;
+        }
         n++;
       }
       if (n == 0) continue;
@@ -201,6 +182,53 @@ class Worker {
   }
 
   void choose(const Zone& zone, Query* team, int64_t n, Place place) {
+    if (phase == Phase::MERGE) gather(zone, team, n);
+    else find(zone, team, n, place);
+    for (int64_t i = 0; i < n; i++) {
+      Query& q = team[i];
+      q.found.keep(q.keep);
+      if (phase == Phase::PART) {
+        leave(zone, q);
+        continue;
+      }
+      broken[q.t - from] += q.found.broken;
+      if (zone.unit == 1) {
+        put_found(q, place);
+        continue;
+      }
+      for (int64_t j = 0; j < q.found.n; j++) {
+        const int64_t unit = q.found.index[j] * place.step + place.origin;
+        for (int64_t token = 0; token < zone.unit; token++) put(q.t, unit * zone.unit + token, q.found.value[j]);
+      }
+    }
+  }
+
+  int64_t part_row(const Zone& zone, int64_t t) const { return (row(t) * a.zone_count + (&zone - a.zones)) * a.parts; }
+
+  // What a part found, for the merge.
+  void leave(const Zone& zone, const Query& q) const {
+    const int64_t at = part_row(zone, q.t) + part, n = q.found.n;
+    memcpy(a.part_scores + at * a.most, q.found.value, n * sizeof(float));
+    memcpy(a.part_indices + at * a.most, q.found.index, n * sizeof(int32_t));
+    a.part_counts[2 * at] = int32_t(n);
+    a.part_counts[2 * at + 1] = int32_t(q.found.broken);
+  }
+
+  // What all parts found, in order.
+  void gather(const Zone& zone, Query* team, int64_t n) const {
+    for (int64_t i = 0; i < n; i++) {
+      Candidates& found = team[i].found;
+      for (int64_t p = 0; p < a.parts; p++) {
+        const int64_t at = part_row(zone, team[i].t) + p, more = a.part_counts[2 * at];
+        memcpy(found.value + found.n, a.part_scores + at * a.most, more * sizeof(float));
+        memcpy(found.index + found.n, a.part_indices + at * a.most, more * sizeof(int32_t));
+        found.n += more;
+        found.broken += a.part_counts[2 * at + 1];
+      }
+    }
+  }
+
+  void find(const Zone& zone, Query* team, int64_t n, Place place) {
     const bool guessed = guess(team, n, place);
     if (a.scores) pass<true>(team, n, place, &zone);
     else pass<false>(team, n, place, &zone);
@@ -217,19 +245,6 @@ class Worker {
       }
       if (m) pass<false>(again, m, place, &zone);
       for (int64_t i = 0; i < m; i++) team[failed[i]] = again[i];
-    }
-    for (int64_t i = 0; i < n; i++) {
-      Query& q = team[i];
-      q.found.keep(q.keep);
-      broken[q.t - from] += q.found.broken;
-      if (zone.unit == 1) {
-        put_found(q, place);
-        continue;
-      }
-      for (int64_t j = 0; j < q.found.n; j++) {
-        const int64_t unit = q.found.index[j] * place.step + place.origin;
-        for (int64_t token = 0; token < zone.unit; token++) put(q.t, unit * zone.unit + token, q.found.value[j]);
-      }
     }
   }
 
@@ -269,7 +284,8 @@ class Worker {
       rows[j] = (b * a.scorer_groups + scorer_group()) * a.time + t;
       positions[j] = a.offset + t;
     }
-    score(scorer, rows, positions, keys, place, x, count, out, pitch);
+    if (n - i == 1) score<1>(scorer, rows, positions, keys, place, x, count, out, pitch);
+    else score<QUERIES>(scorer, rows, positions, keys, place, x, count, out, pitch);
   }
 
   // Every query of the team over its keys: candidates are collected, or with STATISTICS also the softmax of the row.
@@ -370,17 +386,25 @@ extern "C" int64_t select_scratch(int64_t capacity, int64_t pool, int64_t slots)
   return round_up(Worker::scratch_size(capacity, pool, slots), 16);
 }
 
+extern "C" int64_t select_unit() { return UNIT; }
 extern "C" int64_t select_chunk(int64_t pool) { return chunk_of(pool); }
 
 // Returns how many scores are NaN.
 extern "C" int64_t select_keys(const Select* args) {
   const Select& a = *args;
-  const int64_t units = (a.time + UNIT - 1) / UNIT;
-  parallel(int(a.threads), a.batch * a.groups * units, [&](int64_t unit, int thread) {
+  const int64_t units = (a.time + UNIT - 1) / UNIT, rows = a.batch * a.groups;
+  auto work = [&](int64_t unit, int thread, Phase phase, int64_t part) {
     const int64_t from = (units - 1 - unit % units) * UNIT, row = unit / units;  // the longest rows first
     Worker(a, row / a.groups, row % a.groups, from, std::min(from + UNIT, a.time),
-           a.scratch + thread * a.scratch_per_thread)
+           a.scratch + thread * a.scratch_per_thread, phase, part)
         .run();
+  };
+  if (a.parts > 1)
+    parallel(int(a.threads), rows * units * a.parts, [&](int64_t unit, int thread) {
+      work(unit / a.parts, thread, Phase::PART, unit % a.parts);
+    });
+  parallel(int(a.threads), rows * units, [&](int64_t unit, int thread) {
+    work(unit, thread, a.parts > 1 ? Phase::MERGE : Phase::WHOLE, 0);
   });
   int64_t broken = 0;
   for (int64_t i = 0; i < a.batch * a.groups * a.time; i++) broken += a.broken[i];

@@ -111,6 +111,10 @@ def tile_keys(keys: int, dim: int, rows: int, size: int) -> int:
     return min(keys, max(256, size // (rows * 4 * (-(-dim // 16) * 16))))
 
 
+SHARED = 1 << 19
+"""Numbers that a thread is given of one query at least: to wait for another takes longer than to read fewer."""
+
+
 def units(rows: int, threads: int, most: int) -> int:
     """Into how many parts each of `rows` equal pieces of work is cut so that the threads end together."""
     if rows % threads == 0 or rows >= 4 * threads:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsa.ops.contracts import SelectedMass, Selection
+from dsa.ops.native import arguments
 from dsa.ops.native.arguments import (
     Heads,
     address,
@@ -33,6 +34,8 @@ from dsa.ops.scores import scale_of
 
 FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
 """Bytes of a tile of keys: measured best with a second-level cache of 2 MB."""
+FEW = 2
+"""Queries are few where their selections together hold not one in so many keys: those are then read where they lie."""
 KEPT_MASS = 1 << 26
 """Bytes of probabilities that attending leaves for the indexer loss at most."""
 
@@ -61,8 +64,10 @@ def attend(
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend` without a cap; the output lies in memory as [batch, time, head, dim]."""
     assert cap is None, CAPPED
-    out, logsumexp = Attend.apply(q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale))
-    return out, logsumexp
+    given = q, k, v, sink, *kernel_indices(selection), None, scale_of(q, scale)
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (q, k, v, sink))
+    out, logsumexp = Attend.apply(*given) if learns else attended(*given)
+    return out.to(q.dtype), logsumexp
 
 
 def attend_with_target(
@@ -89,15 +94,32 @@ def room_for_mass(
 ) -> Float[Tensor, "group batch time padded"] | None:
     """For the probabilities summed over each group's heads.
 
-    None where they would be too many, the selection's groups are others, or the kernel meets a row's keys in several
-    tiles.
+    None where they would be too many, the selection's groups are others, queries are few, or the kernel meets a row's
+    keys in several tiles.
     """
     batch, own_groups, time, slots = selection.positions.shape
     keys, dim = k.shape[2:]
-    if own_groups != groups or tile_keys(keys, dim, 2, FORWARD_TILE) < keys:
+    if few(time, slots, keys) or own_groups != groups or tile_keys(keys, dim, 2, FORWARD_TILE) < keys:
         return None
     shape = (groups, batch, time, -(-slots // 16) * 16)
     return torch.empty(shape) if 4 * math.prod(shape) <= KEPT_MASS else None
+
+
+def few(time: int, slots: int, keys: int) -> bool:
+    """Whether packing all keys would cost more than reading those that are selected."""
+    return FEW * time * slots <= keys
+
+
+def attended(
+    q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor, mass: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Output and log-sum-exp in float32; `mass` is filled, if given."""
+    batch, heads_, time, dim = q.shape
+    out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
+    logsumexp = torch.empty(batch, heads_, time)
+    run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass, scale)
+    return out, logsumexp
 
 
 class Attend(torch.autograd.Function):
@@ -106,10 +128,7 @@ class Attend(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None, positions: Tensor, counts: Tensor,
         mass: Tensor | None, scale: float,
     ) -> Any:  # fmt: skip
-        batch, heads_, time, dim = q.shape
-        out = torch.empty(batch, time, heads_, dim).transpose(1, 2)
-        logsumexp = torch.empty(batch, heads_, time)
-        run_forward(single(q), single(k), single(v), sink, positions, counts, out, logsumexp, mass, scale)
+        out, logsumexp = attended(q, k, v, sink, positions, counts, mass, scale)
         ctx.scale = scale
         ctx.save_for_backward(q, k, v, sink, positions, counts, out, logsumexp)
         ctx.mark_non_differentiable(logsumexp)
@@ -134,19 +153,32 @@ def run_forward(
     logsumexp: Tensor, mass: Tensor | None, scale: float,
 ) -> None:  # fmt: skip
     """Fill `out`, `logsumexp` and, if given, `mass`."""
-    (batch, heads_, time, dim), keys, threads = q.shape, k.shape[2], torch.get_num_threads()
-    kernels = loaded("attend.cpp", (AttendArgs, Heads), HEAD_DIM=dim)
-    chunks = heads_ if mass is None else mass.shape[0]
-    tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
-    memory, size = scratch(kernels, "forward_scratch", threads, tile, time, positions.shape[-1])
-    bounds = room_for_bounds(positions, keys, tile)
+    (batch, heads_, time, dim), keys, slots = q.shape, k.shape[2], positions.shape[-1]
+    threads, structures = torch.get_num_threads(), (AttendArgs, Heads)
     sink = None if sink is None else single(sink)
-    args = AttendArgs(
-        heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
-        address(counts), address(bounds), batch, heads_, k.shape[1], positions.shape[1], time, keys,
-        positions.shape[-1], scale, tile, parts, threads, address(memory), size,
-    )  # fmt: skip
-    if not call(kernels.attend_forward, ctypes.byref(args), i64(chunks), pointer(address(mass)), result=ctypes.c_bool):
+
+    def told(bounds: Tensor | None, tile: int, parts: int, memory: Tensor, size: int) -> Any:
+        return ctypes.byref(
+            AttendArgs(
+                heads(q), heads(k), heads(v), heads(out), address(logsumexp), address(sink), address(positions),
+                address(counts), address(bounds), batch, heads_, k.shape[1], positions.shape[1], time, keys, slots,
+                scale, tile, parts, threads, address(memory), size,
+            )
+        )  # fmt: skip
+
+    if mass is None and few(time, slots, keys):
+        kernels = loaded("few.cpp", structures, HEAD_DIM=dim)
+        threads = min(threads, max(1, 2 * q.numel() * slots // arguments.SHARED))
+        args = told(None, keys, 1, *scratch(kernels, "few_scratch", threads, slots))
+        done = call(kernels.attend_few, args, result=ctypes.c_bool)
+    else:
+        kernels = loaded("attend.cpp", structures, HEAD_DIM=dim)
+        chunks = heads_ if mass is None else mass.shape[0]
+        tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
+        bounds = room_for_bounds(positions, keys, tile)
+        args = told(bounds, tile, parts, *scratch(kernels, "forward_scratch", threads, tile, time, slots))
+        done = call(kernels.attend_forward, args, i64(chunks), pointer(address(mass)), result=ctypes.c_bool)
+    if not done:
         raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import Scorer
 from dsa.ops.native.arguments import address, call, i64, loaded, pointer, single, structure
-from dsa.ops.scorers import Hash, IndexFeatures, Integers, Recency, TrueAttention
+from dsa.ops.scorers import KEY_MARGIN, Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.scores import hash_state, scale_of
 from dsa.ops.zones import Span
 
@@ -21,7 +21,8 @@ ScorerArgs = structure(
 SelectArgs = structure(
     "SelectArgs",
     "*zones zone_count scorer batch groups scorer_groups zone_groups time offset slots pool capacity forced_scores "
-    "*positions *broken *scores *logsumexp *entropy *forced_logsumexp threads *scratch scratch_per_thread",
+    "*positions *broken *scores *logsumexp *entropy *forced_logsumexp threads *scratch scratch_per_thread parts most "
+    "*part_scores *part_indices *part_counts",
     scorer=ScorerArgs,
 )
 STRUCTURES = SelectArgs, ZoneArgs, ScorerArgs
@@ -92,7 +93,8 @@ def _(scorer: IndexFeatures) -> Material:
     pool = scorer.unit if scorer.pool == "max" else 1
     if scorer.integers is not None and integer_products():
         return of_integers(scorer.integers, scorer.activation == "relu", pool)
-    queries, keys = single(scorer.queries).contiguous(), single(scorer.keys)
+    queries, keys = single(scorer.queries).contiguous(), scorer.keys.detach()
+    keys = keys if row_stride(keys) else single(keys)
     constants = {"HEADS": queries.shape[3], "DIM": queries.shape[4], "RELU": int(scorer.activation == "relu")}
     weights = None if scorer.weights is None else single(scorer.weights).contiguous()
     return Material({"SCORER": 0, **constants}, queries, weights, keys, queries.shape[1] // keys.shape[1], pool)
@@ -115,6 +117,16 @@ def _(scorer: Hash) -> Material:
 @material.register
 def _(scorer: Recency) -> Material:
     return Material({"SCORER": 3}, seed=scorer.sinks)
+
+
+def row_stride(keys: Tensor) -> int | None:
+    """Floats between dims of keys that the kernels can read as they lie: tokens side by side, with a margin behind."""
+    (batch, rows, entries, dim), stride = keys.shape, keys.stride(3)
+    wanted = rows * dim * stride, dim * stride, 1, stride
+    fits = all(size == 1 or own == want for size, own, want in zip(keys.shape, keys.stride(), wanted, strict=True))
+    room = keys.untyped_storage().nbytes() // keys.element_size() - keys.storage_offset()
+    enough = stride >= entries + KEY_MARGIN and room >= batch * rows * dim * stride
+    return stride if fits and enough and keys.dtype == torch.float32 else None
 
 
 class Packed(NamedTuple):
@@ -143,13 +155,16 @@ def packed(of: Material, every: list[Span], keys: int, all_zones: bool) -> Packe
     batch_stride = 0
     if of.keys is not None:
         batch, rows, entries, dim = of.keys.shape
-        batch_stride = rows * dim
+        batch_stride, as_they_lie = rows * dim, row_stride(of.keys)
         for step in {s.step for s in every if all_zones or not s.forced}:
+            if step == 1 and as_they_lie is not None:
+                steps[step] = (address(of.keys), as_they_lie, entries)
+                continue
             segment = -(-entries // step)
-            stride = -(-step * segment // 16) * 16 + 80
-            to = torch.empty(batch * rows * dim * stride)
+            stride = -(-step * segment // 16) * 16 + KEY_MARGIN
+            to, keys_of = torch.empty(batch * rows * dim * stride), single(of.keys)
             kernels.pack_keys(
-                pointer(address(of.keys)), i64(of.keys.stride(0)), i64(of.keys.stride(1)), i64(of.keys.stride(2)),
+                pointer(address(keys_of)), *map(i64, keys_of.stride()[:3]),
                 i64(batch), i64(rows), i64(entries), i64(dim), i64(step), i64(segment), i64(stride),
                 pointer(address(to)), i64(torch.get_num_threads()),
             )  # fmt: skip

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
-from dsa.ops.native.arguments import address, asked, call, scratch
+from dsa.ops.native import arguments
+from dsa.ops.native.arguments import address, asked, call, scratch, units, workspace
 from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
 from dsa.ops.scores import largest, report_broken, scale_of
@@ -42,14 +43,15 @@ def scan(
     entropy and log-sum-exp over the forced keys, all of units."""
     batch, zone_groups, time = limit.shape
     groups, of = max(scorer.groups, zone_groups), material(scorer)
-    every, table, counts, slots, most = budgets(
-        tuple(zones), in_bytes(limit), (batch, zone_groups, time), offset, None if first is None else in_bytes(first),
-        scorer.unit, scorer.forced,
-    )  # fmt: skip
+    every, table, counts, slots, most = budgets(tuple(zones), limit, offset, first, scorer.unit, scorer.forced)
     forced_scores = statistics and scorer.unit == 1
     ready = packed(of, every, offset + time, forced_scores)
     threads = torch.get_num_threads()
-    capacity = max(2 * most, most + 1024) + asked(ready.kernels, "select_chunk", of.pool)
+    some = batch * groups * -(-time // asked(ready.kernels, "select_unit"))
+    numbers = (offset + time) * of.constants.get("HEADS", 1) * of.constants.get("DIM", 1)
+    parts = 1 if statistics else units(some, threads, numbers // arguments.SHARED)
+    found = batch * groups * time * len(every) * parts if parts > 1 else 0  # lists, one a part
+    capacity = max(2 * most, most + 1024, parts * most) + asked(ready.kernels, "select_chunk", of.pool)
     memory, size = scratch(ready.kernels, "select_scratch", threads, capacity, of.pool, slots)
     shape = (batch, groups, time)
     positions = torch.empty(*shape, slots, dtype=torch.int32)
@@ -66,11 +68,18 @@ def scan(
     args = SelectArgs(
         ctypes.addressof(zone_args), len(every), ready.args, batch, groups, scorer.groups, zone_groups, time, offset,
         slots, of.pool, capacity, forced_scores, address(positions), address(broken),
-        *(map(address, rows) if rows else [None] * 4), threads, address(memory), size,
+        *(map(address, rows) if rows else [None] * 4), threads, address(memory), size, parts, most,
+        address(workspace.take("part scores", found * most)),
+        address(workspace.take("part indices", found * most, torch.int32)),
+        address(workspace.take("part counts", 2 * found, torch.int32)),
     )  # fmt: skip
     if call(ready.kernels.select_keys, ctypes.byref(args)):
         report_broken(broken)
     return Selection(positions, counts.expand(shape).clone(memory_format=torch.contiguous_format)), rows
+
+
+AHEAD = 64
+"""Queries whose budgets are computed together: it costs what one costs."""
 
 
 class Budgets(NamedTuple):
@@ -83,17 +92,35 @@ class Budgets(NamedTuple):
     most: int  # keys that a query takes by score from one zone
 
 
+def budgets(zones: Zones, limit: Tensor, offset: int, first: Tensor | None, unit: int, forced: Zones) -> Budgets:
+    """Of these queries; of one alone it is computed for its neighbours too, which mostly are the next to be asked."""
+    many = AHEAD if limit.shape[2] == 1 and first is None else 1
+    starts = None if first is None else in_bytes(first)
+    begin = offset // many * many
+    every = computed(zones, in_bytes(limit), tuple(limit.shape), many, begin, starts, unit, forced)
+    return every[offset - begin]
+
+
 @functools.lru_cache(maxsize=8)
-def budgets(
-    zones: Zones, limit: bytes, shape: tuple[int, int, int], offset: int, first: bytes | None, unit: int, forced: Zones
-) -> Budgets:
-    """From tensors as bytes, so that equal ones find what was computed before."""
+def computed(
+    zones: Zones, limit: bytes, shape: tuple[int, int, int], many: int, offset: int, first: bytes | None, unit: int,
+    forced: Zones,
+) -> list[Budgets]:  # fmt: skip
+    """From tensors as bytes, so that equal ones find what was computed before.
+
+    Args:
+        many: how many queries in a row have each of these limits; the answer has as many.
+    """
     starts = None if first is None else from_bytes(first, shape[:1])
-    every = spans(zones, from_bytes(limit, shape), offset, starts, unit, forced)
+    limits = from_bytes(limit, shape).repeat_interleave(many, -1)
+    every = spans(zones, limits, offset, starts, unit, forced)
     table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
-    counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0)
-    most = max((largest(s.keep) for s in every if not s.forced), default=0)
-    return Budgets(every, table, counts.int(), max(largest(counts), 1), most)
+    counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0).int()
+    tables, counted = (x.unflatten(-1, (-1, many)).movedim(-1, 0).contiguous() for x in (table, counts))
+    by_score = tables[:, [number for number, s in enumerate(every) if not s.forced], 2].flatten(1)
+    most = by_score.amax(1).tolist() if by_score.shape[1] else [0] * many
+    slots = counted.flatten(1).amax(1).clamp(min=1).tolist() if counted.numel() else [1] * many
+    return [Budgets(every, *own) for own in zip(tables, counted, slots, most, strict=True)]
 
 
 def in_bytes(x: Int[Tensor, "..."]) -> bytes:

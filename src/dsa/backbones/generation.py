@@ -1,0 +1,69 @@
+"""Text from a model: the most probable tokens, or drawn ones, with a cache."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dsa.backbones.cache import Cache
+from dsa.backbones.contracts import Pass
+from dsa.checks import positive
+
+if TYPE_CHECKING:  # it stands on this file
+    from dsa.backbones.backbone import Backbone
+
+
+@torch.no_grad()
+def generate(
+    model: "Backbone",
+    tokens: Int[Tensor, "batch time"],
+    new: int,
+    *,
+    chunk: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    how: Pass | None = None,
+) -> Int[Tensor, "batch longer"]:
+    """The tokens with `new` more behind them; the keys of each are computed once.
+
+    Args:
+        tokens: of texts of one length.
+        chunk: tokens that are read at a time, so that a long text needs less memory at once; None: all.
+        temperature: by which the logits are divided before a token is drawn; 0 takes the most probable one.
+        seed: of the draws.
+        how: the passes are; None: sparse. Its cache, if it has one, holds what comes before `tokens`.
+
+    Raises:
+        ValueError: a number is out of its range, or there is no token to go on from.
+        NotImplementedError: an indexer chooses in blocks of tokens, and would have to go on within one.
+    """
+    positive(new, "new")
+    if not temperature >= 0:
+        raise ValueError(f"temperature = {temperature}: give 0 or more.")
+    if chunk is not None:
+        positive(chunk, "chunk")
+    if not tokens.shape[1]:
+        raise ValueError("tokens: there is none; give at least one to go on from.")
+    how = Pass() if how is None else how
+    if how.cache is None:
+        how = replace(how, cache=Cache(room=tokens.shape[1] + new))
+    how, generator = replace(how, logits=False), torch.Generator(tokens.device).manual_seed(seed)
+    for part in tokens.split(chunk or tokens.shape[1], 1):
+        logits = model.run(part, how).logits
+    found = [tokens]
+    for _ in range(new):
+        if len(found) > 1:
+            logits = model.run(found[-1], how).logits
+        found.append(chosen(logits[:, -1], temperature, generator))
+    return torch.cat(found, 1)
+
+
+def chosen(
+    logits: Float[Tensor, "batch vocab"], temperature: float, generator: torch.Generator
+) -> Int[Tensor, "batch 1"]:
+    """A token for each row."""
+    if temperature == 0:
+        return logits.argmax(-1, keepdim=True)
+    return torch.multinomial((logits.float() / temperature).softmax(-1), 1, generator=generator)
