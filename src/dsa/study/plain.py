@@ -5,12 +5,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dsa import config
+from dsa.share import at_length
 
 Path = tuple[str, ...]
 SIMPLE = re.compile(r"\$\{([A-Za-z_]\w*(?:\.\w+)*)\}")
 """An interpolation that names one other place from the top."""
+SHARE = re.compile(r"\$\{share:[^${}]*\}")
+"""A share of the length."""
 
 
 class NotSimple(Exception):
@@ -51,7 +55,7 @@ def resolve(node: Any, cfg: dict[str, Any], within: Path) -> Any:
         within: interpolations that led here.
 
     Raises:
-        NotSimple: one is more than the name of another place, or leads nowhere or back.
+        NotSimple: one is more than a share or the name of another place, or leads nowhere or back.
     """
     if isinstance(node, dict):
         return {key: resolve(value, cfg, within) for key, value in node.items()}
@@ -59,6 +63,11 @@ def resolve(node: Any, cfg: dict[str, Any], within: Path) -> Any:
         return [resolve(value, cfg, within) for value in node]
     if not isinstance(node, str) or "${" not in node:
         return node
+    if SHARE.fullmatch(node) and isinstance(cfg.get("seq_len"), int):
+        try:
+            return at_length(node, cfg["seq_len"])
+        except OmegaConfBaseException:
+            raise NotSimple from None
     found = SIMPLE.fullmatch(node)
     path = tuple(found[1].split(".")) if found else ()
     if not found or node in within or not holds(cfg, path):
