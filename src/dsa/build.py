@@ -1,5 +1,6 @@
 """From a Spec to the objects it names."""
 
+from bisect import bisect
 from collections.abc import Sequence
 
 from dsa.backbones import Backbone, Router, Site
@@ -35,7 +36,8 @@ def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
     """An indexer for each site, or for each that several sites share: of the first one's width, with the initial
     weights that `indexer_seed` gives it there."""
     out = []
-    for site in backbone.sites[:: spec.index_every]:
+    for number in leading(len(backbone.sites), spec.index_every):
+        site = backbone.sites[number]
         indexer = build_indexer(spec, site)
         draw_indexer(indexer, spec.indexer_seed, site.index)
         out.append(indexer)
@@ -45,29 +47,44 @@ def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:
 def build_patterns(spec: Spec, backbone: Backbone) -> list[Pattern]:
     """A pattern for each router, with what it learns as it begins."""
     patterns = []
-    for site in backbone.sites[:: routed_together(spec)]:
+    for number in leading(len(backbone.sites), routed_together(spec)):
         pattern: Pattern = spec.pattern.make()
-        patterns.append(pattern.begun(site.width))
+        patterns.append(pattern.begun(backbone.sites[number].width))
     return patterns
 
 
-def routed_together(spec: Spec) -> int:
-    """How many sites in a row share a router: those that share an indexer; controls choose at each site anew."""
+def routed_together(spec: Spec) -> int | tuple[int, ...]:
+    """Which sites in a row share a router: those that share an indexer; controls choose at each site anew."""
     return spec.index_every if spec.uses_indexer else 1
 
 
-def numbers_of_indexers(sites: Sequence[Site], every: int) -> list[int]:
-    """Number of each site's indexer: each `every` sites in a row share one, which reads the first of them.
+def leading(count: int, every: int | tuple[int, ...]) -> list[int]:
+    """Which of so many sites lead: they have an indexer, which the sites up to the next one that leads share.
+
+    Args:
+        every: how many sites in a row share an indexer, or the sites that lead.
 
     Raises:
         ValueError: there are fewer sites.
     """
-    if every > len(sites):
-        raise ValueError(
-            f"index_every = {every}: the model has {len(sites)} attention layers that can be routed; "
-            f"give a whole number from 1 to {len(sites)}."
-        )
-    return [number // every for number in range(len(sites))]
+    has = f"the model has {count} attention layers that can be routed"
+    if isinstance(every, int):
+        if every > count:
+            raise ValueError(f"index_every = {every}: {has}; give a whole number from 1 to {count}.")
+        return list(range(0, count, every))
+    if every[-1] >= count:
+        raise ValueError(f"index_every = {list(every)}: {has}; give numbers from 0 to {count - 1}.")
+    return list(every)
+
+
+def numbers_of_indexers(sites: Sequence[Site], every: int | tuple[int, ...]) -> list[int]:
+    """Number of each site's indexer, which reads the site that leads.
+
+    Raises:
+        ValueError: as `leading`.
+    """
+    leaders = leading(len(sites), every)
+    return [bisect(leaders, number) - 1 for number in range(len(sites))]
 
 
 def attach_routers(
@@ -86,6 +103,7 @@ def attach_routers(
     """
     precision = Exact() if trained and not spec.in_training else spec.precision.make()
     every = routed_together(spec)
+    leaders = [backbone.sites[number] for number in leading(len(backbone.sites), every)]
     routers = [
         Router(
             None if indexers is None else indexers[number],
@@ -95,9 +113,7 @@ def attach_routers(
             site.index,
             spec.ops,
         )
-        for number, (site, pattern) in enumerate(
-            zip(backbone.sites[::every], build_patterns(spec, backbone), strict=True)
-        )
+        for number, (site, pattern) in enumerate(zip(leaders, build_patterns(spec, backbone), strict=True))
     ]
     backbone.attach(routers, numbers_of_indexers(backbone.sites, every))
 

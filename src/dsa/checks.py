@@ -1,5 +1,6 @@
 """Checks of single settings: each returns the value, or says which setting, what it got and what is allowed."""
 
+import itertools
 import math
 from typing import Any
 
@@ -16,6 +17,18 @@ def at_least(value: Any, least: int, name: str, why: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} = {value}: give a whole number from {least}{f' ({why})' if why else ''}.")
     return value
+
+
+def sharing(value: Any, name: str) -> int | tuple[int, ...]:
+    """How many layers in a row share an indexer; or the layers that have one, the first of all among them."""
+    if type(value) is int and value >= 1:
+        return value
+    listed = isinstance(value, list | tuple) and all(type(one) is int for one in value)
+    if listed and value[:1] in ([0], (0,)) and all(a < b for a, b in itertools.pairwise(value)):
+        return tuple(value)
+    raise ValueError(
+        f"{name} = {value}: give a whole number from 1, or whole numbers that begin with 0 and rise, as [0,3]."
+    )
 
 
 def null_or_positive(value: Any, name: str, why: str) -> int | None:

@@ -205,7 +205,7 @@ def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
         "precision": spec.precision.node if spec.in_training else None,
     }
     targets = [spec.indexer.target, spec.objective.target, *([spec.precision.target] if spec.in_training else [])]
-    own = [*shared_of(spec), *([spec.precision.option] if spec.in_training else [])]
+    own = [*spec.shared, *([spec.precision.option] if spec.in_training else [])]
     if spec.trains_pattern:  # others shape no warm-up
         identity["pattern"] = spec.pattern.node
         targets += spec.pattern.targets
@@ -218,11 +218,6 @@ def indexer_of(spec: Spec) -> dict[str, Any]:
     """What decides which indexers there are and how they begin; one at every site goes unsaid."""
     own: dict[str, Any] = {"indexer": spec.indexer.node, "indexer_seed": spec.indexer_seed}
     return own if spec.index_every == 1 else own | {"index_every": spec.index_every}
-
-
-def shared_of(spec: Spec) -> list[str]:
-    """How names say that sites share an indexer."""
-    return [] if spec.index_every == 1 else [f"every{spec.index_every}"]
 
 
 def objective_of(spec: Spec) -> dict[str, Any]:
@@ -281,7 +276,7 @@ def condition_of(spec: Spec, trained: bool = False) -> list[str]:
     unsaid = {"selector": "topk", "precision": "fp32"}
     left_out = ("precision",) if trained and not spec.in_training else ()
     said = [names[group] for group in order if group not in left_out and unsaid.get(group) != names[group]]
-    return said + (shared_of(spec) if spec.uses_indexer else [])
+    return said + (spec.shared if spec.uses_indexer else [])
 
 
 def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from dsa import config, targets
 from dsa.artifacts.names import GROUPS
 from dsa.backbones.memory import Memory
-from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, text, texts
+from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, sharing, text, texts
 from dsa.config import choice, resolved
 from dsa.part import Part, option_of
 from dsa.recipe import Recipe, nested, recipe_of, untouched
@@ -45,7 +45,7 @@ class Spec:
     """One run: a composition on one base, at one length and seed.
 
     Args:
-        index_every: how many attention layers in a row share an indexer and what it chose.
+        index_every: how many attention layers in a row share an indexer and what it chose, or the layers that lead.
         dtype: of the backbone, fp32 or bf16.
         in_training: the precision's format takes part in training; else it is applied after it.
         content: the whole configuration as plain data, for config.yaml and dashboards.
@@ -67,7 +67,7 @@ class Spec:
     seq_len: int
     seed: int
     indexer_seed: int
-    index_every: int
+    index_every: int | tuple[int, ...]
     dtype: str
     ops: str
     in_training: bool
@@ -106,12 +106,18 @@ class Spec:
         return self.uses_indexer and bool(self.pattern.cls.learns)
 
     @property
+    def shared(self) -> list[str]:
+        """How names say that layers share an indexer."""
+        if isinstance(self.index_every, tuple):
+            return [f"lead{'.'.join(map(str, self.index_every))}"]
+        return [] if self.index_every == 1 else [f"every{self.index_every}"]
+
+    @property
     def indexer_label(self) -> str:
         """What tells its indexer from the others of a cohort."""
         own = [] if self.indexer_seed == self.seed else [f"i{self.indexer_seed}"]
-        shared = [] if self.index_every == 1 else [f"every{self.index_every}"]
         pattern = [self.pattern.label] if self.trains_pattern else []
-        return "-".join([self.indexer.label, *shared, *pattern, *own])
+        return "-".join([self.indexer.label, *self.shared, *pattern, *own])
 
     @property
     def dense(self) -> bool:
@@ -227,7 +233,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         seq_len=plain["seq_len"],
         seed=seed,
         indexer_seed=at_least(plain["indexer_seed"], 0, "indexer_seed"),
-        index_every=positive(plain.get("index_every", 1), "index_every"),  # runs of before there was a choice
+        index_every=sharing(plain.get("index_every", 1), "index_every"),  # runs of before there was a choice
         dtype=compute_dtype(plain["dtype"], trainer["accelerator"]),
         ops=text(plain["ops"], "ops"),
         in_training=flag(plain["precision"].get("in_training", False), "precision.in_training"),

@@ -120,12 +120,15 @@ def every(number, *overrides):
     return model.train()
 
 
-@pytest.mark.parametrize(("number", "of"), [(1, (0, 1, 2, 3)), (2, (0, 0, 1, 1)), (3, (0, 0, 0, 1)), (4, (0,) * 4)])
+@pytest.mark.parametrize(("number", "of"), [
+    (1, (0, 1, 2, 3)), (2, (0, 0, 1, 1)), (3, (0, 0, 0, 1)), (4, (0,) * 4),
+    ("[0,1,3]", (0, 1, 1, 2)), ("[0]", (0,) * 4),
+])  # fmt: skip
 def test_a_configuration_says_how_many_sites_share_a_router(tokens, number, of):
     model, own, seen = every(number), every(1), []
     model.run(tokens, Pass(observe=seen.append))
     assert model.router_of == of
-    assert [router.site for router in model.routers] == list(range(0, 4, number))
+    assert [router.site for router in model.routers] == [of.index(router) for router in sorted(set(of))]
     for site, router in enumerate(of):
         assert seen[site].selection is seen[of.index(router)].selection
     assert len({id(layer.selection) for layer in seen}) == len(model.routers)

@@ -35,7 +35,7 @@ TEXT_OR_NULL = ("[a]", "true")
 WRONG: list[tuple[str, str, tuple[str, ...]]] = [  # options beside the setting, the setting, what it refuses
     *(("", key, (*WHOLE, "nan", "[1,2]", "{a: 1}")) for key in ("seq_len", "seed")),
     ("", "indexer_seed", WHOLE),
-    ("", "index_every", (*WHOLE, "0")),
+    ("", "index_every", (*WHOLE, "0", "[]", "[1,2]", "[0,2,1]", "[0,0]", "[0,a]", "[0,true]", "[0,9]", "{a: 1}")),
     ("", "steps", ("abc", "1.5", "nan", "-3", "0", "true", "[1,2]")),
     ("", "judge", ("no", "null", "[val]")),
     ("", "dtype", ("fp8", "null", "16", "[fp32]")),
@@ -237,7 +237,7 @@ SWEPT = [  # beside a study of one condition
     *(("finalists", value) for value in ("abc", "1.5", "-1", "true")),
     *(("seed", value) for value in ("abc", "1.5", "nan", "-1", "true", "null", "[]")),
     *(("indexer_seed", value) for value in ("abc", "1.5", "-1", "true", "[]")),
-    *(("index_every", value) for value in ("abc", "1.5", "0", "99", "1,99", "true", "[]")),
+    *(("index_every", value) for value in ("abc", "1.5", "0", "99", "1,99", "true", "[]", "1,[1]", "1,[0,9]")),
     *(("seq_len", value) for value in ("abc", "64.0", "0", "null")),
     *(("on_error", value) for value in ("no", "null", "[stop]")),
     *(("judge", value) for value in ("no", "1", "[val]")),

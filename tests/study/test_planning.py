@@ -115,6 +115,15 @@ def test_layers_that_share_an_indexer_are_compared_on_one_base_beside_one_set_of
     assert len(cohort.makes) == 3, "in one pass"
 
 
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_study_compares_layers_that_lead_with_layers_in_a_row(typed, outputs):
+    yaml = {"judge": "swap", "conditions": {"index_every": [1, 2] if typed else [1, 2, [0, 1]]}, "controls": []}
+    given = ["index_every=1,2,[0,1]"] if typed else []
+    plan = planned(yaml, *FAST, *given, "seq_len=64", "indexer=h1d8", f"output_dir={outputs}")
+    found = {run.label: run.spec.index_every for run in plan.runs}
+    assert found == {"index_every1": 1, "index_every2": 2, "index_every0.1": (0, 1)}
+
+
 def test_warm_ups_that_cannot_be_one_pass_are_cohorts_of_their_own(outputs):
     given = ("name=x", *TINY, "indexer=h1d8,h2d8", "steps=null", f"output_dir={outputs}")
     (plan,) = plans_of(*given, "recipe.warmup.steps=4,8", exploratory=True)

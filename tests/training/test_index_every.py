@@ -42,10 +42,14 @@ def test_sharing_shapes_indexers_and_what_stands_on_them_alone():
     one, two = (graph_of(compose([*RUN, f"index_every={n}"]), "corpus") for n in (1, 2))
     changed = {name for name in NEEDS if getattr(one, name).hash != getattr(two, name).hash}
     assert changed == SHARED
-    scratch = [graph_of(compose([*RUN, "recipe=scratch", f"index_every={n}"]), "corpus").hash for n in (1, 2, 4)]
-    assert len(set(scratch)) == 3
-    control = [graph_of(compose([*RUN, "selector=oracle", f"index_every={n}"]), "corpus").hash for n in (1, 2)]
-    assert control[0] == control[1]
+    scratch = [
+        graph_of(compose([*RUN, "recipe=scratch", f"index_every={n}"]), "corpus").hash for n in (1, 2, 4, [0, 3])
+    ]
+    assert len(set(scratch)) == 4
+    control = [graph_of(compose([*RUN, "selector=oracle", f"index_every={n}"]), "corpus").hash for n in (1, 2, [0, 3])]
+    assert len(set(control)) == 1
+    spec = compose([*RUN, "index_every=[0,3]"])
+    assert "-lead0.3-" in run_id(spec, graph_of(spec, "corpus")) and spec.indexer_label == "h2d8-lead0.3"
 
 
 def warm_up(every):
@@ -54,7 +58,7 @@ def warm_up(every):
     data = build_data(spec)
     model = build_backbone(spec, data.vocab_size)
     indexers = torch.nn.ModuleList(build_indexers(spec, model))
-    of = numbers_of_indexers(model.sites, every)
+    of = numbers_of_indexers(model.sites, spec.index_every)
     patterns, own = torch.nn.ModuleList(), SimpleNamespace(hash="m")
     member = Member(spec, own, indexers, of, patterns, Exact(), spec.objective.make(), None, None)
     stage = Stage("warmup", spec.recipe.warmup_steps, 0)
@@ -64,7 +68,9 @@ def warm_up(every):
     return training, data.batch("warmup", 0)
 
 
-@pytest.mark.parametrize(("every", "together"), [(2, [(0, 1), (2, 3)]), (3, [(0, 1, 2), (3,)]), (4, [(0, 1, 2, 3)])])
+@pytest.mark.parametrize(("every", "together"), [
+    (2, [(0, 1), (2, 3)]), (3, [(0, 1, 2), (3,)]), (4, [(0, 1, 2, 3)]), ([0, 1, 3], [(0,), (1, 2), (3,)]),
+])  # fmt: skip
 def test_the_warm_up_teaches_the_mean_of_the_sites_attention(every, together):
     training, batch = warm_up(every)
     training.losses(batch)["m/indexer"].backward()
@@ -103,7 +109,11 @@ def test_a_run_trains_and_judges_indexers_that_layers_share(outputs):
     )
 
 
-def test_more_layers_than_there_are_cannot_share():
-    spec = compose([*RUN, "index_every=5"])
-    with pytest.raises(ValueError, match=r"index_every = 5: the model has 4 attention layers .* from 1 to 4\."):
-        numbers_of_indexers(build_backbone(spec, 64).sites, 5)
+@pytest.mark.parametrize(("every", "words"), [
+    ("5", r"index_every = 5: the model has 4 attention layers .* from 1 to 4\."),
+    ("[0,4]", r"index_every = \[0, 4\]: the model has 4 attention layers .* from 0 to 3\."),
+])  # fmt: skip
+def test_more_layers_than_there_are_cannot_share(every, words):
+    spec = compose([*RUN, f"index_every={every}"])
+    with pytest.raises(ValueError, match=words):
+        numbers_of_indexers(build_backbone(spec, 64).sites, spec.index_every)

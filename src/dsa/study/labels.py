@@ -26,4 +26,5 @@ def named(key: str, value: Any, among: Iterable[Any]) -> str | None:
 
 def valued(key: str, value: Any, among: Iterable[Any]) -> str:
     """A value in a label: behind the last part of its setting's name, or a text's own name alone."""
-    return named(key, value, among) or f"{key.split('.')[-1]}{value}"
+    text = ".".join(map(str, value)) if isinstance(value, list) else value
+    return named(key, value, among) or f"{key.split('.')[-1]}{text}"
