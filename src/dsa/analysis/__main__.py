@@ -2,6 +2,7 @@
 
 python -m dsa.analysis selection outputs/<study>/<run>: where a run's attention went.
 python -m dsa.analysis ties outputs/<study>/<run> ...: how often equal scores leave the choice to position.
+python -m dsa.analysis lead outputs/<study>/<run> --layers 2: which layers keep an indexer if they lead others.
 """
 
 import argparse
@@ -11,7 +12,11 @@ from pathlib import Path
 
 from dsa.signals import read_to_the_end
 
-COMMANDS = {"selection": "dsa.inspection.command", "ties": "dsa.inspection.ties_command"}
+COMMANDS = {
+    "selection": "dsa.inspection.command",
+    "ties": "dsa.inspection.ties_command",
+    "lead": "dsa.inspection.lead_command",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,50 @@
+"""python -m dsa.analysis lead outputs/<study>/<run> --layers 2: which layers keep an indexer if they lead others."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a row a step and the setting that follows; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dsa.analysis lead", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run with an indexer at every layer")
+    parser.add_argument("--layers", type=int, required=True, metavar="N", help="how many layers keep an indexer")
+    parser.add_argument("--rows", type=int, default=256, metavar="N", help="rows that decide (default: 256)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for programs, by pairs of layers too")
+    parser.add_argument(
+        "--allow-target", action="append", default=[], metavar="PACKAGE", help="of your own, named by the run's config"
+    )
+    given = parser.parse_args(arguments)
+    from dsa.analysis.output.cells import number, titled, wide_console  # late: --help needs no torch
+    from dsa.inspection.lead import lead_of
+
+    try:
+        found = lead_of(given.run, given.layers, given.rows, tuple(given.allow_target))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    table = titled(
+        f"{found['run_id']}: layers that stop leading, each time the one without whose indexer the calibration loss is "
+        "least",
+        "step", "layer", "calibration loss", "held-out loss", "difference", "mass", "overlap", "layers that lead",
+    )  # fmt: skip
+    first = found["steps"][0]
+    for index, step in enumerate(found["steps"]):
+        layer = "–" if step["layer"] is None else str(step["layer"])
+        overlap = "–" if step["overlap"] is None else f"{step['overlap']:.1%}"
+        losses = [number(step["calibration_loss"], 5), number(step["loss"], 5), f"{step['loss'] - first['loss']:+.5f}"]
+        table.add_row(str(index), layer, *losses, f"{step['mass']:.1%}", overlap, listed(step["leaders"]))
+    out = wide_console()
+    out.print(table)
+    out.print(f"index_every={listed(found['leaders'])}", markup=False)
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        print(given.json)
+    return 0
+
+
+def listed(leaders: list[int]) -> str:
+    """As a command line takes it."""
+    return f"[{','.join(map(str, leaders))}]"
