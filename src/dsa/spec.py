@@ -27,6 +27,7 @@ class Devices:
     devices: Any
     strategy: str
     num_nodes: int
+    shard: bool
     accumulate: int
 
 
@@ -218,6 +219,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
             devices_of(trainer["devices"]),
             text(trainer["strategy"], "trainer.strategy"),
             positive(trainer["num_nodes"], "trainer.num_nodes"),
+            flag(trainer["shard"], "trainer.shard"),
             positive(trainer["accumulate"], "trainer.accumulate"),
         ),
         memory=Memory(

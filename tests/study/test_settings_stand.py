@@ -54,7 +54,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "objective": {"weight": 2.0},
     "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
     "memory": {"checkpoint": True, "offload": True},
-    "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "ddp", "num_nodes": 2, "accumulate": 2},
+    "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "ddp", "num_nodes": 2, "shard": True,
+                "accumulate": 2},
     "logger": {"project": "mine", "entity": "us", "mode": "offline", "judgement_runs": 7},
     "callbacks": {"val_every": 7, "checkpoint_every": 9, "maps_every": 11},
 }  # fmt: skip

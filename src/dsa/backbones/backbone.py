@@ -80,6 +80,11 @@ class Backbone(nn.Module, ABC):
         return False
 
     @property
+    def shards(self) -> list[nn.Module]:
+        """Its layers, which a pass gathers one at a time where training is sharded; all that is in none, at once."""
+        return []
+
+    @property
     def called(self) -> str:
         """What messages call it."""
         return type(self).__name__

@@ -96,6 +96,10 @@ class SparseTransformer(Backbone):
     def recomputes(self) -> bool:
         return True
 
+    @property
+    def shards(self) -> list[nn.Module]:
+        return list(self.blocks)
+
     def attention_blocks(self) -> list[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
 

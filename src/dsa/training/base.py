@@ -20,6 +20,7 @@ from dsa.training.log import METRICS, RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
 from dsa.training.objective import language_model_loss
+from dsa.training.shard import whole
 from dsa.training.stages import Group, Stage
 
 
@@ -82,8 +83,9 @@ def make_base(store: Store, spec: Spec, need: Need, data: DataModule, dashboard:
                 log,
             )  # fmt: skip
             fit(spec, module, folder)
+        weights = whole(model)
         if first_process():
-            save_weights(model.state_dict(), folder)
+            save_weights(weights, folder)
         return {"vocab_size": data.vocab_size} | trained(criterion, recipe.dense_steps, model, data)
 
     return made(store, need, spec, make)

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import RichProgressBar
 
 from dsa.judging.world import first_process
-from dsa.training.maps import draw_selection
+from dsa.training.maps import selection_figure
 from dsa.training.module import Training
 
 
@@ -66,10 +65,12 @@ class SelectionMaps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Training)
-        if not first_process() or not pl_module.sparse or (batch_idx + 1) % (self.every * pl_module.accumulate):
+        if not pl_module.sparse or (batch_idx + 1) % (self.every * pl_module.accumulate):
             return
-        step = pl_module.stage.offset + trainer.global_step
-        path = self.folder / f"selection_{step:06d}.png"
-        with torch.no_grad():
-            draw_selection(pl_module.model, batch.tokens[:1], path)
-        pl_module.run_log.picture("select/map", step, path)
+        figure = selection_figure(pl_module.model, batch.tokens)  # in every process: they may have a part each
+        if first_process():
+            step = pl_module.stage.offset + trainer.global_step
+            path = self.folder / f"selection_{step:06d}.png"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(path, dpi=110)
+            pl_module.run_log.picture("select/map", step, path)

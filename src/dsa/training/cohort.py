@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,8 @@ class CohortTraining(Training):
     any other pattern. Where sites share an indexer, it learns from each of them: the mean of their
     divergences has the gradient of the divergence from the mean of their attention.
     """
+
+    shards: ClassVar[bool] = False  # the base has no gradients and no optimiser states, and members are small
 
     def __init__(self, members: Sequence[Member], *arguments: Any) -> None:
         super().__init__(*arguments)

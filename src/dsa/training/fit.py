@@ -11,6 +11,7 @@ from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.spec import Spec
 from dsa.training.callbacks import EndOfStep, LastCheckpoint, SelectionMaps, StageBar
 from dsa.training.module import Training
+from dsa.training.shard import sharding
 
 
 def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, validate: bool = True) -> None:
@@ -27,6 +28,7 @@ def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, va
     if spec.callbacks.maps_every and maps is not None:
         callbacks.append(SelectionMaps(maps, spec.callbacks.maps_every))
     every = spec.callbacks.val_every if validate else module.stage.steps + 1  # beyond the end: never
+    parts = {"strategy": sharding()} if spec.trainer.shard and module.shards else {}
     trainer = make_trainer(
         spec.trainer,
         spec.dtype,
@@ -38,6 +40,7 @@ def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, va
         enable_progress_bar=spec.callbacks.progress_bar,
         callbacks=callbacks,
         default_root_dir=folder,
+        **parts,
     )
     last = folder / LAST
     if not last.exists():

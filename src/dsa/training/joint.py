@@ -26,6 +26,7 @@ from dsa.training.log import METRICS, RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
 from dsa.training.objective import IndexerObjective, language_model_loss
+from dsa.training.shard import whole
 from dsa.training.stages import Group, Stage
 
 
@@ -116,8 +117,9 @@ def make_joint(
                 log,
             )  # fmt: skip
             fit(spec, module, folder, maps)
+        weights = whole(model)
         if first_process():
-            save_weights(model.state_dict(), folder)
+            save_weights(weights, folder)
         return {"vocab_size": data.vocab_size}
 
     return made(store, need, spec, make, again)

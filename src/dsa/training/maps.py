@@ -1,7 +1,5 @@
 """Pictures of a selection."""
 
-from pathlib import Path
-
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -40,9 +38,3 @@ def selection_figure(model: Backbone, tokens: Tensor) -> Figure:
         column[-1].set_xlabel("key position")
     figure.axes[0].set_ylabel("query position")
     return figure
-
-
-def draw_selection(model: Backbone, tokens: Tensor, path: Path) -> None:
-    """Write the picture as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    selection_figure(model, tokens).savefig(path, dpi=110)

@@ -4,9 +4,10 @@ import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +19,7 @@ from dsa.judging.evaluation import Evaluation
 from dsa.judging.speed import Contention
 from dsa.spec import Recipe
 from dsa.training.log import RunLog
+from dsa.training.shard import shard
 from dsa.training.stages import Group, Stage
 
 
@@ -25,6 +27,9 @@ class Training(Evaluation):
     """Goes through one stage: one optimiser, each group of parameters at its own rate and clipped alone.
 
     Everything random is a function of (seed, stage, step), so a resumed stage ends in the same weights.
+
+    Attributes:
+        shards: several processes may keep a part of the model each.
 
     Args:
         model: trained in place.
@@ -34,6 +39,8 @@ class Training(Evaluation):
         recipe: its schedule and clipping.
         accumulate: micro-batches per optimiser step.
     """
+
+    shards: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,6 +69,12 @@ class Training(Evaluation):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """What is minimised, by its name in the log."""
+
+    def configure_model(self) -> None:
+        """Before anything is trained: where the strategy wants parts, the model becomes this process's."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ModelParallelStrategy):
+            self.learning = shard(self.model, self.learning, strategy.root_device, self.trainer.world_size)
 
     def train_dataloader(self) -> Iterable[Batch]:
         return self.data.train_loader(

@@ -45,8 +45,7 @@ def check_settings(spec: Spec, met: set[str] | None = None) -> None:
         )
     if spec.trainer.accelerator not in ("auto", "cpu", "gpu"):
         check_accelerator(spec.trainer.accelerator)
-    if spec.trainer.strategy != "auto":
-        check_strategy(spec.trainer.strategy)
+    one_of(spec.trainer.strategy, ("auto", "ddp"), "trainer.strategy")
 
 
 def unmet(met: set[str], *parts: Part) -> Iterator[Part]:
@@ -63,14 +62,6 @@ def check_accelerator(name: str) -> None:
     from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it takes seconds to import
 
     one_of(name, ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())), "trainer.accelerator")
-
-
-def check_strategy(name: str) -> None:
-    """Refuse a strategy that Lightning does not know."""
-    from pytorch_lightning.strategies import StrategyRegistry  # late: it takes seconds to import
-
-    if name not in StrategyRegistry.available_strategies():
-        raise ValueError(f"trainer.strategy = {name}: give auto, ddp, fsdp or another of Lightning's.")
 
 
 @contextmanager

@@ -79,6 +79,10 @@ class Adopted(Backbone):
         return bool(recomputable(self.hf))
 
     @property
+    def shards(self) -> list[nn.Module]:
+        return recomputable(self.hf)
+
+    @property
     def called(self) -> str:
         return type(self.hf).__name__
 
