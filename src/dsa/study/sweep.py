@@ -83,11 +83,18 @@ def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options
     given, extra = given_values(arguments)
     composer = Composer(load, extra, private_keys())
     lists = {key: values for key, values in given.items() if key not in (*OWN, *private_keys())}
-    listed = composer.whole(())
     # a setting that is a list by nature takes the list for one value
-    kept = {key: [values] for key, values in lists.items() if isinstance(at(listed, key), list)}
+    kept = {key: [values] for key, values in lists.items() if is_list(key, lists, composer)}
     data = DataStore()
     return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, load, options, composer.groups)]
+
+
+def is_list(key: str, lists: dict[str, list[Any]], composer: Composer) -> bool:
+    """Whether a setting holds a list, by itself or in an option of its group that the command line names."""
+    group, _, inner = key.partition(".")
+    named = lists.get(group, []) if inner and group in composer.groups else []
+    nodes = [composer.whole(()), *({group: composer.node(group, str(option))} for option in named)]
+    return any(isinstance(at(node, key), list) for node in nodes)
 
 
 def studies(
