@@ -51,6 +51,10 @@ def first_page(studies: Studies) -> str:
     for number, question in enumerate(questions, 1):
         parts += [f"## {number}. {question.asked}", *answer(question)]
     rest = [study for name, study in studies.items() if name not in ASKED]
+    for study in [study for study in rest if pretrained(study)]:
+        rest.remove(study)
+        asked = study.analysis.prepared.meta.question
+        parts += [f"## {asked}", of_one_model(study), *answer(Question(study.name, study))]
     if rest:
         parts += ["## What else was asked", "\n".join(line_of(study) for study in rest)]
     return "\n\n".join(parts) + "\n"
@@ -69,6 +73,30 @@ def answer(question: Question) -> list[str]:
         table(grid.columns, [[cell.text for cell in row] for row in grid.rows]),
         f"[The study]({name}/README.md): {len(analysis.prepared.runs)} runs. {grid.note}",
     ]
+
+
+def pretrained(study: Study) -> bool:
+    """Whether its runs carry the certificate of a pretrained model."""
+    return any(column.startswith("certificate.") for column in study.analysis.prepared.runs)
+
+
+def of_one_model(study: Study) -> str:
+    """Which model, with what no indexer could beat there and what none is needed for."""
+    analysis = study.analysis
+    metric, prepared = analysis.prepared.meta.metric, analysis.prepared
+    parts = []
+    for length in sorted(prepared.runs["seq_len"].unique()):
+        means = {
+            kind: prepared.rows(kind, length)[metric].mean()
+            for kind in ("dense", "oracle", "sink_window")
+            if len(prepared.rows(kind, length))
+        }
+        parts.append(f"at {length} tokens " + ", ".join(f"{kind} {mean:.3f}" for kind, mean in means.items()))
+    models = " and ".join(sorted(prepared.runs["model"].unique()))
+    return (
+        f"Of {models}, as it is; {prepared.runs['seed'].nunique()} draws of the training text and of the indexers, one "
+        f"model: what is said here is said of it alone. Loss of the controls [nats a token]: {'; '.join(parts)}."
+    )
 
 
 def line_of(study: Study) -> str:

@@ -9,7 +9,7 @@ from made_up import CONTROLS, made_up
 from dsa.analysis.inputs.heads import heads_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.judgement.analysis import Analysis, analyse
-from dsa.analysis.output.figures import budgets, failures, formats, pareto, regret
+from dsa.analysis.output.figures import budgets, failures, formats, layers, pareto, regret
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.figures.matrix import failures as told
 from dsa.analysis.output.figures.matrix import step
@@ -138,3 +138,11 @@ def test_each_can_be_drawn(failing):
     assert {"success", "failures", "differences"} <= shown.keys()
     for name in ("success", "failures", "differences"):
         draw(shown[name]).draw_without_rendering()
+
+
+@pytest.mark.parametrize(("joint", "words"), [(None, "backbone untouched"), ("abc", "after joint training")])
+def test_what_layers_capture_says_of_which_model(joint, words):
+    told = {"artifacts": {"joint": joint}, "selection": {"layers": [{"mass": 0.5, "oracle_mass": 0.9}]}}
+    study = analyse(made_up({"a": 1.0, "b": 1.0}, seeds=2, each=lambda run, result: result | told))
+    chart = layers.chart(study, "mass")
+    assert words in chart.caption and {row.label for row in chart.panels[0].rows} >= {"a", "b"}

@@ -210,6 +210,19 @@ def test_the_first_page_has_five_questions_and_answers_only_those_whose_study_is
     assert f"- [mine](mine/README.md). And else? **{said}**" in page.split("## What else was asked")[1]
 
 
+def test_a_study_of_a_pretrained_model_has_a_section_that_says_it_is_one_model():
+    def certified(run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        return sized(run, result) | {"model": "tiny", "certificate": {"identity": 0.0}}
+
+    prepared = indexers({"h4d64": 1.2, "h2d32": 1.3}, name="mine", question="Which?", each=certified, between=0.0)
+    page = first_page(order([study(prepared)]))
+    said = page.split("## Which?")[1]
+    assert "Of tiny, as it is; 20 draws" in said and "one model" in said
+    dense = prepared.rows("dense", 64)["val_loss"].mean()
+    assert f"at 64 tokens dense {dense:.3f}, oracle 1.00" in said and "(mine/differences.png)" in said
+    assert "What else was asked" not in page
+
+
 def test_writing_one_study_leaves_the_others_on_the_pages(outputs_of_a_study, tmp_path, monkeypatch):
     monkeypatch.setattr("write.write_study", save)  # its results alone, without figures
     first = tmp_path / "first"

@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from dsa.analysis.inputs.scale import SWAPPED, TRAINED
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.forest import draw_forest
 from dsa.analysis.output.figures.limits import axis
@@ -29,7 +30,7 @@ CAPTIONS = {
 
 
 def chart(analysis: Analysis, measure: str) -> Chart:
-    """One measure of the trained model.
+    """One measure of the models that the runs end with.
 
     Args:
         measure: mass, recall or mean_k (the latter for adaptive selectors alone).
@@ -53,8 +54,15 @@ def chart(analysis: Analysis, measure: str) -> Chart:
         title=TITLES[measure],
         panels=tuple(panels),
         series=tuple(f"layer {layer}" for layer in range(deepest)),
-        caption=f"Mean and 95 % t interval over seeds, after joint training. {CAPTIONS[measure]}",
+        caption=f"Mean and 95 % t interval over seeds, {stage(analysis)}. {CAPTIONS[measure]}",
     )
+
+
+def stage(analysis: Analysis) -> str:
+    """When the selections of a study's runs were measured: each run tells of the model that it ends with."""
+    runs = analysis.prepared.runs
+    untouched = "artifacts.joint" in runs and runs["artifacts.joint"].isna().all()
+    return (SWAPPED if untouched else TRAINED)[0]
 
 
 def by_layer(analysis: Analysis, label: str, seq_len: int, measure: str) -> Array:
