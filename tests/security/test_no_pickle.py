@@ -19,7 +19,8 @@ def unpickling(path: Path) -> list[str]:
         if isinstance(node, ast.Call):
             name, given = ast.unparse(node.func), {part.arg: ast.unparse(part.value) for part in node.keywords}
             reads = name == "torch.load" or "ckpt_path" in given or name.endswith("load_from_checkpoint")
-            if (reads and given.get("weights_only") != "True") or "allow_pickle" in given or "read_pickle" in name:
+            objects = given.get("allow_pickle", "False") != "False"
+            if objects or (reads and given.get("weights_only") != "True") or "read_pickle" in name:
                 found.append(ast.unparse(node))
     return found
 
