@@ -6,7 +6,7 @@ from conftest import QUIET
 from dsa import compose, train
 
 pytestmark = pytest.mark.slow
-TASK = ["experiment=recall", "indexer=h2d16", "seq_len=128", "recipe.dense.steps=250", "callbacks.val_every=250"]
+TASK = ["experiment=recall", "indexer=h2d16", "seq_len=64", "recipe.dense.steps=250", "callbacks.val_every=250"]
 
 
 def test_a_trained_indexer_recalls_what_an_untrained_one_and_a_window_cannot(outputs):
