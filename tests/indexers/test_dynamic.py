@@ -273,7 +273,7 @@ def test_operations_of_rows_that_differ_are_their_mean():
 def test_each_member_begins_as_it_would_alone():
     for number, name in enumerate(NAMES):
         size = [f"indexer.heads={name[1]}", f"indexer.dim={name[3]}"]
-        other = compose([*SMALL, "indexer=h2d8", *size, "indexer.weight=positive"]).indexer.make(d_model=32)
+        other = compose([*SMALL, "indexer=h2d8", *size]).indexer.make(d_model=32)
         draw_indexer(other, 0, 1)
         own = compose(OWN).indexer.make(d_model=32)
         draw_indexer(own, 0, 1)

@@ -36,7 +36,7 @@ class DynamicIndexer(Picking):
         compute: float,
         prefix: int,
         fixed: str | None = None,
-        weight: str = "positive",
+        weight: str = "signed",
         init: float = 0.02,
     ) -> None:
         if fixed is not None:
