@@ -77,7 +77,7 @@ def answer(question: Question) -> list[str]:
 
 def pretrained(study: Study) -> bool:
     """Whether its runs carry the certificate of a pretrained model."""
-    return any(column.startswith("certificate.") for column in study.analysis.prepared.runs)
+    return any(str(column).startswith("certificate.") for column in study.analysis.prepared.runs)
 
 
 def of_one_model(study: Study) -> str:
