@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, SMALL
+from interrupted import cut_and_resumed
 from test_causality import assert_causal
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,7 +20,6 @@ from dsa.judging.cost import flops
 from dsa.ops import IndexFeatures, Mixed, Rotation, TrueAttention
 from dsa.ops.reference import indexer_loss
 from dsa.training.dashboard import final_values
-from dsa.training.joint import JointTraining
 from dsa.training.log import read_rows
 from dsa.training.regret import lost_by_row, regret_loss
 
@@ -314,19 +314,8 @@ RUN = [
 @pytest.mark.parametrize("own", [[], ["index_every=2", "precision=int8"]], ids=["plain", "shared"])
 def test_a_whole_run_goes_on_after_a_kill_to_the_same_weights_and_says_what_was_picked(outputs, own, monkeypatch):
     whole = train(compose([*RUN, *own, f"output_dir={outputs}/whole"]))
-    begin, killed = JointTraining.on_train_batch_start, []
-
-    def dying(self, batch, batch_idx):
-        if batch_idx == 3 and self.stage.name == "sparse" and not killed:
-            killed.append(batch_idx)
-            raise KeyboardInterrupt
-        begin(self, batch, batch_idx)
-
-    monkeypatch.setattr(JointTraining, "on_train_batch_start", dying)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(compose([*RUN, *own, f"output_dir={outputs}/cut"]))
-    cut = train(compose([*RUN, *own, f"output_dir={outputs}/cut"]))
-    assert killed and cut.val_loss == whole.val_loss and cut.selection == whole.selection
+    cut = cut_and_resumed([*RUN, *own, f"output_dir={outputs}/cut"], monkeypatch)
+    assert cut.val_loss == whole.val_loss and cut.selection == whole.selection
     shares = [layer["picked"] for layer in whole.selection["layers"] if layer["picked"] is not None]
     assert shares and all(sum(share.values()) == pytest.approx(1) for share in shares)
     assert final_values(whole)["select/layer_00/picked/h2d8"] == shares[0]["h2d8"]

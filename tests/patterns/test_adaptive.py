@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import QUIET, SMALL
+from interrupted import cut_and_resumed
 
 from dsa import build_model, compose, load_run, train
 from dsa.backbones import Pass
 from dsa.backbones.contracts import Cache
 from dsa.judging.cost import flops
 from dsa.training.dashboard import final_values
-from dsa.training.joint import JointTraining
 from dsa.training.log import read_rows
 
 ADAPTIVE = [
@@ -122,19 +122,8 @@ RUN = [
 )
 def test_a_whole_run_goes_on_after_a_kill_to_the_same_weights_and_says_what_was_chosen(outputs, own, monkeypatch):
     whole = train(compose([*RUN, *own, f"output_dir={outputs}/whole"]))
-    begin, killed = JointTraining.on_train_batch_start, []
-
-    def dying(self, batch, batch_idx):
-        if batch_idx == 3 and self.stage.name == "sparse" and not killed:
-            killed.append(batch_idx)
-            raise KeyboardInterrupt
-        begin(self, batch, batch_idx)
-
-    monkeypatch.setattr(JointTraining, "on_train_batch_start", dying)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(compose([*RUN, *own, f"output_dir={outputs}/cut"]))
-    cut = train(compose([*RUN, *own, f"output_dir={outputs}/cut"]))
-    assert killed and cut.val_loss == whole.val_loss and cut.selection == whole.selection
+    cut = cut_and_resumed([*RUN, *own, f"output_dir={outputs}/cut"], monkeypatch)
+    assert cut.val_loss == whole.val_loss and cut.selection == whole.selection
     assert all(
         sum(group.values()) == pytest.approx(1) for layer in whole.selection["layers"] for group in layer["chosen"]
     )

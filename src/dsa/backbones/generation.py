@@ -37,7 +37,7 @@ def generate(
 
     Raises:
         ValueError: a number is out of its range, or there is no token to go on from.
-        NotImplementedError: an indexer chooses in blocks of tokens, and would have to go on within one.
+        CannotGoOn: an indexer chooses in blocks of tokens, and would have to go on within one.
     """
     positive(new, "new")
     if not temperature >= 0:

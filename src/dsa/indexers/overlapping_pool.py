@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dsa.indexers.gated_pool import GatedPoolIndexer
 from dsa.ops import IndexFeatures
-from dsa.ops.rotary import Rotation
+from dsa.ops.rotary import CannotGoOn, Rotation
 
 
 class OverlappingPoolIndexer(GatedPoolIndexer):
@@ -39,7 +39,7 @@ class OverlappingPoolIndexer(GatedPoolIndexer):
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         if rotary.offset:
-            raise NotImplementedError(
+            raise CannotGoOn(
                 f"a pass that goes on at position {rotary.offset} lacks the tokens before it, of which this indexer "
                 "makes its next key. Give the text in one pass (use_cache=False)."
             )

@@ -11,6 +11,7 @@ from dsa.backbones import Backbone, Cache, Observation, Pass, Router
 from dsa.judging.ties import share, tied
 from dsa.ops import Recency, Scorer, TrueAttention, Zone, Zones
 from dsa.ops.reference import to_mask
+from dsa.ops.rotary import CannotGoOn
 from dsa.patterns.base import Pattern
 from dsa.precision import Exact
 from dsa.selectors.base import Selector, SelectorContext
@@ -82,7 +83,7 @@ def decoded(
     how = Pass(cache=Cache(room=time), observe=parts.append)
     try:
         logits = torch.cat([model.run(part, how).logits for part in text.tensor_split(cuts, 1)], 1)
-    except NotImplementedError:  # an indexer of blocks says so where a pass begins within one
+    except CannotGoOn:
         return None, None
     others = 0
     for observed in seen:

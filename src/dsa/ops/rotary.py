@@ -5,6 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+class CannotGoOn(NotImplementedError):
+    """An indexer of blocks cannot score a pass that begins at this position."""
+
+
 class Rotation:
     """Turns vectors by their position; made once for a forward pass and shared by all layers and indexers.
 
@@ -28,10 +32,10 @@ class Rotation:
         """Refuse positions of which the first begins no unit of several tokens.
 
         Raises:
-            NotImplementedError: so it is.
+            CannotGoOn: so it is.
         """
         if self.offset % unit:
-            raise NotImplementedError(
+            raise CannotGoOn(
                 f"a pass that goes on at position {self.offset} is within a block of {unit} tokens; "
                 f"with this indexer it can go on at multiples of {unit} alone. Give the text in one pass "
                 "(use_cache=False)."
@@ -47,7 +51,7 @@ class Rotation:
         """The rotation of whole units of several tokens, each by the position of its first.
 
         Raises:
-            NotImplementedError: the first position begins no unit.
+            CannotGoOn: the first position begins no unit.
         """
         self.check_unit(unit)
         if unit not in self.coarse:
