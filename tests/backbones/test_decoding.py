@@ -3,11 +3,12 @@
 import pytest
 import torch
 from backbones.test_offset import build, whole_and_parts
-from conftest import fitting, options
+from conftest import SMALL, fitting, options
 
 from dsa import build_model, compose
 from dsa.backbones import Cache, Pass
 from dsa.judging.certificate import decoded
+from dsa.ops.rotary import CannotGoOn
 
 LENGTH = 28
 CUTS = [14, 23, *range(24, LENGTH)]
@@ -120,3 +121,19 @@ def test_an_indexer_of_blocks_has_no_certificate_of_decoding():
     small = ["model.d_model=32", "model.layers=1", "model.heads=2", "data=mqar", "seq_len=64"]
     model = build_model(compose([*small, "pattern=causal", "indexer=block_mean", "indexer.unit=4", "selector.k=8"]), 64)
     assert decoded(model, text(rows=1), model(text(rows=1)), []) == (None, None)
+
+
+@pytest.mark.parametrize(("error", "hidden"), [(CannotGoOn("within a block"), True), (NotImplementedError("x"), False)])
+def test_the_certificate_leaves_decoding_out_where_an_indexer_cannot_go_on_and_nowhere_else(error, hidden, monkeypatch):
+    model = build_model(compose(SMALL), 64)
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(model, "run", refuse)
+    given = model, torch.zeros(1, 8, dtype=torch.long), torch.zeros(1, 8, 64), []
+    if hidden:
+        assert decoded(*given) == (None, None)
+    else:
+        with pytest.raises(NotImplementedError):
+            decoded(*given)
