@@ -1,7 +1,9 @@
 """The questions that people ask, each answered at length."""
 
 from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.discriminate import rankable
+from dsa.analysis.output.report.answer import claimed
 from paper import formats
 from paper.evidence import Studies, pairs, places
 from paper.markdown import capital, framed, percent, table
@@ -39,10 +41,15 @@ def best_by_length(studies: Studies) -> list[str]:
         return [NOT_RUN]
     analysis = studies[INDEXERS].analysis
     lines = [
-        f"**{analysis.answer}**: {analysis.sentence} Below: the cheapest that is shown to lose nothing against "
-        "the baseline; if there is none, the best mean, which is no more than that."
+        f"{asked(analysis)} Below: the cheapest that is shown to lose nothing against the baseline; if there is none, "
+        "the best mean, which is no more than that."
     ]
     return [*lines, framed(joined(best(analysis)))] if analysis.best else lines
+
+
+def asked(analysis: Analysis) -> str:
+    """What the study itself claimed, and what became of that."""
+    return f"The study's own claim, that {claimed(analysis)}: **{analysis.answer}**. {analysis.sentence}"
 
 
 def number_formats(studies: Studies) -> list[str]:
@@ -54,11 +61,12 @@ def number_formats(studies: Studies) -> list[str]:
     out = [
         "Each format against fp32 of the same indexer, corrected over all such comparisons at a length. The rounding "
         "is simulated in float32 arithmetic: these are quality numbers, not speed numbers. "
-        f"The study's own hypothesis: **{analysis.answer}**: {analysis.sentence}"
+        f"{asked(analysis)}"
     ]
     if not rankable(analysis.discrimination):
         return out
-    for metric in dict.fromkeys((meta.metric, "val_loss")):
+    measured = {c.metric for c in analysis.comparisons}
+    for metric in [m for m in dict.fromkeys((meta.metric, "val_loss")) if m in measured]:
         compared, unit = formats.against_exact(analysis, metric), SCALES[metric].unit
         names = formats.formats(analysis)
         out.append(f"`{metric}` ({SCALES[metric].meaning}):")

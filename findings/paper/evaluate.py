@@ -17,7 +17,7 @@ from dsa.analysis.statistics.intervals import bootstrap_interval
 from dsa.analysis.statistics.values import Array
 from paper.evidence import Studies, label_of, places
 from paper.markdown import listed, percent, signed
-from paper.wanted import part_at
+from paper.source import Study
 
 Verdict = Literal["supported", "not supported", "inconclusive", "not tested"]
 Interval = tuple[float, float] | None
@@ -92,7 +92,8 @@ def loss_within(indexer: str, reference: str, share: float) -> Evaluation:
     def evaluate(studies: Studies) -> list[Evaluated]:
         out = []
         for study, mine, theirs, length in places(studies, indexer, reference):
-            a, b = (study.analysis.prepared.quality(one, length, SCALES["val_loss"]) for one in (mine, theirs))
+            metric = loss_of(study)
+            a, b = (study.analysis.prepared.quality(one, length, SCALES[metric]) for one in (mine, theirs))
             seeds = a.index.intersection(b.index)
             if len(seeds):
                 values = a.loc[seeds].to_numpy(), b.loc[seeds].to_numpy()
@@ -105,10 +106,17 @@ def loss_within(indexer: str, reference: str, share: float) -> Evaluation:
                         "inconclusive",
                         "nothing may be ranked there: the loss tells no attention from another",
                     )
-                out.append(Evaluated(f"{study.name}, {length}", value, verdict, why))
+                where = f"{study.name}, {length}, {SCALES[metric].stage}"
+                out.append(Evaluated(where, value, verdict, why))
         return out or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
 
     return evaluate
+
+
+def loss_of(study: Study) -> str:
+    """The loss after joint training where a study has it, else with the backbone untouched."""
+    measured = {q.metric for q in study.analysis.qualities}
+    return "val_loss" if "val_loss" in measured else "swap_val_loss"
 
 
 def within(share: float, interval: Interval) -> Verdict:
@@ -124,29 +132,32 @@ def best_at(indexer: str, length: int, study_name: str) -> Evaluation:
     """The best indexer at a length: supported only if every other is shown to be worse."""
 
     def evaluate(studies: Studies) -> list[Evaluated]:
-        ran = [studies[name] for name in (study_name, part_at(study_name, length)) if name in studies]
-        study = next((one for one in ran if length in one.analysis.prepared.lengths), None)
-        if study is None:
-            return not_tested(f"{study_name} was not run at {length}.")
-        where = f"{study.name}, {length}"
-        found = next((b for b in study.analysis.best if b.seq_len == length), None)
-        if found is None or found.best is None:
-            return [Evaluated(where, "–", "inconclusive", "nothing may be ranked there")]
-        scale, prepared = SCALES[found.metric], study.analysis.prepared
-        label = label_of(prepared.meta, indexer)
-        if label is None or prepared.quality(label, length, scale).empty:
-            return not_tested(f"{indexer} has no finished run at {length}.")
-        behind = (prepared.quality(label, length, scale) - prepared.quality(found.best, length, scale)).dropna()
-        interval = bootstrap_interval(behind.to_numpy())
-        value = f"{signed(float(behind.mean()), interval, scale.unit)} from the best, {found.best}"
-        if label in found.worse:
-            return [Evaluated(where, value, "not supported", "shown to be worse than the best")]
-        rivals = [name for name in study.analysis.ranked[length, ""] if name not in (label, *found.worse)]
-        if rivals:
-            return [Evaluated(where, value, "inconclusive", f"cannot be told from {listed(rivals)}")]
-        return [Evaluated(where, f"best: {label}", "supported", "every other is shown to be worse")]
+        ran = [one for name, one in studies.items() if name == study_name or name.startswith(f"{study_name}_")]
+        asked = [found for one in ran if (found := judged(one, indexer, length)) is not None]
+        return asked or not_tested(f"{indexer} has no finished run at {length}.")
 
     return evaluate
+
+
+def judged(study: Study, indexer: str, length: int) -> Evaluated | None:
+    """Whether an indexer is the best of a study at a length; None where it has no run there."""
+    prepared, label = study.analysis.prepared, label_of(study.analysis.prepared.meta, indexer)
+    scale = SCALES[prepared.meta.metric]
+    if label is None or prepared.quality(label, length, scale).empty:
+        return None
+    where = f"{study.name}, {length}"
+    found = next((b for b in study.analysis.best if b.seq_len == length), None)
+    if found is None or found.best is None:
+        return Evaluated(where, "–", "inconclusive", "nothing may be ranked there")
+    behind = (prepared.quality(label, length, scale) - prepared.quality(found.best, length, scale)).dropna()
+    interval = bootstrap_interval(behind.to_numpy())
+    value = f"{signed(float(behind.mean()), interval, scale.unit)} from the best, {found.best}"
+    if label in found.worse:
+        return Evaluated(where, value, "not supported", "shown to be worse than the best")
+    rivals = [name for name in study.analysis.ranked[length, ""] if name not in (label, *found.worse)]
+    if rivals:
+        return Evaluated(where, value, "inconclusive", f"cannot be told from {listed(rivals)}")
+    return Evaluated(where, f"best: {label}", "supported", "every other is shown to be worse")
 
 
 def hypothesis_of(study_name: str) -> Evaluation:

@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from omegaconf import OmegaConf
 
-from dsa.analysis.output.report.answer import opening
+from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.output.report.answer import basis, opening
 from dsa.analysis.output.report.use import use
 from dsa.config import config_dir
+from paper import formats
+from paper.answers import FORMATS
 from paper.evidence import Studies
 from paper.markdown import table
 from paper.source import Study
@@ -25,7 +28,9 @@ HOW_MADE = """Five questions, an answer and a picture for each, from the studies
 Written by `python findings/write.py`; no number and no answer is typed by hand. A study that is not here yet has no
 answer yet. [All comparisons, times and what is missing](details.md); [what the original experiment claimed](claims.md).
 *Backbone untouched* judges the indexer alone, *after joint training* what a user gets; brackets hold 95 % intervals
-over seeds; every study's own page ends with its words."""
+over seeds, which say how large and never whether: tests decide, corrected for their number. Studies of one length and
+task share bases and indexers, so that they are not independent of each other. Every study's own page ends with its
+words."""
 NOT_YET = "Not answered yet: the study `{name}` has no results here. `python sweep.py study={name}` runs it."
 
 
@@ -66,13 +71,21 @@ def answer(question: Question) -> list[str]:
         return [NOT_YET.format(name=question.name)]
     analysis, name = question.study.analysis, question.study.name
     grid = use(analysis)
-    pictured = shown(analysis)
+    pictured = shown(analysis, "format_error" if name == FORMATS else None)
     return [
-        f"**{opening(analysis)}**",
+        f"**{formats_alone(analysis) if name == FORMATS else opening(analysis)}**",
         *([f"![{pictured.title}]({name}/{pictured.name}.png)"] if pictured else []),
         table(grid.columns, [[cell.text for cell in row] for row in grid.rows]),
         f"[The study]({name}/README.md): {len(analysis.prepared.runs)} runs. {grid.note}",
     ]
+
+
+def formats_alone(analysis: Analysis) -> str:
+    """Each format against fp32 of the same indexer; where nothing may be compared, what the study says."""
+    compared = formats.against_exact(analysis, analysis.prepared.meta.metric)
+    if not compared:
+        return opening(analysis)
+    return f"Against fp32 of the same indexer: {formats.summary(analysis, compared)} ({basis(analysis)})."
 
 
 def pretrained(study: Study) -> bool:

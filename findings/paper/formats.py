@@ -61,13 +61,13 @@ def summary(analysis: Analysis, comparisons: list[Comparison]) -> str:
     """All formats in one sentence."""
     kinds: dict[str, list[str]] = {}
     for name in formats(analysis):
-        words = {c.word for c in of_format(analysis, name, comparisons)}
-        if not words:
+        mine = of_format(analysis, name, comparisons)
+        if not mine:
             kind = "not run"
-        elif "worse" in words:
+        elif any(c.word == "worse" for c in mine):
             kind = "worse in some comparison"
-        elif words <= {"equivalent", "better"}:
-            kind = "equivalent or better in every comparison"
+        elif all(c.loses_nothing for c in mine):
+            kind = "nothing is lost in any comparison"
         else:
             kind = "inconclusive in some comparison and worse in none"
         kinds.setdefault(kind, []).append(name)

@@ -23,7 +23,8 @@ by hand. From run folders: `python findings/write.py outputs/<study> ... --to fi
 What the original experiment claimed: [claims](claims.md)."""
 HOW_READ = f"""Words: *better* or *worse* (paired sign-flip test, corrected by Holm over the comparisons at a length),
 *equivalent* (two one-sided tests within the margin, and more than 80 % of seeds within it by an exact binomial test,
-both corrected; ten seeds are too few for that), else *inconclusive*. The t test stands beside and decides nothing.
+both corrected; ten seeds are too few for that), else *inconclusive*.
+*Loses nothing* asks the same on one side alone. The t test stands beside and decides nothing.
 Brackets hold 95 % BCa bootstrap intervals over seeds, unless they say otherwise.
 `swap_val_loss` ({SCALES["swap_val_loss"].meaning}) decides; `val_loss` is measured {SCALES["val_loss"].meaning}."""
 
@@ -31,7 +32,7 @@ Brackets hold 95 % BCa bootstrap intervals over seeds, unless they say otherwise
 def findings_page(studies: Studies) -> str:
     """The whole page."""
     sections = {
-        f"What is the smallest indexer that is equivalent to {BASELINE}, at which length?": smallest_indexer(studies),
+        f"What is the smallest indexer that loses nothing against {BASELINE}?": smallest_indexer(studies),
         "What do the planned contrasts say?": [
             *(f"{name}:\n\n" + "\n".join(f"- {line}" for line in told) for name, told in contrasts(studies).items())
         ]

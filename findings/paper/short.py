@@ -1,7 +1,7 @@
 """The same questions, a line each."""
 
 from paper import formats
-from paper.answers import BASELINE, FORMATS, INDEXERS, NOISE, REDUCED
+from paper.answers import BASELINE, FORMATS, INDEXERS, NOISE, REDUCED, asked
 from paper.evidence import Studies, pairs
 from paper.markdown import percent
 from paper.smallest import smallest
@@ -14,14 +14,14 @@ def in_short(studies: Studies) -> list[str]:
     if INDEXERS in studies:
         analysis = studies[INDEXERS].analysis
         found = smallest(analysis, analysis.prepared.meta.metric)
-        out += [f"- Smallest indexer equivalent to {BASELINE} {one.sentence}" for one in found]
-        out.append(f"- Best configuration by length: **{analysis.answer}**. {analysis.sentence}")
+        out += [f"- Smallest indexer that loses nothing against {BASELINE} {one.sentence}" for one in found]
+        out.append(f"- Best configuration by length. {asked(analysis)}")
     else:
-        out.append(f"- Smallest indexer equivalent to {BASELINE}, and the best by length: not run.")
+        out.append(f"- Smallest indexer that loses nothing against {BASELINE}, and the best by length: not run.")
     if FORMATS in studies:
         analysis = studies[FORMATS].analysis
         compared = formats.against_exact(analysis, analysis.prepared.meta.metric)
-        told = f"{formats.summary(analysis, compared)}." if compared else f"**{analysis.answer}**. {analysis.sentence}"
+        told = f"{formats.summary(analysis, compared)}." if compared else asked(analysis)
         out.append(f"- Number formats against fp32, `{analysis.prepared.meta.metric}`: {told}")
     else:
         out.append("- Number formats: not run.")

@@ -1,4 +1,4 @@
-"""The smallest indexer that is as good as the baseline's."""
+"""The smallest indexer that is shown to lose nothing against the baseline's."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Smallest:
     """The answer at one length, on one scale.
 
     Args:
-        label: the smallest indexer that is equivalent to the baseline or better; None if none was shown to be.
+        label: the smallest indexer that is shown to lose nothing against the baseline; None if none is.
         parameters, share: its indexer parameters in all layers, and over the baseline's.
         smaller: comparisons of the indexers with fewer parameters than the answer (without one: than the baseline).
     """
@@ -107,10 +107,10 @@ def worded(
             return f"at {seq_len}: not run: no smaller indexer has been compared with {baseline}."
         if all(c.word == "worse" for c in smaller):
             return f"at {seq_len}: none; every smaller indexer is worse than {baseline}. {rest}"
-        return f"at {seq_len}: inconclusive; none was shown to be equivalent to {baseline}. {rest}"
+        return f"at {seq_len}: inconclusive; none was shown to lose nothing against {baseline}. {rest}"
     d = answer.difference
     return (
-        f"at {seq_len}: **{answer.label}**, {answer.word} ({signed(d.mean, d.interval, unit)}, margin "
+        f"at {seq_len}: **{answer.label}** ({signed(d.mean, d.interval, unit)}, margin "
         f"{answer.margin:g}, {d.seeds} seeds), with {size:,.0f} indexer parameters, {percent(share)} of {baseline}'s. "
         f"{rest}"
     ).strip()

@@ -9,7 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
-from dsa.analysis.output.report.answer import opening, picture
+from dsa.analysis.output.report.answer import claimed, opening, picture
 from dsa.analysis.output.report.glossary import Entry, glossary
 from dsa.analysis.output.report.use import use
 from dsa.analysis.output.spreadsheet import for_spreadsheets
@@ -55,9 +55,10 @@ def drawable(analysis: Analysis) -> list[Chart]:
     return [chart for chart in charts(analysis) if chart.name in FIGURES and chart.panels]
 
 
-def shown(analysis: Analysis) -> Chart | None:
-    """The figure that shows the answer; None where nothing can be drawn."""
-    return picture(analysis, drawable(analysis))
+def shown(analysis: Analysis, name: str | None = None) -> Chart | None:
+    """The figure that shows the answer, or that of a name if there is one; None where nothing can be drawn."""
+    drawn = drawable(analysis)
+    return next((chart for chart in drawn if chart.name == name), picture(analysis, drawn))
 
 
 def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
@@ -74,7 +75,7 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         f"**{opening(analysis)}**",
         *pictures[:1],
         f"## {grid.title}\n\n{framed(costs)}\n\n{grid.note}",
-        f"## How it was decided\n\n**{analysis.answer}**: {analysis.sentence}",
+        f"## How it was decided\n\nClaimed beforehand: {claimed(analysis)}. **{analysis.answer}**: {analysis.sentence}",
         f"{len(runs)} of {len(runs) + len(gaps)} planned runs finished. Made by commit "
         f"{', '.join(study.commits) or 'unknown'}. The verdict rests on `{primary}`; the other scales stand beside it.",
         *(f"- {guard.name}: {guard.sentence}" for guard in analysis.guards if guard.name not in ("missing runs",)),

@@ -69,10 +69,16 @@ def test_a_better_one_loses_nothing_either():
     assert only.recommended == "c"
 
 
-def test_what_equals_the_baseline_but_is_worse_than_the_best_is_not_recommended():
+def test_the_cheapest_that_loses_nothing_is_recommended_also_where_a_dearer_one_is_better():
     only = answer({"a": 1.2, "b": 1.1, "d": 1.2})
     assert "d" in only.lossless and "d" in only.worse
-    assert only.recommended == "b"
+    assert only.recommended == "d" and only.best == "b"
+
+
+def test_those_that_cost_the_same_are_all_named():
+    only = answer({"a": 1.2, "like": 1.2, "likewise": 1.19})
+    assert only.recommended == "likewise" and only.alike == ("like",) and only.sentence.endswith(" As cheap: like.")
+    assert answer({"a": 1.2, "b": 1.2}).alike == ()
 
 
 def test_a_baseline_that_is_cheaper_than_its_equals_stays():

@@ -129,7 +129,7 @@ def test_a_format_is_compared_with_fp32_of_its_own_indexer():
     }
     assert {c.comparisons for c in compared} == {4}
     told = summary(done, compared)
-    assert told == "equivalent or better in every comparison: fp16; worse in some comparison: int4"
+    assert told == "nothing is lost in any comparison: fp16; worse in some comparison: int4"
     page = findings_page(order([study(formatted(losses))]))
     assert "worse: +0." in page and "Worse: b-int4 at 64" in page
 

@@ -338,6 +338,13 @@ def test_without_a_control_the_difference_is_null_and_said(outputs):
     assert any("no dense control was found" in warning for warning in result.warnings)
 
 
+@pytest.mark.parametrize(("lr", "forgets"), [(0.3, True), (1e-4, False)])
+def test_joint_training_that_undoes_what_dense_attention_knew_is_said(outputs, lr, forgets):
+    result = train(compose([*SMALL, *QUIET, "steps=12", f"recipe.sparse.lr={lr}", f"output_dir={outputs}"]))
+    assert (result.dense_val_loss > result.base_val_loss + 0.01) is forgets
+    assert any("made dense attention itself worse" in warning for warning in result.warnings) is forgets
+
+
 def test_a_loss_that_diverges_is_recorded_and_leaves_no_result(outputs):
     with pytest.raises(RunFailed, match=r"recipe\.dense\.lr"):
         train(compose([*RUN, "recipe.dense.lr=1e30", "recipe.clip=1e30", "optimizer=adam", f"output_dir={outputs}"]))

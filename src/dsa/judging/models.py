@@ -1,6 +1,5 @@
 """Models put together from artifacts: a base or a joint training, and the routers of a composition."""
 
-import gc
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -58,7 +57,6 @@ class Models:
     def base(self, spec: Spec, need: Need) -> Backbone:
         if need.hash not in self.bases:
             self.bases = {}  # the last one alone is kept: judgements of a base follow each other
-            gc.collect()  # hooks lead back to their model: those of earlier jobs would stay, hundreds of MB each
             model = build_backbone(spec, self.vocab_size)
             fit_base(model, self.store.folder(need))
             self.bases[need.hash] = model

@@ -28,6 +28,7 @@ from dsa.training.log import column
 Row = dict[str, str]
 SHARES = ("accuracy", "exact_match")  # of right answers, where they are measured
 DEPTH = "exact_match_depth_"
+UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
+    out += unlearned(spec, result)
     if spec.uses_indexer and spec.precision.make().simulated(spec.ops, next(model.parameters()).device):
         out.append(
             f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "
@@ -258,6 +260,18 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             "On a busy machine OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive before the command makes it faster."
         )
     return out
+
+
+def unlearned(spec: Spec, result: RunResult) -> list[str]:
+    """A warning where joint training took from the model what it knew, by the dense control, which trained alike."""
+    before, after = result.base_val_loss, result.dense_val_loss
+    if not spec.recipe.sparse_steps or before is None or after is None or after < before + UNLEARNED:
+        return []
+    return [
+        f"joint training made dense attention itself worse: {before:.4f} before, {after:.4f} after "
+        f"{spec.recipe.sparse_steps} steps. Compare with base_val_loss, and give a smaller recipe.sparse.lr (it is "
+        f"{spec.recipe.sparse_lr:g}; recipe=adapt is meant for pretrained models)."
+    ]
 
 
 def off_target(spec: Spec, result: RunResult, model: Backbone) -> list[str]:

@@ -15,12 +15,14 @@ class Cost:
     Args:
         columns: of a run's result, whose sum it is.
         timed: it has none: of times, those taken alone count, not those of runs, which may have had company.
+        of_attention: dense attention has it too.
     """
 
     name: str
     columns: tuple[str, ...]
     unit: str
     timed: bool = False
+    of_attention: bool = True
 
 
 DENSE_FLOPS = "flops.dense_attention"
@@ -30,7 +32,7 @@ COSTS = {
     for cost in (
         Cost("flops", SPARSE, "operations a row, attention with its indexer"),
         Cost("step_ms", (), "ms", timed=True),
-        Cost("indexer_params", ("params.indexer",), "parameters"),
+        Cost("indexer_params", ("params.indexer",), "parameters", of_attention=False),
         Cost("memory_mb", ("memory.peak_mb",), "MB"),
     )
 }

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from dsa.analysis.inputs.prepared import Prepared, prepare
 from dsa.analysis.inputs.scale import SCALES, scale_of
 from dsa.analysis.judgement.best import Best, bests
-from dsa.analysis.judgement.compare import DENSE, Comparison, compare
+from dsa.analysis.judgement.compare import CANNOT, DENSE, Comparison, compare, silenced
 from dsa.analysis.judgement.contrasts import Contrast, contrasts
 from dsa.analysis.judgement.discriminate import Discrimination, discriminate, rankable
 from dsa.analysis.judgement.efficiency import Efficiency, efficiencies
@@ -89,15 +90,12 @@ def analyse(prepared: Prepared) -> Analysis:
     to_dense = [c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)]
     primary = [c for c in comparisons if c.metric == scale.metric]
     known = guards(prepared, scale, found, primary, [c for c in to_dense if c.metric == scale.metric])
+    blocked = {(label, g.seq_len) for g in known if g.blocks for label in g.labels}
+    comparisons, to_dense = ([silenced(c, blocked) for c in every] for every in (comparisons, to_dense))
+    primary = [c for c in comparisons if c.metric == scale.metric]
     field = ranked(prepared, found, known)
     points = fronts(prepared, field, scale)
-    blocked = {(label, g.seq_len) for g in known if g.blocks for label in g.labels}
-    allowed = [
-        c
-        for c in primary
-        if (c.seq_len, prepared.meta.context(c.label)) in places
-        and not {(c.label, c.seq_len), (c.reference, c.seq_len)} & blocked
-    ]
+    allowed = [c for c in primary if c.word != CANNOT]
     planned = contrasts(prepared, field, scale)
     answer, sentence = evaluate_hypothesis(Evidence(prepared, scale, field, allowed, points, planned), found)
     return Analysis(
@@ -122,14 +120,26 @@ def analyse(prepared: Prepared) -> Analysis:
 
 
 def scales_measured(prepared: Prepared) -> list[str]:
-    """The primary metric, the two losses side by side, and the accuracies that have a margin; those measured."""
+    """The primary metric, the two losses side by side, and the accuracies that have a margin; those measured.
+
+    Where nothing was trained jointly, what a user gets is the untouched backbone, and its values stand once.
+    """
     wanted = [prepared.meta.metric, "val_loss", "swap_val_loss", *prepared.meta.margin]
     conditions = prepared.runs[prepared.runs["kind"] == "condition"]
     return [
         metric
         for metric in dict.fromkeys(wanted)
-        if metric in SCALES and metric in conditions and conditions[metric].notna().any()
+        if metric in SCALES
+        and metric in conditions
+        and conditions[metric].notna().any()
+        and (metric == prepared.meta.metric or not repeats(conditions, metric))
     ]
+
+
+def repeats(conditions: pd.DataFrame, metric: str) -> bool:
+    """Whether a metric after joint training is that of the untouched backbone in every run: there was none."""
+    swapped = f"swap_{metric}"
+    return swapped in conditions and conditions[metric].equals(conditions[swapped])
 
 
 def qualities(prepared: Prepared, metric: str) -> list[Quality]:

@@ -28,10 +28,11 @@ class Best:
 
     Args:
         best: the condition of the best mean over the seeds that all have.
-        lossless: shown to lose nothing against the baseline (equivalent to it, or better), on the primary metric.
+        lossless: shown to lose nothing against the baseline, on the primary metric.
         worse: shown to be worse than the best, corrected by Holm over the others.
-        recommended: the cheapest of the lossless and the baseline, by operations, then by indexer parameters, without
-            those that are worse than the best; the best if none is lossless.
+        recommended: the cheapest of the lossless and the baseline, by operations, then by indexer parameters, then by
+            its mean; the best if none is lossless.
+        alike: others of the lossless that cost the same, which is all that chose between them.
         shown: whether the recommended one was shown to lose nothing, or is the baseline beside others that were.
     """
 
@@ -45,6 +46,7 @@ class Best:
     lossless: tuple[str, ...]
     worse: tuple[str, ...]
     recommended: str | None
+    alike: tuple[str, ...]
     shown: bool
     sentence: str
 
@@ -76,7 +78,7 @@ def best(
     seeds = sorted(set.intersection(*(set(v.index) for v in values.values()))) if values else []
     if not seeds:
         nothing = f"{where}: nothing is ranked, so nothing is recommended."
-        return Best(seq_len, context, scale.metric, None, None, None, 0, (), (), None, False, nothing)
+        return Best(seq_len, context, scale.metric, None, None, None, 0, (), (), None, (), False, nothing)
     shared = {label: v.loc[seeds].to_numpy() for label, v in values.items()}
     top = min(shared, key=lambda label: scale.sign * shared[label].mean())
     others = [label for label in shared if label != top]
@@ -86,9 +88,11 @@ def best(
     mine = {c.label: c for c in comparisons if c.seq_len == seq_len and c.label in shared}
     lossless = tuple(label for label, c in mine.items() if c.loses_nothing)
     baseline = prepared.meta.reference(top)
-    candidates = [label for label in (baseline, *lossless) if label in shared and label not in worse]
-    shown = bool(set(lossless) - set(worse))
-    chosen = min(candidates, key=lambda label: price(prepared, label, seq_len)) if shown else top
+    candidates = [label for label in (baseline, *lossless) if label in shared]
+    prices = {label: price(prepared, label, seq_len) for label in candidates}
+    shown = bool(lossless)
+    chosen = min(candidates, key=lambda one: (prices[one], scale.sign * shared[one].mean())) if shown else top
+    alike = tuple(one for one in candidates if shown and one != chosen and prices[one] == prices[chosen])
     return Best(
         seq_len=seq_len,
         context=context,
@@ -100,26 +104,30 @@ def best(
         lossless=lossless,
         worse=worse,
         recommended=chosen,
+        alike=alike,
         shown=shown,
-        sentence=f"{where}: {reason(chosen, baseline, shown, mine.get(chosen), len(seeds))}",
+        sentence=f"{where}: {reason(chosen, baseline, alike, shown, mine.get(chosen), len(seeds))}",
     )
 
 
-def price(prepared: Prepared, label: str, seq_len: int) -> tuple[float, float, str]:
+def price(prepared: Prepared, label: str, seq_len: int) -> tuple[float, float]:
     """What cheap means: operations, then indexer parameters; unmeasured is dearest."""
     found = [cost_of(prepared, label, seq_len, COSTS[name]) for name in ("flops", "indexer_params")]
     operations, parameters = (float(cost.mean()) if len(cost) else np.inf for cost in found)
-    return operations, parameters, label
+    return operations, parameters
 
 
-def reason(chosen: str, baseline: str, shown: bool, compared: Comparison | None, seeds: int) -> str:
+def reason(
+    chosen: str, baseline: str, alike: tuple[str, ...], shown: bool, compared: Comparison | None, seeds: int
+) -> str:
     """What the recommendation rests on."""
     if not shown:
         named = f"{chosen}, the baseline" if chosen == baseline else chosen
         return f"{named}: {ONLY_BEST}{near(compared, baseline) or f' ({seeds} seeds)'}."
+    same = f" As cheap: {', '.join(alike)}." if alike else ""
     if compared is None:
-        return f"{chosen}, the baseline: nothing cheaper is shown to lose nothing against it ({seeds} seeds)."
-    return f"{chosen}: the cheapest that is shown to lose nothing against {baseline}{near(compared, baseline)}."
+        return f"{chosen}, the baseline: nothing cheaper is shown to lose nothing against it ({seeds} seeds).{same}"
+    return f"{chosen}: the cheapest that is shown to lose nothing against {baseline}{near(compared, baseline)}.{same}"
 
 
 def near(compared: Comparison | None, baseline: str) -> str:

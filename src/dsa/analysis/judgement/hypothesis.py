@@ -103,7 +103,7 @@ def some_condition_differs(evidence: Evidence) -> Verdict:
 
 
 def no_quality_loss(evidence: Evidence) -> Verdict:
-    """Whether each named condition is equivalent to the baseline, or better, at every length."""
+    """Whether each named condition is shown to lose nothing against the baseline, at every length."""
     mine = [c for c in evidence.comparisons if c.label in evidence.named]
     places = {(c.label, c.seq_len) for c in mine}
     wanted = {
@@ -119,9 +119,9 @@ def no_quality_loss(evidence: Evidence) -> Verdict:
     if mine and wanted <= places and all(c.loses_nothing for c in mine):
         return (
             "supported",
-            f"{', '.join(evidence.named)}: within the margin of the baseline, or better, at every length.",
+            f"{', '.join(evidence.named)}: no more than the margin is lost against the baseline at any length.",
         )
-    open_ = [told([c for c in mine if c.word == "inconclusive"])]
+    open_ = [told([c for c in mine if not c.loses_nothing])]
     lacking = [f"{label} at {seq_len} has no result." for label, seq_len in sorted(wanted - places)]
     return "inconclusive", " ".join(
         [*open_, *lacking]

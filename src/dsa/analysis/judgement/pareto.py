@@ -18,7 +18,7 @@ from dsa.analysis.statistics.values import ALPHA, Array, Interval
 
 @dataclass(frozen=True)
 class Point:
-    """A condition on one front: both axes with 95 % BCa intervals, and which conditions dominate it.
+    """A condition or dense attention on one front: both axes with 95 % BCa intervals, and what dominates it.
 
     Args:
         shown: no other condition can be said to dominate it, and none is merely undecided against it.
@@ -39,13 +39,17 @@ class Point:
 
 
 def fronts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Point]:
-    """Every ranked condition on every front for which its cost is known."""
-    return [
-        point
-        for (seq_len, context), labels in field.fields.items()
-        for cost in COSTS.values()
-        for point in front(prepared, labels, seq_len, context, scale, cost)
-    ]
+    """Every ranked condition on every front for which its cost is known, and dense attention, which they would replace.
+
+    Dense attention has no indexer, and no place where indexers are compared by their parameters.
+    """
+    out = []
+    for (seq_len, context), labels in field.fields.items():
+        dense = prepared.control("dense", context)
+        for cost in COSTS.values():
+            more = [dense] if labels and dense is not None and cost.of_attention else []
+            out += front(prepared, [*labels, *more], seq_len, context, scale, cost)
+    return out
 
 
 def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, scale: Scale, cost: Cost) -> list[Point]:

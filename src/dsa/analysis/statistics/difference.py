@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from dsa.analysis.statistics.intervals import bootstrap_interval, share_interval, t_interval
-from dsa.analysis.statistics.no_loss import no_loss
+from dsa.analysis.statistics.no_loss import no_loss, no_worse
 from dsa.analysis.statistics.power import smallest_p, visible_effect
 from dsa.analysis.statistics.sign_flip import sign_flip
 from dsa.analysis.statistics.values import SAME, Array, Interval, constant
@@ -22,7 +22,7 @@ class Difference:
         interval: BCa bootstrap.
         p: of the sign-flip test, which decides.
         p_t: of the paired t test, which decides nothing.
-        p_no_loss: of the tests of no loss; 1 without a margin.
+        p_no_loss: of the tests of no loss; p_lossless: that no more than the margin is lost; 1 without a margin.
         effect: mean in standard deviations; None where those are 0.
         detectable: smallest effect that the seeds could have shown [the metric's unit]; None if none.
         within: seeds within the margin either way; None without a margin.
@@ -39,6 +39,7 @@ class Difference:
     p: float
     p_t: float
     p_no_loss: float
+    p_lossless: float
     effect: float | None
     detectable: float | None
     within: int | None
@@ -72,6 +73,7 @@ def difference(by_seed: pd.Series, margin: float, comparisons: int = 1, sign: in
         p=sign_flip(d),
         p_t=t_test(d),
         p_no_loss=no_loss(d, margin),
+        p_lossless=no_worse(sign * d, margin),
         effect=effect_size(d),
         detectable=None if sd is None or math.isinf(effect) else sd * effect,
         within=int(np.count_nonzero(np.abs(d) <= margin)) if margin > 0 else None,

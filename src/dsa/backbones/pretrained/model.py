@@ -1,5 +1,6 @@
 """A causal language model of transformers as a backbone: its attention layers are the sites."""
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -113,6 +114,7 @@ class Pretrained(Adopted):
         if torch.get_default_device().type == "meta":  # sizes alone
             model = kind.from_config(library.AutoConfig.from_pretrained(folder), dtype=torch.float32, **EXPERTS)
         else:
+            gc.collect()  # hooks and trainers lead back to their model: earlier ones would stay, hundreds of MB each
             with quiet(library):
                 model = kind.from_pretrained(folder, dtype=torch.float32, **EXPERTS)
         super().__init__(model.eval(), leave_dense)

@@ -104,7 +104,7 @@ def spot(analysis: Analysis, place: Place, label: str, cost: str, points: dict[t
     prepared, point, kind = analysis.prepared, points.get((place[0], label)), role(analysis, label)
     quality = prepared.quality(label, place[0], scale(analysis))
     price = cost_of(prepared, label, place[0], COSTS[cost])
-    if not len(quality) or not len(price) or (cost == "indexer_params" and kind not in ("condition", "baseline")):
+    if not len(quality) or not len(price) or (not COSTS[cost].of_attention and kind not in CONDITIONS):
         return None
     return Spot(
         label=label,

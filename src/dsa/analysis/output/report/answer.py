@@ -20,6 +20,7 @@ class Told:
     """How a claim is told.
 
     Args:
+        claim: what the study claims, after "that".
         so: what is so where it is supported, where: the lengths and seeds.
         not_so: likewise where it is not.
         whether: what is open where it is inconclusive, after "whether".
@@ -27,6 +28,7 @@ class Told:
         because: why it is open where too few seeds or a declaration do not say it already.
     """
 
+    claim: Callable[[Analysis], str]
     so: Callable[[Analysis], str]
     not_so: Callable[[Analysis], str]
     whether: Callable[[Analysis], str]
@@ -43,8 +45,13 @@ def opening(analysis: Analysis) -> str:
         return f"{told.so(analysis)} ({basis(analysis)})."
     if analysis.answer == "not supported":
         return f"{told.not_so(analysis)} ({basis(analysis)})."
-    undecided = f"It is not decided whether {told.whether(analysis)} {at(ranked_lengths(analysis))}"
-    return f"{undecided}: {why(analysis, told)} ({basis(analysis)})."
+    undecided = f"Not decided: whether {told.whether(analysis)} {at(ranked_lengths(analysis))}"
+    return f"{undecided}; {why(analysis, told)} ({basis(analysis)})."
+
+
+def claimed(analysis: Analysis) -> str:
+    """What a study claims, which its verdict is about."""
+    return TOLD.get(claim_of(analysis.prepared.meta), TOLD[DEFAULT_CLAIM]).claim(analysis)
 
 
 def nothing(analysis: Analysis) -> str:
@@ -71,10 +78,10 @@ def unseen(analysis: Analysis) -> str:
     """What the seeds could not have shown."""
     open_ = [c for c in analysis.deciding if c.word == "inconclusive" and c.difference.detectable is not None]
     if not open_:
-        return "the differences are too small for so few seeds"
+        return "the differences are too small for these seeds"
     largest = max(c.difference.detectable or 0.0 for c in open_)
     unit = scale_of(analysis.prepared.meta.metric).unit
-    return f"differences of less than {largest:.2g} {unit} can stay unseen in so few seeds"
+    return f"differences of less than {largest:.2g} {unit} can stay unseen in so many seeds"
 
 
 def basis(analysis: Analysis) -> str:
@@ -163,26 +170,41 @@ def quoted(names: list[str]) -> str:
 
 
 def contrasts_matter(analysis: Analysis) -> str:
-    mine = [c for c in analysis.contrasts if c.name in contrasts(analysis) and c.since is None and c.differs]
-    return "; ".join(f"{sides(analysis, c.name)} by {size(c)} {at([c.seq_len])}" for c in mine)
+    """Each contrast once, with its size at each length."""
+    mine: dict[str, list[Contrast]] = {}
+    for c in analysis.contrasts:
+        if c.name in contrasts(analysis) and c.since is None and c.differs:
+            mine.setdefault(c.name, []).append(c)
+    return "; ".join(f"{sides(analysis, name, found[0])} {listed(map(size, found))}" for name, found in mine.items())
 
 
-def sides(analysis: Analysis, name: str) -> str:
-    """What a contrast sets against what."""
+def sides(analysis: Analysis, name: str, c: Contrast) -> str:
+    """What a contrast sets against what, and which has more."""
     plus, minus = (names(analysis.prepared.meta.contrasts[name][side]) for side in ("plus", "minus"))
-    quantity = scale_of(analysis.prepared.meta.metric).quantity
-    return f"“{name}” ({plus} against {minus}) changes the {quantity}"
+    more = "more" if c.difference.mean > 0 else "less"
+    return f"“{name}”: {plus} {has_or_have(analysis, name)} {more} {quantity(analysis)} than {minus}, by"
+
+
+def has_or_have(analysis: Analysis, name: str) -> str:
+    return "has" if len(analysis.prepared.meta.contrasts[name]["plus"]) == 1 else "have"
+
+
+def quantity(analysis: Analysis) -> str:
+    return scale_of(analysis.prepared.meta.metric).quantity
 
 
 def size(c: Contrast) -> str:
-    """A contrast's size with its interval."""
+    """How much at a length, with its interval; the direction is told beside it."""
     d, unit = c.difference, scale_of(c.metric).unit
-    return f"{d.mean:+.3g}" + (f" [{d.interval[0]:+.3g}, {d.interval[1]:+.3g}]" if d.interval else "") + f" {unit}"
+    ends = sorted(abs(end) if d.mean * end > 0 else -abs(end) for end in d.interval) if d.interval else None
+    return (
+        f"{abs(d.mean):.3g}" + (f" [{ends[0]:.3g}, {ends[1]:.3g}]" if ends else "") + f" {unit} at {c.seq_len} tokens"
+    )
 
 
 def on_the_front(analysis: Analysis) -> str:
     named = spoken_of(analysis.prepared.meta)
-    return f"No other condition is as good as {names(named)} and cheaper {at(ranked_lengths(analysis))}"
+    return f"Nothing else is as good as {names(named)} and cheaper {at(ranked_lengths(analysis))}"
 
 
 def off_the_front(analysis: Analysis) -> str:
@@ -210,6 +232,7 @@ def unchanged(analysis: Analysis, level: str) -> str:
 def depends_on(level: str) -> Told:
     """A claim that an order reverses."""
     return Told(
+        claim=lambda a: f"which of two conditions is better depends on the {level}",
         so=lambda a: f"Which one is better depends on the {level}: {a.sentence.split(';')[0]}",
         not_so=lambda a: f"Every pair of conditions keeps its order at every {level}",
         whether=lambda a: f"the better one of two conditions changes with the {level}",
@@ -220,32 +243,37 @@ def depends_on(level: str) -> Told:
 
 TOLD = {
     DEFAULT_CLAIM: Told(
+        claim=lambda a: f"some condition differs from {a.prepared.meta.baseline}",
         so=some_differ,
         not_so=all_equal,
         whether=lambda a: f"any condition differs from {a.prepared.meta.baseline}",
         picture=lambda a: "differences",
     ),
     "no_quality_loss": Told(
+        claim=lambda a: f"{lose(spoken_of(a.prepared.meta))} nothing against {a.prepared.meta.baseline}",
         so=nothing_lost,
         not_so=something_lost,
         whether=lambda a: f"{lose(spoken_of(a.prepared.meta))} anything against {a.prepared.meta.baseline}",
         picture=lambda a: "differences",
     ),
     "contrasts_differ": Told(
+        claim=lambda a: f"{quoted(contrasts(a))} changes the {quantity(a)}",
         so=contrasts_matter,
         not_so=lambda a: f"{quoted(contrasts(a))} change nothing",
-        whether=lambda a: f"{quoted(contrasts(a))} changes the {scale_of(a.prepared.meta.metric).quantity}",
+        whether=lambda a: f"{quoted(contrasts(a))} changes the {quantity(a)}",
         picture=lambda a: "contrasts",
     ),
     "on_pareto_front": Told(
+        claim=lambda a: f"nothing else is as good as {names(spoken_of(a.prepared.meta))} and cheaper",
         so=on_the_front,
         not_so=off_the_front,
-        whether=lambda a: f"another condition is as good as {names(spoken_of(a.prepared.meta))} and cheaper",
+        whether=lambda a: f"something else is as good as {names(spoken_of(a.prepared.meta))} and cheaper",
         picture=lambda a: f"pareto_{cost_of_claim(a)}",
     ),
     "order_depends_on_length": depends_on("length"),
     "order_depends_on_size": depends_on("model"),
     "cannot_discriminate": Told(
+        claim=lambda a: "nothing can be told apart",
         so=nothing,
         not_so=lambda a: f"There is something to tell apart {at(ranked_lengths(a))}",
         whether=lambda a: "there is anything to tell apart",
