@@ -19,7 +19,7 @@ PATTERNS = "patterns."
 
 
 class Models:
-    """Puts models together; what was read once serves every composition on the same base.
+    """Puts models together; indexers that were read once serve every composition on the same base.
 
     Args:
         vocab_size: of the data.
@@ -51,7 +51,7 @@ class Models:
             fresh = build_indexers(spec, model) if spec.uses_indexer else None
             attach_routers(spec, model, fresh)
         place = self.store.folder(on)
-        fit_weights(model, self.read(place), place)
+        fit_weights(model, read_weights(place), place)  # whole models: not kept, they are judged once
         return model
 
     def base(self, spec: Spec, need: Need) -> Backbone:
