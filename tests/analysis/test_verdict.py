@@ -82,7 +82,7 @@ def test_identical_conditions_are_one_condition():
     (sentence,) = named(done, "identical conditions")
     assert "a, b are one condition" in sentence
     assert words(done)["b", 64] == "equivalent"
-    assert {p.label for p in done.points} == {"a", "c"}
+    assert {p.label for p in done.points} == {"a", "c", "dense"}
 
 
 @pytest.mark.parametrize("opponent", ["random", "window"])
@@ -170,7 +170,29 @@ def test_better_than_dense_is_a_leak_until_explained():
 def test_a_loss_at_the_unigram_entropy_is_kept_out_of_the_ranking():
     done = analyse(made_up({"a": 1.2, "b": 3.0}))
     assert named(done, "uninformative loss")
-    assert {p.label for p in done.points} == {"a"}
+    assert {p.label for p in done.points} == {"a", "dense"}
+    assert {c.word for c in (*done.comparisons, *done.to_dense) if c.label == "b"} == {"cannot discriminate"}
+
+
+def test_dense_attention_that_is_better_and_cheaper_dominates_in_what_it_costs_alone():
+    def dear(run, result):
+        return result | {"flops": result["flops"] | {"dense_attention": 1.0}}
+
+    points = analyse(made_up({"a": 1.2, "b": 1.1}, seeds=20, each=dear)).points
+    assert all("dense" in p.dominated_by for p in points if p.cost == "flops" and p.label != "dense")
+    assert "dense" not in {p.label for p in points if p.cost == "indexer_params"}
+    assert not any("dense" in p.dominated_by for p in points if p.cost == "indexer_params")
+
+
+def test_what_was_not_trained_jointly_is_not_shown_as_if_it_had_been():
+    def untouched(run, result):
+        return result | {"val_loss": result["swap_val_loss"]}
+
+    swapped = {"metric": "swap_val_loss", "hypothesis": {"claim": "some_condition_differs"}}
+    alone = analyse(made_up({"a": 1.2, "b": 1.1}, each=untouched, **swapped))
+    assert {q.metric for q in alone.qualities} == {"swap_val_loss"}
+    both = analyse(made_up({"a": 1.2, "b": 1.1}, **swapped))
+    assert {q.metric for q in both.qualities} == {"swap_val_loss", "val_loss"}
 
 
 def test_too_few_seeds_claim_nothing():

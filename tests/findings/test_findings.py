@@ -63,7 +63,7 @@ def test_the_planted_equivalent_indexer_is_named_as_the_smallest():
     assert (found.label, found.parameters) == ("h2d32", 12544)
     assert found.share == pytest.approx(12544 / 41472)
     assert [c.word for c in found.smaller] == ["worse"]
-    assert "**h2d32**, equivalent" in found.sentence and "Worse: h1d16" in found.sentence
+    assert "**h2d32** (" in found.sentence and "Worse: h1d16" in found.sentence
 
 
 def test_the_smallest_of_several_equivalents_wins():
@@ -298,7 +298,7 @@ def test_the_command_writes_pages_that_the_compact_results_give_again(outputs_of
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", first):
         assert picture in written, "every picture that the first page shows is there"
     page = written["details.md"].decode()
-    assert "**h2d32**, equivalent" in page and "1 of 140 runs missing" in page and "+20." in page
+    assert "**h2d32** (" in page and "1 of 140 runs missing" in page and "+20." in page
     for name in ("quality.csv", "comparisons.csv", "best.csv", "times.csv", "quality.png", "runs.parquet"):
         assert f"optimal_indexer_config/{name}" in written
     assert sum(len(content) for content in written.values()) < 1_000_000

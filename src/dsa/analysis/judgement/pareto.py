@@ -47,8 +47,10 @@ def fronts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Point]:
     for (seq_len, context), labels in field.fields.items():
         dense = prepared.control("dense", context)
         for cost in COSTS.values():
-            more = [dense] if labels and dense is not None and cost.of_attention else []
-            out += front(prepared, [*labels, *more], seq_len, context, scale, cost)
+            known = [label for label in labels if len(cost_of(prepared, label, seq_len, cost))]
+            if known and dense is not None and cost.of_attention:
+                known.append(dense)
+            out += front(prepared, known, seq_len, context, scale, cost)
     return out
 
 
