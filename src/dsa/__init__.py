@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsa.artifacts.frame import load_study
-    from dsa.attachment import attach, detach, save_indexers
+    from dsa.attachment import attach, attached, detach, save_indexers
     from dsa.build import build_model
     from dsa.indices import dump_indices, replay_indices
     from dsa.spec import compose
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attach",
+    "attached",
     "build_model",
     "compose",
     "detach",
@@ -27,6 +28,7 @@ __all__ = [
 
 HOMES = {
     "attach": "dsa.attachment",
+    "attached": "dsa.attachment",
     "detach": "dsa.attachment",
     "save_indexers": "dsa.attachment",
     "build_model": "dsa.build",

@@ -1,16 +1,18 @@
 """A model of transformers with the sparse attention of a finished run; and indexers as files that can be given away."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsa.artifacts.atomic import replacing_folder
 from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import Store, read_json
+from dsa.backbones import Backbone
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.hook import LAYER, Layer
 from dsa.build import attach_routers, build_indexers
@@ -18,11 +20,12 @@ from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.checkpoints import read_weights
 from dsa.judging.models import PATTERNS, fit_indexers, fit_patterns
+from dsa.pretrained.files import fingerprint
 from dsa.spec import Spec, spec_from
 from dsa.training.load import finished, load_spec
 
 SETTINGS, WEIGHTS, SCHEMA = "indexers.json", "indexers.safetensors", 1
-ROUTERS = "dsa_routers"
+ROUTERS, BACKBONE = "dsa_routers", "dsa_backbone"
 
 
 class Saved(NamedTuple):
@@ -50,11 +53,17 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
 
     Returns: the same model. It reads texts padded on either side, and generates with transformers' growing cache.
 
+    A warning says if the folder that the model was read from is not the model on which the indexers were trained: they
+    then fit by their shapes alone.
+
     Raises:
         FileNotFoundError: there is no such run.
-        ValueError: the indexers do not fit the model.
+        ValueError: it is no model, or the indexers do not fit it.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"attach: give a model of transformers, as from_pretrained returns it, not {model!r}.")
     saved = read(Path(source), allow_targets)
+    warn_of_another(model, saved.fits, Path(source))
     detach(model)
     adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()))
     indexers = None
@@ -68,13 +77,40 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
     restore(adopted, saved.constants)
     adopted.routers.to(next(model.parameters()).device).eval()
     setattr(model, ROUTERS, adopted.routers)  # so that they move with it
+    object.__setattr__(model, BACKBONE, adopted)  # no part of it: it holds the model
     return model
+
+
+def attached(model: Any) -> Backbone:
+    """What `attach` made of a model: a backbone, for passes that observe, replay or look at indices.
+
+    Raises:
+        ValueError: nothing is attached to it.
+    """
+    backbone: Backbone | None = getattr(model, BACKBONE, None)
+    if backbone is None:
+        raise ValueError("attached: this model has no sparse attention; dsa.attach(model, run) gives it one.")
+    return backbone
+
+
+def warn_of_another(model: nn.Module, fits: dict[str, Any], where: Path) -> None:
+    """Say if the files that a model was read from are not those that the indexers were trained on."""
+    folder = Path(str(getattr(model, "name_or_path", "")))
+    if not (folder / "config.json").is_file():  # a name on the hub, or made in memory: there are no files to compare
+        return
+    if fingerprint(str(folder)) != fits.get("files"):
+        warnings.warn(
+            f"{where}: these indexers were trained on another model than {folder}. They fit by their shapes alone: "
+            "judge what they select before it is used.",
+            stacklevel=3,
+        )
 
 
 def detach(model: Any) -> Any:
     """Take a model back to dense attention. Returns: the same model."""
     if hasattr(model, ROUTERS):
         delattr(model, ROUTERS)
+        object.__delattr__(model, BACKBONE)
     for module in model.modules():
         layer: Layer | None = getattr(module, LAYER, None)
         if layer is not None:

@@ -22,13 +22,19 @@ def dump_indices(model: Backbone, tokens: Int[Tensor, "1 time"], file: str | Pat
     """Write the positions that each token of a text attends to, in each layer that selects.
 
     Args:
+        model: a backbone: a loaded run, or `dsa.attached(model)` of a model of transformers.
         file: npy; it is overwritten.
 
     Returns: what was written.
 
     Raises:
-        ValueError: heads of a layer select apart, for which the array has no axis.
+        ValueError: it is no backbone, or not one text; or heads of a layer select apart, for which the array has no
+            axis.
     """
+    if not isinstance(model, Backbone):
+        raise ValueError(f"indices: {type(model).__name__} is no backbone; give dsa.attached(model), or a loaded run.")
+    if tokens.dim() != 2 or len(tokens) != 1:
+        raise ValueError(f"indices: tokens of shape {tuple(tokens.shape)}; give one text, [1, time].")
     seen: list[Observation] = []
     training = model.training
     model.eval()

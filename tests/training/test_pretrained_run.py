@@ -1,6 +1,7 @@
 """A pretrained model from its files to a verdict on its indexers, and its indexers given back to transformers."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -246,6 +247,41 @@ def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):
         AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens, past_key_values=foreign)
         with pytest.raises(ValueError, match="its keys are not those that this model read last"):
             model(input_ids=tokens[:, :1], past_key_values=foreign)
+
+
+def test_indexers_of_another_model_of_the_same_shape_are_told(run, folder, tmp_path):
+    other = tmp_path / "other"
+    changed = AutoModelForCausalLM.from_pretrained(folder)
+    changed.get_input_embeddings().weight.data += 0.1
+    changed.save_pretrained(other)
+    with pytest.warns(UserWarning, match="these indexers were trained on another model"):
+        dsa.attach(AutoModelForCausalLM.from_pretrained(other), run.folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    with pytest.raises(ValueError, match="give a model of transformers"):
+        dsa.attach("x", run.folder)
+
+
+def test_an_attached_model_dumps_and_replays_through_its_backbone(run, folder, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokens = torch.randint(1, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="this model has no sparse attention"):
+        dsa.attached(model)
+    dsa.attach(model, run.folder)
+    with pytest.raises(ValueError, match=r"is no backbone; give dsa\.attached"):
+        dsa.dump_indices(model, tokens, tmp_path / "x.npy")
+    backbone = dsa.attached(model)
+    found = dsa.dump_indices(backbone, tokens, tmp_path / "x.npy")
+    assert found.shape[:2] == (LENGTH, 2)
+    for wrong in (tokens[0], tokens.repeat(2, 1)):
+        with pytest.raises(ValueError, match="give one text"):
+            dsa.dump_indices(backbone, wrong, tmp_path / "x.npy")
+    with torch.no_grad():
+        replayed = backbone.run(tokens, dsa.replay_indices(backbone, found)).logits
+        assert replayed.equal(model(input_ids=tokens, use_cache=False).logits)
+    with pytest.raises(ValueError, match="this model has no sparse attention"):
+        dsa.attached(dsa.detach(model))
 
 
 def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(settings):

@@ -22,7 +22,7 @@ def run_of(job: JobReturn) -> OneRun:
     settings = settings_of(job)
     value = job._return_value  # return_value would raise the job's error
     if isinstance(value, BaseException):
-        return OneRun(settings, None, f"failed: {value}")
+        return OneRun(settings, None, str(value))
     return OneRun(settings, value)
 
 

@@ -16,8 +16,11 @@ console = Console(highlight=False)
 HIDDEN = ("choices", "overridden", "hydra", "steps")
 WIDTH = 120  # columns of what run.log keeps
 
-said = logging.getLogger("dsa.said")
-"""Hears of all that is shown here; it is on the terminal already, so only a run's log listens."""
+said = logging.getLogger("said")
+"""Hears of all that is shown here; it is on the terminal already, so only a run's log listens.
+
+It is no child of the logger `dsa`: Hydra configures that one for each job, and its children would speak there again.
+"""
 said.propagate = False
 said.setLevel(logging.INFO)
 

@@ -47,8 +47,10 @@ def one(prepared: Prepared, seq_len: int, context: str, scale: Scale) -> Discrim
     obstacles = [uninformed(prepared, label, seq_len, scale)]
     opponents = (*REQUIRED, *(kind for kind in WHERE_PLANNED if prepared.meta.plans(kind)))
     for kind in opponents:
-        theirs = capped(prepared, label, seq_len, scale, prepared.opponent(kind, label, seq_len, scale))
-        obstacles.append(undefeated(kind, dense, theirs, scale))
+        measured = prepared.opponent(kind, label, seq_len, scale)
+        theirs = capped(prepared, label, seq_len, scale, measured)
+        named = kind if theirs.equals(measured) else f"{kind}, whose loss counts as that of chance at most,"
+        obstacles.append(undefeated(named, dense, theirs, scale))
     found = [obstacle for obstacle in obstacles if obstacle]
     beaten = " and ".join([", ".join(opponents[:-1]), opponents[-1]])
     sentence = f"{where}: {'; '.join(found) if found else f'dense attention beats {beaten}'}."

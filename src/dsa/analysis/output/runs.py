@@ -1,6 +1,6 @@
 """Runs side by side: what differs between them, and what each measured."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,36 +12,45 @@ from dsa.analysis.output.cells import number
 from dsa.artifacts.results import RunResult
 
 MEANING = "parameters: of the indexers; operations: attention with its indexer, against dense attention"
-REASON = 48  # columns of a reason, however many settings differ
+MOST = 5  # settings that have a column of their own; more stand together in one
+LEAST = 14  # columns of a setting, if it needs them
 NO_SPEED = "step times in brackets are no speed: attention ran under a mask, or its number format was simulated"
 
 
 def show_runs(runs: list[OneRun], out: Console) -> None:
-    """One row a run; those that failed too, with their reason."""
-    out.print(table_of(runs))
+    """One row a run; those that failed too, below with their reason."""
+    labels = differing([run.settings for run in runs])
+    named = [" ".join(f"{name}={values[n]}" for name, values in labels.items()) for n in range(len(runs))]
+    out.print(table_of(runs, labels if len(labels) <= MOST else {"settings": named}))
+    for name, run in zip(named, runs, strict=True):
+        if not run.finished:
+            out.print(f"{escape(name or run_id(run))}: {escape(str(run.reason))}", soft_wrap=True)
     if any(run.finished for run in runs):
         out.print(f"[dim]{MEANING}[/]")
     if any(run.result is not None and bracketed(run.result) for run in runs):
         out.print(f"[dim]{NO_SPEED}[/]")
 
 
-def table_of(runs: list[OneRun]) -> Table:
-    """The table; a measure that no run has is left out."""
-    labels = differing([run.settings for run in runs])
+def table_of(runs: list[OneRun], labels: Mapping[str, Sequence[str]]) -> Table:
+    """The table; a measure that no run has is left out.
+
+    Args:
+        labels: settings that differ, each with its value in every run.
+    """
     table = Table(title=f"{len(runs)} runs" if len(runs) > 1 else "1 run", title_justify="left")
     columns = [list(values) for values in labels.values()]
-    for name in labels:
-        table.add_column(escape(name), overflow="fold")
+    for name, values in labels.items():
+        table.add_column(escape(name), overflow="fold", min_width=min(LEAST, max(map(len, (name, *values)))))
     if len(set(zip(*columns, strict=True))) < len(runs):  # the settings alone do not tell them apart
         table.add_column("run", overflow="fold")
-        columns.append(["" if run.result is None else run.result.run_id for run in runs])
+        columns.append([run_id(run) for run in runs])
     for name, cell in measures(runs).items():
         values = [cell(run.result) if run.result is not None and run.finished else "" for run in runs]
         if any(values):
             table.add_column(name, justify="right", no_wrap=True)  # settings give way, no digit is cut
             columns.append(values)
     columns.append([status(run) for run in runs])
-    table.add_column("status", overflow="fold", width=min(REASON, max(len("finished"), *map(len, columns[-1]))))
+    table.add_column("status", no_wrap=True)
     for row in zip(*columns, strict=True):
         table.add_row(*map(escape, row))
     return table
@@ -102,4 +111,8 @@ def status(run: OneRun) -> str:
     """How a run ended."""
     if run.finished:
         return "finished"
-    return f"failed: {run.reason}" if run.result is not None else str(run.reason)
+    return "no result" if run.result is None else "failed"
+
+
+def run_id(run: OneRun) -> str:
+    return "" if run.result is None else run.result.run_id
