@@ -175,7 +175,7 @@ def inside(positions: Int[Tensor, "batch group time slot"], keys: int) -> Int[Te
     """Positions as the kernels read them: -1 where one lies outside the keys, which is reported."""
     if positions.numel():
         faults.watch(positions.max(), lambda largest: report_outside(largest, keys))
-    return positions.where(positions < max(keys, 1), -1).int().contiguous()
+    return positions.where(positions < keys, -1).int().contiguous()
 
 
 def listed(
