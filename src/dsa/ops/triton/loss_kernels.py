@@ -53,5 +53,5 @@ def divergence(
             mass = tl.load(own_masses[:, None] + pair, mask=inside, other=0.0)
             score = tl.load(own_scores[:, None] + pair, mask=inside, other=0.0)
             slope = tl.exp(score - logsumexp[:, None]) - mass / divisor[:, None]
-            told = slopes + at[:, None] * width + pair
-            tl.store(told, tl.where(inside, slope, 0.0), mask=mask[:, None] & (pair < width))
+            place = slopes + at[:, None] * width + pair
+            tl.store(place, tl.where(inside, slope, 0.0), mask=mask[:, None] & (pair < width))
