@@ -312,7 +312,12 @@ def to_mask(selection: Selection, keys: int) -> Bool[Tensor, "batch group time k
 
 def check_positions(positions: Int[Tensor, "*rest slot"], keys: int) -> None:
     """Raise if a position lies outside the keys."""
-    if largest(positions) >= max(keys, 1):
+    report_outside(largest(positions), keys)
+
+
+def report_outside(position: int, keys: int) -> None:
+    """Raise if the largest position of a selection lies outside the keys."""
+    if position >= max(keys, 1):
         raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
 
 

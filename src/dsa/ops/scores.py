@@ -116,8 +116,13 @@ def check_scores(scores: Tensor, legal: Tensor, first: int = 0) -> None:
 
 def report_broken(broken: Int[Tensor, "batch group time"], first: int = 0) -> None:
     """Raise, told how many scores of each query are not a number, and the number of the first of these queries."""
-    query = first + int(broken.flatten(0, 1).any(0).nonzero()[0])
-    raise FloatingPointError(
-        f"index scores: {int(broken.sum())} are NaN, the first for query {query} of this call. "
-        "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."
-    )
+    report_nan(int(broken.sum()), first + int(broken.flatten(0, 1).any(0).nonzero()[0]))
+
+
+def report_nan(number: int, query: int) -> None:
+    """Raise if index scores are not a number, told how many and the number of the first query that has one."""
+    if number:
+        raise FloatingPointError(
+            f"index scores: {number} are NaN, the first for query {query} of this call. "
+            "The indexer or its inputs hold NaN or infinite values; none of these keys was selected."
+        )

@@ -4,13 +4,14 @@ import torch
 
 from dsa import ops
 from dsa.ops import Call
+from dsa.ops.triton import faults
 
 
 def moved(x, device):
-    """A tensor, or all tensors in a tuple, on a device; anything else as it is."""
+    """A tensor, or all tensors in a tuple or list, on a device; anything else as it is."""
     if isinstance(x, torch.Tensor):
         return x.to(device)
-    if isinstance(x, tuple):
+    if isinstance(x, tuple | list):
         parts = [moved(part, device) for part in x]
         return type(x)(*parts) if hasattr(x, "_fields") else type(x)(parts)
     return x
@@ -36,7 +37,9 @@ class Dispatched:
 
     def answer(self, op, *given, **options):
         given, options = moved(given, self.device), {name: moved(x, self.device) for name, x in options.items()}
-        return moved(getattr(ops, op)(*given, **options, backend=self.name), "cpu")
+        answer = moved(getattr(ops, op)(*given, **options, backend=self.name), "cpu")
+        faults.settle(wait=True)
+        return answer
 
     def __getattr__(self, op):
         return lambda *given, **options: self.answer(op, *given, **options)

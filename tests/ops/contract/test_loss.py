@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.cases import CAUSAL, attention, doubled, examples, qkv, random_selection, randoms, served
+from contract.cases import CAUSAL, attention, doubled, examples, far, qkv, random_selection, randoms, served
 from dsa.ops import Call, IndexFeatures, Zone, reference
 from dsa.ops.dispatch import serving
 
@@ -140,6 +140,39 @@ def test_one_scorer_for_several_selections_learns_from_each(backend):
     torch.testing.assert_close(loss, sum(parts) / 2)
     both = [torch.autograd.grad(x, features.queries)[0] for x in (loss, sum(parts) / 2)]
     torch.testing.assert_close(*both, rtol=1e-4, atol=1e-7)
+
+
+def test_several_learn_over_several_blocks_what_each_learns_alone_and_what_the_definition_says(backend):
+    q, k, _ = (x.detach() for x in qkv(2, 4, 70, 75, 8, kv_heads=2))
+    target, cohort = attention(q, k, None, 1, scale=0.7), []
+    for groups, keygroups, heads, unit in ((2, 2, 3, 1), (1, 1, 1, 3)):
+        shapes = (2, groups, 70, heads, 4), (2, keygroups, 75 // unit, 4), (2, groups, 70, heads)
+        own = IndexFeatures(*(randoms(*shape, seed=unit).requires_grad_() for shape in shapes), unit=unit)
+        cohort += [own] if backend.covers(Call((q,), learner=own, dense=True)) is None else []
+    for own, loss in zip(cohort, backend.indexer_losses(cohort, target), strict=True):
+        exact = doubled(own)
+        losses = loss, backend.indexer_loss(own, target, None), reference.indexer_loss(exact, doubled(target), None)
+        grads = [
+            torch.autograd.grad(x, y[:3], retain_graph=True) for x, y in zip(losses, (own, own, exact), strict=True)
+        ]
+        for together, alone, wanted in zip(*((x, *y) for x, y in zip(losses, grads, strict=True)), strict=True):
+            assert torch.equal(together, alone)
+            torch.testing.assert_close(alone.double(), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_losses_of_half_precision_are_near_those_of_the_same_numbers_in_double(backend, dense):
+    q, k, _ = (x.detach().bfloat16() for x in qkv(1, 4, 30, 30, 8, kv_heads=2))
+    shapes = (1, 1, 30, 2, 4), (1, 1, 30, 4), (1, 1, 30, 2)
+    features = IndexFeatures(*(randoms(*shape).bfloat16().requires_grad_() for shape in shapes))
+    selection = None if dense else random_selection(1, 1, 30, 30, 9)
+    target, exact = attention(q.float(), k.float(), selection), doubled(features)
+    loss = backend.indexer_loss(features, target._replace(queries=q, keys=k), selection)
+    wanted = reference.indexer_loss(exact, doubled(target), selection)
+    torch.testing.assert_close(loss.double(), wanted, rtol=2e-2, atol=2e-2)
+    for got, want in zip(*(torch.autograd.grad(*x) for x in ((loss, features[:3]), (wanted, exact[:3]))), strict=True):
+        assert got.dtype == torch.bfloat16
+        assert far(got, want) < 5e-2
 
 
 def test_groups_that_do_not_fit_are_refused(backend):

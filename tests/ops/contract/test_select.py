@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from contract.cases import CAUSAL, attention, doubled, examples, qkv, randoms, same, wholes
 from dsa import ops
-from dsa.ops import Call, Hash, IndexFeatures, Recency, TrueAttention, Zone, reference
+from dsa.ops import Band, Call, Hash, IndexFeatures, Recency, TrueAttention, Zone, reference
+from dsa.ops.dispatch import serving
 
 WINDOW = (Zone(6, keep="all"),)
 SINKS = (Zone(None, keep="all", end=4), Zone(2, keep="all", begin=4), Zone(None, 3, begin=4))
@@ -164,6 +165,14 @@ def test_zones_and_limits_may_differ_from_group_to_group(backend, kind):
             mine = [x[:, g : g + 1] for x in (reference.to_mask(whole, 50), whole.counts)]
             assert torch.equal(mine[0], reference.to_mask(wanted, 50))
             assert torch.equal(mine[1], wanted.counts)
+
+
+def test_heads_that_score_some_distances_alone_select_what_the_definition_says(backend):
+    bands = Band(1, 4, 0, last=5), Band(1, 4, 1, first=6)
+    scorer = IndexFeatures(wholes(1, 1, 40, 2, 4), wholes(1, 2, 40, 4), wholes(1, 1, 40, 2), bands=bands)
+    limit = torch.full((1, 1, 40), 7)
+    got = serving(backend.name, Call(device=limit.device, scorer=scorer)).select(scorer, CAUSAL, limit)
+    assert same(got, reference.select(scorer, CAUSAL, limit))
 
 
 def test_few_zones_serve_many_groups_in_a_row_and_few_groups_of_scores_many_zones(backend):

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsa.ops.contracts import ScoredRows, Scorer, Selection, Trim
+from dsa.ops.contracts import Scorer, Selection, Trim
 from dsa.ops.native import arguments
 from dsa.ops.native.arguments import address, asked, call, scratch, units, workspace
 from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
 from dsa.ops.scores import largest, report_broken, scale_of
+from dsa.ops.trims import trimmed
 from dsa.ops.zones import Span, Zone, Zones, spans
 
 
@@ -33,7 +33,10 @@ def select(
         FloatingPointError: a key that competes has a score that is not a number.
     """
     selection, rows = scan(scorer, zones, limit, offset, first, statistics=trim is not None)
-    return selection if trim is None else trimmed(trim, selection, scorer.unit, *rows)
+    if trim is None:
+        return selection
+    positions, counts = trimmed(trim, selection, scorer.unit, *rows)
+    return Selection(positions[..., : max(largest(counts), 1)].contiguous(), counts)
 
 
 def scan(
@@ -129,35 +132,6 @@ def in_bytes(x: Int[Tensor, "..."]) -> bytes:
 
 def from_bytes(x: bytes, shape: tuple[int, ...]) -> Int[Tensor, "..."]:
     return torch.from_numpy(np.frombuffer(x, dtype=np.int64).copy()).view(shape)
-
-
-def trimmed(
-    trim: Trim,
-    selection: Selection,
-    unit: int,
-    scores: Tensor,
-    logsumexp: Tensor,
-    entropy: Tensor,
-    forced_logsumexp: Tensor,
-) -> Selection:
-    """Keep as many of the kept keys as `trim` says, in whole units, dropping the lowest scored ones; forced keys have
-    score NaN."""
-    used = selection.positions >= 0
-    is_forced = scores.isnan() & used
-    forced = is_forced.sum(-1)
-    smallest = torch.finfo(scores.dtype).min
-    competing = torch.where(used & ~is_forced, scores.clamp(min=smallest) - math.log(unit), -math.inf)
-    ranked = competing.sort(dim=-1, descending=True, stable=True)
-    slots = max(largest(selection.counts - forced), 1)
-    spread = entropy + torch.where(logsumexp > -math.inf, math.log(unit), 0.0)
-    rows = ScoredRows(ranked.values[..., :slots], forced, forced_logsumexp, logsumexp, spread)
-    keep = -(-(trim(rows) - forced) // unit) * unit
-    place = torch.arange(scores.shape[-1]) < keep.clamp(min=0)[..., None]
-    stays = (torch.zeros_like(used).scatter(-1, ranked.indices, place) & used) | is_forced
-    positions = torch.where(stays, selection.positions, torch.iinfo(torch.int32).max).sort(dim=-1).values
-    counts = stays.sum(-1)
-    positions = torch.where(torch.arange(scores.shape[-1]) < counts[..., None], positions, -1)
-    return Selection(positions[..., : max(largest(counts), 1)].contiguous(), counts.int())
 
 
 def dense_logsumexp(

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dsa.ops.contracts import Selection
-from dsa.ops.reference import check_positions
+from dsa.ops.reference import report_outside
 from dsa.ops.scorers import TrueAttention
 from dsa.ops.scores import scale_of
-from dsa.ops.triton import sizes
+from dsa.ops.triton import faults, sizes
 from dsa.ops.triton.launch import dense_last, launch
 
 
@@ -27,8 +27,7 @@ def attend(
     cap: float | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
     """As `reference.attend`, in float32."""
-    check_positions(selection.positions, k.shape[2])
-    chosen = selection.positions.int().contiguous(), selection.counts.int().contiguous()
+    chosen = inside(selection.positions, k.shape[2]), selection.counts.int().contiguous()
     out, logsumexp = Attend.apply(q, k, v, sink, *chosen, scale_of(q, scale), cap)
     return out, logsumexp
 
@@ -89,7 +88,7 @@ class Shape(NamedTuple):
     @property
     def pack(self) -> int:
         """Heads of a program."""
-        return min(sizes.HEADS, 1 << (self.cell - 1).bit_length())
+        return min(sizes.HEADS, sizes.power_of_two(self.cell))
 
     @property
     def programs(self) -> int:
@@ -172,12 +171,19 @@ def gradients(
     return by_query, by_key, by_value
 
 
+def inside(positions: Int[Tensor, "batch group time slot"], keys: int) -> Int[Tensor, "batch group time slot"]:
+    """Positions as the kernels read them: -1 where one lies outside the keys, which is reported."""
+    if positions.numel():
+        faults.watch(positions.max(), lambda largest: report_outside(largest, keys))
+    return positions.where(positions < keys, -1).int().contiguous()
+
+
 def listed(
     positions: Int[Tensor, "batch group time slot"], keys: int
 ) -> tuple[Int[Tensor, "batch group keys_and_one"], Int[Tensor, "batch group entry"]]:
-    """For each key the queries that selected it, in their order: where each key's list begins, and all lists."""
-    slots = positions.shape[-1]
+    """For each key the slots of the queries that selected it, in their order: where each key's list begins, and all
+    lists. Slots are counted over all queries of a group."""
     flat = positions.flatten(2)
     ordered, entry = flat.where(flat >= 0, keys).sort(dim=-1, stable=True)
     wanted = torch.arange(keys + 1, dtype=ordered.dtype, device=ordered.device).expand(*flat.shape[:2], -1)
-    return torch.searchsorted(ordered, wanted.contiguous()), (entry // slots).int()
+    return torch.searchsorted(ordered, wanted.contiguous()), entry

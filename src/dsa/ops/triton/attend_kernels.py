@@ -9,30 +9,14 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from dsa.ops.triton.loads import heads_of, rows_of, tile_of
+
 
 @triton.jit
 @no_type_check
 def bent(logits, cap):
     """cap * tanh(logits / cap)."""
     return cap * (1 - 2 / (tl.exp(2 * logits / cap) + 1))
-
-
-@triton.jit
-@no_type_check
-def rows_of(x, at, along, stride, place, mask, dim, DIM: tl.constexpr):
-    """Rows of x in float32, 0 where `mask` says no: of every place [a, b] one, [a, b, DIM]."""
-    column = tl.arange(0, DIM)[None, None, :]
-    offset = at + along + place.to(tl.int64)[:, :, None] * stride + column
-    return tl.load(x + offset, mask=mask[:, :, None] & (column < dim), other=0.0).to(tl.float32)
-
-
-@triton.jit
-@no_type_check
-def heads_of(x, at, head_stride, head, time_stride, row, mask, dim, DIM: tl.constexpr):
-    """Rows of x in float32 for every query and head, 0 where `mask` says no: [ROWS, HEADS, DIM]."""
-    column = tl.arange(0, DIM)[None, None, :]
-    offset = at + head[None, :, None] * head_stride + row[:, None, None] * time_stride + column
-    return tl.load(x + offset, mask=mask[:, :, None] & (column < dim), other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -107,9 +91,8 @@ def dense_logsumexp(
     """logsumexp [batch, head, time], dense in memory, of the causal logits; a program serves TILE queries of a head."""
     program, blocks = tl.program_id(0).to(tl.int64), tl.cdiv(time, TILE)
     batch, head = program // (blocks * heads), program // blocks % heads
-    row, column = program % blocks * TILE + tl.arange(0, TILE), tl.arange(0, DIM)[None, :]
-    at = q + batch * q_batch + head * q_head + row[:, None] * q_time + column
-    queries = tl.load(at, mask=(row < time)[:, None] & (column < dim), other=0.0).to(tl.float32)
+    row = program % blocks * TILE + tl.arange(0, TILE)
+    queries = tile_of(q, batch * q_batch + head * q_head, row, q_time, row < time, dim, DIM)
     last = keys - time + row
     peak = tl.full([TILE], float("-inf"), tl.float32)
     total = tl.zeros([TILE], tl.float32)
@@ -117,9 +100,8 @@ def dense_logsumexp(
         peak = tl.zeros([TILE], tl.float32) + tl.load(sink + head).to(tl.float32)
         total += 1.0
     for start in range(0, tl.max(tl.where(row < time, last, -1), 0) + 1, TILE):
-        key = start + tl.arange(0, TILE).to(tl.int64)
-        at = k + batch * k_batch + head // kv_share * k_head + key[:, None] * k_time + column
-        others = tl.load(at, mask=(key < keys)[:, None] & (column < dim), other=0.0).to(tl.float32)
+        key = start + tl.arange(0, TILE)
+        others = tile_of(k, batch * k_batch + head // kv_share * k_head, key, k_time, key < keys, dim, DIM)
         logits = tl.dot(queries, tl.trans(others), input_precision="ieee") * scale
         if CAP:
             logits = bent(logits, cap)

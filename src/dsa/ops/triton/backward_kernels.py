@@ -5,7 +5,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from dsa.ops.triton.attend_kernels import bent, heads_of, place_of, rows_of
+from dsa.ops.triton.attend_kernels import bent, place_of
+from dsa.ops.triton.loads import heads_of, rows_of, tile_of
 
 
 @triton.jit
@@ -70,9 +71,8 @@ def keys_gradient(
     key = program % blocks * KEYS + tl.arange(0, KEYS)
     column = tl.arange(0, DIM)[None, :]
     own = (key < keys)[:, None] & (column < dim)
-    own_key = tl.load(k + batch * k_batch + kv_head * k_head + key[:, None] * k_time + column, mask=own, other=0.0)
-    own_value = tl.load(v + batch * v_batch + kv_head * v_head + key[:, None] * v_time + column, mask=own, other=0.0)
-    own_key, own_value = own_key.to(tl.float32)[:, None, :], own_value.to(tl.float32)[:, None, :]
+    own_key = tile_of(k, batch * k_batch + kv_head * k_head, key, k_time, key < keys, dim, DIM)[:, None, :]
+    own_value = tile_of(v, batch * v_batch + kv_head * v_head, key, v_time, key < keys, dim, DIM)[:, None, :]
     by_key, by_value = tl.zeros([KEYS, DIM], tl.float32), tl.zeros([KEYS, DIM], tl.float32)
     for head in range(kv_head * kv_share, (kv_head + 1) * kv_share):
         group = batch * (heads // group_heads) + head // group_heads
@@ -81,7 +81,7 @@ def keys_gradient(
         for step in range(0, tl.max(end - begin, 0), LIST):
             entry = begin[:, None] + step + tl.arange(0, LIST)[None, :]
             listed = entry < end[:, None]
-            row = tl.load(lists + group * time * slots + entry, mask=listed, other=0)
+            row = tl.load(lists + group * time * slots + entry, mask=listed, other=0) // slots
             at = (batch * heads + head) * time + row
             queries = rows_of(q, batch * q_batch, head * q_head, q_time, row, listed, dim, DIM)
             upstream = rows_of(grad, batch * heads * time * dim, head * time * dim, dim, row, listed, dim, DIM)

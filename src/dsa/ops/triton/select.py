@@ -1,16 +1,19 @@
 """Selecting on the Triton kernels: the scores of a block of queries lie in memory, never those of all."""
 
+import math
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import Scorer, Selection, Trim
 from dsa.ops.scorers import IndexFeatures
-from dsa.ops.scores import largest, report_broken
-from dsa.ops.triton import sizes
-from dsa.ops.triton.launch import dense_last, launch
+from dsa.ops.scores import largest, report_nan
+from dsa.ops.trims import trimmed
+from dsa.ops.triton import faults, sizes
+from dsa.ops.triton.features import Index, index_of, unusual
+from dsa.ops.triton.launch import launch
 from dsa.ops.zones import Span, Zones, spans
 
 
@@ -22,38 +25,49 @@ def select(
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
 ) -> Selection:
-    """As `reference.select`, of single tokens and without a trim rule.
+    """As `reference.select`. It waits for the device once, which says how many slots there are to be.
 
     Raises:
-        FloatingPointError: a key that competes has a score that is not a number.
+        FloatingPointError: a key that competes has a score that is not a number. On a GPU one of the next ops says so.
     """
-    assert trim is None and scorer.unit == 1, "covers refuses these"
     batch, own, time = limit.shape
     shape = batch, max(scorer.groups, own), time
-    every = spans(zones, limit, offset, first, 1, scorer.forced)
-    competing = [number for number, span in enumerate(every) if not span.forced]
+    every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
     table = torch.stack([numbers(span, shape) for span in every])
-    counts = table[:, 2].sum(0, dtype=torch.int32)
+    counts = torch.stack([part[2] * span.unit for part, span in zip(table, every, strict=True)]).sum(0).int()
     positions = limit.new_full((*shape, max(largest(counts), 1)), -1, dtype=torch.int32)
     broken = limit.new_zeros(shape, dtype=torch.int32)
+    seen = [span for span in every if trim is not None and not (span.forced and scorer.unit > 1)]
+    sums = [torch.empty(size, device=limit.device) for size in (positions.shape, shape, shape, shape)]
     for rows in blocks(shape, offset):
         part = table[..., rows].contiguous()
-        ranks = (
-            ranked(scores_of(scorer, part[competing], rows, offset))
-            if competing
-            else part.new_zeros(1, 1, part.shape[-1], 1)
-        )
-        block, none = choose(ranks.expand(*shape[:2], -1, -1), part, competing, positions.shape[-1])
-        positions[:, :, rows], broken[:, :, rows] = block, none
-    if bool(broken.any()):
-        report_broken(broken)
-    return Selection(positions, counts)
+        wide = [numbers(cut(span, rows), part.shape[2:], whole=True) for span in seen]
+        ranked_by = wide or [own for own, span in zip(part, every, strict=True) if not span.forced]
+        width = (offset + rows.stop) // scorer.unit
+        scores = positions.new_zeros(1, 1, part.shape[-1], 1, dtype=torch.float32)
+        if ranked_by and width:
+            scores = scores_of(scorer, torch.stack(ranked_by), rows, width, offset)
+        block, broken[:, :, rows] = choose(scores, part, every, scorer.unit, positions.shape[-1])
+        positions[:, :, rows] = block
+        if trim is not None:
+            for told, found in zip(sums, statistics(scores, wide, part, every, scorer.unit, block), strict=True):
+                told[:, :, rows] = found
+    if broken.numel():
+        faults.watch(first_broken(broken), report_nan)
+    selection = Selection(positions, counts)
+    return selection if trim is None else trimmed(trim, selection, scorer.unit, *sums)
 
 
-def numbers(span: Span, shape: tuple[int, int, int]) -> Int[Tensor, "4 batch group time"]:
-    """What the kernels read of a span: start, count, keep and step. Of a forced one only what it keeps, all of it."""
+def cut(span: Span, rows: slice) -> Span:
+    """That of some queries."""
+    return span._replace(start=span.start[..., rows], count=span.count[..., rows], keep=span.keep[..., rows])
+
+
+def numbers(span: Span, shape: tuple[int, ...], whole: bool = False) -> Int[Tensor, "4 batch group time"]:
+    """What the kernels read of a span: start, count, keep and step. Of a forced one only what it keeps, all of it, or
+    with `whole` what it shows."""
     start, count, keep = (x.expand(shape) for x in (span.start, span.count, span.keep))
-    if span.forced:
+    if span.forced and not whole:
         start, count = start + (count - keep) * span.step, keep
     return torch.stack([start, count, keep, torch.full_like(start, span.step)]).int()
 
@@ -67,41 +81,29 @@ def blocks(shape: tuple[int, int, int], offset: int) -> Iterator[slice]:
 
 
 def scores_of(
-    scorer: Scorer, table: Int[Tensor, "zone 4 batch group row"], rows: slice, offset: int
-) -> Float[Tensor, "scorer_batch scorer_group row key"]:
-    """The scores of these queries and all keys up to the last of them. Plain index features are scored by the kernel,
-    where a zone of the table holds any of a tile; what else ranks keys computes its own."""
-    width, device = offset + rows.stop, table.device
-    if isinstance(scorer, IndexFeatures) and plain(scorer):
-        return index_scores(scorer, table, rows, width)
-    return scorer.scores(rows, slice(0, width), offset, device).float()
-
-
-def plain(features: IndexFeatures) -> bool:
-    """Whether the kernel scores them: summed in float32, not as integers, of as many dims as a head."""
-    exact = features.integers is None and features.accumulate == torch.float32
-    return exact and features.queries.shape[-1] <= sizes.HEAD_DIM
+    scorer: Scorer, table: Int[Tensor, "zone 4 batch group row"], rows: slice, width: int, offset: int
+) -> Float[Tensor, "scorer_batch scorer_group row unit"]:
+    """The scores of these queries and the first `width` units. Plain index features are scored by the kernel, where a
+    zone of the table holds any of a tile; what else ranks keys computes its own."""
+    if isinstance(scorer, IndexFeatures) and scorer.integers is None and unusual(scorer) is None:
+        return index_scores(index_of(scorer).rows(rows), table, width)
+    return scorer.scores(rows, slice(0, width), offset, table.device).float()
 
 
 def index_scores(
-    features: IndexFeatures, table: Int[Tensor, "zone 4 batch group row"], rows: slice, width: int
-) -> Float[Tensor, "batch scorer_group row key"]:
-    """Those of index features; tiles that no zone reaches hold anything."""
+    index: Index, table: Int[Tensor, "zone 4 batch group row"], width: int
+) -> Float[Tensor, "batch scorer_group row unit"]:
+    """Those of all queries of index features; tiles that no zone reaches hold anything."""
     from dsa.ops.triton import select_kernels
 
-    queries, keys = dense_last(features.queries[:, :, rows]), dense_last(features.keys)
-    weights = None if features.weights is None else features.weights[:, :, rows].detach()
-    batch, groups, count, heads, dim = queries.shape
+    batch, groups, count, heads, dim = index.queries.shape
     # The selection may be of more groups than the scorer; a tile is wanted if any of them wants it.
     lines = table if table.shape[3] == groups else hull(table)
-    scores = queries.new_empty(batch, groups, count, width, dtype=torch.float32)
+    scores = index.queries.new_empty(batch, groups, count, width, dtype=torch.float32)
     programs = batch * groups * -(-count // sizes.TILE) * -(-width // sizes.TILE)
     launch(
-        select_kernels.score, programs, (queries, keys, weights, lines.contiguous(), scores),
-        *queries.stride()[:4], *keys.stride()[:3], *((0,) * 4 if weights is None else weights.stride()),
-        groups, groups // keys.shape[1], count, width, heads, dim,
-        ZONES=len(table), RELU=features.activation == "relu", WEIGHTED=weights is not None, TILE=sizes.TILE,
-        DIM=sizes.power(dim),
+        select_kernels.score, programs, (*index.tensors, lines.contiguous(), scores), *index.strides, groups,
+        index.key_share, count, width, heads, dim, ZONES=len(table), TILE=sizes.TILE, **index.constants,
     )  # fmt: skip
     return scores
 
@@ -119,28 +121,87 @@ def ranked(scores: Float[Tensor, "batch group row key"]) -> Int[Tensor, "batch g
 
 
 def choose(
-    ranks: Int[Tensor, "batch group row key"],
+    scores: Float[Tensor, "some any row unit"],
     table: Int[Tensor, "zone 4 batch group row"],
-    competing: list[int],
+    every: list[Span],
+    unit: int,
     slots: int,
 ) -> tuple[Int[Tensor, "batch group row slot"], Int[Tensor, "batch group row"]]:
-    """The kept keys of each query, and how many of its scores are not a number.
-
-    Args:
-        competing: which zones keep their best by score; the others keep all they have.
-    """
+    """The kept keys of each query, and how many of its scores are not a number. Forced zones keep all that the table
+    tells of them, the others their best by score."""
     from dsa.ops.triton import select_kernels
 
     batch, groups, rows = table.shape[2:]
-    lines = batch * groups * rows
+    lines, ranks = batch * groups * rows, ranked(scores).expand(batch, groups, -1, -1)
     programs = -(-lines // sizes.ROWS)
     thresholds, last_ties = (table.new_zeros(len(table), batch, groups, rows) for _ in range(2))
     broken, positions = table.new_zeros(batch, groups, rows), table.new_full((batch, groups, rows, slots), -1)
     given = *ranks.stride()[:3], groups, rows, lines
-    cut = {"ROWS": sizes.ROWS, "SPAN": min(sizes.SPAN, sizes.power(ranks.shape[-1]))}
-    for zone in competing:
-        tensors = ranks, table, thresholds[zone], last_ties[zone], broken
-        launch(select_kernels.threshold, programs, tensors, *given, zone, **cut)
+    tile = {"ROWS": sizes.ROWS, "SPAN": min(sizes.SPAN, sizes.power(ranks.shape[-1]))}
+    for zone, span in enumerate(every):
+        if not span.forced:
+            tensors = ranks, table, thresholds[zone], last_ties[zone], broken
+            launch(select_kernels.threshold, programs, tensors, *given, zone, **tile)
+    tile["SPAN"] = min(sizes.SPAN, sizes.power(ranks.shape[-1] * unit))
+    forced = sum(span.forced << zone for zone, span in enumerate(every))
     tensors = ranks, table, thresholds, last_ties, positions
-    launch(select_kernels.compact, programs, tensors, *given, slots, ZONES=len(table), **cut)
+    launch(select_kernels.compact, programs, tensors, *given, slots, unit, ZONES=len(table), FORCED=forced, **tile)
     return positions, broken
+
+
+def statistics(
+    scores: Float[Tensor, "some any row unit"],
+    seen: list[Int[Tensor, "4 batch group row"]],
+    table: Int[Tensor, "zone 4 batch group row"],
+    every: list[Span],
+    unit: int,
+    positions: Int[Tensor, "batch group row slot"],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a trim rule is told of some queries: see `trims.trimmed`.
+
+    Args:
+        seen: what each zone shows of which there are scores: with units of several tokens, of none that is forced.
+        table: what each zone keeps.
+    """
+    shape = positions.shape[:3]
+    scores = scores.expand(*shape[:2], -1, -1)
+    forced = [own for own, span in zip(table, every, strict=True) if span.forced]
+    logsumexp, entropy = row_sums(scores, seen)
+    by_force, _ = row_sums(scores, forced if unit == 1 else [])
+    place = (positions.clamp(min=0) // unit).clamp(max=scores.shape[-1] - 1)
+    own = scores.gather(-1, place.long()).masked_fill(among(positions, forced), math.nan)
+    return own, logsumexp, entropy, by_force
+
+
+def among(
+    positions: Int[Tensor, "batch group row slot"], zones: list[Int[Tensor, "4 batch group row"]]
+) -> Bool[Tensor, "batch group row slot"]:
+    """Whether a zone holds them."""
+    held = torch.zeros_like(positions, dtype=torch.bool)
+    for start, count, _, step in (zone[..., None] for zone in zones):
+        distance = positions - start
+        held |= (distance >= 0) & (distance < count * step) & (distance % step == 0)
+    return held
+
+
+def row_sums(
+    scores: Float[Tensor, "batch group row unit"], zones: list[Int[Tensor, "4 batch group row"]]
+) -> tuple[Float[Tensor, "batch group row"], Float[Tensor, "batch group row"]]:
+    """Log-sum-exp and entropy of each row's scores in the zones; -inf and 0 where they hold none."""
+    from dsa.ops.triton import select_kernels
+
+    shape = scores.shape[:3]
+    logsumexp, entropy = scores.new_full(shape, -math.inf), scores.new_zeros(shape)
+    if zones:
+        lines = logsumexp.numel()
+        launch(
+            select_kernels.row_sums, -(-lines // sizes.ROWS), (scores, torch.stack(zones), logsumexp, entropy),
+            *scores.stride()[:3], *shape[1:], lines, ZONES=len(zones), ROWS=sizes.ROWS,
+            SPAN=min(sizes.SPAN, sizes.power(scores.shape[-1])),
+        )  # fmt: skip
+    return logsumexp, entropy
+
+
+def first_broken(broken: Int[Tensor, "batch group time"]) -> Int[Tensor, "2"]:
+    """How many scores are not a number, and the number of the first query that has one."""
+    return torch.stack([broken.sum(), broken.flatten(0, 1).any(0).int().argmax()])

@@ -11,6 +11,8 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
+from dsa.ops.triton.loads import tile_of
+
 
 @triton.jit
 @no_type_check
@@ -35,13 +37,12 @@ def score(
         overlaps = (count > 0) & (start < first + TILE) & (start + (count - 1) * step >= first)
         wanted += overlaps.to(tl.int32)
     if tl.max(wanted, 0) > 0:
-        key, column = first + tl.arange(0, TILE), tl.arange(0, DIM)[None, :]
-        stored = keys + batch * k_batch + group // key_share * k_group + key[:, None] * k_time + column
-        others = tl.load(stored, mask=(key < width)[:, None] & (column < dim), other=0.0).to(tl.float32)
+        key = first + tl.arange(0, TILE)
+        others = tile_of(keys, batch * k_batch + group // key_share * k_group, key, k_time, key < width, dim, DIM)
         total = tl.zeros([TILE, TILE], tl.float32)
         for head in range(heads):
-            asked = queries + batch * q_batch + group * q_group + row[:, None] * q_time + head * q_head + column
-            own = tl.load(asked, mask=(row < rows)[:, None] & (column < dim), other=0.0).to(tl.float32)
+            at = batch * q_batch + group * q_group + head * q_head
+            own = tile_of(queries, at, row, q_time, row < rows, dim, DIM)
             dots = tl.dot(own, tl.trans(others), input_precision="ieee")
             if RELU:
                 dots = tl.where(dots < 0.0, 0.0, dots)  # what is no number stays none
@@ -114,10 +115,11 @@ def threshold(
 @triton.jit
 @no_type_check
 def compact(
-    ranks, zones, thresholds, last_ties, positions, r_batch, r_group, r_row, groups, rows, lines, slots,
-    ZONES: tl.constexpr, ROWS: tl.constexpr, SPAN: tl.constexpr,
+    ranks, zones, thresholds, last_ties, positions, r_batch, r_group, r_row, groups, rows, lines, slots, unit,
+    ZONES: tl.constexpr, FORCED: tl.constexpr, ROWS: tl.constexpr, SPAN: tl.constexpr,
 ):  # fmt: skip
-    """positions [batch group row, slot]: the keys of all zones that are kept, ascending."""
+    """positions [batch group row, slot]: the keys of all zones that are kept, ascending. Zones tell of units of so many
+    keys, those whose bit of FORCED is set of keys."""
     at = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     line, row, mask = at // rows, at % rows, at < lines
     own = ranks + line // groups * r_batch + line % groups * r_group + row * r_row
@@ -125,9 +127,11 @@ def compact(
     for zone in tl.static_range(ZONES):
         place = zones + zone * 4 * lines + at
         start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
-        step = tl.load(place + 3 * lines, mask=mask, other=0)
-        low = tl.minimum(low, tl.min(tl.where(count > 0, start, 2147483647), 0))
-        high = tl.maximum(high, tl.max(tl.where(count > 0, start + (count - 1) * step + 1, 0), 0))
+        begin, end = start, start + (count - 1) * tl.load(place + 3 * lines, mask=mask, other=0) + 1
+        if (FORCED >> zone) % 2 == 0:
+            begin, end = begin * unit, end * unit
+        low = tl.minimum(low, tl.min(tl.where(count > 0, begin, 2147483647), 0))
+        high = tl.maximum(high, tl.max(tl.where(count > 0, end, 0), 0))
     filled = tl.zeros([ROWS], tl.int32)
     for begin in range(low, high, SPAN):
         key = begin + tl.arange(0, SPAN)[None, :]
@@ -136,15 +140,59 @@ def compact(
             place = zones + zone * 4 * lines + at
             start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
             keep, step = tl.load(place + 2 * lines, mask=mask, other=0), tl.load(place + 3 * lines, mask=mask, other=0)
-            distance = key - start[:, None]
+            member = key
+            if (FORCED >> zone) % 2 == 0:
+                member = key // unit
+            distance = member - start[:, None]
             steps = tl.maximum(step, 1)[:, None]
             inside = (distance >= 0) & (distance < count[:, None] * steps) & (distance % steps == 0)
             competes = inside & (keep < count)[:, None]
             bar = tl.load(thresholds + zone * lines + at, mask=mask, other=0).to(tl.uint32, bitcast=True)[:, None]
             last = tl.load(last_ties + zone * lines + at, mask=mask, other=0)[:, None]
-            x = tl.load(own[:, None] + key, mask=competes, other=0).to(tl.uint32, bitcast=True)
-            best = (x > bar) | ((x == bar) & (key <= last))
+            x = tl.load(own[:, None] + member, mask=competes, other=0).to(tl.uint32, bitcast=True)
+            best = (x > bar) | ((x == bar) & (member <= last))
             kept += ((inside & (keep >= count)[:, None]) | (competes & best)).to(tl.int32)
         slot = filled[:, None] + tl.cumsum(kept, 1) - 1
         tl.store(positions + at[:, None] * slots + slot, key + slot * 0, mask=(kept > 0) & (slot < slots))
         filled += tl.sum(kept, 1)
+
+
+@triton.jit
+@no_type_check
+def row_sums(
+    scores, zones, logsumexps, entropies, r_batch, r_group, r_row, groups, rows, lines,
+    ZONES: tl.constexpr, ROWS: tl.constexpr, SPAN: tl.constexpr,
+):  # fmt: skip
+    """Log-sum-exp and entropy [batch group row] in nats of the scores in all zones."""
+    at = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    line, row, mask = at // rows, at % rows, at < lines
+    own = scores + line // groups * r_batch + line % groups * r_group + row * r_row
+    peak, total = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
+    for zone in tl.static_range(ZONES):
+        place = zones + zone * 4 * lines + at
+        start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
+        step = tl.load(place + 3 * lines, mask=mask, other=0)
+        for begin in range(0, tl.max(count, 0), SPAN):
+            member = begin + tl.arange(0, SPAN)[None, :]
+            at_score = own[:, None] + start[:, None] + member * step[:, None]
+            x = tl.load(at_score, mask=member < count[:, None], other=float("-inf"))
+            higher = tl.maximum(peak, tl.max(x, 1))
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            total = total * tl.exp(peak - base) + tl.sum(tl.exp(x - base[:, None]), 1)
+            peak = higher
+    some = tl.where(total == 0.0, 1.0, total)
+    logsumexp = peak + tl.log(some)
+    base = tl.where(total == 0.0, 0.0, logsumexp)
+    entropy = tl.zeros([ROWS], tl.float32)
+    for zone in tl.static_range(ZONES):
+        place = zones + zone * 4 * lines + at
+        start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
+        step = tl.load(place + 3 * lines, mask=mask, other=0)
+        for begin in range(0, tl.max(count, 0), SPAN):
+            member = begin + tl.arange(0, SPAN)[None, :]
+            at_score = own[:, None] + start[:, None] + member * step[:, None]
+            x = tl.load(at_score, mask=member < count[:, None], other=float("-inf"))
+            p = tl.exp(x - base[:, None])
+            entropy -= tl.sum(tl.where(p > 0.0, p * (x - base[:, None]), 0.0), 1)
+    tl.store(logsumexps + at, logsumexp, mask=mask)
+    tl.store(entropies + at, entropy, mask=mask)

@@ -11,9 +11,14 @@ SCORES = 1 << 24  # index scores in memory at once
 HEAD_DIM = 256  # the largest
 
 
+def power_of_two(size: int) -> int:
+    """From which on `size` fits."""
+    return 1 << (size - 1).bit_length()
+
+
 def power(size: int) -> int:
     """The power of two from which on `size` fits; at least 16, as matrix units want it."""
-    return max(16, 1 << (size - 1).bit_length())
+    return max(16, power_of_two(size))
 
 
 def slots(dim: int) -> int:
