@@ -29,9 +29,12 @@ def text(rows=2, length=LENGTH):
 def test_every_pattern_selector_and_precision_decodes_what_one_pass_gives(group, name):
     k = ["selector.k=8"] if group != "selector" or name == "topk" else []
     whole, parts = whole_and_parts(build("pattern=causal", *fitting(group, name), *k), text(), CUTS)
+    allowed = ON_A_BOUNDARY if group == "precision" and name != "fp32" else 0.0
     other = ~torch.isclose(parts[0], whole[0], atol=1e-5, rtol=0).all(-1)
-    assert other.float().mean() <= (ON_A_BOUNDARY if group == "precision" and name != "fp32" else 0.0)
-    assert parts[1] == whole[1]
+    assert other.float().mean() <= allowed
+    assert parts[1].keys() == whole[1].keys()
+    same = [a == b for place in whole[1] for a, b in zip(parts[1][place], whole[1][place], strict=True)]
+    assert 1 - sum(same) / len(same) <= allowed
 
 
 def test_a_shared_router_decodes_what_one_pass_gives():
