@@ -90,7 +90,7 @@ def analyse(prepared: Prepared) -> Analysis:
     to_dense = [c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)]
     primary = [c for c in comparisons if c.metric == scale.metric]
     known = guards(prepared, scale, found, primary, [c for c in to_dense if c.metric == scale.metric])
-    blocked = {(label, g.seq_len) for g in known if g.blocks for label in g.labels}
+    blocked = {(label, g.seq_len) for g in known if g.blocks and g.seq_len is not None for label in g.labels}
     comparisons, to_dense = ([silenced(c, blocked) for c in every] for every in (comparisons, to_dense))
     primary = [c for c in comparisons if c.metric == scale.metric]
     field = ranked(prepared, found, known)
