@@ -28,7 +28,15 @@ def chart(analysis: Analysis) -> Chart:
             y_label = f"{scale.quantity} less that of exact scores [{scale.unit}]"
             guides = (-margin, 0.0, margin) if margin else (0.0,)
             panels.append(
-                framed(title(place), "relative error of the index scores", y_label, spots, log=False, guides=guides)
+                framed(
+                    title(place),
+                    "relative error of the index scores",
+                    y_label,
+                    spots,
+                    log=False,
+                    guides=guides,
+                    margin=margin,
+                )  # fmt: skip
             )
     return Chart(
         name="format_error",
