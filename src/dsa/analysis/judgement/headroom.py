@@ -41,7 +41,7 @@ class Headroom:
 
 
 def opponent(prepared: Prepared) -> str:
-    """The control that a study's shares are measured from, by whether its runs carry a pretrained model's certificate."""
+    """The control that a study's shares are measured from: runs of pretrained models carry a certificate."""
     pretrained = any(str(column).startswith("certificate.") for column in prepared.runs)
     return "sink_window" if pretrained else "window"
 
@@ -60,7 +60,7 @@ def headrooms(prepared: Prepared, scale: Scale) -> list[Headroom]:
 
 
 def headroom(prepared: Prepared, label: str, seq_len: int, scale: Scale) -> Headroom | None:
-    """Of one condition; None if no seed has it, the opponent and dense attention, or dense does not beat the opponent."""
+    """Of one condition; None if no seed has it, opponent and dense attention, or dense does not beat the opponent."""
     kind = opponent(prepared)
     control = prepared.control(kind, prepared.meta.context(label))
     if control is None:

@@ -126,7 +126,7 @@ def together(labels: Sequence[str]) -> str:
 def shared(pieces: list[list[str]]) -> int:
     """How many pieces all begin with."""
     alike = [len(set(column)) == 1 for column in zip(*pieces, strict=False)]
-    return (alike + [False]).index(False)
+    return [*alike, False].index(False)
 
 
 def found(c: Contrast) -> str:

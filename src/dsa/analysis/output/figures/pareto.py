@@ -101,7 +101,7 @@ def panel(analysis: Analysis, place: Place, cost: str, points: dict[tuple[int, s
     framed_ = framed(title(place), AXES[cost], y_label, spots, ON_SCALE, guides=guides)
     ranked = any(s.standing != "unranked" for s in mine)
     note = "; ".join(text for text in ("" if ranked else "nothing is ranked here", framed_.note) if text)
-    offered = [s for s in spots if s.role in OFFERED]
+    offered = [s for s in spots if s.role in OFFERED] if ranked else []
     return replace(framed_, envelope=envelope(offered, scale(analysis).sign), note=note)
 
 

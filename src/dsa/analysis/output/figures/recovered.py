@@ -42,7 +42,7 @@ def chart(analysis: Analysis) -> Chart:
         title="Share of the headroom recovered",
         panels=tuple(panels),
         series=tuple(SCALES[m].plain for m in metrics),
-        caption=f"0: no better than the control {kind} ({MEANINGS[kind]}, at the controls' budget); 1: dense attention. "
+        caption=f"0: no better than the control {kind} ({MEANINGS[kind]}, at the controls' budget); 1: dense. "
         "Losses count no more than chance. Mean and 95 % BCa interval over seeds."
         + ("" if panels else f" Not shown: nothing can be ranked, or {kind} or dense attention has no run yet."),
     )

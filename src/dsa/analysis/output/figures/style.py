@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -102,18 +103,17 @@ def either_way(linear: float, limits: Interval) -> list[float]:
 
 
 class Distinct(Formatter):
-    """Numbers with as many digits as it takes to tell neighbours apart."""
+    """Numbers with as many digits as it takes to place them a hundredth of the way to their neighbours."""
 
     def __call__(self, value: float, pos: int | None = None) -> str:
         return short(value)
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
         """All labels of an axis."""
-        for digits in range(3, 9):
-            texts = [short(value, digits) for value in values]
-            if len(set(texts)) == len(texts):
-                break
-        return texts
+        apart = min((abs(b - a) for a, b in pairwise(values)), default=math.inf)
+        enough = (d for d in range(3, 9) if all(abs(float(f"{v:.{d}g}") - v) < apart / 100 for v in values))
+        digits = next(enough, 9)
+        return [short(value, digits) for value in values]
 
 
 def guides(axes: Axes, axis: Axis, which: str) -> None:
