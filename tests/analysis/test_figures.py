@@ -11,7 +11,7 @@ from dsa.analysis.output.figures import differences, failures, layers, pareto, q
 from dsa.analysis.output.figures.differences import together
 from dsa.analysis.output.figures.every import draw
 from dsa.analysis.output.figures.limits import axis
-from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row, Spot
+from dsa.analysis.output.figures.spec import Axis, Chart, Mark, Panel, Row, Spot
 from dsa.analysis.output.figures.spots import framed
 from dsa.analysis.output.figures.style import Distinct, either_way
 
@@ -40,6 +40,16 @@ def test_on_that_axis_small_differences_lie_apart():
     assert places[1] - places[0] > 0.1 and places[2] < 1
     ticks = [text.get_text() for text in axes.get_xticklabels()]
     assert "0" in ticks and "0.1" in ticks and len(set(ticks)) == len(ticks) <= style.MOST_TICKS
+
+
+@pytest.mark.parametrize("kind", ["forest", "scatter"])
+def test_a_figure_is_as_wide_as_its_title(kind):
+    spots = (Spot("a", "condition", 1.0, 1.0, None, None, "front"),)
+    panel = Panel("length 64", Axis("loss"), Axis("loss"), (Row("a", "condition", (Mark(0, 0.1),)),), spots)
+    figure = draw(Chart("differences", kind, "Loss, backbone untouched, of a long name: " * 4, (panel,), ("one",)))
+    figure.canvas.draw()
+    (heading,) = figure.texts
+    assert heading.get_window_extent().x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("limits", [(-0.3, 8.0), (-900.0, 900.0), (-0.001, 1e6), (-5.0, 0.001)])

@@ -34,8 +34,7 @@ def scale(marks: list[Mark]) -> ScalarMappable:
     """Colours from the margin to the worst value; below the margin there is one."""
     margin = max(mark.reference or 0.0 for mark in marks)
     worst = max(mark.value for mark in marks)
-    shades = LinearSegmentedColormap.from_list("beyond", SHADES)
-    shades.set_under(WITHIN)
+    shades = LinearSegmentedColormap.from_list("beyond", SHADES).with_extremes(under=WITHIN)
     return ScalarMappable(LogNorm(margin, max(worst, LEAST * margin)), shades)
 
 

@@ -20,7 +20,7 @@ MEANINGS = {
     "unranked": "not ranked",
 }
 ALONE, BESIDE = (6.4, 4.2), (4.6, 3.8)  # width and height of a panel [inches]
-LINE = 13  # characters of a heading an inch
+LINE = 14  # characters of a heading an inch
 Side = tuple[float, float, str]
 BY: tuple[Side, ...] = ((5, 4, "left"), (5, -9, "left"), (-5, 4, "right"), (-5, -9, "right"), (0, 9, "center"),
                         (0, -14, "center"))  # fmt: skip

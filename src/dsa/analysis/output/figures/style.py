@@ -29,7 +29,7 @@ CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (
 
 
 def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure with a row of panels, each of a size in inches, and its title.
+    """A figure with a row of panels, each of a size in inches, and its title, for which it is widened if it must be.
 
     Raises:
         ValueError: the chart has nothing to show.
@@ -39,7 +39,8 @@ def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[
     figure = Figure(figsize=(max(3.4, panels * width), height), layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
-    figure.suptitle(chart.title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    heading = figure.suptitle(chart.title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    figure.set_figwidth(max(figure.get_figwidth(), heading.get_window_extent().width / figure.dpi + 0.15))
     for axes_ in axes:
         axes_.tick_params(labelsize=7)
         axes_.spines[["top", "right"]].set_visible(False)
@@ -47,13 +48,12 @@ def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], most: int = 6, fontsize: float = 7) -> None:
-    """A legend in as many columns as fit below the panels; a figure narrower than legend or title is widened."""
-    heading = figure.texts[0].get_window_extent().width / figure.dpi if figure.texts else 0.0
+    """A legend in as many columns as fit below the panels; a figure narrower than the legend is widened."""
     for columns in range(min(most, len(handles)), 0, -1):
         legend = figure.legend(
             handles=handles, loc="outside lower left", fontsize=fontsize, frameon=False, ncols=columns
         )
-        needed = max(legend.get_window_extent().width / figure.dpi, heading) + 0.15
+        needed = legend.get_window_extent().width / figure.dpi + 0.15
         if needed <= figure.get_figwidth() or columns == 1:
             figure.set_figwidth(max(needed, figure.get_figwidth()))
             return
