@@ -56,8 +56,8 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
         for mark in row.marks:
             draw_mark(axes, row, mark, y + (offset(mark.series, len(chart.series)) if len(row.marks) > 1 else 0.0))
         axes.text(1.01, y, row.note, fontsize=6, va="center", transform=axes.get_yaxis_transform())
-        for text, x, side in zip(row.ends or (), (0.0, 1.0), ("left", "right"), strict=False):
-            sign = f"← {text}" if side == "left" else f"{text} →"
+        for words, x, side in zip(row.ends or (), (0.0, 1.0), ("left", "right"), strict=False):
+            sign = f"← {words}" if side == "left" else f"{words} →"
             axes.text(x, y - 0.3, sign, fontsize=5.5, color="0.35", ha=side, va="center",
                       transform=axes.get_yaxis_transform())  # fmt: skip
     first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)

@@ -24,7 +24,9 @@ def draw_heat(chart: Chart) -> Figure:
     colours = ScalarMappable(Normalize(min(every), max(every)), colormaps["viridis"])
     named = range(0, len(chart.series), EVERY)
     for axes_, panel in zip(axes, chart.panels, strict=True):
-        draw_cells(axes_, panel, len(chart.series), rows, lambda mark: colours.to_rgba(mark.value), mean)
+        draw_cells(
+            axes_, panel, len(chart.series), rows, lambda mark: colours.cmap(float(colours.norm(mark.value))), mean
+        )
         axes_.set_xticks(named, [chart.series[column] for column in named], fontsize=6)
     colour_bar(figure, axes, colours, chart.panels[0].x, below=False)
     return figure

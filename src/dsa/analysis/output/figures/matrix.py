@@ -40,7 +40,7 @@ def scale(marks: list[Mark]) -> ScalarMappable:
 
 def shade(colours: ScalarMappable, mark: Mark) -> object:
     """A cell's colour; what lies at or below the margin, or is negative, has not failed."""
-    return colours.to_rgba(mark.value) if failed(mark) else WITHIN
+    return colours.cmap(float(colours.norm(mark.value))) if failed(mark) else WITHIN
 
 
 def failed(mark: Mark) -> bool:
