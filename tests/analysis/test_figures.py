@@ -73,7 +73,7 @@ def test_every_point_has_a_name_inside_its_panel_and_no_two_overlap(count):
     spots = [
         Spot(f"{kind}_{i}", "condition", x, 1.0 + 0.001 * i, None, None, "front")
         for kind, x in (("left", 1.0), ("a_long_name_at_the_right", 9.0))
-        for i in range(12)
+        for i in range(8)
     ]
     spots.append(Spot("far_off", "condition", 5.0, 3.0, None, None, "front"))  # so that the others lie close together
     panels = tuple(framed(f"length {i}", "operations", "loss", spots) for i in range(count))

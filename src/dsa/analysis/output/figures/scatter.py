@@ -26,8 +26,8 @@ BY: tuple[Side, ...] = ((5, 4, "left"), (5, -9, "left"), (-5, 4, "right"), (-5, 
                         (0, -14, "center"))  # fmt: skip
 AWAY: tuple[Side, ...] = tuple(
     (far * math.cos(math.radians(turn)), far * math.sin(math.radians(turn)), "left" if abs(turn) < 90 else "right")
-    for far in (18, 30, 44, 60, 80)
-    for turn in (22, -22, 158, -158, 68, -68, 112, -112)
+    for far in range(18, 120, 12)
+    for turn in (15, -15, 165, -165, 45, -45, 135, -135, 75, -75, 105, -105)
 )
 LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.55", "shrinkA": 0, "shrinkB": 3}
 
