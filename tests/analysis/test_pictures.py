@@ -11,8 +11,8 @@ from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.judgement.analysis import Analysis, analyse
 from dsa.analysis.output.figures import budgets, failures, formats, layers, pareto, regret
 from dsa.analysis.output.figures.every import charts, draw
+from dsa.analysis.output.figures.matrix import WITHIN, failed, scale, shade
 from dsa.analysis.output.figures.matrix import failures as told
-from dsa.analysis.output.figures.matrix import step
 from dsa.analysis.statistics.intervals import share_interval
 
 pytestmark = pytest.mark.slow
@@ -50,6 +50,8 @@ def test_success_is_a_share_of_seeds_with_its_exact_interval_ordered_by_heads(fa
     assert mark.value == pytest.approx(4 / 6) and mark.interval == share_interval(4, 6)
     assert [row.marks[0].value for row in panel.rows[1:]] == [1.0, 1.0]
     assert [row.marks[0].series for row in panel.rows] == [0, 1, 2]
+    assert [row.note for row in panel.rows] == ["4/6", "6/6", "6/6"]
+    assert "within the margin of 0.01 nats of the oracle's" in failures.success(failing).caption
 
 
 def test_heads_are_those_of_the_option_or_the_setting():
@@ -64,7 +66,11 @@ def test_failures_stand_where_they_were_planted(failing):
     (panel,) = chart.panels
     assert chart.series[:2] == ("seed 3", "seed 5"), "the seeds that fail stand first"
     rows = {row.label: row for row in panel.rows}
-    assert [step(mark) for mark in rows["h1d16"].marks] == [3, 1, 0, 0, 0, 0]
+    marks = rows["h1d16"].marks
+    assert [failed(mark) for mark in marks] == [True, True, False, False, False, False]
+    colours = scale([mark for row in panel.rows for mark in row.marks])
+    badly, barely = (sum(shade(colours, mark)[:3]) for mark in marks[:2])
+    assert badly < barely < 3 and shade(colours, marks[2]) == WITHIN, "the further beyond the margin, the darker"
     assert [told(rows[label]) for label in ("h1d16", "h2d32", "h4d64")] == ["2/6", "0/6", "0/6"]
 
 

@@ -1,8 +1,10 @@
 """Times that may be ranked: taken in turns, of a step and of a forward pass, dense attention among them."""
 
 import json
+import os
 
 import pytest
+import torch
 
 from dsa.study import timing
 from dsa.study.__main__ import main
@@ -24,6 +26,7 @@ def study(tiny, outputs, request):
 def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(study, monkeypatch, capsys):
     turns, company = [], [0.0]
     whole = timing.Timed.turn
+    monkeypatch.setattr(timing, "in_fresh_process", lambda call, *arguments: call(*arguments))
     monkeypatch.setattr(timing.Contention, "others", lambda self: company[0])
     monkeypatch.setattr(timing.Timed, "turn", lambda self: turns.append(self.sparse) or whole(self))
     before = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/*") if file.is_file()}
@@ -33,6 +36,7 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
     (length,) = (found := json.loads((study / FILE).read_text()))
     assert length == "64"
     assert not found[length]["contended"]
+    assert found[length]["processes"] == timing.ROUNDS == len(found[length]["turns"]["dense"])
     assert found[length]["times"].keys() == {"dense", "h1d8"}
     for times in found[length]["times"].values():
         assert times["step_ms"] > times["infer_ms"] > 0
@@ -48,6 +52,30 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
     time_study(study)
     assert len(turns) == 6 * timing.ROUNDS, "times taken in company are taken again"
     assert {file: file.stat().st_mtime_ns for file in before} == before, "nothing was trained"
+
+
+def test_each_turn_is_a_process_of_its_own_with_as_many_threads_as_here(study, monkeypatch):
+    """Both conditions of a turn share one, the next turn has another."""
+    monkeypatch.setattr(timing, "ROUNDS", 2)
+    monkeypatch.setattr(timing, "one_round", where)
+    ready = timing.finished_runs(study, json.loads((study / "study.json").read_text()), 64)
+    found = timing.in_turns(ready, ())
+    first, second = ([turn["pid"] for turn in found["turns"][label]] for label in ready)
+    assert first == second and len({*first, os.getpid()}) == 3
+    assert {turn["threads"] for turn in found["turns"]["dense"]} == {torch.get_num_threads()}
+    assert found["others"] == 0.05 and not found["contended"]
+
+
+def where(folders, admitted, threads):
+    """A round that says which process took it."""
+    return {label: {"pid": os.getpid(), "threads": threads} for label in folders}, 0.05
+
+
+def test_a_fresh_process_can_take_a_turn(study):
+    ready = timing.finished_runs(study, json.loads((study / "study.json").read_text()), 64)
+    taken, others = timing.in_fresh_process(timing.one_round, ready, (), 1)
+    assert taken.keys() == {"dense", "h1d8"} and all(turn["step_ms"] > 0 for turn in taken.values())
+    assert 0 <= others <= 1
 
 
 def test_a_step_leaves_the_weights_as_they_are(study):

@@ -1,12 +1,56 @@
-"""Times of conditions taken alone, in turns: timing.json, which a sweep leaves beside its runs."""
+"""Times of conditions taken alone, in turns: timing.json, which a sweep leaves beside its runs.
+
+One estimator for all that is said of them. A time is the median over turns, and how one stands to another is the ratio
+of those medians, so that whoever divides the times shown gets the ratio shown; a turn that something else slowed down
+moves neither. Turns pair the conditions, so the interval of a ratio goes from the least to the greatest ratio of a
+turn. Whatever the distribution, that holds the median ratio with probability 1 - 2^(1 - turns), 94 % for five turns
+and 97 % for six (order statistics; David & Nagaraja 2003, 7.1), and it always holds the ratio of the medians of the
+same turns.
+"""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dsa.analysis.statistics.values import Interval
+
 TIMING = "timing.json"
+TURNS = "medians, from the least turn to the greatest"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A time over another's.
+
+    Args:
+        value: ratio of the medians over turns.
+        interval: least and greatest ratio of a turn; None for fewer than two turns that both have.
+    """
+
+    value: float
+    interval: Interval | None
+
+
+def ratio(mine: pd.Series, theirs: pd.Series) -> Ratio | None:
+    """How a time stands to another, both by turn [ms]; None without a turn of either.
+
+    Medians are over all turns of each, the interval over those that both have.
+    """
+    if not len(mine) or not len(theirs):
+        return None
+    paired = (mine / theirs).dropna()
+    interval = (float(paired.min()), float(paired.max())) if len(paired) > 1 else None
+    return Ratio(float(mine.median() / theirs.median()), interval)
+
+
+def own_processes(record: dict[str, Any]) -> bool:
+    """Whether every turn at every length had a process of its own."""
+    return all(
+        here.get("processes", 1) == len(taken) for here in record.values() for taken in here.get("turns", {}).values()
+    )
 
 
 def read_timing(folder: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dsa.analysis.inputs.cost import COSTS, cost_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.inputs.timing import ratio
 
 FORMULA = (
     "quality kept = (unigram - loss) / (unigram - baseline loss); speed-up = baseline step / step; "
@@ -19,7 +20,7 @@ class Efficiency:
     Args:
         parameters: indexer parameters.
         operations: of attention with its indexer, counted.
-        speed_up: measured; None where the times may not be ranked.
+        speed_up: measured, a ratio of medians over turns; None where the times may not be ranked.
     """
 
     label: str
@@ -69,8 +70,11 @@ def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str) -> Eff
 
 
 def relative(prepared: Prepared, label: str, reference: str, seq_len: int, name: str) -> float | None:
-    """A cost over the reference's; None if either was not measured."""
+    """A cost over the reference's; None if either was not measured. Of times it is the ratio of the medians."""
     mine, theirs = (cost_of(prepared, one, seq_len, COSTS[name]) for one in (label, reference))
+    if COSTS[name].timed:
+        found = ratio(mine, theirs)
+        return found.value if found else None
     seeds = mine.index.intersection(theirs.index)
     if not len(seeds) or theirs.loc[seeds].mean() <= 0:
         return None

@@ -9,6 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.best import ONLY_BEST, Best
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.efficiency import FORMULA
+from dsa.analysis.judgement.headroom import opponent
 from dsa.analysis.output.cells import number, titled
 from dsa.analysis.statistics.difference import Difference
 
@@ -46,7 +47,13 @@ def quality(analysis: Analysis) -> Table:
     for q in analysis.qualities:
         by_place.setdefault((q.seq_len, q.label), {})[q.metric] = f"{spread(q.mean, q.interval)} n{q.seeds}"
     heads = [f"{scale} [dim]{SCALES[scale].meaning}[/]" for scale in scales]
-    table = titled("Quality: mean and 95 % interval over seeds", "length", "condition", *heads, "recovered")
+    table = titled(
+        "Quality: mean and 95 % interval over seeds",
+        "length",
+        "condition",
+        *heads,
+        f"recovered [dim]0 = {opponent(analysis.prepared)}[/]",
+    )
     for (seq_len, label), row in by_place.items():
         share = recovered.get((label, seq_len))
         last = spread(share.recovered, share.recovered_interval) if share else ""

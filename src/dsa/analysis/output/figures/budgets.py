@@ -69,7 +69,7 @@ def spot(analysis: Analysis, place: Place, label: str, by_pair: bool) -> Spot | 
 def panel(analysis: Analysis, length: int, spots: list[Spot], by_pair: bool) -> Panel:
     """One length, all contexts."""
     meta = analysis.prepared.meta
-    margin = meta.margin.get(meta.metric)
+    margin = meta.margin.get(meta.metric, 0.0)
     scale = scale_of(meta.metric)
     return framed(
         f"length {length}",
@@ -78,4 +78,5 @@ def panel(analysis: Analysis, length: int, spots: list[Spot], by_pair: bool) -> 
         spots,
         log=False,
         guides=(0.0, margin) if margin else (0.0,),
+        margin=margin,
     )

@@ -1,6 +1,7 @@
 """What every condition loses against the baseline, and what the planned contrasts come to."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 from dsa.analysis.inputs.scale import Scale, scale_of
 from dsa.analysis.judgement.analysis import Analysis
@@ -47,7 +48,7 @@ def panel(analysis: Analysis, place: Place) -> Panel:
     margin = meta.margin.get(meta.metric, 0.0)
     core = [end for c in mine for end in ends(c.difference.mean, c.difference.interval)]
     label = f"{scale(analysis).quantity} less the baseline's [{scale(analysis).unit}]"
-    return Panel(title(place), axis(label, core, [0.0, margin, -margin], log=False, guides=guides(margin)), rows=rows)
+    return Panel(title(place), axis(label, core, [0.0, margin, -margin], False, guides(margin), margin), rows=rows)
 
 
 def note(word: str, d: Difference) -> str:
@@ -69,19 +70,63 @@ def contrasts(analysis: Analysis) -> Chart:
         title=f"{scale(analysis).plain.capitalize()}: the planned contrasts",
         panels=tuple(panels),
         series=("difference",),
-        caption="Mean of some conditions less that of others, within a seed, and its 95 % BCa interval over seeds.",
+        caption="Mean of the first group less that of the second, within a seed, and its 95 % BCa interval over seeds. "
+        + ("Left" if scale(analysis).sign > 0 else "Right")
+        + " of 0 the first group is better. "
+        + " ".join(f"{name}: {against(analysis, name)}." for name in dict.fromkeys(c.name for c in analysis.contrasts)),
     )
 
 
 def contrasts_at(analysis: Analysis, mine: list[Contrast]) -> Panel:
     """One length, or one change."""
     rows = tuple(
-        Row(c.name, "condition", (Mark(0, c.difference.mean, c.difference.interval, note=found(c)),)) for c in mine
+        Row(
+            c.name,
+            "condition",
+            (Mark(0, c.difference.mean, c.difference.interval, note=found(c)),),
+            ends=sides(analysis, c),
+        )
+        for c in mine
     )
     first = mine[0]
     name = f"length {first.seq_len}" + ("" if first.since is None else f" less {first.since}")
     label = f"difference of {scale(analysis).quantity} [{scale(analysis).unit}]"
     return Panel(name, axis(label, [*values(mine), 0.0], log=False, guides=(0.0,)), rows=rows)
+
+
+def groups(analysis: Analysis, name: str) -> tuple[str, str]:
+    """Which conditions a contrast counts, and which it takes off."""
+    planned = analysis.prepared.meta.contrasts[name]
+    return together(planned["plus"]), together(planned["minus"])
+
+
+def against(analysis: Analysis, name: str) -> str:
+    return " less ".join(groups(analysis, name))
+
+
+def sides(analysis: Analysis, c: Contrast) -> tuple[str, str]:
+    """Which group is the better one to the left of 0, and to the right; of a change, which gains with length."""
+    what = "better" if c.since is None else f"gains from {c.since} to {c.seq_len}"
+    first, second = (f"{group} {what}" for group in groups(analysis, c.name))
+    return (first, second) if scale(analysis).sign > 0 else (second, first)
+
+
+def together(labels: Sequence[str]) -> str:
+    """Several labels in short: h4d8 and h4d16 are h4d{8,16}."""
+    if len(labels) < 2:
+        return "".join(labels)
+    pieces = [re.findall(r"\d+|\D", label) for label in labels]  # a number is never cut
+    start = shared(pieces)
+    end = shared([piece[start:][::-1] for piece in pieces])
+    middles = ["".join(piece[start : len(piece) - end]) for piece in pieces]
+    first = pieces[0]
+    return f"{''.join(first[:start])}{{{','.join(middles)}}}{''.join(first[len(first) - end :])}"
+
+
+def shared(pieces: list[list[str]]) -> int:
+    """How many pieces all begin with."""
+    alike = [len(set(column)) == 1 for column in zip(*pieces, strict=False)]
+    return [*alike, False].index(False)
 
 
 def found(c: Contrast) -> str:

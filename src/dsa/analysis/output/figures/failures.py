@@ -39,21 +39,24 @@ def success(analysis: Analysis) -> Chart:
     for place, rows in found.items():
         ordered = sorted(rows, key=lambda label: known.index(counts[label]))
         drawn = tuple(success_row(analysis, label, known.index(counts[label]), rows[label]) for label in ordered)
-        panels.append(
-            Panel(
-                title(place), Axis("share of seeds within the margin of the oracle", limits=(-0.03, 1.03)), rows=drawn
-            )
-        )
+        panels.append(Panel(title(place), Axis("share of seeds that count", limits=(-0.03, reach(drawn))), rows=drawn))
     one = known == [None]
     return Chart(
         name="success",
         kind="forest",
-        title="Seeds that match the oracle" + ("" if one else ", by heads of the indexer"),
+        title=f"Seeds within {told(analysis)} of the oracle" + ("" if one else ", by heads of the indexer"),
         panels=tuple(panels),
         series=("share of seeds",) if one else tuple(heads_named(count) for count in known),
-        caption=f"Share of seeds whose {plain(analysis)}, lies within {told(analysis)} of "
-        "the oracle's (the keys of highest attention, at the same budget), with Clopper and Pearson's 95 % interval.",
+        caption=f"A seed counts if its {plain(analysis)}, lies within the margin of {told(analysis)} of the oracle's "
+        "(the keys of highest attention, at the same budget); one that misses by a little counts no more than one that "
+        "misses by much, and the figure of failures shows by how much. Share of seeds with Clopper and Pearson's 95 % "
+        "interval; to the right: how many of how many. The axis ends where the intervals do.",
     )
+
+
+def reach(rows: tuple[Row, ...]) -> float:
+    """Where the axis of shares ends: with the largest interval, so that small shares can be told apart."""
+    return min(1.0, max(mark.interval[1] for row in rows for mark in row.marks if mark.interval)) + 0.03
 
 
 def heads_named(count: int | None) -> str:
@@ -65,7 +68,7 @@ def success_row(analysis: Analysis, label: str, series: int, values: pd.Series) 
     successes = int((values <= margin_of(analysis)).sum())
     interval = share_interval(successes, len(values))
     mark = Mark(series, successes / len(values), interval, note=f"{successes} of {len(values)} seeds")
-    return Row(label, role(analysis, label), (mark,))
+    return Row(label, role(analysis, label), (mark,), note=f"{successes}/{len(values)}")
 
 
 def matrix(analysis: Analysis) -> Chart:
@@ -80,7 +83,8 @@ def matrix(analysis: Analysis) -> Chart:
         panels=panels,
         series=tuple(f"seed {seed}" for seed in seeds),
         caption=f"One column a seed, those that fail most often first: {plain(analysis)}, "
-        f"less that of the oracle. Beyond the margin of {told(analysis)} a seed has failed; darker is further beyond. "
+        f"less that of the oracle. Beyond the margin of {told(analysis)} a seed has failed; darker is further beyond, "
+        "on a logarithmic scale in pictures, in steps on the page. "
         "To the right: how many failed. A column that is dark throughout is an unlucky seed, a row an unlucky "
         "condition.",
     )
@@ -111,4 +115,6 @@ def matrix_panel(analysis: Analysis, place: Place, rows: dict[str, pd.Series], s
         )
         for label, values in rows.items()
     )
-    return Panel(title(place), Axis("seeds, the most failures first"), rows=drawn)
+    unit = scale_of(analysis.prepared.meta.metric).unit
+    excess = Axis(f"excess over the oracle [{unit}]", log=True, marked=True)
+    return Panel(title(place), Axis("seeds, the most failures first"), excess, rows=drawn)

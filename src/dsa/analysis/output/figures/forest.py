@@ -5,28 +5,38 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dsa.analysis.output.figures import style
+from dsa.analysis.output.figures.heat import draw_heat
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
 
-ROW = 0.2  # inches
+ROW, ENDS = 0.2, 0.16  # inches; for what stands above a row
+MOST = 6  # values of a row that signs and colours can tell apart
 
 
 def draw_forest(chart: Chart) -> Figure:
-    """Conditions downwards, controls below a line, the baseline's name in red.
+    """Conditions downwards, controls below a line, the baseline's name in red; a heat map of rows with many values.
 
     Raises:
         ValueError: the chart has nothing to show.
     """
+    every = [row for panel in chart.panels for row in panel.rows]
+    if any(len(row.marks) > MOST for row in every):
+        return draw_heat(chart)
     rows = max((len(panel.rows) for panel in chart.panels), default=0)
-    names = [style.fit(row.label) for panel in chart.panels for row in panel.rows]
-    width = 2.6 + style.width_of_labels(names)
-    figure, axes = style.new_figure(chart, len(chart.panels), width, 1.35 + ROW * rows + 0.14 * len(chart.series))
+    ends = max((sum(map(len, row.ends)) for row in every if row.ends), default=0)
+    names = [style.fit(row.label) for row in every]
+    width = (
+        max(2.6, 0.05 * ends) + style.width_of_labels(names) + 0.04 * max((len(row.note) for row in every), default=0)
+    )
+    height = 1.35 + (ROW + (ENDS if ends else 0)) * rows + 0.14 * len(chart.series)
+    figure, axes = style.new_figure(chart, len(chart.panels), width, height)
     for axes_, panel in zip(axes, chart.panels, strict=True):
         draw_panel(axes_, panel, chart)
     handles = [
         Line2D([], [], color=style.SERIES[i % 8], marker=style.MARKERS[i % 8], markersize=4, linewidth=1, label=name)
         for i, name in enumerate(chart.series)
     ]  # fmt: skip
-    style.legend_below(figure, handles, most=4 if len(chart.series) > 3 else 1)
+    if len(chart.series) > 1:
+        style.legend_below(figure, handles, most=4 if len(chart.series) > 3 else 1)
     return figure
 
 
@@ -45,6 +55,11 @@ def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
         text.set_fontweight("bold" if row.role == "baseline" else "normal")
         for mark in row.marks:
             draw_mark(axes, row, mark, y + (offset(mark.series, len(chart.series)) if len(row.marks) > 1 else 0.0))
+        axes.text(1.01, y, row.note, fontsize=6, va="center", transform=axes.get_yaxis_transform())
+        for words, x, side in zip(row.ends or (), (0.0, 1.0), ("left", "right"), strict=False):
+            sign = f"← {words}" if side == "left" else f"{words} →"
+            axes.text(x, y - 0.3, sign, fontsize=5.5, color="0.35", ha=side, va="center",
+                      transform=axes.get_yaxis_transform())  # fmt: skip
     first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)
     if first:
         axes.axhline(first - 0.5, color="0.6", linewidth=0.6)

@@ -27,9 +27,8 @@ def chart(analysis: Analysis) -> Chart:
         if spots:
             y_label = f"{scale.quantity} less that of exact scores [{scale.unit}]"
             guides = (-margin, 0.0, margin) if margin else (0.0,)
-            panels.append(
-                framed(title(place), "relative error of the index scores", y_label, spots, log=False, guides=guides)
-            )
+            x_label = "relative error of the index scores"
+            panels.append(framed(title(place), x_label, y_label, spots, log=False, guides=guides, margin=margin))
     return Chart(
         name="format_error",
         kind="scatter",

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.scale import SWAPPED, TRAINED
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.output.figures.forest import draw_forest
+from dsa.analysis.output.figures.forest import MOST, draw_forest
 from dsa.analysis.output.figures.limits import axis
 from dsa.analysis.output.figures.places import labels, places, role, title
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
@@ -23,10 +23,12 @@ AXES = {
     "mean_k": "kept keys per query [tokens]",
 }
 CAPTIONS = {
-    "mass": "Ticks: the keys of highest attention, as many per query (the most a selection of this size can capture).",
+    "mass": "The most that a selection can capture (ticks beside its marks, the oracle's row) are the keys of highest "
+    "attention, as many per query.",
     "recall": "Over queries that could not keep every key.",
     "mean_k": "Selectors whose budget differs between layers or seeds.",
 }
+MANY = "With so many layers a picture has a cell for each, the first on the left, and a row's mean on the right. "
 
 
 def chart(analysis: Analysis, measure: str) -> Chart:
@@ -54,7 +56,9 @@ def chart(analysis: Analysis, measure: str) -> Chart:
         title=TITLES[measure],
         panels=tuple(panels),
         series=tuple(f"layer {layer}" for layer in range(deepest)),
-        caption=f"Mean and 95 % t interval over seeds, {stage(analysis)}. {CAPTIONS[measure]}",
+        caption=f"Mean{'' if deepest > MOST else ' and 95 % t interval'} over seeds, {stage(analysis)}. "
+        + (MANY if deepest > MOST else "")
+        + CAPTIONS[measure],
     )
 
 

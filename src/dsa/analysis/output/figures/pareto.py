@@ -5,8 +5,9 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.commands import command
-from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
+from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle, spread, typical
 from dsa.analysis.inputs.scale import SCALES, Scale
+from dsa.analysis.inputs.timing import TURNS, own_processes
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
@@ -28,6 +29,7 @@ AXES = {
     "memory_mb": "peak memory of a training step [MB]",
 }
 
+OFFERED = (*CONDITIONS, "dense")  # what can be had: other controls look at the answer, or at nothing
 ON_SCALE = (
     *CONDITIONS,
     "dense",
@@ -52,9 +54,12 @@ def chart(analysis: Analysis, cost: str) -> Chart:
         caption="Left and "
         + ("down" if scale(analysis).sign > 0 else "up")
         + " is better. Bars: 95 % BCa intervals "
-        + ("over turns and seeds. " if COSTS[cost].timed else "over seeds. ")
+        + (f"over seeds; of times {TURNS}, {processes(analysis)}. " if COSTS[cost].timed else "over seeds. ")
         + "A condition is out where another is shown to be no worse (within the margin) and cheaper, or better and no "
-        "dearer; each pair by itself. Undecided: the seeds do not tell. Dashed: envelope of the means."
+        "dearer; each pair by itself. Undecided: the seeds do not tell. Dashed: "
+        + ("" if COSTS[cost].of_attention else "dense attention, which has no indexer, and the ")
+        + "envelope of the means"
+        + (", dense attention among them." if COSTS[cost].of_attention else ".")
         + absent(analysis, cost),
     )
 
@@ -62,6 +67,13 @@ def chart(analysis: Analysis, cost: str) -> Chart:
 def scale(analysis: Analysis) -> Scale:
     """The scale on which the study ranks."""
     return SCALES[analysis.prepared.meta.metric]
+
+
+def processes(analysis: Analysis) -> str:
+    """Whether each turn had a process of its own."""
+    return (
+        "each turn in a process of its own" if own_processes(analysis.prepared.timing) else "all turns in one process"
+    )
 
 
 def absent(analysis: Analysis, cost: str) -> str:
@@ -84,14 +96,23 @@ def panel(analysis: Analysis, place: Place, cost: str, points: dict[tuple[int, s
     mine = [s for s in spots if s.role in CONDITIONS]
     if not mine:
         return None
-    framed_ = framed(title(place), AXES[cost], f"{scale(analysis).plain} [{scale(analysis).unit}]", spots, ON_SCALE)
+    y_label = f"{scale(analysis).plain} [{scale(analysis).unit}]"
+    guides = level(analysis, mine[0].label, place[0]) if not COSTS[cost].of_attention else ()
+    framed_ = framed(title(place), AXES[cost], y_label, spots, ON_SCALE, guides=guides)
     ranked = any(s.standing != "unranked" for s in mine)
     note = "; ".join(text for text in ("" if ranked else "nothing is ranked here", framed_.note) if text)
-    return replace(framed_, envelope=envelope(mine, scale(analysis).sign), note=note)
+    offered = [s for s in spots if s.role in OFFERED] if ranked else []
+    return replace(framed_, envelope=envelope(offered, scale(analysis).sign), note=note)
+
+
+def level(analysis: Analysis, label: str, seq_len: int) -> tuple[float, ...]:
+    """Quality of dense attention beside a condition's runs, a line across where it has no such cost."""
+    dense = analysis.prepared.dense(label, seq_len, scale(analysis))
+    return (float(dense.mean()),) if len(dense) else ()
 
 
 def envelope(spots: list[Spot], sign: int) -> tuple[tuple[float, float], ...]:
-    """Means of the conditions that no other mean beats on both axes, by rising cost."""
+    """Means that no other mean beats on both axes, by rising cost: of what can be had, the conditions and dense."""
     out: list[tuple[float, float]] = []
     for spot in sorted(spots, key=lambda s: (s.x, s.y * sign)):
         if not out or spot.y * sign < out[-1][1] * sign:
@@ -109,9 +130,9 @@ def spot(analysis: Analysis, place: Place, label: str, cost: str, points: dict[t
     return Spot(
         label=label,
         role=kind,
-        x=float(price.mean()),
+        x=typical(price, COSTS[cost]),
         y=float(quality.mean()),
-        x_interval=point.price_interval if point else bootstrap_interval(price.to_numpy()),
+        x_interval=spread(price, COSTS[cost]),
         y_interval=point.quality_interval if point else bootstrap_interval(quality.to_numpy()),
         standing=standing(point),
         note=f"dominated by {', '.join(point.dominated_by)}" if point and point.dominated_by else "",

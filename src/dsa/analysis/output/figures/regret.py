@@ -32,7 +32,7 @@ def panel(analysis: Analysis, context: str, lengths: list[int]) -> Panel:
     guides = (0.0, margin) if margin else (0.0,)
     label = f"{scale.quantity} beyond the best of the length [{scale.unit}]"
     rows = tuple(row(analysis, one, lengths) for one in mine)
-    return Panel(context or "every length", axis(label, values, guides, log=False, guides=guides), rows=rows)
+    return Panel(context or "every length", axis(label, values, guides, False, guides, margin), rows=rows)
 
 
 def row(analysis: Analysis, one: Regret, lengths: list[int]) -> Row:

@@ -1,5 +1,8 @@
 """Quality against cost, one panel a length: the front filled, the open half, the dominated hollow."""
 
+import math
+import textwrap
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -8,6 +11,7 @@ from matplotlib.transforms import Bbox
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
 
+NAMES = {"dense": "dense attention"}
 FACES = {"front": style.BLUE, "measured": style.BLUE, "open": "#A9D3EC", "dominated": "white", "unranked": "white"}
 MEANINGS = {
     "front": "on the front",
@@ -15,7 +19,17 @@ MEANINGS = {
     "dominated": "another is better or as good, and cheaper",
     "unranked": "not ranked",
 }
-SIDES = ((5, 4, "left"), (5, -9, "left"), (-5, 4, "right"), (-5, -9, "right"), (0, 9, "center"), (0, -14, "center"))
+ALONE, BESIDE = (6.4, 4.2), (4.6, 3.8)  # width and height of a panel [inches]
+LINE = 14  # characters of a heading an inch
+Side = tuple[float, float, str]
+BY: tuple[Side, ...] = ((5, 4, "left"), (5, -9, "left"), (-5, 4, "right"), (-5, -9, "right"), (0, 9, "center"),
+                        (0, -14, "center"))  # fmt: skip
+AWAY: tuple[Side, ...] = tuple(
+    (far * math.cos(math.radians(turn)), far * math.sin(math.radians(turn)), "left" if abs(turn) < 90 else "right")
+    for far in range(18, 120, 12)
+    for turn in (15, -15, 165, -165, 45, -45, 135, -135, 75, -75, 105, -105)
+)
+LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.55", "shrinkA": 0, "shrinkB": 3}
 
 
 def draw_scatter(chart: Chart) -> Figure:
@@ -25,12 +39,11 @@ def draw_scatter(chart: Chart) -> Figure:
         ValueError: the chart has nothing to show.
     """
     signs = legend(chart)
-    figure, axes = style.new_figure(
-        chart, len(chart.panels), 3.7 if len(chart.panels) > 1 else 5.4, 3.2 + 0.15 * -(-len(signs) // 3)
-    )
+    width, height = BESIDE if len(chart.panels) > 1 else ALONE
+    figure, axes = style.new_figure(chart, len(chart.panels), width, height + 0.15 * -(-len(signs) // 3))
     alike = len({panel.y and panel.y.title for panel in chart.panels}) == 1
     for axes_, panel in zip(axes, chart.panels, strict=True):
-        draw_panel(axes_, panel, labelled=axes_ is axes[0] or not alike)
+        draw_panel(axes_, panel, int(LINE * width), labelled=axes_ is axes[0] or not alike)
     if signs:
         style.legend_below(figure, signs, most=4)
     figure.draw_without_rendering()
@@ -39,13 +52,17 @@ def draw_scatter(chart: Chart) -> Figure:
     return figure
 
 
-def draw_panel(axes: Axes, panel: Panel, labelled: bool) -> None:
-    """Points with both intervals, and the envelope of the conditions' means."""
+def draw_panel(axes: Axes, panel: Panel, line: int, labelled: bool) -> None:
+    """Points with both intervals, and the envelope of the means.
+
+    Args:
+        line: characters that fit into a line of the heading.
+    """
     assert panel.y is not None
     style.apply(axes, panel.x, "x")
     style.apply(axes, panel.y, "y", label=labelled)
-    heading = "\n".join(style.fit(text, 52) for text in (panel.name, panel.note) if text)
-    axes.set_title(heading, fontsize=7.5, loc="left")
+    heading = [style.fit(part, line) for text in (panel.name, panel.note) for part in textwrap.wrap(text, line)]
+    axes.set_title("\n".join(heading), fontsize=7.5, loc="left")
     axes.grid(color="0.93", linewidth=0.6)
     axes.set_axisbelow(True)
     style.guides(axes, panel.y, "y")
@@ -72,7 +89,7 @@ def edge(spot: Spot) -> str:
 def face(spot: Spot) -> str:
     """Filled as its standing says; the baseline in its own colour."""
     if spot.role not in ("condition", "baseline"):
-        return style.GREY
+        return "white" if spot.standing == "dominated" else edge(spot)
     if spot.role == "baseline" and spot.standing in ("front", "measured"):
         return style.VERMILION
     return FACES[spot.standing]
@@ -89,7 +106,7 @@ def legend(chart: Chart) -> list[Line2D]:
     ]
     for role in roles:
         colour = style.colour_of(role)
-        signs.append((style.CONTROL_MARKERS.get(role, "o"), colour, colour, role))
+        signs.append((style.CONTROL_MARKERS.get(role, "o"), colour, colour, NAMES.get(role, role)))
     return [
         Line2D([], [], linestyle="none", marker=marker, color=colour, markerfacecolor=inside, markersize=5, label=name)
         for marker, colour, inside, name in signs
@@ -97,22 +114,27 @@ def legend(chart: Chart) -> list[Line2D]:
 
 
 def name_spots(axes: Axes, panel: Panel) -> None:
-    """Names beside the points, the front first; a name that finds no free place is left to the table."""
+    """Names beside the points, the front first; where it is crowded away from them, with a line.
+
+    A name that finds no free place even so is left to the table.
+    """
     order = ("front", "measured", "open", "dominated", "unranked")
     taken = [
         Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([(s.x, s.y) for s in panel.spots])
     ]
     frame = axes.get_window_extent()
     for spot in sorted(panel.spots, key=lambda s: (s.role != "baseline", order.index(s.standing))):
-        for dx, dy, side in SIDES:
+        for dx, dy, side in (*BY, *AWAY):
             text = axes.annotate(
-                style.fit(spot.label, 22), (spot.x, spot.y), (dx, dy), textcoords="offset points", fontsize=6, ha=side,
+                style.fit(spot.label), (spot.x, spot.y), (dx, dy), textcoords="offset points", fontsize=6, ha=side,
                 color=style.colour_of(spot.role, "0.15"),
             )  # fmt: skip
             text.set_in_layout(False)
             box = text.get_window_extent()
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             if inside and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
+                if (dx, dy, side) in AWAY:
+                    axes.annotate("", (spot.x, spot.y), (dx, dy), textcoords="offset points", arrowprops=LEADER)
                 break
             text.remove()

@@ -13,6 +13,8 @@ class Axis:
         label: quantity and unit.
         limits: what is shown; values beyond are marked at the edge. None = all values.
         marked: whether to say which scale it has, where that depends on the values.
+        linear_within: nearer to 0 than this the axis is linear, beyond it logarithmic either way; None = linear or log
+            throughout.
         guides: values to which others are to be compared, drawn as lines across; 0 solid, others dashed.
     """
 
@@ -21,10 +23,13 @@ class Axis:
     limits: Interval | None = None
     marked: bool = False
     guides: tuple[float, ...] = ()
+    linear_within: float | None = None
 
     @property
     def title(self) -> str:
         """The label, and the scale where it has to be said."""
+        if self.linear_within is not None:
+            return f"{self.label}\n(log scale beyond ±{self.linear_within:g})"
         return self.label + (f", {'log' if self.log else 'linear'} scale" if self.marked else "")
 
 
@@ -46,11 +51,19 @@ class Mark:
 
 @dataclass(frozen=True)
 class Row:
-    """A condition's or control's values side by side. role: condition, baseline, or which control."""
+    """A condition's or control's values side by side.
+
+    Args:
+        role: condition, baseline, or which control.
+        note: what stands at the row's right end.
+        ends: what it means to lie to the left of 0, and to the right.
+    """
 
     label: str
     role: str
     marks: tuple[Mark, ...]
+    note: str = ""
+    ends: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class Panel:
     """One length (and context) of a figure; which of the lists is filled is the kind of figure.
 
     Args:
+        y: of a matrix, what its colours mean.
         envelope: means that no other mean beats on both axes.
     """
 
