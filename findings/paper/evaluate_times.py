@@ -3,9 +3,6 @@
 "So much faster" is read as so much less time.
 """
 
-from scipy import stats
-
-from dsa.analysis.statistics.values import constant
 from paper.evaluate import Evaluated, Evaluation, Verdict, at_least, not_tested
 from paper.evidence import Studies, pairs
 from paper.markdown import number, percent
@@ -62,14 +59,12 @@ def gains_change(what: str, indexer: str, reference: str, sign: int) -> Evaluati
 
 
 def changed(short: Gain, long: Gain, sign: int) -> tuple[Verdict, str]:
-    """The verdict on a change of a gain: Welch's interval of the difference over turns."""
+    """The verdict on a change of a gain: decided where no turn at one length gains as any turn at the other does."""
     if short.contended or long.contended:
         return "inconclusive", "timed beside other work"
-    if len(short.turns) < 2 or len(long.turns) < 2:
+    if short.interval is None or long.interval is None:
         return "inconclusive", "medians alone, no interval"
-    if constant(short.turns) and constant(long.turns):
-        return "inconclusive", "times without any spread"
-    low, high = stats.ttest_ind(long.turns, short.turns, equal_var=False).confidence_interval()
+    low, high = long.interval[0] - short.interval[1], long.interval[1] - short.interval[0]
     why = f"change {number(100 * (long.share - short.share))} [{number(100 * low)}, {number(100 * high)}] points"
     if sign * low > 0 and sign * high > 0:
         return "supported", why

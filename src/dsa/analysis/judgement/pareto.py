@@ -6,7 +6,7 @@ about all pairs together. In cost, the interval over seeds or turns does.
 
 from dataclasses import dataclass
 
-from dsa.analysis.inputs.cost import COSTS, Cost, cost_of
+from dsa.analysis.inputs.cost import COSTS, Cost, cost_of, spread, typical
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.ranking import Ranked
@@ -76,8 +76,8 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
             cost=cost.name,
             quality=float(quality[label].mean()),
             quality_interval=bootstrap_interval(quality[label].to_numpy()),
-            price=float(price[label].mean()),
-            price_interval=bootstrap_interval(price[label].to_numpy()),
+            price=typical(price[label], cost),
+            price_interval=spread(price[label], cost),
             on_front=not over,
             shown=not over and safe,
             dominated_by=tuple(over),

@@ -121,8 +121,9 @@ METRICS = (
     Entry(
         "headroom and recovered",
         "unit of the metric; share",
-        "headroom: loss of keeping the nearest keys less that of dense attention; recovered: the share of it "
-        "that a condition gains: 0 is the nearest keys, 1 is dense",
+        "headroom: loss of keeping the nearest keys (of a pretrained model the first and the nearest), at most that of "
+        "chance, less that of dense attention; recovered: the share of it that a condition gains: 0 is those keys, 1 "
+        "is dense",
         ("headroom", "recovered"),
     ),
     Entry(

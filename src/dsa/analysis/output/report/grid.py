@@ -8,6 +8,7 @@ from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.efficiency import FORMULA
+from dsa.analysis.judgement.headroom import MEANINGS
 from dsa.analysis.output.terminal import number, spread, standing, success, within
 
 Interval = tuple[float, float]
@@ -172,7 +173,9 @@ def headroom(analysis: Analysis) -> Grid:
         for h in analysis.headroom
     ]  # fmt: skip
     columns = ("length", "condition", "metric", "headroom", "recovered", "low", "high", "seeds")
-    note = "Headroom: window less dense attention. Recovered: 0 is no better than the nearest keys, 1 is dense."
+    kinds = sorted({MEANINGS[h.opponent] for h in analysis.headroom})
+    opponent = " or ".join(kinds) or "a selection that learns nothing"
+    note = f"Headroom: what {opponent} loses over dense attention. Recovered: 0 is no better than that, 1 is dense."
     return Grid("headroom", "Headroom and the share recovered", columns, tuple(rows), note, True)
 
 

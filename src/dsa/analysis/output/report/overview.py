@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of
+from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of, typical
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis, Quality
 from dsa.analysis.judgement.compare import Comparison
@@ -68,7 +68,7 @@ def cells(analysis: Analysis, place: Place, label: str) -> tuple[Cell, ...]:
         Cell(mean_of(found), found.mean) if found else Cell("–"),
         Cell("–") if gap is None else Cell(signed(gap), gap.difference.mean),
         losing(mine),
-        measured(mean_cost(analysis, label, place, "indexer_params")),
+        measured(typical_cost(analysis, label, place, "indexer_params")),
         share_of_dense(analysis, label, place, "flops"),
         step_time(analysis, label, place),
         Cell(verdict(analysis, label, mine)),
@@ -99,17 +99,17 @@ def losing(c: Comparison | None) -> Cell:
     return Cell(f"{worse} of {c.difference.seeds}", worse)
 
 
-def mean_cost(analysis: Analysis, label: str, place: Place, name: str) -> float | None:
+def typical_cost(analysis: Analysis, label: str, place: Place, name: str) -> float | None:
     """A cost; None where unknown or not to be ranked."""
     values = cost_of(analysis.prepared, label, place[0], COSTS[name])
-    return float(values.mean()) if len(values) else None
+    return typical(values, COSTS[name]) if len(values) else None
 
 
 def dense_cost(analysis: Analysis, label: str, place: Place, name: str) -> float | None:
     """The cost of dense attention beside a condition: that of the control, or what its own runs counted."""
     prepared = analysis.prepared
     control = prepared.control("dense", place[1])
-    if control is not None and (cost := mean_cost(analysis, control, place, name)):
+    if control is not None and (cost := typical_cost(analysis, control, place, name)):
         return cost
     counted = prepared.column(label, place[0], DENSE_FLOPS)
     return float(counted.mean()) if name == "flops" and len(counted) else None
@@ -117,7 +117,7 @@ def dense_cost(analysis: Analysis, label: str, place: Place, name: str) -> float
 
 def share_of_dense(analysis: Analysis, label: str, place: Place, name: str) -> Cell:
     """A cost in percent of dense attention's."""
-    mine, dense = mean_cost(analysis, label, place, name), dense_cost(analysis, label, place, name)
+    mine, dense = typical_cost(analysis, label, place, name), dense_cost(analysis, label, place, name)
     if mine is None or not dense:
         return Cell("–")
     return Cell(f"{100 * mine / dense:.0f} %", 100 * mine / dense)
@@ -125,7 +125,7 @@ def share_of_dense(analysis: Analysis, label: str, place: Place, name: str) -> C
 
 def step_time(analysis: Analysis, label: str, place: Place) -> Cell:
     """The time of a training step taken alone, and in percent of dense attention's."""
-    mine = mean_cost(analysis, label, place, "step_ms")
+    mine = typical_cost(analysis, label, place, "step_ms")
     if mine is None:
         return Cell("–")
     share = share_of_dense(analysis, label, place, "step_ms").text
