@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from jaxtyping import config, install_import_hook
 from omegaconf import OmegaConf
+from typed import calls, first_of_a_kind
 
+jaxtyping.jaxtyped = first_of_a_kind  # what the hook below puts around every function
 TYPED = ["ops", "indexers", "patterns", "selectors", "precision", "backbones", "judging"]
 install_import_hook([f"dsa.{package}" for package in TYPED], "typed.checked")  # shapes are checked at every call
+
+import parsed_once  # noqa: E402, F401  (it changes how Hydra reads)
 
 from dsa.config import config_dir  # noqa: E402
 from dsa.ops.compiler import cache_folder  # noqa: E402
@@ -64,6 +69,11 @@ def same_threads_after_each_test() -> Iterator[None]:
     torch.set_num_threads(THREADS)
 
 
+@pytest.fixture(autouse=True)
+def first_calls_of_each_test_are_checked() -> None:
+    calls.clear()
+
+
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache for all runs of the tests, whichever process they run in; the kernels in it are the user's own, which
@@ -91,3 +101,9 @@ def outputs(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     return tmp_path / "outputs"
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few bootstrap draws, for tests of what an analysis says of its intervals."""
+    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 99)

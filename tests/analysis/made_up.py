@@ -8,6 +8,7 @@ import numpy as np
 
 from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import Prepared, assemble
+from dsa.analysis.judgement.analysis import Analysis
 
 CONTROLS = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
 JITTER = (-0.02, -0.01, 0.0, 0.01, 0.02)  # of turns [ms]
@@ -109,3 +110,13 @@ def timing_of(runs: Iterable[tuple[dict[str, Any], dict[str, Any] | None]]) -> d
         here = out.setdefault(str(run["seq_len"]), {"contended": False, "machine": {"processor": "one"}, "turns": {}})
         here["turns"][run["label"]] = [{"step_ms": result["time"]["step_ms"] + jitter} for jitter in JITTER]
     return out
+
+
+def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
+    """What a study says of each condition at each length."""
+    return {(c.label, c.seq_len): c.word for c in analysis.comparisons if c.metric == metric}
+
+
+def named(analysis: Analysis, guard: str) -> list[str]:
+    """The sentences of a guard."""
+    return [g.sentence for g in analysis.guards if g.name == guard]

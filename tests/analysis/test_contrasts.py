@@ -46,6 +46,7 @@ def test_a_contrast_of_a_condition_that_may_not_be_ranked_is_left_out():
     assert not contrasts(made, Ranked({(64, ""): ["a", "b", "c"]}), SCALES["val_loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["gaussian", "skewed", "bimodal"])
 def test_contrasts_of_nothing_are_called_different_no_more_often_than_promised(shape):
     draw, studies, called = np.random.default_rng(1), 200, 0

@@ -102,6 +102,7 @@ def family_error(noise: Callable, studies: int, conditions: int, seeds: int) -> 
     return float(np.mean([min(holm(list(row))) < 0.05 for row in p]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", SHAPES)
 @pytest.mark.parametrize("seeds", [10, 30])
 def test_a_study_of_nulls_calls_none_different_more_often_than_promised(noise, seeds):

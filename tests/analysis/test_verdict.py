@@ -5,26 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import made_up, meta_of, result_of
+from made_up import made_up, meta_of, named, result_of, words
 
-from dsa.analysis.inputs.prepared import Prepared, assemble
-from dsa.analysis.judgement.analysis import Analysis, analyse
+from dsa.analysis.inputs.prepared import assemble
+from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.judgement.compare import compare
 from dsa.analysis.output.files import finite, record
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch):
-    """Few bootstrap draws."""
-    monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 99)
-
-
-def words(analysis: Analysis, metric: str = "val_loss") -> dict[tuple[str, int], str]:
-    return {(c.label, c.seq_len): c.word for c in analysis.comparisons if c.metric == metric}
-
-
-def named(analysis: Analysis, guard: str) -> list[str]:
-    return [g.sentence for g in analysis.guards if g.name == guard]
+pytestmark = pytest.mark.usefixtures("few_draws")
 
 
 def test_planted_effects_are_found_and_told_apart():
@@ -257,136 +245,6 @@ def test_both_scales_stand_side_by_side():
     assert {q.metric for q in done.qualities} == {"val_loss", "swap_val_loss"}
     dense = {q.metric: q.mean for q in done.qualities if q.label == "dense"}
     assert dense["swap_val_loss"] == pytest.approx(dense["val_loss"] + 0.02)
-
-
-def test_dominance_respects_the_intervals():
-    done = analyse(made_up({"a": 1.2, "b": 1.2, "c": 1.25, "d": 1.1}, noise=0.002, seeds=20))
-    points = {p.label: p for p in done.points if p.cost == "flops"}
-    assert points["d"].on_front and points["d"].shown
-    assert set(points["a"].dominated_by) == {"b", "d"}
-    noisy = analyse(made_up({"a": 1.2, "b": 1.19}, noise=0.1, seed=1))
-    points = {p.label: p for p in noisy.points if p.cost == "flops"}
-    assert points["a"].on_front and not points["a"].shown
-    assert points["b"].on_front and points["b"].shown
-
-
-ALONE = "python -m dsa.study time outputs/made_up"
-
-
-@pytest.mark.parametrize(
-    ("real", "timed", "reason"),
-    [
-        (False, {}, "mask"),
-        (True, {"turns": {}}, f"not timed alone, after training ({ALONE} does that)"),
-        (True, {"contended": True}, f"other processes were busy while steps were timed ({ALONE} times them again)"),
-    ],
-)
-def test_unreal_speed_is_not_ranked(real, timed, reason):
-    """Not even where the runs themselves say that they had no company: their times were not taken in turns."""
-    prepared = made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: result | {"speed_is_real": real})
-    assert [p for p in analyse(made_up({"a": 1.2, "b": 1.1})).points if p.cost == "step_ms"]
-    done = analyse(replace(prepared, timing={"64": prepared.timing["64"] | timed}))
-    assert reason in named(done, "no speed claim")[0]
-    assert not [p for p in done.points if p.cost == "step_ms"]
-    assert all(e.speed_up is None and e.efficiency is None for e in done.efficiency)
-
-
-def test_times_of_two_machines_are_not_fitted_over_the_lengths():
-    prepared = made_up({"a": 1.2, "b": 1.1}, lengths=(64, 128, 256))
-    assert "step_ms" in {fit.what for fit in analyse(prepared).scaling}
-    other = prepared.timing | {"256": prepared.timing["256"] | {"machine": {"processor": "two"}}}
-    assert "step_ms" not in {fit.what for fit in analyse(replace(prepared, timing=other)).scaling}
-
-
-def test_efficiency_follows_its_formula():
-    done = analyse(made_up({"a": 1.2, "b": 1.1}, noise=0.0))
-    row = {e.label: e for e in done.efficiency}["b"]
-    assert row.quality_kept == pytest.approx((3 - 1.1) / (3 - 1.2), abs=0.05)
-    assert row.speed_up == pytest.approx((10 + 68) / (10 + 67))
-    assert row.efficiency == pytest.approx(row.speed_up * row.quality_kept)
-    assert row.parameters == pytest.approx(0.75)
-
-
-def test_slopes_are_those_planted():
-    losses = {"a": 1.2, "b": {64: 1.2, 128: 1.23, 256: 1.26, 512: 1.29}}
-
-    def each(run, result):
-        n = run["seq_len"]
-        return result | {"flops": {"indexer": n**2, "select": 0, "sparse_attention": 0, "dense_attention": n**2}}
-
-    done = analyse(made_up(losses, lengths=(64, 128, 256, 512), each=each))
-    fits = {(f.label, f.what): f for f in done.scaling}
-    assert fits["b", "flops"].slope == pytest.approx(2.0)
-    assert fits["b", "val_loss"].slope == pytest.approx(0.03, abs=0.002)
-    low, high = fits["b", "val_loss"].interval
-    assert low < 0.03 < high
-
-
-LENGTHS = (64, 128)
-
-
-@pytest.mark.parametrize(
-    ("claim", "losses", "answer"),
-    [
-        ("some_condition_differs", {"a": 1.2, "b": 1.2}, "not supported"),
-        ("no_quality_loss", {"a": 1.2, "b": 1.2}, "supported"),
-        ("no_quality_loss", {"a": 1.2, "b": {64: 1.2, 128: 1.3}}, "not supported"),
-        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.3}}, "supported"),
-        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.0}}, "not supported"),
-        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.3, 128: 1.4}}, "not supported"),
-        ("order_depends_on_length", {"a": 1.2, "b": {64: 1.1, 128: 1.2}}, "inconclusive"),
-        ("on_pareto_front", {"a": 1.2, "b": 1.1}, "supported"),
-        ("on_pareto_front", {"a": 1.2, "b": 1.3, "c": 1.1}, "not supported"),
-        ("cannot_discriminate", {"a": 1.2, "b": 1.1}, "not supported"),
-        ("of_something_else", {"a": 1.2, "b": 1.1}, "inconclusive"),
-    ],
-)
-def test_each_claim_is_judged_by_its_own_rule(claim, losses, answer):
-    named_ = {"conditions": ["b"]} if "front" in claim or "quality" in claim else {}
-    done = analyse(made_up(losses, lengths=LENGTHS, seeds=16, hypothesis={"claim": claim, **named_}))
-    assert done.answer == answer, done.sentence
-    assert done.sentence
-
-
-def test_a_claim_of_no_loss_waits_for_every_length():
-    def each(run, result):
-        return None if run["label"] == "b" and run["seq_len"] == 128 else result
-
-    done = analyse(made_up({"a": 1.2, "b": 1.2}, lengths=LENGTHS, each=each, hypothesis={"claim": "no_quality_loss"}))
-    assert done.answer == "inconclusive"
-    assert "b at 128 has no result" in done.sentence
-
-
-def sizes(reverse: bool, seeds: int = 8) -> Prepared:
-    """Two indexers on three widths, each width with controls of its own."""
-    layers = {f"d{d}-{i}": {"indexer": i, "model.d_model": d} for d in (64, 128, 256) for i in ("big", "small")}
-    meta = meta_of(layers, seeds=seeds, hypothesis={"claim": "order_depends_on_size"}, baseline="d64-big")
-    controls = [f"{kind}-{d}" for d in (64, 128, 256) for kind in ("dense", "random", "window")]
-    runs = [run for run in meta.runs if run["label"] in layers]
-    runs += [
-        {"label": label, "role": "control", "seq_len": 64, "seed": s, "run_id": f"{label}-{s}"}
-        for label in controls
-        for s in range(seeds)
-    ]
-    draw, results = np.random.default_rng(0), []
-    for run in runs:
-        kind, _, rest = run["label"].partition("-")
-        width = int(rest if kind in ("dense", "random", "window") else kind[1:])
-        gain = -0.1 if reverse and width == 256 else 0.1
-        true = {"dense": 1.0, "random": 2.0, "window": 1.5}.get(kind, 1.2 + gain * (rest == "small"))
-        at = 1.0 + run["seed"] / 10
-        result = result_of(run, true * at + draw.normal(0, 0.002), at, 1.5 * at)
-        results.append(result | {"params": {"total": width**2 + 10, "indexer": 10}})
-    return assemble(replace(meta, runs=runs), results)
-
-
-@pytest.mark.parametrize(("reverse", "answer"), [(True, "supported"), (False, "not supported")])
-def test_conditions_on_several_models_are_compared_within_each(reverse, answer):
-    done = analyse(sizes(reverse))
-    assert done.answer == answer, done.sentence
-    found = {(c.label, c.reference) for c in done.comparisons if c.metric == "val_loss"}
-    assert found == {(f"d{d}-small", f"d{d}-big") for d in (64, 128, 256)}
-    assert {f.along for f in done.scaling} == {"model parameters"}
 
 
 def test_the_comparisons_of_a_length_are_corrected_together():

@@ -101,6 +101,7 @@ def test_a_change_makes_stale_what_ran_through_it_and_what_was_made_from_that(pa
     assert changed(before, codes(*overrides)) == stale
 
 
+@pytest.mark.slow
 def test_runs_that_share_an_artifact_agree_on_its_code(package):
     """Else each of them would find the other's stale, and make it again."""
     forget()

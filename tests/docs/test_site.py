@@ -1,6 +1,7 @@
 """The documentation: pages, links, commands and what they name, against the files and the code."""
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ import yaml
 from dsa import compose, config
 from dsa.config import config_dir
 from dsa.doors.command import ADDED, COMMANDS
-from dsa.graph import graph_of
+from dsa.graph import Graph, graph_of
 
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,6 +79,7 @@ def test_relative_links_and_anchors_lead_somewhere(page):
         assert not anchor or anchor in anchors(found), target
 
 
+@pytest.mark.slow
 @each_guide
 def test_every_train_and_sweep_command_composes(page):
     shown = set(re.findall(r"^# \w+/conf/(\w+/\w+)\.yaml$", page.read_text(), re.MULTILINE))
@@ -149,10 +151,15 @@ def shaping() -> list[list[str]]:
     return rows
 
 
+@functools.cache
+def graph(*overrides: str) -> Graph:
+    return graph_of(compose([*overrides]), "corpus")
+
+
 @pytest.mark.parametrize("row", shaping(), ids=lambda row: row[0].strip("`"))
 def test_what_shapes_which_hash_is_as_the_table_says(row):
     command = ["indexer=h2d32", "pattern=local_global", "dtype=fp32"]
-    before, after = (graph_of(compose([*command, *more]), "corpus") for more in ([], row[0].strip("`").split()))
+    before, after = (graph(*command, *more) for more in ([], row[0].strip("`").split()))
     for kind, said in zip(("base", "indexers", "joint", "swap"), row[1:], strict=True):
         old, new = getattr(before, kind), getattr(after, kind)
         assert said == ("none" if new is None else "same" if new.hash == old.hash else "new"), kind

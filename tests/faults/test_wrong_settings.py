@@ -149,6 +149,7 @@ def test_there_are_many_wrong_settings():
     assert len({key for _, key, _ in CASES}) > 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("beside", "key", "value"), CASES)
 def test_a_wrong_value_is_refused_by_name(beside, key, value, outputs, tmp_path):
     content = composed(beside)

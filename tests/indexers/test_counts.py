@@ -1,5 +1,7 @@
 """Parameter counts as published, and gradients that stay inside."""
 
+import functools
+
 import pytest
 import torch
 from conftest import indexers
@@ -11,9 +13,14 @@ from dsa.ops import Mixed, Rotation
 PUBLISHED = {"h4d64": 82_944, "h2d32": 25_088, "h1d16": 8_448, "ultra_light": 4_096}
 
 
+@functools.cache
+def part_of(name):
+    return compose([f"indexer={name}"]).indexer
+
+
 @pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
 def test_parameters_per_layer_at_width_256_are_as_published(name, count):
-    indexer = compose(["model=seed", f"indexer={name}"]).indexer.make(d_model=256)
+    indexer = part_of(name).make(d_model=256)
     own, norm = indexer.parameter_counts()
     assert own == count
     assert norm == 2 * indexer.dim
@@ -23,7 +30,7 @@ def test_parameters_per_layer_at_width_256_are_as_published(name, count):
 def test_the_comment_of_every_indexer_states_its_parameters(name):
     from dsa.config import config_dir
 
-    part = compose(["model=seed", f"indexer={name}"]).indexer
+    part = part_of(name)
     indexer = part.make(**part.cls.given(width=256, kv_heads=4))
     first = (config_dir() / "indexer" / f"{name}.yaml").read_text().splitlines()[0]
     assert f"{indexer.parameter_counts()[0]:,} parameters" in first
@@ -31,7 +38,7 @@ def test_the_comment_of_every_indexer_states_its_parameters(name):
 
 @pytest.mark.parametrize("name", ["h3d16", "h1d1", "ultra_light"])
 def test_no_gradient_reaches_the_hidden_states(name):
-    indexer = compose([f"indexer={name}"]).indexer.make(d_model=128)
+    indexer = part_of(name).make(d_model=128)
     x = torch.randn(2, 6, 128, requires_grad=True)
     features = indexer(x, Rotation(6, 10000.0))
     assert features.queries.shape == (2, 1, 6, indexer.heads, indexer.dim)
@@ -56,7 +63,7 @@ def test_scores_depend_on_the_distance_alone():
 @pytest.mark.parametrize("name", indexers())
 def test_projections_cost_what_the_counter_counts(name):
     """Without positions: what they cost is no matrix product."""
-    part = compose([f"indexer={name}"]).indexer
+    part = part_of(name)
     indexer = part.make(**part.cls.given(width=32, kv_heads=2))
     with FlopCounterMode(display=False) as counter:
         features = indexer(torch.randn(1, 128, 32), Rotation(128, 10000.0))

@@ -82,6 +82,7 @@ def with_echo(at):
     return model, DataModule(source, seq_len=32, batch_size=16, eval_batches=1, seed=0, eval_batch_size=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_layer_that_chooses_what_the_one_before_it_chose_stops_leading_first(at):
     model, data = with_echo(at)

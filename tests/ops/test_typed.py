@@ -2,7 +2,10 @@
 
 import pytest
 import torch
-from jaxtyping import TypeCheckError
+from beartype import beartype
+from jaxtyping import Float, TypeCheckError
+from torch import Tensor
+from typed import FIRST, first_of_a_kind
 
 from dsa import ops
 from dsa.ops.cost import index_pair_flops
@@ -12,6 +15,18 @@ def test_a_call_whose_shapes_do_not_fit_its_annotations_is_refused_here():
     q, k = torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5)
     with pytest.raises(TypeCheckError, match="parameter 'k'"):
         ops.dense_logsumexp(q, k)
+
+
+def test_a_call_with_other_shapes_or_formats_is_checked_however_many_passed_before():
+    @first_of_a_kind(typechecker=beartype)
+    def given(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return x
+
+    for _ in range(2 * FIRST):
+        given(torch.zeros(3))
+    for wrong in (torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), "x"):
+        with pytest.raises(TypeCheckError, match="parameter"):
+            given(wrong)
 
 
 def test_a_whole_number_is_a_number():

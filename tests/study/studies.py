@@ -1,6 +1,7 @@
 """Studies small enough to plan at once and to train in seconds."""
 
 import functools
+import json
 import os
 import sys
 from copy import deepcopy
@@ -92,3 +93,8 @@ def launched(line: list[str], **environment: str) -> Program:
     env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), os.environ.get("PYTHONPATH"))))
     return launch(line, env)
+
+
+def results(outputs: Path) -> dict[str, str]:
+    """The status of every run below a folder, by its name."""
+    return {file.parent.name: json.loads(file.read_text())["status"] for file in outputs.glob("*/*/result.json")}

@@ -1,28 +1,22 @@
-"""A study's plan: its runs, what they need, and which mistakes are told before anything is trained."""
+"""A study's plan: its runs, and what they need."""
 
 import re
 import time
-from types import SimpleNamespace
 
 import pytest
-import torch
 from conftest import options
 
 from dsa import compose
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
 from dsa.artifacts.names import CLAIMS, METRICS
-from dsa.backbones import Pass
-from dsa.build import build_data, build_model
+from dsa.build import build_data
 from dsa.graph import graph_of, run_id
-from dsa.judging.speed import peak_megabytes
-from dsa.study.applicable import memory_needed
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
 from dsa.study.outlook import outlook
 from dsa.study.question import expand
 from dsa.study.states import Results, Shelf
-from dsa.training.objective import language_model_loss
 from study.studies import TINY, load, planned, plans_of
 
 FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
@@ -180,41 +174,6 @@ def test_shares_of_the_length_are_worked_out_in_the_plan(outputs):
     assert budgets == {(64, 8), (128, 8)}
 
 
-def test_a_budget_that_reaches_the_length_is_not_applicable_and_says_why(outputs):
-    (plan,) = plans_of("name=x", "pattern=causal,local_global_64_128", "seq_len=64,512", "data=mqar", "model=mqar",
-                       "exploratory=true", f"output_dir={outputs}")  # fmt: skip
-    reasons = {(run.label, run.seq_len): run.reason for run in plan.runs if run.role == "condition"}
-    assert "so attention is dense" in reasons["local_global_64_128", 64]
-    assert reasons["local_global_64_128", 512] is None
-
-
-def test_a_budget_without_room_for_a_block_is_not_applicable_and_says_why(outputs):
-    (plan,) = plans_of("name=x", "indexer=block_mean", "indexer.unit=1,16,32", "selector.k=48", "pattern=causal",
-                       "seq_len=128", "data=mqar", "model=mqar", "exploratory=true",
-                       f"output_dir={outputs}")  # fmt: skip
-    reasons = [run.reason for run in plan.runs if run.role == "condition"]
-    no_room = "up to 31 keys are kept anyway: a budget of 48 has no room for a block of 32 tokens"
-    assert [reason for reason in reasons if reason] == [no_room] and len(reasons) == 3
-
-
-def test_patterns_with_gaps_are_not_applicable_to_blocks_and_the_plan_says_why(outputs):
-    (plan,) = plans_of("name=x", "indexer=qwen4_qsa,h1d8", "pattern=causal,strided,multi_head", "seq_len=512",
-                       "data=mqar", "model=mqar", "exploratory=true", f"output_dir={outputs}")  # fmt: skip
-    reasons = {run.label: run.reason for run in plan.runs if run.role == "condition" and run.reason}
-    assert set(reasons) == {"qwen4_qsa-strided", "qwen4_qsa-multi_head"}
-    assert all("units need contiguous zones" in reason for reason in reasons.values())
-
-
-def test_too_few_seeds_are_refused_unless_exploratory(outputs):
-    given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
-    with pytest.raises(ValueError, match="Give 10 seeds"):
-        plans_of(*given, "seed=range(0,8)", judge="swap")
-    with pytest.raises(ValueError, match=r"4 comparisons .* Give 8 seeds"):
-        plans_of(*given, "seed=range(0,7)")
-    (plan,) = plans_of(*given, "seed=range(0,2)", exploratory=True)
-    assert plan.study.exploratory
-
-
 def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_can_be_shown():
     def told(seeds: int) -> str:
         study = {"seed": list(range(seeds)), "conditions": {"indexer": INDEXERS}}
@@ -257,93 +216,9 @@ def test_claims_and_metrics_are_those_that_the_analysis_knows():
     assert (*JUDGED, "cannot_discriminate") == CLAIMS
 
 
-@pytest.mark.parametrize(
-    ("yaml", "words"),
-    [
-        ({"colour": "red"}, "unknown key colour"),
-        ({"judge": "swop"}, "judge = swop: give swap, val or both."),
-        ({"finalists": 3}, "finalists = 3: chosen by swap and then trained jointly; give judge: both with it."),
-        ({"judge": "both", "finalists": 0}, "finalists = 0: give a whole number from 1"),
-        ({"baseline": "h9d9"}, "baseline = h9d9: no condition of study x; it has h1d8, h2d8."),
-        ({"baseline": {"indexer": "h9d9"}}, "no condition of study x"),
-        ({"seed": "range(5,5)"}, "seed = []: give whole numbers"),
-        ({"seed": []}, "seed = []: give whole numbers"),
-        ({"seed": [0, -1]}, "seed = [0, -1]: give whole numbers"),
-        ({"indexer_seed": "a"}, "indexer_seed = ['a']: give whole numbers"),
-        ({"margin": {"val_loss": -1}}, "margin.val_loss = -1: give a number above 0."),
-        ({"margin": {"val_loss": "abc"}}, "margin.val_loss = abc: give a number above 0."),
-        ({"margin": {"val_loss": float("nan")}}, "margin.val_loss = nan: give a number above 0."),
-        ({"margin": {"loss": 0.01}}, "margin = loss: give val_loss, swap_val_loss, val_accuracy, swap_val_accuracy, "),
-        ({"margin": 0.01}, "margin = 0.01: give key: value."),
-        ({"hypothesis": {"claim": "it_works"}}, "hypothesis.claim = it_works: give some_condition_differs,"),
-        ({"hypothesis": {"metric": "loss"}}, "hypothesis.metric = loss: give val_loss,"),
-        ({"judge": "swap", "hypothesis": {"metric": "val_loss"}}, "judge = swap does none; give swap_val_loss"),
-        ({"controls": ["nothing"]}, "controls: nothing is none of dense"),
-        ({"conditions": [{"indexer": "h1d8"}, {"indexer": "h1d8"}]}, "two of them are labelled h1d8"),
-        ({"conditions": {"indexer": []}}, "conditions: indexer lists nothing."),
-        ({"judge": "swap", "common": {"recipe": "scratch"}}, "judge = swap: recipe.dense.steps = 0"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_in_a_yaml_is_named(yaml, words, outputs):
-    with pytest.raises(ValueError) as error:
-        planned(TWO | yaml, *FAST, "seq_len=64", f"output_dir={outputs}")
-    assert words in str(error.value)
-    assert not outputs.exists()
-
-
-@pytest.mark.parametrize("seeds", ["seed=range(5,5)", "seed=[]"])
-def test_no_seed_on_the_command_line_is_no_wish_for_those_of_the_yaml(seeds, outputs):
-    with pytest.raises(ValueError, match="seed = "):
-        planned(TWO, *FAST, seeds, f"output_dir={outputs}")
-
-
 def test_a_baseline_that_the_command_line_leaves_out_is_the_first_condition(outputs):
     (plan,) = plans_of("study=quick", "indexer=h1d8,h2d8", "seq_len=64", f"output_dir={outputs}")
     assert plan.study.baseline == "h1d8"
-
-
-@pytest.mark.parametrize(("one", "two"), [("me", "me"), ("me", "you")])
-def test_a_union_that_leads_back_to_itself_is_refused(one, two, outputs):
-    yamls = {"me": {"union": [two]}, "you": {"union": ["me"]}}
-
-    def with_unions(overrides):
-        names = [override.removeprefix("study=") for override in overrides if override.startswith("study=")]
-        cfg = load([override for override in overrides if not override.startswith("study=")])
-        if names:
-            cfg.plan = yamls[names[0]]
-            cfg.hydra.runtime.choices.study = names[0]
-        return cfg
-
-    from dsa.study.options import Options
-    from dsa.study.sweep import plan_all
-
-    with pytest.raises(ValueError, match="is part of itself"):
-        plan_all(with_unions([f"study={one}"]), [f"study={one}"], with_unions, Options())
-
-
-def test_models_that_a_machine_has_no_memory_for_are_not_applicable(outputs, monkeypatch):
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2 * 2**30))
-    (plan,) = plans_of("study=model_scaling", "seed=0", f"output_dir={outputs}", exploratory=True)
-    reasons = {run.label: run.reason for run in plan.runs if run.role == "condition"}
-    assert reasons["d256-h2d32"] is None
-    assert reasons["d512-h2d32"] == "training needs about 3 GB, this machine has 2"
-    assert "this machine has 2" in reasons["d1024-h4d64"]
-
-
-@pytest.mark.slow
-def test_the_memory_that_training_needs_is_foreseen_within_a_factor_of_two():
-    spec = compose([*FAST[:2], "model.d_model=128", "seq_len=256", "indexer=h2d32", "dtype=fp32", "ops=blocked"])
-    model = build_model(spec, 256)
-    optimizer = spec.optimizer.make()([{"params": list(model.parameters()), "lr": 1e-3}])
-    tokens = torch.zeros(spec.data.node["batch_size"], spec.seq_len, dtype=torch.long)
-
-    def step():
-        logits, losses = model.run(tokens, Pass(teach=True))
-        (language_model_loss(logits, tokens) + losses["indexer"]).backward()
-        optimizer.step()
-
-    measured = peak_megabytes(step, torch.device("cpu")) + sum(p.numel() for p in model.parameters()) * 4 / 2**20
-    assert 0.5 < memory_needed(spec) / 2**20 / measured < 2
 
 
 def shortest(call, tries=2):

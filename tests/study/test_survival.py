@@ -1,4 +1,4 @@
-"""Studies that lose a run, a worker, the process or the disk."""
+"""Studies that lose a worker or their process, and studies that meet."""
 
 import json
 import os
@@ -11,18 +11,13 @@ from pathlib import Path
 import pytest
 
 from dsa import load_study
-from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import Store
 from dsa.study.drive import Drive
 from dsa.study.options import Options
 from dsa.study.sweep import check_devices
-from dsa.study.workers import job as worker
 from dsa.study.workers.claim import CLAIM, ENDED, claimed
-from dsa.study.workers.failures import Failure
 from dsa.study.workers.job import work
-from dsa.training.errors import SPACE
-from dsa.training.failures import failures_kept
-from study.studies import CRASH, GONE, drive, start
+from study.studies import CRASH, GONE, drive, results, start
 
 # The process writes half of a result and is killed.
 KILLED_IN_MID_WRITE = """
@@ -38,10 +33,6 @@ def replace(source, target, **more):
 
 os.replace = replace
 """
-
-
-def results(outputs: Path) -> dict[str, str]:
-    return {file.parent.name: json.loads(file.read_text())["status"] for file in outputs.glob("*/*/result.json")}
 
 
 def pids(outputs: Path) -> list[int]:
@@ -108,103 +99,6 @@ def test_finished_runs_are_not_repeated_and_other_studies_train_nothing_anew(tin
     assert list(own["run_id"]) == list(other["run_id"])
     assert list(own["val_loss"]) == list(other["val_loss"])
     assert set(other["study"]) == {"other"}
-
-
-@pytest.mark.slow
-def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tiny, outputs, monkeypatch):
-    whole = worker.execute
-
-    def fragile(run, models, wait, timed):
-        if run.dashboard.job_type == "h1d8":
-            with failures_kept(run.spec, run):
-                raise FloatingPointError("loss is nan")
-        return whole(run, models, wait, timed)
-
-    monkeypatch.setattr(worker, "execute", fragile)
-    outcome = drive(tiny(), outputs)
-    assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "nan")]
-    assert len(outcome.done) == 5
-    assert drive(tiny(), outputs).status == 1, "a failed run waits for retry_failed=true"
-    monkeypatch.undo()
-    assert drive(tiny(), outputs, retry_failed=True).status == 0
-
-
-@pytest.mark.slow
-def test_a_base_that_fails_fails_what_stands_on_it_and_says_which(tiny, outputs, monkeypatch):
-    def broken(*_):
-        raise MemoryError("not enough memory")
-
-    monkeypatch.setattr("dsa.training.base.fit", broken)
-    outcome = drive(tiny(), outputs)
-    assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] * 6
-    assert sorted(results(outputs).values()) == ["failed"] * 6
-    for _, _, reason in outcome.failed:
-        assert (
-            reason.startswith("the base dense-tiny~-mqar~-L64-s0-") and "which it needs, failed: not enough" in reason
-        )
-    monkeypatch.undo()
-    assert drive(tiny("name=other"), outputs).status == 1, "another study does not try again either"
-    assert drive(tiny(), outputs, retry_failed=True).status == 0
-
-
-@pytest.mark.slow
-def test_an_indexer_that_diverges_fails_its_own_runs_alone(tiny, outputs, monkeypatch):
-    whole = worker.make_indexers
-
-    def diverging(store, wishes, *more):
-        bad = next(need.hash for spec, need in wishes if spec.indexer.option == "h1d8")
-        return whole(store, [wish for wish in wishes if wish[1].hash != bad], *more) | {bad: "loss is nan"}
-
-    monkeypatch.setattr(worker, "make_indexers", diverging)
-    outcome = drive(tiny(), outputs)
-    (failed,) = outcome.failed
-    assert (failed[0].label, failed[1]) == ("h1d8", "nan")
-    assert failed[2].startswith("the indexers h1d8-tiny~-mqar~-L64-s0-")
-    assert len(outcome.done) == 5
-
-
-@pytest.mark.slow
-def test_a_job_that_takes_too_long_is_stopped(tiny, outputs):
-    outcome = drive(tiny("steps=4000"), outputs, timeout_minutes=0.02)
-    assert {category for _, category, _ in outcome.failed} == {"timeout"}
-
-
-@pytest.mark.slow
-def test_after_a_failure_on_error_stop_starts_nothing_more(tiny, outputs, monkeypatch):
-    def broken(run, models, wait, timed):
-        with failures_kept(run.spec, run):
-            raise ValueError("impossible")
-
-    monkeypatch.setattr(worker, "execute", broken)
-    outcome = drive(tiny("seed=0,1"), outputs, on_error="stop")
-    assert [category for _, category, _ in outcome.failed] == ["config"]
-    assert len(outcome.missing) == 11
-
-
-@pytest.mark.slow
-def test_a_full_disk_fails_the_run_and_corrupts_nothing(tiny, outputs, monkeypatch):
-    def full(self, folder):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(RunResult, "write", full)
-    outcome = drive(tiny(), outputs)
-    assert outcome.status == 1
-    assert {(category, reason) for _, category, reason in outcome.failed} == {
-        ("disk_full", f"[Errno 28] No space left on device. {SPACE}")
-    }  # fmt: skip
-    monkeypatch.undo()
-    assert drive(tiny(), outputs).status == 0
-
-
-def test_a_failure_that_no_folder_tells_keeps_its_category(tiny, outputs):
-    def dispatch(jobs, files):
-        return [Failure("out_of_memory", "MemoryError: too much")] * len(jobs)
-
-    outcome = drive(tiny(), outputs, dispatch)
-    assert {(category, reason) for _, category, reason in outcome.failed} == {
-        ("out_of_memory", "MemoryError: too much")
-    }  # fmt: skip
-    assert len(outcome.failed) == 6
 
 
 @pytest.mark.slow
@@ -327,20 +221,6 @@ def test_a_run_under_the_lock_of_another_process_is_waited_for(tiny, outputs):
         assert thread.is_alive() and not (run.folder / "result.json").exists()
     thread.join(timeout=60)
     assert json.loads((run.folder / "result.json").read_text())["status"] == "finished"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("place", ["a file", "/proc/outputs"])
-def test_a_folder_that_cannot_be_written_is_said_at_once(outputs, place):
-    if place == "a file":
-        outputs.parent.mkdir(exist_ok=True)
-        outputs.write_text("a file where the folder should be")
-        place = str(outputs)
-    process = start(outputs, f"output_dir={place}")
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert text.count("Traceback") == 0
-    assert place in text
 
 
 def test_running_a_finished_study_again_is_refused_with_what_to_give_instead(tiny):

@@ -5,11 +5,10 @@ import json
 import pytest
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from training.test_pretrained_run import folder, settings  # noqa: F401  (fixtures)
-
 from dsa.artifacts.store import PLACES
 from dsa.budget.curve import SELECTORS, Budget, Point, budgets, sentence
 from dsa.doors.budget import main
+from training.test_pretrained_run import folder, settings  # noqa: F401  (fixtures)
 
 
 @pytest.fixture(scope="module")

@@ -77,14 +77,25 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", range(len(STEPS)))
-def test_killed_between_any_two_steps_of_its_end_a_run_ends_with_the_same_result(step, trained, tmp_path):
+@pytest.fixture(scope="module")
+def expected(trained, tmp_path_factory):
+    """The folder of the run as it ends where nobody kills it."""
     settings, before = trained
-    for name in ("expected", "outputs"):
-        shutil.copytree(before, tmp_path / name)
-        shutil.rmtree(tmp_path / name / PLACES["judgement"])  # they were judged before the kill
-    expected = Path(train(compose([*settings, f"output_dir={tmp_path / 'expected'}"])).folder)
-    overrides = [*settings, f"output_dir={tmp_path / 'outputs'}"]
+    outputs = unjudged(before, tmp_path_factory.mktemp("expected") / "outputs")
+    return Path(train(compose([*settings, f"output_dir={outputs}"])).folder)
+
+
+def unjudged(before, outputs):
+    """A copy of what is trained, without the judgements that were made before the kill."""
+    shutil.copytree(before, outputs)
+    shutil.rmtree(outputs / PLACES["judgement"])
+    return outputs
+
+
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_killed_between_any_two_steps_of_its_end_a_run_ends_with_the_same_result(step, trained, expected, tmp_path):
+    settings, before = trained
+    overrides = [*settings, f"output_dir={unjudged(before, tmp_path / 'outputs')}"]
     killed_in(overrides, *STEPS[step])
     result = train(compose(overrides))
     assert record(Path(result.folder)) == record(expected), "no row is cut, none is trained again"
@@ -94,15 +105,11 @@ def test_killed_between_any_two_steps_of_its_end_a_run_ends_with_the_same_result
 
 
 @pytest.mark.parametrize("instead", [killed, killed_after(Store.keep_judgement)])
-def test_killed_while_it_is_judged_a_run_ends_with_the_same_numbers(instead, trained, tmp_path):
+def test_killed_while_it_is_judged_a_run_ends_with_the_same_numbers(instead, trained, expected, tmp_path):
     settings, before = trained
-    for name in ("expected", "outputs"):
-        shutil.copytree(before, tmp_path / name)
-    shutil.rmtree(tmp_path / "outputs" / "judgements")
-    overrides = [*settings, f"output_dir={tmp_path / 'outputs'}"]
+    overrides = [*settings, f"output_dir={unjudged(before, tmp_path / 'outputs')}"]
     killed_in(overrides, Store, "keep_judgement", instead)
     result = train(compose(overrides))
-    expected = Path(train(compose([*settings, f"output_dir={tmp_path / 'expected'}"])).folder)
     assert lasting(Path(result.folder)) == lasting(expected)
 
 

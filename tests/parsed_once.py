@@ -1,0 +1,36 @@
+"""The files of conf/ and Hydra's own are parsed once in a process, however often tests compose them."""
+
+import copy
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+
+
+def parsed_once(source: type[ConfigSource], changed: Callable[[ConfigSource, str], int]) -> None:
+    """Have a kind of source keep what it parsed, and hand out copies of it until the file changes."""
+    load, kept = source.load_config, {}
+
+    @functools.wraps(load)
+    def loaded(self: ConfigSource, config_path: str) -> ConfigResult:
+        key = self.path, config_path, changed(self, config_path)
+        if key not in kept:
+            kept[key] = load(self, config_path)
+        result = copy.deepcopy(kept[key])
+        result.provider = self.provider
+        return result
+
+    source.load_config = loaded  # type: ignore[method-assign]
+
+
+def written(source: ConfigSource, config_path: str) -> int:
+    """When a file was written [ns]."""
+    path = Path(source.path) / f"{config_path.removesuffix('.yaml')}.yaml"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+parsed_once(FileConfigSource, written)
+parsed_once(ImportlibResourcesConfigSource, lambda *_: 0)  # of installed packages
