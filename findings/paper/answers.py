@@ -98,7 +98,8 @@ def time_bought(studies: Studies) -> list[str]:
     return [
         *parameters,
         f"Measured alone, in turns, on {'; '.join(sorted(machines))}; the time saved is that of these medians, its "
-        "interval goes from the least to the greatest turn. A training step has a whole batch, the forward pass one row.",
+        "interval goes from the least to the greatest turn. A training step has a whole batch, the forward pass one "
+        "row.",
         table(heads, rows),
     ]
 

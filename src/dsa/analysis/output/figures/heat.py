@@ -1,5 +1,6 @@
 """Rows of many values each: a cell for each, as bright as it is large."""
 
+import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -24,9 +25,7 @@ def draw_heat(chart: Chart) -> Figure:
     colours = ScalarMappable(Normalize(min(every), max(every)), colormaps["viridis"])
     named = range(0, len(chart.series), EVERY)
     for axes_, panel in zip(axes, chart.panels, strict=True):
-        draw_cells(
-            axes_, panel, len(chart.series), rows, lambda mark: colours.cmap(float(colours.norm(mark.value))), mean
-        )
+        draw_cells(axes_, panel, len(chart.series), rows, lambda mark: colours.to_rgba(np.array([mark.value]))[0], mean)
         axes_.set_xticks(named, [chart.series[column] for column in named], fontsize=6)
     colour_bar(figure, axes, colours, chart.panels[0].x, below=False)
     return figure

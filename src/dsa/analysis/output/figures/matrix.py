@@ -1,5 +1,6 @@
 """Rows by columns, each cell as dark as its value lies beyond what is allowed, on a logarithmic scale."""
 
+import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def scale(marks: list[Mark]) -> ScalarMappable:
 
 def shade(colours: ScalarMappable, mark: Mark) -> object:
     """A cell's colour; what lies at or below the margin, or is negative, has not failed."""
-    return colours.cmap(float(colours.norm(mark.value))) if failed(mark) else WITHIN
+    return colours.to_rgba(np.array([mark.value]))[0] if failed(mark) else WITHIN
 
 
 def failed(mark: Mark) -> bool:
