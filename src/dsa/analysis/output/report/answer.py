@@ -210,11 +210,13 @@ def on_the_front(analysis: Analysis) -> str:
 def off_the_front(analysis: Analysis) -> str:
     cost = cost_of_claim(analysis)
     named = spoken_of(analysis.prepared.meta)
-    beaten = [p for p in analysis.points if p.label in named and p.cost == cost and not p.on_front]
+    alike: dict[tuple[str, int], list[str]] = {}
+    for p in analysis.points:
+        if p.label in named and p.cost == cost and not p.on_front:
+            alike.setdefault((names(list(p.dominated_by)), p.seq_len), []).append(p.label)
     return "; ".join(
-        f"instead of {p.label} take {names(list(p.dominated_by))} {at([p.seq_len])}: as good and cheaper, or better "
-        "and no dearer"
-        for p in beaten
+        f"instead of {names(labels)} take {over} {at([seq_len])}: as good and cheaper, or better and no dearer"
+        for (over, seq_len), labels in alike.items()
     ).capitalize()
 
 
