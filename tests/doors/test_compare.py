@@ -150,6 +150,13 @@ def test_no_run_anywhere_is_one_sentence(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_a_path_without_a_run_beside_good_ones_is_an_error_too(tmp_path, capsys):
+    leave(tmp_path / "a", "seed=0")
+    assert main([str(tmp_path), "/nowhere"]) == 2
+    told = capsys.readouterr()
+    assert told.err == "error: /nowhere: no run there.\n" and table(told.out)
+
+
 @pytest.mark.slow
 def test_a_multirun_ends_with_the_table_that_compare_prints_again(outputs):
     more = ["judge=swap", "steps=6", "ops=blocked", f"output_dir={outputs}"]

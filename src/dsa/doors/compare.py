@@ -10,7 +10,7 @@ from dsa.signals import read_to_the_end
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table of some runs; its exit status: 2 if there is no run."""
+    """Print the table of some runs; its exit status: 2 if a path leads to none."""
     parser = argparse.ArgumentParser(prog="dsa compare", description="Set runs side by side: what differs, what came.")
     parser.add_argument(
         "runs",
@@ -24,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     show_runs(runs, wide_console())
     if nothing:
-        print(f"no run: {', '.join(nothing)}", file=sys.stderr)
-    return 0
+        print(f"error: {', '.join(nothing)}: no run there.", file=sys.stderr)
+    return 2 if nothing else 0
 
 
 if __name__ == "__main__":

@@ -18,29 +18,45 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """One of several runs could not be made; one paragraph says why."""
+    """One of several runs could not be made.
+
+    Args:
+        why: in one paragraph.
+        number: of the run among them, as Hydra counts.
+    """
+
+    def __init__(self, why: str, number: int) -> None:
+        super().__init__(why, number)
+        self.why, self.number = why, number
+
+    def __str__(self) -> str:
+        return self.why
 
 
 @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
 def compose_and_train(cfg: DictConfig) -> "RunResult":
     """Train what the command line composes; the result is for the table of a multirun."""
     from dsa.spec import spec_of  # late: --help and --cfg need no torch
-    from dsa.training import RunFailed, train
+    from dsa.training import RunFailed, RunRefused, train
 
     job = HydraConfig.get()
+    several = job.mode == RunMode.MULTIRUN
     status, why = 2, ""
     try:
         spec = spec_of(with_choices(cfg, job.runtime.choices, list(job.overrides.task)))
         status = 1
-        return train(spec, show=job.mode == RunMode.RUN or job.job.num == 0)  # once, and not for each of many runs
+        first = not several or job.job.num == 0
+        return train(spec, show=first, keep_refused=several)  # shown once, and not for each of many runs
+    except RunRefused as error:
+        status, why = 2, str(error)
     except RunFailed as error:
         why = str(error)
     except ValueError as error:
         if status == 1:
             raise
         why = cli_errors.sentence(error)
-    if job.mode == RunMode.MULTIRUN:
-        raise Refused(why)
+    if several:
+        raise Refused(why, job.job.num)
     print(f"error: {why}", file=sys.stderr)
     sys.exit(status)
 
@@ -52,7 +68,7 @@ def main() -> None:
         try:
             cli_errors.run(compose_and_train)
         except Refused as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: run #{error.number}: {error}")
 
 
 if __name__ == "__main__":

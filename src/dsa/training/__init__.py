@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dsa.artifacts.results import RunResult
-    from dsa.training.errors import RunFailed
+    from dsa.training.errors import RunFailed, RunRefused
     from dsa.training.execute import train
 
-__all__ = ["RunFailed", "RunResult", "train"]
+__all__ = ["RunFailed", "RunRefused", "RunResult", "train"]
 
-HOMES = {"RunResult": "dsa.artifacts.results", "RunFailed": "dsa.training.errors", "train": "dsa.training.execute"}
+HOMES = {
+    "RunResult": "dsa.artifacts.results",
+    "RunFailed": "dsa.training.errors",
+    "RunRefused": "dsa.training.errors",
+    "train": "dsa.training.execute",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -30,6 +30,10 @@ class RunFailed(Exception):
         self.kind = kind
 
 
+class RunRefused(RunFailed):
+    """A setting was refused before anything was trained; nothing is left of the run."""
+
+
 def category(error: BaseException) -> str:
     """config, data, nan, out_of_memory, disk_full, interrupted, or error for what nobody foresaw."""
     if isinstance(error, KeyboardInterrupt):

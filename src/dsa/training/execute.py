@@ -14,7 +14,7 @@ from dsa.spec import Spec
 from dsa.training.console import show_config, show_result
 from dsa.training.dashboard import flat_config
 from dsa.training.errors import category
-from dsa.training.failures import failures_kept
+from dsa.training.failures import failures_kept, refusals
 from dsa.training.loggers import LocalFiles, RunLogger
 from dsa.training.rehearsal import rehearse
 from dsa.training.run import Run
@@ -24,23 +24,26 @@ from dsa.training.work import work
 logger = logging.getLogger(__name__)
 
 
-def train(spec: Spec, show: bool = True) -> RunResult:
+def train(spec: Spec, show: bool = True, keep_refused: bool = False) -> RunResult:
     """Carry out what a spec describes, with everything that it stands on.
 
     A finished run is not repeated: its result is shown and returned. An interrupted one goes on.
 
     Args:
         show: the configuration too, before anything is made.
+        keep_refused: a run whose settings are refused leaves a folder that says so, as one that fails later does.
 
     Raises:
-        RunFailed: with one paragraph that says which setting, what it got and what is allowed.
+        RunRefused: a setting was refused before anything was trained; one paragraph says which, what it got and what
+            is allowed.
+        RunFailed: it failed later; its folder says so too.
     """
-    with failures_kept(spec, None):
+    with failures_kept(spec, None), refusals(keep_refused):
         run = Run(spec, build_data(spec))
     with failures_kept(spec, run):
         done = run.finished()
     if done is None:
-        done, farewell = execute(run, show=show)
+        done, farewell = execute(run, show=show, keep_refused=keep_refused)
         with logged(run):
             say_result(done, farewell)
     else:
@@ -64,7 +67,12 @@ def tell_crowding(spec: Spec) -> None:
 
 
 def execute(
-    run: Run, models: Models | None = None, wait: bool = False, timed: bool = True, show: bool = False
+    run: Run,
+    models: Models | None = None,
+    wait: bool = False,
+    timed: bool = True,
+    show: bool = False,
+    keep_refused: bool = True,
 ) -> tuple[RunResult, list[str]]:
     """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
 
@@ -73,6 +81,10 @@ def execute(
         wait: for another process that works on this very run, instead of failing.
         timed: measure a forward pass and the memory of a step too, which takes as long as judging a small model.
         show: the configuration, before anything is made.
+        keep_refused: as `train`.
+
+    Raises:
+        RunRefused, RunFailed: as `train`.
     """
     with failures_kept(run.spec, run):
         done = run.finished()
@@ -83,11 +95,12 @@ def execute(
         if done is not None:
             return done, []
         assert run.data is not None
+        if run.untrained() or run.unjudged():
+            with refusals(keep_refused):
+                rehearse(run.spec, run.data)
         if show and first_process():
             show_config(run.spec)
             tell_crowding(run.spec)
-        if run.untrained() or run.unjudged():
-            rehearse(run.spec, run.data)
         resumed = begin(run)
         shown = first_process() and not run.dashboard.silent
         board: RunLogger = run.spec.logger.make() if shown else LocalFiles()

@@ -11,7 +11,7 @@ from dsa.artifacts.results import RunResult, read_result
 from dsa.judging.world import first_process
 from dsa.spec import Spec
 from dsa.training.blank import blank
-from dsa.training.errors import RunFailed, category, expected, reason
+from dsa.training.errors import RunFailed, RunRefused, category, expected, reason
 from dsa.training.run import Run
 from dsa.training.run_folder import LOG, write_config
 
@@ -34,6 +34,24 @@ def failures_kept(spec: Spec, run: Run | None) -> Iterator[None]:
         log = keep_failure(spec, run, kind, said, traceback.format_exc())
         told = said if log is None or expected(error) else f"{said} (details: {log})"
         raise RunFailed(told, kind) from error
+
+
+@contextmanager
+def refusals(kept: bool) -> Iterator[None]:
+    """What this package says of settings before anything is trained.
+
+    Args:
+        kept: what is refused is a run that failed, as any other error makes it: it is one of several.
+
+    Raises:
+        RunRefused: instead of a setting's error, unless it is kept.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        if kept or not expected(error):
+            raise
+        raise RunRefused(str(error), category(error)) from error
 
 
 def refused(spec: Spec) -> RunResult:

@@ -16,7 +16,7 @@ from dsa.artifacts.store import Busy
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
 from dsa.training.console import said
-from dsa.training.errors import RunFailed
+from dsa.training.errors import RunFailed, RunRefused
 from dsa.training.log import METRICS
 from dsa.training.run import Run
 from dsa.training.run_log import RunLogFile
@@ -53,7 +53,7 @@ def write_config(spec: Spec, folder: Path) -> None:
 
 @contextmanager
 def alone(run: Run, wait: bool) -> Iterator[None]:
-    """Hold the run's lock, which a killed process gives back by itself.
+    """Hold the run's lock, which a killed process gives back by itself; a run that is refused leaves no folder.
 
     Raises:
         RunFailed: the run is under way elsewhere, or its folder cannot be written; nothing there is touched.
@@ -61,6 +61,7 @@ def alone(run: Run, wait: bool) -> Iterator[None]:
     if not first_process():
         yield
         return
+    began = not run.folder.exists()
     with ExitStack() as held:
         try:
             run.folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,12 @@ def alone(run: Run, wait: bool) -> Iterator[None]:
             raise RunFailed(
                 f"output_dir = {run.spec.output_dir}: cannot write {run.folder} ({error}).", "data"
             ) from error
-        yield
+        try:
+            yield
+        except RunRefused:
+            if began:
+                shutil.rmtree(run.folder)
+            raise
 
 
 @contextmanager
