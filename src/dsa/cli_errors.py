@@ -78,13 +78,21 @@ def sentence(error: Exception) -> str:
         return f"{error.override}: cannot be read ({why[0]}). Give key=value, without blanks around =."
     appended = re.search(r"To append to your config use \+(\S+?)=(.*)", str(error))
     if isinstance(error, ConfigCompositionException) and appended:
-        return f"{appended[1]} = {appended[2]}: no such setting. {alternatives(error.__cause__)}"
+        cause = error.__cause__
+        return f"{appended[1]} = {appended[2]}: no such setting{owner(cause)}. {alternatives(cause)}"
     text = " ".join(str(error).split())
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]}: this option needs a value; give {missing[1]}=..."
     if absent := re.search(r"Interpolation key '(\S+)' not found.* full_key: (\S+)", text):
         return f"{absent[2]}: it is taken from {absent[1]}, which the options chosen do not have."
     return text
+
+
+def owner(error: BaseException | None) -> str:
+    """Whose setting a key would be: the class of the option chosen, which Hydra has not named yet."""
+    node = error.parent_node if isinstance(error, OmegaConfBaseException) else None
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    return f" of {target}" if target else ""
 
 
 def alternatives(error: BaseException | None) -> str:

@@ -1,13 +1,16 @@
 """What one command asks for, typed: made from a configuration at the door, and all that anything below it reads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from dsa import config, targets
+from dsa import cli_errors, config, targets
 from dsa.artifacts.names import GROUPS
 from dsa.backbones.memory import Memory
 from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, sharing, text, texts
@@ -139,14 +142,18 @@ class Spec:
         return names if self.uses_indexer else names | {"indexer": "none", "precision": "none"}
 
 
-def compose(overrides: list[str] | None = None) -> Spec:
+def compose(overrides: Sequence[str] = ()) -> Spec:
     """What `python train.py <overrides>` would run.
 
     Raises:
-        hydra.errors.HydraException: an option or key does not exist; the message lists what does.
-        ValueError: a setting is impossible.
+        ValueError: an option or key does not exist, or a setting is impossible; the sentence of the command line.
     """
-    return spec_of(config.compose(overrides))
+    if isinstance(overrides, str):
+        raise ValueError(f"compose: give a list of settings, as [{overrides!r}].")
+    try:
+        return spec_of(config.compose([*overrides]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(cli_errors.sentence(error)) from None
 
 
 def spec_of(cfg: DictConfig) -> Spec:

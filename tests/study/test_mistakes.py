@@ -133,7 +133,7 @@ def test_a_circle_of_errors_is_walked_once():
         (["train.py", "indexer=h2d33"], "indexer = h2d33: no such option. Give one of block_mean, "),
         pytest.param(
             ["train.py", "selector.kk=3"],
-            "selector.kk = 3: no such setting. Did you mean k? There are: k.",
+            "selector.kk = 3: no such setting of dsa.selectors.TopK. Did you mean k? There are: k.",
             marks=pytest.mark.slow,
         ),
         pytest.param(

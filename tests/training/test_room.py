@@ -7,16 +7,17 @@ from dsa import compose
 from dsa.build import build_data
 from dsa.training.rehearsal import rehearse
 
-GAPS = "pattern={1} with indexer={0}, which chooses blocks: zone."
+GAPS = "pattern={1} with indexer={0}, which chooses blocks of indexer.unit = {2} tokens: its keys "
+WHOLE = "Patterns that show whole blocks: causal, hierarchical_16_64_32, "
 
 
 @pytest.mark.parametrize(
     ("indexer", "unit", "pattern", "words"),
     [
-        ("moba", 4, ["strided"], [GAPS, "units need contiguous zones"]),
-        ("qwen4_qsa", 4, ["multi_head"], [GAPS, "units need contiguous zones"]),
-        ("glm5_kpool", 16, ["sinks"], [GAPS, "give a multiple of the unit"]),
-        ("quest", 8, ["learned", "pattern.patterns.near.window=4"], [GAPS, "give a multiple of the unit"]),
+        ("moba", 4, ["strided"], [GAPS + "lie 4 tokens apart. " + WHOLE]),
+        ("qwen4_qsa", 4, ["multi_head"], [GAPS + "lie 4 tokens apart. "]),
+        ("glm5_kpool", 16, ["sinks"], [GAPS + "begin at 4, within a block. "]),
+        ("quest", 8, ["learned", "pattern.patterns.near.window=4"], [GAPS + "begin at 4, within a block. "]),
         ("moba", 16, ["causal", "selector.k=16"], ["a budget of 16 has no room", "selector.k or pattern.budget"]),
         ("block_mean", 8, ["causal", "selector.k=8"], ["indexer={0}: up to 7", "indexer.unit"]),
         ("minimax_m3", 64, ["causal"], ["a budget of 64 has no room for a block of 64 tokens"]),
@@ -28,8 +29,8 @@ def test_blocks_that_cannot_be_chosen_are_refused_in_a_sentence_that_names_the_s
         rehearse(spec, build_data(spec))
     told = str(refused.value)
     for word in words:
-        assert word.format(spec.indexer.option, spec.pattern.option) in told
-    assert told.count("\n") == 0
+        assert word.format(spec.indexer.option, spec.pattern.option, unit) in told
+    assert told.count("\n") == 0 and "strided" not in told.partition("Patterns that show")[2]
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,11 @@ def test_noise_ends_with_the_warning_that_the_loss_says_nothing(outputs):
     assert any("carries no information" in warning for warning in result.warnings)
 
 
-def test_a_budget_that_reaches_the_length_runs_and_says_that_it_is_dense(outputs):
+def test_a_budget_that_reaches_the_length_runs_and_says_before_and_after_that_it_is_dense(outputs):
     result = train(compose([*SMALL, *QUIET, "steps=6", "selector.k=64", f"output_dir={outputs}"]))
+    log = (Path(result.folder) / "run.log").read_text()
+    early = "window and budget reach the length: 64 keys of 64, so attention is dense."
+    assert log.count(early) == 1 and log.index(early) < log.index("validation loss")
     assert result.density == 1.0
     assert not result.speed_is_real
     assert any("this attention is dense" in warning for warning in result.warnings)

@@ -48,7 +48,7 @@ def test_a_run_stopped_by_sigterm_says_how_to_go_on_and_ends_with_143(how, outpu
     process.send_signal(signal.SIGTERM)
     text, _ = process.communicate(timeout=60)
     assert process.returncode == 143, text
-    assert "stopped by SIGTERM: the same command goes on from the last checkpoint." in text
+    assert "stopped by SIGTERM: the same command goes on from what was saved." in text
     assert "Traceback" not in text
     assert not list(outputs.glob("*/*/result.json"))
     assert psutil.wait_procs(others, timeout=30)[1] == []
@@ -74,7 +74,7 @@ def test_a_run_that_was_told_to_ignore_sigterm_trains_on(outputs, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_stopped_by_sigterm_ends_in_the_loss_of_one_that_was_not(outputs):
+def test_a_run_stopped_by_sigterm_says_where_it_goes_on_and_ends_in_the_loss_of_one_that_was_not(outputs, caplog):
     begin = Training.on_train_batch_start
 
     def stopped(self, batch, batch_idx):
@@ -93,4 +93,7 @@ def test_a_run_stopped_by_sigterm_ends_in_the_loss_of_one_that_was_not(outputs):
     finally:
         signal.signal(signal.SIGINT, interrupt)  # Lightning ignores it from the first interruption on
     assert not list((outputs / "stopped").glob("*/*/result.json"))
-    assert train(compose(settings)).val_loss == expected.val_loss
+    caplog.clear()
+    with caplog.at_level("INFO", logger="dsa"):
+        assert train(compose(settings)).val_loss == expected.val_loss
+    assert [r.message for r in caplog.records if "goes on" in r.message] == ["dense: goes on from step 5 of 10"]

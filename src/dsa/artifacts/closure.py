@@ -11,7 +11,10 @@ import importlib.util
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
-SHOWS = ("dsa.training.log", "dsa.training.loggers", "dsa.training.maps", "dsa.training.console", "dsa.bench")
+SHOWS = (
+    "dsa.training.log", "dsa.training.loggers", "dsa.training.maps", "dsa.training.console", "dsa.bench",
+    "dsa.cli_errors",
+)  # fmt: skip
 """What only records or shows: it is not followed, since no number comes from it."""
 
 

@@ -5,10 +5,6 @@ import logging
 import sys
 from pathlib import Path
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from dsa import cli_errors
 from dsa.checks import above_zero
 from dsa.machine import wait_passively
 from dsa.signals import read_to_the_end, stoppable
@@ -41,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
             above_zero(given.margin, "--margin")
             overrides = ["logger=csv", *given.overrides]
             budget = measure(overrides, given.k, given.margin, told)
-        except (ValueError, HydraException, OmegaConfBaseException) as error:
-            print(f"error: {cli_errors.sentence(error)}", file=sys.stderr)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
             return 2
         show(budget, wide_console())
         folder = given.to or Path("outputs") / "budgets" / f"{budget.model}-{budget.data}-L{budget.seq_len}"

@@ -64,7 +64,7 @@ def compose_and_train(cfg: DictConfig) -> "RunResult":
 def main() -> None:
     """The command; its status is 0, 1 after a failure, 2 if a setting is impossible, 130 or 143 if it was stopped."""
     wait_passively()
-    with read_to_the_end(), stoppable("the same command goes on from the last checkpoint."):
+    with read_to_the_end(), stoppable("the same command goes on from what was saved."):
         try:
             cli_errors.run(compose_and_train)
         except Refused as error:

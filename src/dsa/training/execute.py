@@ -113,7 +113,7 @@ def execute(
                 board.alert("Loss is not a number", str(error))
             stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # Lightning turns Ctrl-C into an exit
             if stopped:
-                logger.warning("%s: interrupted, to be continued from its last checkpoint.", run.name)
+                logger.warning("%s: interrupted; the same command goes on from what was saved.", run.name)
             board.summary({"status": "interrupted"} if stopped else {"status": "failed", "reason": str(error)})
             board.finish(failed=True)
             raise

@@ -1,5 +1,6 @@
 """Lightning at work: one fit a stage, continued where an interrupted one left off."""
 
+import logging
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -8,10 +9,13 @@ import torch
 from dsa.artifacts.store import LAST
 from dsa.judging import threads
 from dsa.judging.evaluation import evaluate, make_trainer
+from dsa.judging.world import first_process
 from dsa.spec import Spec
 from dsa.training.callbacks import EndOfStep, LastCheckpoint, SelectionMaps, StageBar
 from dsa.training.module import Training
 from dsa.training.shard import sharding
+
+logger = logging.getLogger(__name__)
 
 
 def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, validate: bool = True) -> None:
@@ -49,6 +53,8 @@ def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, va
         return
     saved = torch.load(last, map_location="cpu", weights_only=True)
     step = saved["global_step"]
+    if first_process():
+        logger.info("%s: goes on from step %d of %d", module.stage.name, step, module.stage.steps)
     threads.use(saved["threads"], f"the checkpoint of stage {module.stage.name} was made")
     module.run_log.cut(module.stage.offset + step)
     if validate and step % spec.callbacks.val_every == 0:  # it may have been killed between checkpoint and evaluation

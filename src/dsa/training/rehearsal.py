@@ -27,7 +27,7 @@ def rehearse(spec: Spec, data: DataModule) -> None:
     check_settings(spec)
     check_made(variants(spec))
     if (reason := gaps_in_blocks(spec)) is not None:
-        raise ValueError(reason)
+        raise ValueError(f"{reason}.")
     if (reason := never_decides(spec)) is not None:
         raise ValueError(f"{reason}; give less, or a larger seq_len.")
     if (reason := too_coarse(spec)) is not None:
