@@ -32,7 +32,9 @@ def test_each_selector_at_each_budget_is_judged_drawn_and_found_again(command, c
         assert len(points["oracle", k]["layers"]) == 2
     assert points["oracle", 24]["mass"] > points["oracle", 4]["mass"]
     assert (place / "told" / "budget.png").read_bytes()[:4] == b"\x89PNG"
-    assert "nats" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "nothing can be concluded" in said.out and "  " not in said.out[said.out.index("Loss over dense") :]
+    assert "oracle, 24 keys: " in said.err and " nats a token over dense\n" in said.err
     assert not (place / "outputs" / PLACES["indexers"]).exists(), "no indexer was trained"
     times = {path: path.stat().st_mtime_ns for path in (place / "outputs" / PLACES["judgement"]).iterdir()}
     assert main(arguments) == 0
@@ -48,7 +50,7 @@ def test_a_choice_for_each_key_value_head_holds_more_than_a_shared_one(command):
 def test_enough_is_the_budget_from_which_on_nothing_is_lost():
     def curve(*over):
         points = [Point("oracle", k, 2 + o, o, 0.9, [0.9]) for k, o in zip((4, 8, 16, 32), over, strict=True)]
-        return Budget("m", "d", 64, 8, 2.0, 0.05, points)
+        return Budget("m", "d", 64, 8, 2.0, 3.0, 0.05, points)
 
     assert curve(0.4, 0.2, 0.04, 0.01).enough("oracle") == 16
     assert curve(0.01, 0.2, 0.04, 0.01).enough("oracle") == 16, "a budget below it that lies within by chance is none"
@@ -56,6 +58,26 @@ def test_enough_is_the_budget_from_which_on_nothing_is_lost():
     assert curve(-0.1, 0.0, 0.0, 0.0).enough("oracle") == 4
     assert "16 of 64 keys (25.0%)" in sentence(curve(0.4, 0.2, 0.04, 0.01))
     assert "No budget up to 32 keys" in sentence(curve(0.4, 0.2, 0.1, 0.06))
+
+
+def test_nothing_is_concluded_from_a_loss_that_keys_do_not_move():
+    oracle = [Point("oracle", k, 2.0, over, 0.9, [0.9]) for k, over in ((4, 0.1), (8, 0.0))]
+    random = [Point("random", k, 2.0, over, 0.1, [0.1]) for k, over in ((4, 0.1), (8, 0.0))]
+    told = {
+        "untrained": Budget("m", "d", 64, 8, 2.0, 2.005, 0.05, oracle),
+        "as good": Budget("m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, *random]),
+        "worse": Budget("m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, random[0]]),
+    }
+    said = {name: sentence(budget) for name, budget in told.items()}
+    assert "not below the unigram loss 2.005" in said["untrained"]
+    assert "Random keys are within 0.05 nats of it from 8 on" in said["as good"]
+    assert [name for name in said if "nothing can be concluded" in said[name]] == ["untrained", "as good"]
+
+
+def test_the_margin_is_told_in_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "(0.05)" in capsys.readouterr().out
 
 
 def test_budgets_are_shares_of_the_length():

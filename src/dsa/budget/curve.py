@@ -8,6 +8,7 @@ from typing import Any
 from dsa.build import build_data
 from dsa.judging.models import Models
 from dsa.spec import Spec, compose
+from dsa.training.assemble import BELOW_UNIGRAM
 from dsa.training.base import make_base
 from dsa.training.run import Run
 from dsa.training.work import judged, shared
@@ -40,7 +41,7 @@ class Budget:
     """A model's curves.
 
     Args:
-        dense: loss of dense attention.
+        dense: loss of dense attention; unigram: of the best constant prediction [nats a token].
         margin: largest loss over dense that counts as none.
     """
 
@@ -49,6 +50,7 @@ class Budget:
     seq_len: int
     rows: int
     dense: float
+    unigram: float
     margin: float
     points: list[Point]
 
@@ -102,8 +104,8 @@ def measure(
         masses = [layer["mass"] for layer in selection["layers"]]
         points.append(Point(name, k, loss, loss - dense, selection["mean"]["mass"], masses))
         told(points[-1])
-    rows = data.eval_batches * data.eval_batch_size
-    return Budget(first.model.option, first.data.option, first.seq_len, rows, dense, margin, points)
+    rows, unigram = data.eval_batches * data.eval_batch_size, data.unigram_loss
+    return Budget(first.model.option, first.data.option, first.seq_len, rows, dense, unigram, margin, points)
 
 
 def compositions(overrides: Sequence[str], ks: Sequence[int]) -> Iterator[tuple[Spec, str, int]]:
@@ -123,9 +125,19 @@ def check(ks: Sequence[int], seq_len: int) -> None:
 
 def sentence(budget: Budget) -> str:
     """What the curves say, in plain words."""
-    best, opponent = budget.enough("oracle"), budget.enough("sink_window")
+    best, opponent, chance = (budget.enough(name) for name in ("oracle", "sink_window", "random"))
     said = f"Dense attention has a loss of {budget.dense:.3f} nats a token here. "
-    if best is None:
+    if budget.dense > budget.unigram - BELOW_UNIGRAM:
+        said += (
+            f"That is not below the unigram loss {budget.unigram:.3f}: the loss carries no information about "
+            "attention, and nothing can be concluded. Is the model trained?"
+        )
+    elif best is not None and best == chance:
+        said += (
+            f"Random keys are within {budget.margin:g} nats of it from {chance} on, as those of the true attention "
+            "are: nothing can be concluded about which keys it needs."
+        )
+    elif best is None:
         most = max(point.k for point in budget.points)
         said += f"No budget up to {most} keys is within {budget.margin:g} nats of it, even by the true attention."
     else:

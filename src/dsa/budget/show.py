@@ -33,7 +33,7 @@ def show(budget: Budget, console: Console) -> None:
         cells = [f"{own[name].over_dense:+.3f}  {own[name].mass:.2f}" for name in SELECTORS]
         table.add_row(str(k), *cells)
     console.print(table)
-    console.print(f"Loss over dense [nats a token] and mass, {budget.rows} rows. {sentence(budget)}")
+    console.print(f"Loss over dense [nats a token] and mass, {budget.rows} rows. {sentence(budget)}", markup=False)
 
 
 def write(budget: Budget, folder: Path) -> list[Path]:

@@ -19,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
     parser.add_argument("--k", type=int, nargs="+", default=[], help="budgets; if none, 1/64 to 1/2 of the length")
-    parser.add_argument("--margin", type=float, default=0.05, help="loss over dense that counts as none [nats a token]")
+    parser.add_argument(
+        "--margin", type=float, default=0.05, help="loss over dense that counts as none [nats a token] (%(default)s)"
+    )
     parser.add_argument("--to", type=Path, default=None, help="folder for json, csv and png")
     given = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -30,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.budget.show import show, write
 
     def told(point: Point) -> None:
-        print(f"{point.selector} {point.k}: {point.over_dense:+.4f}", file=sys.stderr, flush=True)
+        said = f"{point.selector}, {point.k} keys: {point.over_dense:+.4f} nats a token over dense"
+        print(said, file=sys.stderr, flush=True)
 
     with read_to_the_end(), stoppable("the same command goes on with what is judged."):
         try:

@@ -28,6 +28,7 @@ from dsa.training.log import column
 Row = dict[str, str]
 SHARES = ("accuracy", "exact_match")  # of right answers, where they are measured
 DEPTH = "exact_match_depth_"
+BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
 UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
@@ -205,9 +206,10 @@ def stability(rows: list[Row], stage: str) -> dict[str, float | None]:
 def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     """What a reader must know before believing the numbers."""
     out = []
-    if result.val_loss is not None and result.unigram_loss is not None and result.val_loss > result.unigram_loss - 0.01:
+    unigram = result.unigram_loss
+    if result.val_loss is not None and unigram is not None and result.val_loss > unigram - BELOW_UNIGRAM:
         out.append(
-            f"validation loss {result.val_loss:.4f} is not below the unigram loss {result.unigram_loss:.4f}: "
+            f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: "
             "the loss carries no information about attention, and nothing may be ranked by it."
         )
     base = result.base_training
