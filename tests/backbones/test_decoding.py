@@ -105,6 +105,15 @@ def test_what_cannot_be_generated_is_said_in_a_sentence(settings, said):
         build("pattern=causal").generate(text(), **({"new": 1} | settings))
 
 
+def test_tokens_that_the_model_does_not_have_are_refused_by_their_range():
+    model = build("pattern=causal")
+    for wrong in (model.vocab_size, -1):
+        tokens = text()
+        tokens[0, 3] = wrong
+        with pytest.raises(ValueError, match=rf"^tokens: from .*, but the model has tokens 0 to {model.vocab_size - 1}"):
+            model.generate(tokens, 1)
+
+
 @torch.no_grad()
 def test_a_certificate_of_decoding_finds_a_cache_that_is_wrong(monkeypatch):
     model, tokens, seen = build("pattern=causal", "selector.k=8"), text(rows=1), []

@@ -154,8 +154,9 @@ def test_fingerprints_follow_class_and_settings():
         (lambda: Induction(gap=-3), r"data.gap = -3: "),
         (
             lambda: MQAR(pairs=8, decoys=0, strays=0, gap=60).check(64),
-            r"data.pairs = 8 and data.gap = 60: they need 83 .* seq_len = 64",
+            r"data.pairs = 8 and data.gap = 60: they need 83 .* seq_len = 64; .* fits is 83\.",
         ),
+        (lambda: MQAR().check(2), r"they need 7 tokens, but seq_len = 2; the next length that fits is 9\."),
         (lambda: MQAR(decoys=9, strays=3).check(40), r"data.pairs = 2, amid 12 decoys and strays, and .*they need 44"),
         (lambda: MQAR(pairs=33).check(4096), r"data.pairs = 33 and data.decoys = 33: .* distinct, and there are 64"),
         (lambda: MQAR(decoys=-1), r"data.decoys = -1: "),

@@ -36,7 +36,7 @@ def generate(
         how: the passes are; None: sparse. Its cache, if it has one, holds what comes before `tokens`.
 
     Raises:
-        ValueError: a number is out of its range, or there is no token to go on from.
+        ValueError: a number is out of its range, a token is none of the model's, or there is none to go on from.
         CannotGoOn: an indexer chooses in blocks of tokens, and would have to go on within one.
     """
     positive(new, "new")
@@ -46,6 +46,9 @@ def generate(
         positive(chunk, "chunk")
     if not tokens.shape[1]:
         raise ValueError("tokens: there is none; give at least one to go on from.")
+    last = model.vocab_size - 1
+    if tokens.min() < 0 or tokens.max() > last:
+        raise ValueError(f"tokens: from {tokens.min()} to {tokens.max()}, but the model has tokens 0 to {last}.")
     how = Pass() if how is None else how
     if how.cache is None:
         how = replace(how, cache=Cache(room=tokens.shape[1] + new))

@@ -33,7 +33,7 @@ class Induction(Task):
 
     def check(self, seq_len: int) -> None:
         layout = self.layout(seq_len)
-        layout.check()
+        layout.check(self.layout)
         if layout.pairs > self.prefixes:
             raise ValueError(
                 f"data.pairs = {layout.pairs}: a row's prefixes are distinct, and there are {self.prefixes}, a quarter "

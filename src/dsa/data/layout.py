@@ -1,5 +1,7 @@
 """Where pairs and their queries lie in a row: pairs first, queries at least `gap` later."""
 
+import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,14 +35,19 @@ class Layout(NamedTuple):
         pairs = places(rows, self.pairs + self.others, 2, 0, end, rng)
         return rng.permuted(pairs, axis=1), queries
 
-    def check(self) -> None:
-        """Raises ValueError where the row is too short."""
+    def check(self, at: "Callable[[int], Layout]") -> None:
+        """Raises ValueError where the row is too short.
+
+        Args:
+            at: the layout at another length.
+        """
         if self.room < 0:
+            fits = next(length for length in itertools.count(self.seq_len + 1) if at(length).room >= 0)
             amid = f", amid {self.others} decoys and strays," if self.others else ""
             raise ValueError(
                 f"data.pairs = {self.pairs}{amid} and data.gap = {self.gap}: they need {self.seq_len - self.room} "
-                f"tokens, but seq_len = {self.seq_len}. Give fewer of them, a smaller gap or a longer seq_len; "
-                "null scales all with seq_len."
+                f"tokens, but seq_len = {self.seq_len}; the next length that fits is {fits}. Give it, or fewer of them "
+                "and a smaller gap; null scales all with seq_len."
             )
 
 

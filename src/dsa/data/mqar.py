@@ -51,7 +51,7 @@ class MQAR(KeyValue):
 
     def check(self, seq_len: int) -> None:
         layout = self.layout(seq_len)
-        layout.check()
+        layout.check(self.layout)
         pairs, (decoys, _) = layout.pairs, self.others(layout.pairs)
         if pairs + decoys > self.keys:
             raise ValueError(

@@ -4,6 +4,11 @@ from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_neede
 from dsa.study.question import Study
 
 
+def plural(count: int, one: str) -> str:
+    """A number of things, as "1 seed" and "2 seeds"."""
+    return f"{count} {one}{'' if count == 1 else 's'}"
+
+
 def check_seeds(study: Study) -> None:
     """Refuse a number of seeds that no result could make significant.
 
@@ -15,7 +20,7 @@ def check_seeds(study: Study) -> None:
         return
     least = smallest_p(len(study.seed))
     raise ValueError(
-        f"seed: with {len(study.seed)} seeds and {comparisons} comparisons no result could be significant: "
+        f"seed: with {plural(len(study.seed), 'seed')} and {plural(comparisons, 'comparison')} no result could be significant: "
         f"the smallest p is {least:.4f}, corrected {least * comparisons:.3f}. "
         f"Give {seeds_needed(comparisons)} seeds, or exploratory=true to look without a claim."
     )
@@ -26,12 +31,13 @@ def outlook(study: Study) -> str:
     seeds = len(study.seed)
     if seeds < 2:
         return "1 seed: differences cannot be told from chance"
+    told = f"{seeds} seeds, {plural(study.comparisons, 'comparison')} a length"
     if not enough(seeds, study.comparisons):
-        return f"{seeds} seeds, {study.comparisons} comparisons a length: too few to show anything, exploratory"
+        return f"{told}: too few to show anything, exploratory"
     effect = visible_effect(seeds, study.comparisons)
     claim = ", exploratory: no claim" if study.exploratory else ""
     return (
-        f"{seeds} seeds, {study.comparisons} comparisons a length: an effect of {effect:.2f} standard deviations "
+        f"{told}: an effect of {effect:.2f} standard deviations "
         f"of the paired difference is seen with 80 % power after correction; that nothing is lost can be shown "
         f"{no_loss_from(seeds, study.comparisons)}{claim}"
     )

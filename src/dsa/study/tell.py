@@ -18,10 +18,11 @@ from dsa.study.composer import root
 from dsa.study.estimate import done_since, kept, scale
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.outcome import Outcome
-from dsa.study.outlook import outlook
+from dsa.study.outlook import outlook, plural
 from dsa.study.plan import StudyPlan
 from dsa.study.planned import PlannedRun
 from dsa.study.progress import duration, first_line
+from dsa.study.question import Study
 from dsa.study.states import Results, Shelf
 from dsa.study.workers.places import JOBS
 
@@ -39,8 +40,8 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
     for plan in plans:
         study = plan.study
         out.print(f"[bold]{escape(study.name)}[/]  {escape(study.question)}")
-        out.print(f"  {len(study.conditions)} conditions x {len(study.seq_len)} lengths x {len(study.seed)} seeds, "
-                  f"{escape(judged(plan))}")  # fmt: skip
+        out.print(f"  {escape(size(study))}, {escape(judged(plan))}")
+        out.print(f"  baseline: {escape(study.baseline)}")
         out.print(f"  {outlook(study)}")
         for key, labels in plan.dropped.items():
             out.print(f"  [yellow]left out[/] {escape(left_out(plan, key, labels))}")
@@ -50,9 +51,18 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
     spec = plans[0].runs[0].spec
     todo = ToDo(Shelf(spec.outputs, spec.stale), Results(spec.stale))
     states = Counter(todo.results.state(run) for run in runs.values())
-    out.print(f"{len(runs)} runs: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
+    out.print(f"{plural(len(runs), 'run')}: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
     out.print("; ".join(artifacts(todo, list(runs.values()))))
     show_cost(out, todo, list(runs.values()), workers)
+
+
+def size(study: Study) -> str:
+    """What its runs are for."""
+    conditions = plural(len(study.conditions), "condition")
+    if study.controls:
+        conditions += f" and {plural(len(study.controls), 'control')} ({', '.join(study.controls)})"
+    indexers = f" x {plural(len(study.indexer_seed), 'seed')} of the indexers" if study.indexer_seed else ""
+    return f"{conditions} x {plural(len(study.seq_len), 'length')} x {plural(len(study.seed), 'seed')}{indexers}"
 
 
 def show_threads(before: int | None, here: int | None) -> None:
@@ -138,7 +148,7 @@ def not_applicable(plan: StudyPlan) -> dict[str, int]:
 def show_submitted(jobs: list[str], folders: list[Path], to_choose: bool) -> None:
     """What was handed to a scheduler, and how to follow it."""
     out = console()
-    out.print(f"{len(jobs)} jobs submitted" + (f": {jobs[0]} to {jobs[-1]}" if jobs else ""))
+    out.print(f"{plural(len(jobs), 'job')} submitted" + (f": {jobs[0]} to {jobs[-1]}" if len(jobs) > 1 else ""))
     for folder in folders:
         out.print(f"python -m dsa.study status {folder}", markup=False)
     if to_choose:
@@ -167,8 +177,8 @@ def show_outcome(outcome: Outcome) -> None:
     if outcome.launcher_error:
         out.print(f"[yellow]the launcher gave up on a batch[/] {escape(first_line(outcome.launcher_error))}")
     if outcome.missing:
-        out.print(f"{len(outcome.missing)} runs were not started: {command_line()} goes on", markup=False)
-    out.print(f"{len(outcome.done)} runs done; {len(outcome.failed)} failed")
+        out.print(f"not started: {plural(len(outcome.missing), 'run')}; {command_line()} goes on", markup=False)
+    out.print(f"{plural(len(outcome.done), 'run')} done; {len(outcome.failed)} failed")
 
 
 def show_time(outputs: Path) -> None:

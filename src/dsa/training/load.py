@@ -63,4 +63,5 @@ def finished(folder: Path) -> RunResult:
     if values is not None and values.get("schema") != SCHEMA:
         raise ValueError(f"{folder}: its result has schema {values.get('schema')}; dsa 0.1 wrote it and reads it.")
     state = "no result" if result is None else f"status {result.status}"
-    raise FileNotFoundError(f"{folder}: {state}; give the folder of a finished run.")
+    why = "" if result is None or not result.error else f" ({result.error['reason'].rstrip('.')})"
+    raise FileNotFoundError(f"{folder}: {state}{why}; give the folder of a finished run.")
