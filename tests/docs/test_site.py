@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import options
 
 from dsa import compose, config
 from dsa.config import config_dir
@@ -125,6 +126,17 @@ def test_every_other_command_names_a_module_command_target_or_extra_that_exists(
             for word in words[3:]:
                 if word.startswith("--") or (word == words[3] and re.fullmatch("[a-z]+", word)):
                     assert f'"{word}"' in source, words
+
+
+def test_every_command_stands_in_the_table():
+    table = (ROOT / "docs" / "getting_started.md").read_text()
+    assert [name for name in COMMANDS if f"| `dsa {name}` |" not in table] == []
+
+
+@pytest.mark.parametrize("group", ["data", "model", "memory", "recipe", "objective", "optimizer", "trainer", "logger"])
+def test_every_option_is_told(group):
+    told = (ROOT / "docs" / "configuration.md").read_text()
+    assert [name for name in options(group) if f"`{name}`" not in told] == []
 
 
 @each_guide
