@@ -20,8 +20,8 @@ def check_seeds(study: Study) -> None:
         return
     least = smallest_p(len(study.seed))
     raise ValueError(
-        f"seed: with {plural(len(study.seed), 'seed')} and {plural(comparisons, 'comparison')} no result could be significant: "
-        f"the smallest p is {least:.4f}, corrected {least * comparisons:.3f}. "
+        f"seed: with {plural(len(study.seed), 'seed')} and {plural(comparisons, 'comparison')} no result could be "
+        f"significant: the smallest p is {least:.4f}, corrected {least * comparisons:.3f}. "
         f"Give {seeds_needed(comparisons)} seeds, or exploratory=true to look without a claim."
     )
 
