@@ -47,7 +47,7 @@ def test_ones_own_package_is_admitted_by_name(outputs, tmp_path, monkeypatch):
     arguments = ["--config-dir", str(tmp_path / "conf"), "pattern=mine", *SMALL, *QUIET, "steps=6"]
     refused = start([*arguments, f"output_dir={outputs}"])
     text = refused.communicate()[0]
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "allow_targets=[mylab]" in text
     admitted = start([*arguments, "allow_targets=[mylab]", f"output_dir={outputs}"])
     assert admitted.wait() == 0, admitted.stdout.read()

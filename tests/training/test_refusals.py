@@ -7,7 +7,7 @@ import pytest
 from dsa import compose, config, train
 from dsa.spec import spec_of
 from dsa.targets import TargetRefused
-from dsa.training import RunFailed
+from dsa.training import RunFailed, RunRefused
 from training.whole_runs import RUN, start
 
 pytestmark = pytest.mark.slow
@@ -24,22 +24,39 @@ def test_an_interpolation_cannot_smuggle_in_a_target(outputs):
     ("overrides", "words", "kind"),
     [
         (["selector.k=0"], "selector.k = 0: a query must keep at least one key", "config"),
+        (["indexer.heads=two"], "indexer.heads = two: give a whole number", "config"),
         (["data=stdlib", "data.source.cache_dir=null", "seq_len=100000000"], "seq_len = 100000000", "config"),
+        (["data=text"], "data.path is not set", "config"),
         (["data=text", "data.path=nowhere.txt"], "nowhere.txt", "data"),
-        (["data.batch_size=0"], "data.batch_size = 0", "config"),
-        (["model.conv=-1"], "model.conv = -1", "config"),
+        (["model=pretrained", "model.path=/nowhere"], "model.path = /nowhere", "config"),
+        (["pattern=multi_head", "model.heads=1"], "pattern.deal: it gives zones for 2 groups", "config"),
         (["ops=gpu"], "ops = gpu: no such backend", "config"),
     ],
 )
-def test_bad_input_ends_with_one_sentence_a_status_and_no_result(overrides, words, kind, outputs):
-    done = start([*RUN, *overrides, f"output_dir={outputs}"])
+def test_a_refused_setting_ends_with_one_sentence_a_status_and_nothing_else(overrides, words, kind, outputs):
+    kept = [one for one in RUN if not (overrides[0] == "model=pretrained" and one.startswith("model."))]
+    settings = [*kept, *overrides, f"output_dir={outputs}"]
+    done = start(settings)
+    text = done.communicate()[0]
+    assert done.returncode == 2, text
+    assert "error: " in text and words in text.splitlines()[-1], text
+    assert "configuration" not in text and "Traceback" not in text
+    assert not list(outputs.glob("runs/*"))
+    with pytest.raises(RunRefused) as refused:
+        train(compose(settings))
+    assert refused.value.kind == kind
+
+
+BATCH = "error: run #0: data.batch_size = 0: give a whole number from 1 (a batch needs at least one row)."
+
+
+def test_among_several_runs_a_refused_one_is_a_failed_one_with_its_reason(outputs):
+    done = start(["-m", *RUN, "recipe=dense", "steps=4", "data.batch_size=0,-1", f"output_dir={outputs}"])
     text = done.communicate()[0]
     assert done.returncode == 1, text
-    assert words in text
-    assert "Traceback" not in text
-    failed = [json.loads(path.read_text()) for path in outputs.glob("*/*/result.json")]
-    assert [f["status"] for f in failed] == ["failed"]
-    assert failed[0]["error"]["category"] == kind
+    assert text.splitlines()[-1] == BATCH
+    failed = [json.loads(path.read_text()) for path in outputs.glob("runs/*/result.json")]
+    assert [(one["status"], one["error"]["category"]) for one in failed] == [("failed", "config")] * 2
 
 
 REFUSED = {
@@ -68,7 +85,7 @@ def test_a_setting_refused_at_the_door_leaves_nothing(how, status, outputs):
     done = start([*how, *RUN, "dtype=fp12", f"output_dir={outputs}"])
     text = done.communicate()[0]
     assert (done.returncode, "Traceback" in text) == (status, False), text
-    assert "error: dtype = fp12" in text
+    assert f"error: {'run #0: ' if how else ''}dtype = fp12" in text
     assert not list(outputs.rglob("result.json"))
 
 
@@ -84,10 +101,9 @@ def test_a_setting_refused_at_the_door_leaves_nothing(how, status, outputs):
 )
 def test_a_setting_that_cannot_be_trained_is_named_before_the_dense_base(override, words, outputs, monkeypatch):
     monkeypatch.setattr("dsa.ops.native.unavailable", lambda: "no C++ compiler here.")
-    with pytest.raises(RunFailed, match=words):
+    with pytest.raises(RunRefused, match=words):
         train(compose([*RUN, override, f"output_dir={outputs}"]))
-    assert [json.loads(path.read_text())["status"] for path in outputs.glob("*/*/result.json")] == ["failed"]
-    assert not (outputs / "dense").exists()
+    assert not list(outputs.glob("runs/*")) and not (outputs / "bases").exists()
 
 
 def test_an_unknown_option_is_answered_with_those_there_are():
