@@ -40,7 +40,7 @@ def test_patterns_with_gaps_are_not_applicable_to_blocks_and_the_plan_says_why(o
                        "data=mqar", "model=mqar", "exploratory=true", f"output_dir={outputs}")  # fmt: skip
     reasons = {run.label: run.reason for run in plan.runs if run.role == "condition" and run.reason}
     assert set(reasons) == {"qwen4_qsa-strided", "qwen4_qsa-multi_head"}
-    assert all("units need contiguous zones" in reason for reason in reasons.values())
+    assert all("its keys lie 4 tokens apart" in reason for reason in reasons.values())
 
 
 def test_too_few_seeds_are_refused_unless_exploratory(outputs):
