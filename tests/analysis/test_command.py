@@ -56,5 +56,5 @@ def test_a_damaged_result_counts_as_failed(study):
 
 
 def test_a_folder_that_is_no_study_is_named(tmp_path, capsys):
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     assert "study.json does not exist" in capsys.readouterr().err

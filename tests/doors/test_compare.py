@@ -141,7 +141,7 @@ def test_a_run_without_a_result_and_one_that_names_folders_elsewhere_are_rows_to
     result("away", artifacts={"base": "../../x"}).write(away)
     assert main([str(tmp_path)]) == 0
     text = capsys.readouterr().out
-    assert {row["seed"]: row["status"] for row in table(text)} == dict.fromkeys("01", "no result")
+    assert {row["seed"]: row["status"] for row in table(text)} == dict.fromkeys("01", "open")
     assert "seed=0: no result yet" in text and "seed=1: result.json cannot be used" in text
 
 
@@ -168,7 +168,7 @@ def test_a_multirun_ends_with_the_table_that_compare_prints_again(outputs):
     assert (good["selector.k"], good["status"], bad["selector.k"], bad["swap loss"]) == (
         "8", "finished", "0", "",
     )  # fmt: skip
-    assert bad["status"] == "no result" and "selector.k=0: selector.k = 0" in done.stdout
+    assert bad["status"] == "failed" and "selector.k=0: selector.k = 0" in done.stdout
     assert (done.stdout + done.stderr).count("h2d16-causal-topk~-swap-mqar") < 9, "no line of a job comes twice"
     again = [sys.executable, "-m", "dsa.doors.command", "compare", f"{outputs}/runs/*"]
     told = table(subprocess.run(again, capture_output=True, text=True, timeout=100).stdout)

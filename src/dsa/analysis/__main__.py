@@ -36,9 +36,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         analysis = analyse_folder(folder)
-        paths = write(analysis, folder)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
+        paths = write(analysis, folder)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     out = wide_console()
     show(analysis, out)

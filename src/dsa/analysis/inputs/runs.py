@@ -20,11 +20,13 @@ class OneRun:
         settings: its configuration as plain data; what its result says of it where there is none.
         result: None if it left none.
         reason: why it has no numbers.
+        open: it may still come to an end.
     """
 
     settings: dict[str, Any]
     result: RunResult | None
     reason: str | None = None
+    open: bool = False
 
     @property
     def finished(self) -> bool:
@@ -71,7 +73,7 @@ def run_in(folder: Path) -> OneRun:
     settings = {} if result is None else told_by(result)
     if (folder / CONFIG).exists():
         settings = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)  # type: ignore[assignment]
-    return OneRun(settings, result, reason)
+    return OneRun(settings, result, reason, open=result is None)
 
 
 def told_by(result: RunResult) -> dict[str, Any]:

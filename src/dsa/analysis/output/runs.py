@@ -111,7 +111,7 @@ def status(run: OneRun) -> str:
     """How a run ended."""
     if run.finished:
         return "finished"
-    return "no result" if run.result is None else "failed"
+    return "open" if run.open else "failed"
 
 
 def run_id(run: OneRun) -> str:
