@@ -4,6 +4,7 @@ python findings/write.py                                        from the results
 python findings/write.py outputs/<study> ... --to findings      from run folders; what else lies there stays
 
 A study may be run in parts, a few lengths at a time: lengths that lie there and are not given stay with it.
+A folder there with a README.md and no study is a page of its own: the first page leads to it, nothing changes it.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from dsa.analysis.inputs.meta import STUDY, read_meta
 from dsa.analysis.output.replaced import replaced
+from paper.by_hand import pages as pages_by_hand
 from paper.claims import claims_page
 from paper.evidence import order
 from paper.first import first_page
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
             write_study(studies[name], given.to / name)
             print(given.to / name / "README.md")
         pages = {
-            "README.md": first_page(studies),
+            "README.md": first_page(studies, pages_by_hand(given.to)),
             "details.md": findings_page(studies),
             "claims.md": claims_page(studies),
         }

@@ -1,5 +1,6 @@
 """README.md of the findings: for a reader with a minute, each question with its answer and one picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import OmegaConf
@@ -10,6 +11,7 @@ from dsa.analysis.output.report.use import use
 from dsa.config import config_dir
 from paper import formats
 from paper.answers import FORMATS
+from paper.by_hand import Page
 from paper.evidence import Studies
 from paper.markdown import table
 from paper.source import Study
@@ -31,6 +33,7 @@ answer yet. [All comparisons, times and what is missing](details.md); [what the 
 over seeds, which say how large and never whether: tests decide, corrected for their number. Studies of one length and
 task share bases and indexers, so that they are not independent of each other. Every study's own page ends with its
 words."""
+BY_HAND = "Single runs, opened up by commands that each page names; these pages are written by hand."
 NOT_YET = "Not answered yet: the study `{name}` has no results here. `python sweep.py study={name}` runs it."
 
 
@@ -49,7 +52,7 @@ class Question:
         return str(OmegaConf.load(config_dir() / "study" / f"{self.name}.yaml")["question"])  # type: ignore[index]
 
 
-def first_page(studies: Studies) -> str:
+def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:
     """The whole page."""
     questions = [Question(name, studies.get(name)) for name in ASKED]
     parts = ["# Findings", HOW_MADE]
@@ -62,6 +65,8 @@ def first_page(studies: Studies) -> str:
         parts += [f"## {asked}", of_one_model(study), *answer(Question(study.name, study))]
     if rest:
         parts += ["## What else was asked", "\n".join(line_of(study) for study in rest)]
+    if by_hand:
+        parts += ["## What was looked into", BY_HAND, "\n".join(page.line for page in by_hand)]
     return "\n\n".join(parts) + "\n"
 
 

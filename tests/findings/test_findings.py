@@ -210,6 +210,17 @@ def test_the_first_page_has_five_questions_and_answers_only_those_whose_study_is
     assert f"- [mine](mine/README.md). And else? **{said}**" in page.split("## What else was asked")[1]
 
 
+def test_a_page_written_by_hand_is_led_to_and_left_as_it_is(outputs_of_a_study, tmp_path):
+    page = tmp_path / "why" / "README.md"
+    page.parent.mkdir()
+    page.write_text("# Why is it so?\n\n**Nobody\nknows**, yet.\n\nMore of it.\n")
+    assert main([str(outputs_of_a_study), "--to", str(tmp_path)]) == 0
+    assert "- [why](why/README.md). Why is it so? **Nobody knows**, yet.\n" in (tmp_path / "README.md").read_text()
+    assert page.read_text().endswith("More of it.\n")
+    page.write_text("No title.\n")
+    assert main([str(outputs_of_a_study), "--to", str(tmp_path)]) == 1
+
+
 def test_a_study_of_a_pretrained_model_has_a_section_that_says_it_is_one_model():
     def certified(run: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
         return sized(run, result) | {"model": "tiny", "certificate": {"identity": 0.0}}

@@ -2,6 +2,7 @@
 
 python -m dsa.analysis selection outputs/<study>/<run>: where a run's attention went.
 python -m dsa.analysis ties outputs/<study>/<run> ...: how often equal scores leave the choice to position.
+python -m dsa.analysis heads outputs/<study>/<run> ...: signs, clipped keys and ablations, head by head.
 python -m dsa.analysis lead outputs/<study>/<run> --layers 2: which layers keep an indexer if they lead others.
 """
 
@@ -15,6 +16,7 @@ from dsa.signals import read_to_the_end
 COMMANDS = {
     "selection": "dsa.inspection.command",
     "ties": "dsa.inspection.ties_command",
+    "heads": "dsa.inspection.heads_command",
     "lead": "dsa.inspection.lead_command",
 }
 

@@ -18,7 +18,7 @@ from dsa.build import build_data, numbers_of_indexers
 from dsa.checks import at_least
 from dsa.data import Batch, DataModule
 from dsa.inspection.held import Held
-from dsa.inspection.losses import token_losses
+from dsa.inspection.losses import mean_loss
 from dsa.inspection.measure import finished, spread
 from dsa.inspection.pieces import observe, pieces
 from dsa.training.load import load_run, load_spec
@@ -94,7 +94,7 @@ def measure_lead(model: Backbone, data: DataModule, layers: int, name: str, rows
 
     def loss(leaders: tuple[int, ...], batches: Sequence[Batch]) -> float:
         let_lead(model, own, leaders)
-        return float(torch.cat([token_losses(model, batch, sparse=True) for batch in batches]).double().nanmean())
+        return mean_loss(model, batches)
 
     steps = []
     for step in search(lambda leaders: loss(leaders, calibration), count, layers):

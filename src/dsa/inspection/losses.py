@@ -1,6 +1,7 @@
 """Loss by position, the same weights attending to their selection and to every earlier key."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ def token_losses(model: Backbone, batch: Batch, sparse: bool) -> Float[Tensor, "
     logits = model.eval().run(batch.tokens, Pass(sparse=sparse)).logits.float()
     loss = F.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
     return loss.masked_fill(batch.targets == IGNORE, torch.nan)
+
+
+def mean_loss(model: Backbone, batches: Sequence[Batch]) -> float:
+    """Mean over all that is asked in these batches, attending to the selection [nats]."""
+    return float(torch.cat([token_losses(model, batch, sparse=True) for batch in batches]).double().nanmean())
 
 
 def loss_by_position(model: Backbone, data: DataModule) -> dict[str, Any]:

@@ -1,22 +1,21 @@
 """How often the k-th index score is another key's too, and what it costs that position decides then."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dsa.backbones import Backbone, Router
 from dsa.build import build_data
 from dsa.data import DataModule
-from dsa.inspection.losses import token_losses
+from dsa.inspection.losses import mean_loss
 from dsa.inspection.measure import finished, spread
 from dsa.inspection.pieces import observe
+from dsa.inspection.reranked import reranked
 from dsa.judging.ties import Tied, share, tied
-from dsa.ops import Scorer, TrueAttention, Zones
-from dsa.selectors import Selector, SelectorContext
+from dsa.ops import Scorer, Zones
 from dsa.training.load import load_run, load_spec
 
 
@@ -68,22 +67,6 @@ class Later(NamedTuple):
         return self.inner.cost(zones, length)
 
 
-class LaterOfEqual(Selector):
-    """Another selector, with ties to the later position."""
-
-    def __init__(self, inner: Selector) -> None:
-        super().__init__()
-        self.inner, self.uses_indexer = inner, inner.uses_indexer
-
-    def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
-        return self.inner.limit(context)
-
-    def scorer(
-        self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
-    ) -> Scorer:
-        return Later(self.inner.scorer(features, attention, context))
-
-
 def ties_of(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
     """Ties of a finished run on held-out rows, and its loss under either rule; plain data.
 
@@ -121,16 +104,9 @@ def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]
     if any(router.selector.trims for router in routers):
         raise ValueError(f"{name}: its selector drops keys by how large their scores are, which an order does not say.")
 
-    def loss() -> float:
-        return float(torch.cat([token_losses(model, batch, sparse=True) for batch in batches]).double().nanmean())
-
-    earlier = loss()
-    own = [router.selector for router in routers]
-    for router in routers:
-        router.selector = LaterOfEqual(router.selector)
-    later = loss()
-    for router, selector in zip(routers, own, strict=True):
-        router.selector = selector
+    earlier = mean_loss(model, batches)
+    with reranked(routers, Later):
+        later = mean_loss(model, batches)
     return {
         "layers": {number: share(each) for number, each in layers.items()},
         "tied": share([one for each in layers.values() for one in each]),
