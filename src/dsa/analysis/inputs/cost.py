@@ -6,8 +6,6 @@ import pandas as pd
 
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.timing import turns
-from dsa.analysis.statistics.intervals import bootstrap_interval
-from dsa.analysis.statistics.values import Interval
 
 
 @dataclass(frozen=True)
@@ -49,18 +47,6 @@ def cost_of(prepared: Prepared, label: str, seq_len: int, cost: Cost) -> pd.Seri
         return prepared.column(label, seq_len, DENSE_FLOPS)
     parts = [prepared.column(label, seq_len, name) for name in cost.columns]
     return pd.concat(parts, axis=1, join="inner").sum(axis=1)
-
-
-def typical(values: pd.Series, cost: Cost) -> float:
-    """One number for a condition's cost: the mean over seeds, of times the median over turns."""
-    return float(values.median() if cost.timed else values.mean())
-
-
-def spread(values: pd.Series, cost: Cost) -> Interval | None:
-    """How sure it is: 95 % BCa interval over seeds, of times the least and the greatest turn."""
-    if cost.timed:
-        return (float(values.min()), float(values.max())) if len(values) > 1 else None
-    return bootstrap_interval(values.to_numpy())
 
 
 def speed_obstacle(prepared: Prepared, label: str, seq_len: int) -> str | None:

@@ -15,8 +15,6 @@ from typing import Any
 
 import pandas as pd
 
-from dsa.analysis.statistics.values import Interval
-
 TIMING = "timing.json"
 TURNS = "medians, from the least turn to the greatest"
 
@@ -31,7 +29,7 @@ class Ratio:
     """
 
     value: float
-    interval: Interval | None
+    interval: tuple[float, float] | None
 
 
 def ratio(mine: pd.Series, theirs: pd.Series) -> Ratio | None:

@@ -6,9 +6,10 @@ about all pairs together. In cost, the interval over seeds or turns does.
 
 from dataclasses import dataclass
 
-from dsa.analysis.inputs.cost import COSTS, Cost, cost_of, spread, typical
+from dsa.analysis.inputs.cost import COSTS, Cost, cost_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
+from dsa.analysis.judgement.price import spread, typical
 from dsa.analysis.judgement.ranking import Ranked
 from dsa.analysis.statistics.intervals import bootstrap_interval, t_interval
 from dsa.analysis.statistics.no_loss import no_loss

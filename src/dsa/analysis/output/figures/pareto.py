@@ -5,11 +5,12 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.commands import command
-from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle, spread, typical
+from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
 from dsa.analysis.inputs.scale import SCALES, Scale
 from dsa.analysis.inputs.timing import TURNS, own_processes
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.pareto import Point
+from dsa.analysis.judgement.price import spread, typical
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.scatter import draw_scatter
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
-from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of, typical
+from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis, Quality
 from dsa.analysis.judgement.compare import Comparison
+from dsa.analysis.judgement.price import typical
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.report.grid import Cell, measured
 from dsa.analysis.output.terminal import number
