@@ -21,7 +21,7 @@ SWAP = [*SMALL, *QUIET, "recipe=judge", "pattern=causal", "selector.k=8"]
 def answer(seq_len, recommended, shown=True, context=""):
     """What a verdict says of a length."""
     sentence = f"At {seq_len}: {recommended}."
-    return asdict(Best(seq_len, context, "val_loss", "small", 1.0, None, 5, (), (), recommended, shown, sentence))
+    return asdict(Best(seq_len, context, "val_loss", "small", 1.0, None, 5, (), (), recommended, (), shown, sentence))
 
 
 def study(folder: Path, answers, label="small", overrides=TINY, indexer=None) -> str:
