@@ -56,6 +56,16 @@ def score(
 
 @triton.jit
 @no_type_check
+def span_of(zones, zone, lines, at, mask):
+    """First key, number of keys, how many are kept, and step of a zone, for each of these rows."""
+    place = zones + zone * 4 * lines + at
+    start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
+    keep, step = tl.load(place + 2 * lines, mask=mask, other=0), tl.load(place + 3 * lines, mask=mask, other=0)
+    return start, count, keep, step
+
+
+@triton.jit
+@no_type_check
 def threshold(
     ranks, zones, thresholds, last_ties, broken, r_batch, r_group, r_row, groups, rows, lines, zone,
     ROWS: tl.constexpr, SPAN: tl.constexpr,
@@ -64,9 +74,7 @@ def threshold(
     [batch group row]; adds up how many of the zone's scores are not a number."""
     at = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     line, row, mask = at // rows, at % rows, at < lines
-    place = zones + zone * 4 * lines + at
-    start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
-    keep, step = tl.load(place + 2 * lines, mask=mask, other=0), tl.load(place + 3 * lines, mask=mask, other=0)
+    start, count, keep, step = span_of(zones, zone, lines, at, mask)
     own = ranks + line // groups * r_batch + line % groups * r_group + row * r_row
     none = tl.zeros([ROWS], tl.int32)
     for begin in range(0, tl.max(count, 0), SPAN):
@@ -125,9 +133,8 @@ def compact(
     own = ranks + line // groups * r_batch + line % groups * r_group + row * r_row
     low, high = 2147483647, 0
     for zone in tl.static_range(ZONES):
-        place = zones + zone * 4 * lines + at
-        start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
-        begin, end = start, start + (count - 1) * tl.load(place + 3 * lines, mask=mask, other=0) + 1
+        start, count, _, step = span_of(zones, zone, lines, at, mask)
+        begin, end = start, start + (count - 1) * step + 1
         if (FORCED >> zone) % 2 == 0:
             begin, end = begin * unit, end * unit
         low = tl.minimum(low, tl.min(tl.where(count > 0, begin, 2147483647), 0))
@@ -137,9 +144,7 @@ def compact(
         key = begin + tl.arange(0, SPAN)[None, :]
         kept = tl.zeros([ROWS, SPAN], tl.int32)
         for zone in tl.static_range(ZONES):
-            place = zones + zone * 4 * lines + at
-            start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
-            keep, step = tl.load(place + 2 * lines, mask=mask, other=0), tl.load(place + 3 * lines, mask=mask, other=0)
+            start, count, keep, step = span_of(zones, zone, lines, at, mask)
             member = key
             if (FORCED >> zone) % 2 == 0:
                 member = key // unit
@@ -159,6 +164,15 @@ def compact(
 
 @triton.jit
 @no_type_check
+def scores_of(own, start, count, step, begin, SPAN: tl.constexpr):
+    """Scores [row, SPAN] of a zone's keys from `begin` on; -inf beyond its last."""
+    member = begin + tl.arange(0, SPAN)[None, :]
+    at_score = own[:, None] + start[:, None] + member * step[:, None]
+    return tl.load(at_score, mask=member < count[:, None], other=float("-inf"))
+
+
+@triton.jit
+@no_type_check
 def row_sums(
     scores, zones, logsumexps, entropies, r_batch, r_group, r_row, groups, rows, lines,
     ZONES: tl.constexpr, ROWS: tl.constexpr, SPAN: tl.constexpr,
@@ -169,13 +183,9 @@ def row_sums(
     own = scores + line // groups * r_batch + line % groups * r_group + row * r_row
     peak, total = tl.full([ROWS], float("-inf"), tl.float32), tl.zeros([ROWS], tl.float32)
     for zone in tl.static_range(ZONES):
-        place = zones + zone * 4 * lines + at
-        start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
-        step = tl.load(place + 3 * lines, mask=mask, other=0)
+        start, count, _, step = span_of(zones, zone, lines, at, mask)
         for begin in range(0, tl.max(count, 0), SPAN):
-            member = begin + tl.arange(0, SPAN)[None, :]
-            at_score = own[:, None] + start[:, None] + member * step[:, None]
-            x = tl.load(at_score, mask=member < count[:, None], other=float("-inf"))
+            x = scores_of(own, start, count, step, begin, SPAN)
             higher = tl.maximum(peak, tl.max(x, 1))
             base = tl.where(higher == float("-inf"), 0.0, higher)
             total = total * tl.exp(peak - base) + tl.sum(tl.exp(x - base[:, None]), 1)
@@ -185,13 +195,9 @@ def row_sums(
     base = tl.where(total == 0.0, 0.0, logsumexp)
     entropy = tl.zeros([ROWS], tl.float32)
     for zone in tl.static_range(ZONES):
-        place = zones + zone * 4 * lines + at
-        start, count = tl.load(place, mask=mask, other=0), tl.load(place + lines, mask=mask, other=0)
-        step = tl.load(place + 3 * lines, mask=mask, other=0)
+        start, count, _, step = span_of(zones, zone, lines, at, mask)
         for begin in range(0, tl.max(count, 0), SPAN):
-            member = begin + tl.arange(0, SPAN)[None, :]
-            at_score = own[:, None] + start[:, None] + member * step[:, None]
-            x = tl.load(at_score, mask=member < count[:, None], other=float("-inf"))
+            x = scores_of(own, start, count, step, begin, SPAN)
             p = tl.exp(x - base[:, None])
             entropy -= tl.sum(tl.where(p > 0.0, p * (x - base[:, None]), 0.0), 1)
     tl.store(logsumexps + at, logsumexp, mask=mask)
