@@ -59,7 +59,7 @@ def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:
     for number, question in enumerate(questions, 1):
         parts += [f"## {number}. {question.asked}", *answer(question)]
     rest = [study for name, study in studies.items() if name not in ASKED]
-    for study in [study for study in rest if pretrained(study)]:
+    for study in [study for study in rest if study.analysis.prepared.pretrained]:
         rest.remove(study)
         asked = study.analysis.prepared.meta.question
         parts += [f"## {asked}", of_one_model(study), *answer(Question(study.name, study))]
@@ -91,11 +91,6 @@ def formats_alone(analysis: Analysis) -> str:
     if not compared:
         return opening(analysis)
     return f"Against fp32 of the same indexer: {formats.summary(analysis, compared)} ({basis(analysis)})."
-
-
-def pretrained(study: Study) -> bool:
-    """Whether its runs carry the certificate of a pretrained model."""
-    return any(str(column).startswith("certificate.") for column in study.analysis.prepared.runs)
 
 
 def of_one_model(study: Study) -> str:

@@ -80,6 +80,11 @@ class Prepared:
             return self.column(label, seq_len, scale.dense)
         return self.column(label, seq_len, scale.metric)
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether the runs carry the certificate of a pretrained model."""
+        return any(str(column).startswith("certificate.") for column in self.runs)
+
     def control(self, kind: str, context: str) -> str | None:
         """Label of a context's control."""
         return self.controls.get((kind, context))

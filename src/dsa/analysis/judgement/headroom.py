@@ -41,9 +41,8 @@ class Headroom:
 
 
 def opponent(prepared: Prepared) -> str:
-    """The control that a study's shares are measured from: runs of pretrained models carry a certificate."""
-    pretrained = any(str(column).startswith("certificate.") for column in prepared.runs)
-    return "sink_window" if pretrained else "window"
+    """The control that a study's shares are measured from."""
+    return "sink_window" if prepared.pretrained else "window"
 
 
 def headrooms(prepared: Prepared, scale: Scale) -> list[Headroom]:
