@@ -244,7 +244,7 @@ def right(batch, but=()):
 
 def test_exact_match_needs_every_token_of_the_answer_and_no_other(made):
     batch = made("multi_value").evaluation(20, LENGTH)
-    metrics = EvalMetrics(256)
+    metrics = EvalMetrics()
     metrics.update(right(batch), batch)
     assert metrics.compute()["exact_match"] == 1.0
     metrics.reset()
@@ -260,7 +260,7 @@ def test_exact_match_needs_every_token_of_the_answer_and_no_other(made):
 
 def test_exact_match_is_told_by_depth_too(made):
     batch = made("single").evaluation(50, LENGTH)._replace(depth=torch.arange(50) / 49)
-    metrics = EvalMetrics(256)
+    metrics = EvalMetrics()
     metrics.update(right(batch, [(row, LENGTH - 1) for row in range(10, 15)]), batch)
     values = metrics.compute()
     assert [values[f"exact_match_depth_{part}"] for part in range(1, 6)] == pytest.approx([1.0, 0.5, 1.0, 1.0, 1.0])
@@ -272,7 +272,7 @@ def test_exact_match_is_told_by_depth_too(made):
 
 def test_where_rows_have_no_answer_of_their_own_there_is_no_exact_match(made):
     batch = made("single").evaluation(4, LENGTH)._replace(depth=None)
-    metrics = EvalMetrics(256)
+    metrics = EvalMetrics()
     metrics.update(right(batch), batch)
     assert not [name for name in metrics.compute() if "exact" in name]
 

@@ -29,3 +29,10 @@ def test_units_turn_by_the_position_of_their_first_token(offset):
 def test_an_offset_goes_on_where_earlier_tokens_stopped():
     x = torch.randn(2, 4, 30, 8)
     assert torch.equal(Rotation(18, 100.0, offset=12)(x[:, :, 12:]), Rotation(30, 100.0)(x)[:, :, 12:])
+
+
+def test_gradients_turn_back():
+    x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
+    rotation = Rotation(5, 100.0)
+    assert torch.autograd.gradcheck(rotation, x)
+    assert torch.autograd.gradcheck(lambda y: rotation(y, 6), x)

@@ -58,7 +58,7 @@ from dsa.judging.evaluation import EvalMetrics
 
 rank, store = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
-metrics = EvalMetrics(8)
+metrics = EvalMetrics()
 tokens = torch.arange(4).repeat(2, 1)
 marked = torch.zeros(2, 4, dtype=torch.bool)
 marked[:, 2] = rank == 0 and sys.argv[3] == "one"

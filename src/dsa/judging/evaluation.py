@@ -12,8 +12,6 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
-from torchmetrics.text import Perplexity
 
 from dsa.backbones import Backbone, Pass
 from dsa.data import IGNORE, Batch, DataModule
@@ -77,7 +75,7 @@ class Evaluation(pl.LightningModule):
     def __init__(self, model: Backbone, data: DataModule, sparse: bool) -> None:
         super().__init__()
         self.model, self.data, self.sparse = model, data, sparse
-        self.metrics = EvalMetrics(model.vocab_size)
+        self.metrics = EvalMetrics()
         self.values: dict[str, float] = {}
 
     def val_dataloader(self) -> Iterable[Batch]:
@@ -104,12 +102,10 @@ class EvalMetrics(nn.Module):
         FloatingPointError: a loss is not a number; torchmetrics would leave it out.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.loss, self.slice_loss = MeanMetric(), MeanMetric()
+        self.loss, self.accuracy, self.slice_loss = MeanMetric(), MeanMetric(), MeanMetric()
         self.exact, self.parts = MeanMetric(), nn.ModuleList(MeanMetric() for _ in range(DEPTHS))
-        self.perplexity = Perplexity(ignore_index=IGNORE)
-        self.accuracy = MulticlassAccuracy(vocab_size, average="micro", ignore_index=IGNORE)
 
     @property
     def exact_at(self) -> list[MeanMetric]:
@@ -118,31 +114,28 @@ class EvalMetrics(nn.Module):
 
     @torch.no_grad()
     def update(self, logits: Tensor, batch: Batch) -> None:
-        logits = logits.float()
         asked = batch.targets != IGNORE
-        losses = nn.functional.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
+        answers, wanted = logits[asked].float(), batch.targets[asked]
+        losses = nn.functional.cross_entropy(answers, wanted, reduction="none")
         if not losses.isfinite().all():
             raise FloatingPointError(
                 "validation loss is not a number: the weights diverged. Give smaller rates (recipe)."
             )
-        self.loss.update(losses[asked])
-        self.perplexity.update(logits, batch.targets)
-        self.accuracy.update(logits.flatten(0, 1), batch.targets.flatten())
+        self.loss.update(losses)
+        right = answers.argmax(-1) == wanted
+        self.accuracy.update(right.float())
         if batch.slice is not None:
-            self.slice_loss.update(losses[batch.slice])
+            self.slice_loss.update(losses[batch.slice[asked]])
         if batch.depth is not None:
-            exact = ((logits.argmax(-1) == batch.targets) | ~asked).all(1).float()
+            exact = (~asked).masked_scatter(asked, right).all(1).float()
             self.exact.update(exact)
             for part, metric in enumerate(self.exact_at):
                 metric.update(exact[(batch.depth * DEPTHS).long().clamp(max=DEPTHS - 1) == part])
 
     def compute(self) -> dict[str, float]:
         """Everything measured so far by all processes together; recall slice and exact match only where there are."""
-        out = {
-            "loss": self.loss.compute().item(),
-            "perplexity": self.perplexity.compute().item(),
-            "accuracy": self.accuracy.compute().item(),
-        }
+        loss, accuracy = self.loss.compute(), self.accuracy.compute()
+        out = {"loss": loss.item(), "perplexity": loss.exp().item(), "accuracy": accuracy.item()}
         if self.slice_loss.update_called:  # in every process, also where no token of the slice was met
             slice_loss = self.slice_loss.compute().item()
             if not math.isnan(slice_loss):  # the mean of no token at all
@@ -154,7 +147,7 @@ class EvalMetrics(nn.Module):
         return out
 
     def reset(self) -> None:
-        for metric in (self.loss, self.slice_loss, self.perplexity, self.accuracy, self.exact, *self.exact_at):
+        for metric in (self.loss, self.accuracy, self.slice_loss, self.exact, *self.exact_at):
             metric.reset()
 
 

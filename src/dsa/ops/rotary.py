@@ -1,5 +1,7 @@
 """Rotary position embedding (Su et al. 2021, RoFormer, eq. 15), halves rotated against each other."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -66,14 +68,40 @@ class Rotation:
             return x
         if size < x.shape[-1]:
             return torch.cat([self(x[..., :size]), x[..., size:]], -1)
-        cosine, sine = (t.view(-1, *[1] * (x.dim() - 4), size).to(x.dtype) for t in self.table(size))
-        return torch.addcmul(x * cosine, x.roll(size // 2, -1), sine)
+        cosine, sine = (t.view(-1, *[1] * (x.dim() - 4), size // 2).to(x.dtype) for t in self.table(size))
+        return Turn.apply(x, cosine, sine)
 
-    def table(self, dim: int) -> tuple[Float[Tensor, "time dim"], Float[Tensor, "time dim"]]:
-        """What each dimension and its partner in the other half count for, at each position."""
+    def table(self, dim: int) -> tuple[Float[Tensor, "time half"], Float[Tensor, "time half"]]:
+        """Cosine and sine of the angle by which each pair of dimensions turns, at each position."""
         if dim not in self.tables:
             frequency = self.base ** (-torch.arange(0, dim, 2, device=self.position.device) / dim)
             angle = self.position[:, None] * frequency
-            cosine, sine = angle.cos(), angle.sin()
-            self.tables[dim] = torch.cat([cosine, cosine], -1), torch.cat([-sine, sine], -1)
+            self.tables[dim] = angle.cos(), angle.sin()
         return self.tables[dim]
+
+
+class Turn(torch.autograd.Function):
+    """Turns pairs of dimensions, halves apart, with no copy of either half; its gradient turns back."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Float[Tensor, "*rest dim"], cosine: Float[Tensor, "*table half"], sine: Tensor
+    ) -> Float[Tensor, "*rest dim"]:
+        ctx.save_for_backward(cosine, sine)
+        return turned(x, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return turned(gradient, cosine, -sine), None, None
+
+
+def turned(
+    x: Float[Tensor, "*rest dim"], cosine: Float[Tensor, "*table half"], sine: Float[Tensor, "*table half"]
+) -> Float[Tensor, "*rest dim"]:
+    """The halves (a, b) of the last axis as (a cos - b sin, b cos + a sin)."""
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    (first, second), (left, right) = x.chunk(2, -1), out.chunk(2, -1)
+    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-1)
+    torch.mul(second, cosine, out=right).addcmul_(first, sine)
+    return out
