@@ -153,6 +153,16 @@ def test_the_parts_of_a_judgement_are_timed(tmp_path):
     assert found["whole"] > max(found["evaluation"], found["probe"])
 
 
+def test_what_six_indexers_and_a_judgement_cost_on_a_model_of_your_own_is_told_at_once(tmp_path, capsys):
+    rows = tmp_path / "rows.json"
+    small = ["model=mqar", "data=mqar", "data.eval_batches=1", "data.eval_batch_size=4", "seq_len=32", "selector.k=4"]
+    main(["pretrained", *small, "data.pairs=2", "data.gap=8", "dtype=bf16", "--rounds", "1", "--json", str(rows)])
+    found = {row["what"]: row for row in json.loads(rows.read_text())}
+    assert set(found) >= {"forward pass of the base", "step, together", "steps, apart", "evaluation", "probe", "whole"}
+    assert found["step, together"]["indexers"] == 6 and found["step, together"]["peak_mb"] > 0
+    assert "cohort: mqar, bf16, 32 tokens" in capsys.readouterr().out
+
+
 def test_a_token_of_decoding_is_timed_beside_a_dense_one_and_what_it_reads_is_counted(tmp_path, capsys):
     path = tmp_path / "decode.json"
     small = "--lengths 64,96 --k 16 --heads 4 --kv-heads 2 --dim 8 --indexer h1d4 --rounds 2"

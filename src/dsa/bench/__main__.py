@@ -1,14 +1,17 @@
-"""python -m dsa.bench attention | decode | train | cohort | judgement | draw: see --help of each. Measures the CPU."""
+"""Measures the CPU: python -m dsa.bench attention | decode | train | cohort | judgement | pretrained | draw."""
 
 import argparse
 import itertools
 import re
 from pathlib import Path
+from typing import Any
 
 from dsa.signals import read_to_the_end
 
 SIZES = [*((1, dim) for dim in (1, 2, 4)), *itertools.product(range(1, 5), (8, 16, 32, 64))]
 SHIPPED = ",".join(["ultra_light", *(f"h{heads}d{dim}" for heads, dim in SIZES)])
+FEW = ("h1d8", "h1d64", "h2d16", "h2d32", "h4d64", "ultra_light")
+"""Indexers whose warm-up on a pretrained model is timed."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -49,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     cohort.add_argument("--indexers", default=SHIPPED, help="options of conf/indexer (default: the twenty shipped)")
     one = what.add_parser("judgement", help="one judgement and its parts")
     one.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
-    for each in (cohort, one):
+    given_model = what.add_parser("pretrained", help="what six indexers and a judgement cost on a model of your own")
+    given_model.add_argument("overrides", nargs="*", help="as train.py takes them (default: model=smollm2 seq_len=512)")
+    for each in (cohort, one, given_model):
         each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
         each.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args(arguments)
@@ -58,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         report.draw(given.rows)
         return
-    if given.what in ("cohort", "judgement"):
+    if given.what in ("cohort", "judgement", "pretrained"):
         parts_of(given)
         return
     shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
@@ -112,13 +117,25 @@ def parts_of(given: argparse.Namespace) -> None:
     """Measure what has parts and no dense counterpart."""
     from dsa.bench import cohort, judgement, report  # late: --help needs no torch
 
+    rows: list[dict[str, Any]] = []
     if given.what == "cohort":
-        rows = cohort.measure(given.indexers.split(","), given.model, given.length, given.rounds)
-    else:
-        rows = judgement.measure(given.overrides, given.rounds)
-    report.show_parts(rows, given.what)
+        common = [f"model={given.model}", f"seq_len={given.length}"]
+        rows += shown("cohort", cohort.measure(given.indexers.split(","), common, given.rounds))
+    if given.what == "pretrained":
+        given.overrides = given.overrides or ["model=smollm2", "seq_len=512"]
+        rows += shown("cohort", cohort.measure(FEW, given.overrides, given.rounds))
+    if given.what != "cohort":
+        rows += shown("judgement", judgement.measure(given.overrides, given.rounds))
     if given.json is not None:
         report.write_rows(rows, given.json, given.what)
+
+
+def shown(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, printed."""
+    from dsa.bench import report  # late: --help needs no torch
+
+    report.show_parts(rows, title)
+    return rows
 
 
 def numbers(text: str) -> list[int]:

@@ -14,13 +14,18 @@ from dsa.build import build_backbone, build_data, build_indexers
 from dsa.indexers import Indexer
 
 
-def measure(indexers: Sequence[str], model: str, length: int, rounds: int) -> list[dict[str, Any]]:
-    """Rows of milliseconds: the base's forward pass, the step together, the steps apart, and their ratio.
+def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    """Rows of milliseconds: the base's forward pass, the step together, the steps apart, and their ratio; the backbone
+    in the number format in which train.py would run it.
+
+    Args:
+        indexers: options of conf/indexer.
+        overrides: what else is given, as train.py takes it.
 
     Raises:
         ValueError: a setting is impossible.
     """
-    specs = [compose([f"model={model}", f"seq_len={length}", f"indexer={name}"]) for name in indexers]
+    specs = [compose([*overrides, f"indexer={name}"]) for name in indexers]
     data = build_data(specs[0])
     base = build_backbone(specs[0], data.vocab_size).eval()
     members = [build_indexers(spec, base) for spec in specs]
@@ -31,10 +36,13 @@ def measure(indexers: Sequence[str], model: str, length: int, rounds: int) -> li
         "together": step(base, members, tokens, specs[0].ops),
         "apart": lambda: [work() for work in alone],
     }
-    with torch.no_grad():  # the base alone; steps ask for gradients where they need them
-        times = take_turns(works, rounds)
-    peak = peak_memory(works["together"]) / 2**20
-    shared = {"model": model, "length": length, "rows": len(tokens), "indexers": len(members), "machine": machine()}
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, specs[0].dtype == "bf16"):
+        times = take_turns(works, rounds)  # steps ask for gradients where they need them
+        peak = peak_memory(works["together"]) / 2**20
+    shared = {
+        "model": specs[0].model.option, "length": specs[0].seq_len, "rows": len(tokens), "indexers": len(members),
+        "dtype": specs[0].dtype, "machine": machine(),
+    }  # fmt: skip
     return [
         shared | {"what": "forward pass of the base", "ms": times["base"], "of": times["base"] / times["together"]},
         shared | {"what": "step, together", "ms": times["together"], "of": 1.0, "peak_mb": peak},

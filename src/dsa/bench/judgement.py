@@ -42,7 +42,8 @@ def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         works["certificate"] = lambda: certify(model, tokens)
     with torch.no_grad():
         times = take_turns(works, rounds)
-    shared = {"model": spec.model.option, "length": spec.seq_len, "rows": data.eval_batches * data.eval_batch_size}
+    rows = data.eval_batches * data.eval_batch_size
+    shared = {"model": spec.model.option, "length": spec.seq_len, "rows": rows, "dtype": spec.dtype}
     return [
         shared | {"what": name, "ms": ms, "of": ms / times["whole"], "machine": machine()} for name, ms in times.items()
     ]

@@ -75,7 +75,7 @@ def show_parts(rows: Rows, title: str) -> None:
     """Print rows of parts: milliseconds, and what that is of the whole."""
     first = rows[0]
     many = f", {first['indexers']} indexers" if "indexers" in first else ""
-    heading = f"{title}: {first['model']}, {first['length']} tokens, {first['rows']} rows{many}"
+    heading = f"{title}: {first['model']}, {first['dtype']}, {first['length']} tokens, {first['rows']} rows{many}"
     table = Table(title=heading, caption=about(rows))
     for column in ("", "ms", "of the whole", "peak MB"):
         table.add_column(column, justify="right" if column else "left")
