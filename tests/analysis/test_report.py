@@ -205,6 +205,42 @@ def test_a_browser_shows_it_without_overlap_or_request(report, tmp_path, width, 
     with_page(tmp_path / "profile", look)
 
 
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory) -> Path:
+    """The report on models of twelve layers, with differences of all sizes and a planned contrast."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
+    told = {"selection": {"layers": [{"mass": 0.5 + n / 100, "oracle_mass": 0.9} for n in range(12)]}}
+    losses = {"a": 1.0} | {f"b{n}": 1.001 for n in range(3)} | {"c": 1.4, "d": 9.0}
+    planned = {"alike or not": {"plus": ["b0", "b1", "b2"], "minus": ["c"]}}
+    made = made_up(
+        losses, seeds=4, each=lambda run, result: result | told, contrasts=planned, margin={"val_loss": 0.01}
+    )
+    analysis = analyse(made)
+    path = tmp_path_factory.mktemp("deep") / "report.html"
+    path.write_text(page(analysis, charts(analysis)))
+    return path
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_a_browser_draws_cells_for_many_layers_bent_axes_and_what_the_sides_of_0_mean(deep, tmp_path, width):
+    async def look(browser: Page) -> None:
+        await browser.open(deep, width)
+        assert await browser.run(OVERLAPS) == []
+        of_a_row = "[...document.querySelectorAll('[data-chart=mass] g.row')].map(g => new Set([...g.querySelectorAll("
+        of_a_row += "'rect:not(.stripe)')].map(r => r.getAttribute('fill-opacity'))).size)"
+        assert set(await browser.run(of_a_row)) == {12}
+        words = "[...document.querySelectorAll('[data-chart={}] text')].map(t => t.textContent)"
+        differences = await browser.run(words.format("differences"))
+        assert any("log scale beyond ±0.03" in text for text in differences)
+        assert {"0", "0.1", "1"} <= set(differences)
+        sides = await browser.run(words.format("contrasts"))
+        assert any(text.startswith("← b{0,1,2}") for text in sides) and any(text.endswith("better →") for text in sides)
+        assert browser.complaints == []
+
+    with_page(tmp_path / "profile", look)
+
+
 def test_hover_pin_copy_and_sort(report, tmp_path):
     async def use(browser: Page) -> None:
         await browser.open(report, 1400)

@@ -64,15 +64,19 @@
   const roleClass = (role) => (role === "baseline" ? "baseline" : control(role) ? "control" : "condition");
 
   // ---- axes
-  const titled = (axis) => axis.label + (axis.marked ? `, ${axis.log ? "log" : "linear"} scale` : "");
+  function titled(axis) {
+    if (axis.linear_within) return `${axis.label} (log scale beyond ±${axis.linear_within})`;
+    return axis.label + (axis.marked ? `, ${axis.log ? "log" : "linear"} scale` : "");
+  }
   function scaleOf(axis, values, from, to) {
     let [low, high] = axis.limits || [Math.min(...values), Math.max(...values)];
     if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; }
-    const f = axis.log ? Math.log10 : (v) => v;
+    const within = axis.linear_within, bent = (v) => Math.sign(v) * Math.log10(1 + Math.abs(v) / within);
+    const f = within ? bent : axis.log ? Math.log10 : (v) => v;
     const map = (v) => from + ((f(v) - f(low)) / (f(high) - f(low))) * (to - from);
     map.low = low; map.high = high; map.clip = (v) => map(Math.min(high, Math.max(low, v)));
     map.inside = (v) => v >= low && v <= high;
-    map.ticks = axis.log ? logTicks(low, high) : niceTicks(low, high, Math.max(2, Math.abs(to - from) / 70));
+    map.ticks = within ? bentTicks(low, high, within) : axis.log ? logTicks(low, high) : niceTicks(low, high, Math.max(2, Math.abs(to - from) / 70));
     return map;
   }
   function niceTicks(low, high, count) {
@@ -88,6 +92,10 @@
       for (const m of every) { const v = Number((m * 10 ** e).toPrecision(12)); if (v >= low && v <= high) out.push(v); }
     }
     return out;
+  }
+  function bentTicks(low, high, within) { // 0, and powers of ten either way
+    const far = logTicks(within, Math.max(Math.abs(low), Math.abs(high), 10 * within)).filter((v) => Number.isInteger(Math.log10(v)) || v === within);
+    return [...far.map((v) => -v).reverse(), 0, ...far].filter((v) => v >= low && v <= high);
   }
   function xAxis(root, x, top, bottom, left, right, label) {
     let edge = -Infinity;
@@ -184,7 +192,8 @@
   // ---- forest
   function forest(chart, panel, root, width) {
     const names = namesWidth(panel, width);
-    const count = chart.series.length, most = Math.max(...panel.rows.map((r) => r.marks.length)), tall = Math.max(20, Math.min(9 * most + 8, 44));
+    const count = chart.series.length, most = Math.max(...panel.rows.map((r) => r.marks.length));
+    const ends = panel.rows.some((r) => r.ends), tall = Math.max(20, Math.min(9 * most + 8, 44)) + (ends ? 16 : 0);
     const left = names + 10, right = width - 16, top = 4, bottom = top + tall * panel.rows.length;
     const every = panel.rows.flatMap((r) => r.marks.flatMap((m) => [m.value, ...(m.interval || [])]));
     const x = scaleOf(panel.x, every, left, right);
@@ -196,9 +205,13 @@
       const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
       svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, names));
-      const beyond = { over: right, under: left };
+      const beyond = { over: right, under: left }, half = (right - left) / 2 - 6;
+      (row.ends || []).forEach((text, side) => {
+        const sign = cut(side ? `${text} →` : `← ${text}`, half, 10);
+        svg(group, "text", { class: "soft", x: side ? right : left, y: y - tall / 2 + 12, "text-anchor": side ? "end" : "start", "font-size": 10 }, sign);
+      });
       for (const mark of row.marks) {
-        const at = y + (row.marks.length < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1)));
+        const at = y + (row.marks.length < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1))) + (ends ? 6 : 0);
         const colour = seriesColour(mark.series);
         if (!x.inside(mark.value)) {
           const over = mark.value > x.high, text = over ? `${digits(mark.value)} →` : `← ${digits(mark.value)}`;
@@ -256,31 +269,75 @@
     chart.series.forEach((name, i) => legendItem(legend, "M-5,-5H5V5H-5Z", { fill: seriesColour(i) }, name));
   }
 
-  // ---- matrix
-  const STEPS = [1, 3, 10]; // in margins: from each on a cell is darker
-  const DEPTHS = ["within the margin", "up to 3 margins", "up to 10 margins", "more than 10 margins"];
-  const depth = (mark) => STEPS.filter((factor) => mark.value > factor * mark.reference).length;
-  function matrix(chart, panel, root, width) {
+  // ---- cells: rows by columns
+  function cells(chart, panel, root, width, { look, told, tell, named = () => "" }) {
     const names = namesWidth(panel, width);
     const count = chart.series.length, tall = 20, left = names + 10, right = width - 44, top = 4, bottom = top + tall * panel.rows.length;
     const wide = Math.min(18, (right - left) / count);
-    root.setAttribute("height", bottom + 28);
-    svg(root, "text", { class: "soft", x: left, y: bottom + 18 }, cut(titled(panel.x), width - left));
+    let edge = -Infinity;
+    chart.series.forEach((name, i) => {
+      const text = named(i), at = left + wide * (i + 0.5), half = textWidth(text, 10) / 2;
+      if (!text || at - half < edge + 6) return;
+      svg(root, "text", { class: "soft", x: at, y: bottom + 12, "text-anchor": "middle", "font-size": 10 }, text);
+      edge = at + half;
+    });
+    const under = edge > 0 ? 32 : 18;
+    root.setAttribute("height", bottom + under + 10);
+    svg(root, "text", { class: "soft", x: left, y: bottom + under }, cut(titled(panel.x), width - left));
     panel.rows.forEach((row, i) => {
       const group = svg(root, "g", { class: "row" }), y = top + tall * i;
       svg(group, "rect", { class: "stripe", x: 0, y, width, height: tall, opacity: 0.6 });
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 14, "text-anchor": "end" }, cut(row.label, names));
       for (const mark of row.marks) {
-        svg(group, "rect", { class: `depth${depth(mark)}`, x: left + wide * mark.series + 0.5, y: y + 1, width: Math.max(1, wide - 1), height: tall - 2 });
+        svg(group, "rect", { ...look(mark), x: left + wide * mark.series + 0.5, y: y + 1, width: Math.max(1, wide - 1), height: tall - 2 });
       }
-      const failed = row.marks.filter((mark) => depth(mark));
-      svg(group, "text", { class: "soft", x: left + wide * count + 5, y: y + 14, "font-size": 11 }, `${failed.length}/${row.marks.length}`);
+      svg(group, "text", { class: "soft", x: left + wide * count + 5, y: y + 14, "font-size": 11 }, told(row));
       hoverable(group, (box) => {
-        html(box, "p", "name", row.label + (row.role === "baseline" ? " (baseline)" : ""));
-        html(box, "p", "", `${panel.name}: ${failed.length} of ${row.marks.length} seeds fail`);
-        for (const mark of failed.slice(0, 12)) html(box, "p", "", `${chart.series[mark.series]}: ${digits(mark.value)} beyond the oracle`);
-        if (failed.length > 12) html(box, "p", "", `and ${failed.length - 12} more`);
+        html(box, "p", "name", row.label + (control(row.role) ? " (control)" : row.role === "baseline" ? " (baseline)" : ""));
+        tell(box, row);
       });
+    });
+  }
+
+  // ---- heat: a forest of rows with more values than signs and colours can tell apart
+  const MOST = 6, EVERY = 5; // columns from one that is named to the next
+  const manyValued = (chart) => chart.kind === "forest" && chart.panels.some((p) => p.rows.some((r) => r.marks.length > MOST));
+  function spread(chart) {
+    const every = chart.panels.flatMap((p) => p.rows.flatMap((r) => r.marks.map((m) => m.value)));
+    return [Math.min(...every), Math.max(...every)];
+  }
+  const shade = (share) => ({ fill: "var(--s0)", "fill-opacity": 0.05 + 0.95 * share });
+  function heat(chart, panel, root, width) {
+    const [low, high] = spread(chart);
+    cells(chart, panel, root, width, {
+      look: (mark) => shade(high > low ? (mark.value - low) / (high - low) : 1),
+      told: (row) => digits(Number((row.marks.reduce((sum, m) => sum + m.value, 0) / row.marks.length).toPrecision(2))),
+      named: (i) => (i % EVERY ? "" : chart.series[i]),
+      tell: (box, row) => {
+        const ordered = [...row.marks].sort((a, b) => a.value - b.value), name = (mark) => `${chart.series[mark.series]}: ${range(mark.value, mark.interval)}`;
+        html(box, "p", "", `least ${name(ordered[0])}`);
+        html(box, "p", "", `most ${name(ordered[ordered.length - 1])}`);
+      },
+    });
+  }
+  function heatLegend(chart, legend) {
+    spread(chart).forEach((value, i) => legendItem(legend, "M-7,-7H7V7H-7Z", shade(i), digits(value)));
+  }
+
+  // ---- matrix
+  const STEPS = [1, 3, 10]; // in margins: from each on a cell is darker
+  const DEPTHS = ["within the margin", "up to 3 margins", "up to 10 margins", "more than 10 margins"];
+  const depth = (mark) => STEPS.filter((factor) => mark.value > factor * mark.reference).length;
+  function matrix(chart, panel, root, width) {
+    const failed = (row) => row.marks.filter((mark) => depth(mark));
+    cells(chart, panel, root, width, {
+      look: (mark) => ({ class: `depth${depth(mark)}` }),
+      told: (row) => `${failed(row).length}/${row.marks.length}`,
+      tell: (box, row) => {
+        html(box, "p", "", `${panel.name}: ${failed(row).length} of ${row.marks.length} seeds fail`);
+        for (const mark of failed(row).slice(0, 12)) html(box, "p", "", `${chart.series[mark.series]}: ${digits(mark.value)} beyond the oracle`);
+        if (failed(row).length > 12) html(box, "p", "", `and ${failed(row).length - 12} more`);
+      },
     });
   }
   function matrixLegend(chart, legend) {
@@ -421,7 +478,7 @@
   for (const chart of JSON.parse(document.getElementById("charts").textContent)) {
     if (!chart.panels.length) continue;
     const section = [...document.querySelectorAll(".chart")].find((s) => s.dataset.chart === chart.name);
-    const [draw, legend] = KINDS[chart.kind];
+    const [draw, legend] = manyValued(chart) ? [heat, heatLegend] : KINDS[chart.kind];
     legend(chart, section.querySelector(".legend"));
     for (const panel of chart.panels) {
       const figure = html(section.querySelector(".panels"), "figure");
