@@ -29,7 +29,8 @@ def test_a_command_that_loads_runs_says_how_a_package_is_admitted(command, code,
 
 
 @pytest.mark.slow
-def test_a_package_named_on_the_command_line_is_admitted(run_folder, mark):
+def test_a_package_named_on_the_command_line_is_admitted(run_folder, mark, monkeypatch):
+    monkeypatch.setattr("dsa.study.timing.ROUNDS", 1)
     study = run_folder(OWN | {"ops": "blocked"}).parent
     assert main(["time", str(study), "--allow-target", "foreign"]) == 0
     assert mark.exists()
