@@ -75,6 +75,7 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
         if not died:  # it came to its end: from the start again, somewhere else
             check(calm, outputs)
             finished += 1
+            print(f"{done} kills: the study ended {finished} times, each time with the same bits", flush=True)
             outputs = place / f"storm{finished}" / "outputs"
             outputs.parent.mkdir(parents=True)
     status = start(outputs).wait()
