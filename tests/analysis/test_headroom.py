@@ -6,6 +6,7 @@ from made_up import CONTROLS, made_up
 from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.judgement.headroom import opponent
 from dsa.analysis.output.figures import recovered
+from dsa.analysis.output.report.use import use
 
 pytestmark = pytest.mark.slow
 CHANCE = 3.0
@@ -50,12 +51,18 @@ def test_of_a_pretrained_model_the_opponent_keeps_the_first_keys_too(certified, 
     found = {h.label: h for h in done.headroom if h.metric == "val_loss"}
     assert found["a"].recovered == pytest.approx(share) and found["a"].opponent == kind
     assert kind not in found and "dense" not in found
+    told = {
+        "window": "the nearest keys the margin is 2.0 %",
+        "sink_window": "the first keys and the nearest the margin is 5.0 %",
+    }
+    assert f"Of what dense attention gains over {told[kind]} at 64" in use(done).note
     assert f"the control {kind} (" in recovered.chart(done).caption
 
 
 def test_a_pretrained_study_without_its_opponent_speaks_of_no_share():
     made = made_up({"a": 1.1}, seeds=4, each=lambda run, result: result | {"certificate": {"tokens": 9}})
     done = analyse(made)
+    assert "the margin is" not in use(done).note
     assert done.headroom == [] and recovered.chart(done).panels == ()
 
 

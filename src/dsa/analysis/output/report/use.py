@@ -3,6 +3,7 @@
 from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.best import Best
+from dsa.analysis.judgement.headroom import MEANINGS
 from dsa.analysis.output.report.grid import Cell, Grid
 from dsa.analysis.output.report.overview import one, share_of_dense, signed
 from dsa.analysis.output.terminal import success
@@ -35,8 +36,24 @@ def use(analysis: Analysis) -> Grid:
         if margin
         else ""
     )
-    note += "operations: attention with its indexer, counted, not timed."
+    note += "operations: attention with its indexer, counted, not timed." + of_headroom(analysis, margin)
     return Grid("use", "What to use, and what it costs", columns, tuple(row(analysis, b) for b in analysis.best), note)
+
+
+def of_headroom(analysis: Analysis, margin: float | None) -> str:
+    """What share of the headroom the margin is, at each length and context where there is one."""
+    if not margin:
+        return ""
+    meta = analysis.prepared.meta
+    found = {(h.seq_len, meta.context(h.label)): h for h in reversed(analysis.headroom) if h.metric == meta.metric}
+    shares = [
+        f"{margin / found[place].headroom:.1%}".replace("%", " %") + f" at {place[0]} {place[1]}".rstrip()
+        for place in sorted(found)
+    ]
+    if not shares:
+        return ""
+    against = MEANINGS[next(iter(found.values())).opponent]
+    return f" Of what dense attention gains over {against} the margin is {', '.join(shares)}."
 
 
 def row(analysis: Analysis, b: Best) -> tuple[Cell, ...]:
