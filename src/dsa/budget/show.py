@@ -50,9 +50,12 @@ def write(budget: Budget, folder: Path) -> list[Path]:
     return files
 
 
+NAMED = 3  # layers that are named: those of which the best keys hold least
+
+
 def figure(budget: Budget) -> Figure:
     """Loss over dense by budget, with the margin; and the mass that each layer's best keys hold."""
-    drawn = Figure(figsize=(9.2, 3.6), layout="constrained", dpi=150)
+    drawn = Figure(figsize=(9.2, 4.3), layout="constrained", dpi=150)
     FigureCanvasAgg(drawn)
     loss, mass = drawn.subplots(1, 2)
     for name in SELECTORS:
@@ -65,6 +68,9 @@ def figure(budget: Budget) -> Figure:
     best = sorted((point for point in budget.points if point.selector == "oracle"), key=lambda point: point.k)
     for layer in range(len(best[0].layers)):
         mass.plot([p.k for p in best], [p.layers[layer] for p in best], color=GREY, linewidth=0.7, alpha=0.7)
+    for layer in sorted(range(len(best[0].layers)), key=lambda layer: best[0].layers[layer])[:NAMED]:
+        at = best[0].k, best[0].layers[layer]
+        mass.annotate(f"layer {layer}", at, xytext=(4, -8), textcoords="offset points", fontsize=6, color=GREY)
     mass.plot([p.k for p in best], [p.mass for p in best], color=BLUE, marker="^", markersize=4, label="mean of layers")
     mass.plot([], [], color=GREY, linewidth=0.7, label="each layer")
     mass.set(xscale="log", ylim=(0, 1.02), xlabel="keys a query", ylabel="attention on the best keys")
@@ -73,7 +79,7 @@ def figure(budget: Budget) -> Figure:
         axes.minorticks_off()
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
     title = f"{budget.model}, {budget.seq_len} tokens: what no indexer could beat"
     drawn.suptitle(title, fontsize=10, x=0.01, ha="left")
     return drawn
