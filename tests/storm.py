@@ -2,7 +2,8 @@
 
 python tests/storm.py --kills 300     # by hand; the suite does a few (study/test_storm.py)
 
-Some rounds start one sweep, some two at once, some a sweep on joblib. In the end the results, judgements and weights
+Some rounds start one sweep, some two at once, some a sweep on joblib. A job at which processes died twice before it got
+anywhere is given up and said to be; the next sweep tries it again. In the end the results, judgements and weights
 are those of a study that nobody disturbed, bit by bit.
 """
 
@@ -64,7 +65,7 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     begin = time.monotonic()
     assert start(calm).wait() == 0, (calm.parent / "sweeps.log").read_text()
     whole = time.monotonic() - begin
-    done = rounds = finished = 0
+    done = rounds = finished = left = 0
     begin = time.monotonic()
     while done < kills:
         more = draw.choice(([], [], JOBLIB))
@@ -72,7 +73,9 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
         time.sleep(draw.uniform(0.1, 1.0) * whole)
         died = sum([kill(sweep) for sweep in sweeps])
         done, rounds = done + died, rounds + 1
-        if not died:  # it came to its end: from the start again, somewhere else
+        if not died and given_up(outputs):
+            left += 1
+        elif not died:  # it came to its end: from the start again, somewhere else
             check(calm, outputs)
             finished += 1
             print(f"{done} kills: the study ended {finished} times, each time with the same bits", flush=True)
@@ -82,9 +85,21 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     assert status == 0, (outputs.parent / "sweeps.log").read_text()[-4000:]
     check(calm, outputs)
     return {
-        "kills": done, "rounds": rounds, "ended_between": finished, "seconds": round(time.monotonic() - begin),
+        "kills": done, "rounds": rounds, "ended_between": finished, "given_up_between": left, "seconds": round(time.monotonic() - begin),
         "calm_seconds": round(whole), "results": len(contents(calm)),
     }  # fmt: skip
+
+
+def given_up(outputs: Path) -> bool:
+    """Whether a sweep left runs undone because processes died twice at a job before it got anywhere.
+
+    Raises:
+        AssertionError: a run failed for another reason.
+    """
+    results = [json.loads(path.read_text()) for path in outputs.glob("storm/*/result.json")]
+    reasons = {result["error"]["category"] for result in results if result["status"] == "failed"}
+    assert reasons <= {"killed"}, (reasons, (outputs.parent / "sweeps.log").read_text()[-4000:])
+    return bool(reasons)
 
 
 def check(calm: Path, outputs: Path) -> None:
