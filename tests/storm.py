@@ -85,7 +85,8 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     assert status == 0, (outputs.parent / "sweeps.log").read_text()[-4000:]
     check(calm, outputs)
     return {
-        "kills": done, "rounds": rounds, "ended_between": finished, "given_up_between": left, "seconds": round(time.monotonic() - begin),
+        "kills": done, "rounds": rounds, "ended_between": finished, "given_up_between": left,
+        "seconds": round(time.monotonic() - begin),
         "calm_seconds": round(whole), "results": len(contents(calm)),
     }  # fmt: skip
 
