@@ -184,7 +184,10 @@ def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_c
     assert "too few to show anything" in told(2)
 
 
-@pytest.mark.parametrize("study", [s for s in options("study") if s not in ("research", "all", "pretrained")])
+OF_A_MODEL = {"pretrained": 8, "warm_up": 9}  # studies of a pretrained model, and their conditions
+
+
+@pytest.mark.parametrize("study", [s for s in options("study") if s not in {"research", "all", *OF_A_MODEL}])
 def test_every_shipped_study_can_be_planned(study, outputs):
     seeds = "seed=0" if study != "quick" else "seed=0,1,2"
     (plan,) = plans_of(f"study={study}", seeds, "seq_len=512", f"output_dir={outputs}", exploratory=True)
@@ -192,7 +195,8 @@ def test_every_shipped_study_can_be_planned(study, outputs):
     assert plan.study.baseline in plan.study.conditions
 
 
-def test_the_study_of_a_pretrained_model_can_be_planned_on_any_model(outputs, tmp_path):
+@pytest.mark.parametrize(("study", "conditions"), OF_A_MODEL.items())
+def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, conditions, outputs, tmp_path):
     pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
     from backbones.tiny_models import CONFIGS, saved
 
@@ -200,10 +204,10 @@ def test_the_study_of_a_pretrained_model_can_be_planned_on_any_model(outputs, tm
     text = tmp_path / "text.txt"
     text.write_text("def return import self class for in if else\n" * 400)
     (plan,) = plans_of(
-        "study=pretrained", "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}",
+        f"study={study}", "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}",
         f"cache_dir={tmp_path}", "seed=0", "seq_len=64", f"output_dir={outputs}", exploratory=True,
     )  # fmt: skip
-    assert len(plan.study.conditions) == 8 and {run.spec.given for run in plan.applicable} == {True}
+    assert len(plan.study.conditions) == conditions and {run.spec.given for run in plan.applicable} == {True}
     assert {run.spec.recipe.dense_steps for run in plan.applicable} == {0}
 
 
