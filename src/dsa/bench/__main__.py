@@ -53,7 +53,10 @@ def main(arguments: list[str] | None = None) -> None:
     one = what.add_parser("judgement", help="one judgement and its parts")
     one.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
     given_model = what.add_parser("pretrained", help="what six indexers and a judgement cost on a model of your own")
-    given_model.add_argument("overrides", nargs="*", help="as train.py takes them (default: model=smollm2 seq_len=512)")
+    example = ["model=smollm2", "seq_len=512"]
+    given_model.add_argument(
+        "overrides", nargs="*", default=example, help=f"as train.py takes them (default: {' '.join(example)})"
+    )
     for each in (cohort, one, given_model):
         each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
         each.add_argument("--json", type=Path, help="write the rows here")
@@ -122,7 +125,6 @@ def parts_of(given: argparse.Namespace) -> None:
         common = [f"model={given.model}", f"seq_len={given.length}"]
         rows += shown("cohort", cohort.measure(given.indexers.split(","), common, given.rounds))
     if given.what == "pretrained":
-        given.overrides = given.overrides or ["model=smollm2", "seq_len=512"]
         rows += shown("cohort", cohort.measure(FEW, given.overrides, given.rounds))
     if given.what != "cohort":
         rows += shown("judgement", judgement.measure(given.overrides, given.rounds))

@@ -23,6 +23,7 @@ from dsa.analysis.output.figures import (
 )
 from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.forest import draw_forest
+from dsa.analysis.output.figures.heat import draw_heat
 from dsa.analysis.output.figures.lines import draw_lines
 from dsa.analysis.output.figures.matrix import draw_matrix
 from dsa.analysis.output.figures.scatter import draw_scatter
@@ -32,6 +33,7 @@ from dsa.analysis.output.replaced import replaced
 FOLDER = "figures"
 DRAW: dict[str, Callable[[Chart], Figure]] = {
     "forest": draw_forest,
+    "heat": draw_heat,
     "bars": draw_bars,
     "lines": draw_lines,
     "matrix": draw_matrix,

@@ -5,7 +5,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dsa.analysis.output.figures import style
-from dsa.analysis.output.figures.heat import draw_heat
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
 
 ROW, ENDS = 0.2, 0.16  # inches; for what stands above a row
@@ -13,14 +12,12 @@ MOST = 6  # values of a row that signs and colours can tell apart
 
 
 def draw_forest(chart: Chart) -> Figure:
-    """Conditions downwards, controls below a line, the baseline's name in red; a heat map of rows with many values.
+    """Conditions downwards, controls below a line, the baseline's name in red.
 
     Raises:
         ValueError: the chart has nothing to show.
     """
     every = [row for panel in chart.panels for row in panel.rows]
-    if any(len(row.marks) > MOST for row in every):
-        return draw_heat(chart)
     rows = max((len(panel.rows) for panel in chart.panels), default=0)
     ends = max((sum(map(len, row.ends)) for row in every if row.ends), default=0)
     names = [style.fit(row.label) for row in every]

@@ -52,7 +52,7 @@ def chart(analysis: Analysis, measure: str) -> Chart:
             panels.append(Panel(title(place), axis(AXES[measure], every, log=False), rows=tuple(rows)))
     return Chart(
         name="budget" if measure == "mean_k" else measure,
-        kind="forest",
+        kind="heat" if deepest > MOST else "forest",
         title=TITLES[measure],
         panels=tuple(panels),
         series=tuple(f"layer {layer}" for layer in range(deepest)),

@@ -124,7 +124,7 @@ class Chart:
 
     Args:
         name: file name without its ending.
-        kind: forest, bars, matrix, scatter or lines.
+        kind: forest, heat, bars, matrix, scatter or lines.
         series: names of what a row's marks are; of a matrix, its columns.
         caption: how to read it, and what it lacks.
     """

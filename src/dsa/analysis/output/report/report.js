@@ -94,7 +94,7 @@
     return out;
   }
   function bentTicks(low, high, within) { // 0, and powers of ten either way
-    const far = logTicks(within, Math.max(Math.abs(low), Math.abs(high), 10 * within)).filter((v) => Number.isInteger(Math.log10(v)) || v === within);
+    const far = logTicks(within, Math.max(Math.abs(low), Math.abs(high), 10 * within)).filter((v) => Number.isInteger(Math.log10(v)));
     return [...far.map((v) => -v).reverse(), 0, ...far].filter((v) => v >= low && v <= high);
   }
   function xAxis(root, x, top, bottom, left, right, label) {
@@ -299,9 +299,8 @@
     });
   }
 
-  // ---- heat: a forest of rows with more values than signs and colours can tell apart
-  const MOST = 6, EVERY = 5; // columns from one that is named to the next
-  const manyValued = (chart) => chart.kind === "forest" && chart.panels.some((p) => p.rows.some((r) => r.marks.length > MOST));
+  // ---- heat: rows with more values than signs and colours can tell apart
+  const EVERY = 5; // columns from one that is named to the next
   function spread(chart) {
     const every = chart.panels.flatMap((p) => p.rows.flatMap((r) => r.marks.map((m) => m.value)));
     return [Math.min(...every), Math.max(...every)];
@@ -474,11 +473,11 @@
   }
 
   // ---- the charts
-  const KINDS = { forest: [forest, forestLegend], matrix: [matrix, matrixLegend], bars: [bars, barsLegend], scatter: [scatter, scatterLegend], lines: [lines, linesLegend] };
+  const KINDS = { forest: [forest, forestLegend], heat: [heat, heatLegend], matrix: [matrix, matrixLegend], bars: [bars, barsLegend], scatter: [scatter, scatterLegend], lines: [lines, linesLegend] };
   for (const chart of JSON.parse(document.getElementById("charts").textContent)) {
     if (!chart.panels.length) continue;
     const section = [...document.querySelectorAll(".chart")].find((s) => s.dataset.chart === chart.name);
-    const [draw, legend] = manyValued(chart) ? [heat, heatLegend] : KINDS[chart.kind];
+    const [draw, legend] = KINDS[chart.kind];
     legend(chart, section.querySelector(".legend"));
     for (const panel of chart.panels) {
       const figure = html(section.querySelector(".panels"), "figure");

@@ -45,7 +45,7 @@ def of_headroom(analysis: Analysis, margin: float | None) -> str:
     if not margin:
         return ""
     meta = analysis.prepared.meta
-    found = {(h.seq_len, meta.context(h.label)): h for h in reversed(analysis.headroom) if h.metric == meta.metric}
+    found = {(h.seq_len, meta.context(h.label)): h for h in analysis.headroom if h.metric == meta.metric}
     shares = [
         f"{margin / found[place].headroom:.1%}".replace("%", " %") + f" at {place[0]} {place[1]}".rstrip()
         for place in sorted(found)
