@@ -1,9 +1,6 @@
 """What attention costs, part by part, beside dense attention."""
 
-from matplotlib.figure import Figure
-
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.spec import Axis, Chart, Mark, Panel, Row
 from dsa.artifacts.names import CONTROLS
@@ -39,8 +36,3 @@ def panel(analysis: Analysis, place: Place) -> Panel:
         marks = tuple(Mark(PARTS.index(part), float(values[part].mean()), reference=whole) for part in parts)
         rows.append(Row(label, kind, marks))
     return Panel(title(place), Axis("operations a sequence, forward"), rows=tuple(rows))
-
-
-def draw(analysis: Analysis) -> Figure:
-    """The figure."""
-    return draw_bars(chart(analysis))

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.limits import axis
-from dsa.analysis.output.figures.lines import draw_lines
 from dsa.analysis.output.figures.places import labels, places, role, title
 from dsa.analysis.output.figures.spec import Axis, Chart, Line, Panel
 from dsa.analysis.statistics.intervals import t_interval
@@ -81,12 +79,3 @@ def averaged(label: str, kind: str, of_seed: list[pd.Series]) -> Line | None:
     bounds = [t_interval(row) or (float(row[0]), float(row[0])) for row in means.to_numpy()]
     low, high = zip(*bounds, strict=True)
     return Line(label, kind, tuple(steps.to_list()), tuple(middle.to_list()), low, high, len(of_seed))
-
-
-def draw(analysis: Analysis, name: str) -> Figure:
-    """The figure.
-
-    Args:
-        name: curves_warmup or curves_sparse.
-    """
-    return draw_lines(next(one for one in charts(analysis) if one.name == name))

@@ -1,11 +1,10 @@
 """What a selection captures, layer by layer: attention mass beside the best there is at that budget, and recall."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dsa.analysis.inputs.scale import SWAPPED, TRAINED
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.output.figures.forest import MOST, draw_forest
+from dsa.analysis.output.figures.forest import MOST
 from dsa.analysis.output.figures.limits import axis
 from dsa.analysis.output.figures.places import labels, places, role, title
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
@@ -87,8 +86,3 @@ def marks(values: Array, best: Array) -> tuple[Mark, ...]:
         Mark(layer, float(column.mean()), t_interval(column), references[layer], note)
         for layer, column in enumerate(values.T)
     )
-
-
-def draw(analysis: Analysis, measure: str) -> Figure:
-    """The figure."""
-    return draw_forest(chart(analysis, measure))

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from matplotlib.figure import Figure
-
 from dsa.analysis.inputs.commands import command
 from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
 from dsa.analysis.inputs.scale import SCALES, Scale
@@ -12,7 +10,6 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.judgement.price import spread, typical
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
-from dsa.analysis.output.figures.scatter import draw_scatter
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
 from dsa.analysis.output.figures.spots import CONDITIONS, framed
 from dsa.analysis.statistics.intervals import bootstrap_interval
@@ -148,8 +145,3 @@ def standing(point: Point | None) -> str:
     if not point.on_front:
         return "dominated"
     return "front" if point.shown else "open"
-
-
-def draw(analysis: Analysis, cost: str) -> Figure:
-    """The figure."""
-    return draw_scatter(chart(analysis, cost))

@@ -1,10 +1,7 @@
 """Quality by length: every condition and control on each scale, with intervals over seeds."""
 
-from matplotlib.figure import Figure
-
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis, Quality
-from dsa.analysis.output.figures.forest import draw_forest
 from dsa.analysis.output.figures.limits import axis, ends
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
@@ -49,8 +46,3 @@ def panel(
         wide = core if role(analysis, label) in ("condition", "baseline", "dense") else others
         wide += [end for q in mine for end in ends(q.mean, q.interval)]
     return Panel(title(place), axis(AXES[unit], core, others, log=unit == "nats"), rows=tuple(rows))
-
-
-def draw(analysis: Analysis, unit: str = "nats") -> Figure:
-    """The figure."""
-    return draw_forest(chart(analysis, unit))

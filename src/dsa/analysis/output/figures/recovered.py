@@ -1,11 +1,8 @@
 """The share of the headroom that conditions recover: 0 is no better than a control that learns nothing, 1 is dense."""
 
-from matplotlib.figure import Figure
-
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.headroom import MEANINGS, opponent
-from dsa.analysis.output.figures.forest import draw_forest
 from dsa.analysis.output.figures.limits import axis, ends
 from dsa.analysis.output.figures.places import labels, places, role, title
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
@@ -46,8 +43,3 @@ def chart(analysis: Analysis) -> Chart:
         "Losses count no more than chance. Mean and 95 % BCa interval over seeds."
         + ("" if panels else f" Not shown: nothing can be ranked, or {kind} or dense attention has no run yet."),
     )
-
-
-def draw(analysis: Analysis) -> Figure:
-    """The figure."""
-    return draw_forest(chart(analysis))
