@@ -11,6 +11,7 @@ from dsa.analysis.output.figures import differences, failures, layers, pareto, q
 from dsa.analysis.output.figures.differences import together
 from dsa.analysis.output.figures.every import draw
 from dsa.analysis.output.figures.limits import axis
+from dsa.analysis.output.figures.scatter import NAMED
 from dsa.analysis.output.figures.spec import Axis, Chart, Mark, Panel, Row, Spot
 from dsa.analysis.output.figures.spots import framed
 from dsa.analysis.output.figures.style import Distinct, either_way
@@ -85,6 +86,17 @@ def test_every_point_has_a_name_inside_its_panel_and_no_two_overlap(count):
         frame, boxes = axes.get_window_extent(), [text.get_window_extent() for text in texts]
         assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_of_hundreds_of_points_those_on_the_front_are_named():
+    spots = [
+        Spot(f"{standing}_{i}", "condition", float(i), i % 7 + 0.1 * i, None, None, standing)
+        for standing, count in (("dominated", 200), ("front", 10))
+        for i in range(count)
+    ]
+    figure = draw(Chart("pareto", "scatter", "Quality", (framed("length", "operations", "loss", spots),)))
+    named = {text.get_text() for text in labels_of(figure.axes[0])}
+    assert {f"front_{i}" for i in range(10)} <= named and len(named) <= NAMED
 
 
 def test_what_lies_off_the_scale_is_told_in_full():

@@ -4,13 +4,14 @@ In quality, the tests that decide everywhere decide here, each pair by itself: a
 about all pairs together. In cost, the interval over seeds or turns does.
 """
 
+import itertools
 from dataclasses import dataclass
 
 from dsa.analysis.inputs.cost import COSTS, Cost, cost_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.price import spread, typical
-from dsa.analysis.judgement.ranking import Ranked
+from dsa.analysis.judgement.ranking import Ranked, apart
 from dsa.analysis.statistics.intervals import bootstrap_interval, t_interval
 from dsa.analysis.statistics.no_loss import no_loss
 from dsa.analysis.statistics.sign_flip import sign_flip
@@ -61,9 +62,9 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
     price = {label: cost_of(prepared, label, seq_len, cost) for label in labels}
     known = [label for label in labels if len(quality[label]) and len(price[label])]
     margin = prepared.meta.margin.get(scale.metric, 0.0)
-    pairs = [(a, b) for a in known for b in known if a != b]
-    behind = {(a, b): ((quality[a] - quality[b]) * scale.sign).dropna().to_numpy() for a, b in pairs}
-    dearer = {(a, b): t_interval((price[a] - price[b]).dropna().to_numpy()) for a, b in pairs}
+    pairs = list(itertools.permutations(known, 2))
+    behind = apart({label: quality[label] * scale.sign for label in known}, pairs)
+    dearer = {pair: t_interval(d) for pair, d in apart({label: price[label] for label in known}, pairs).items()}
     out = []
     for label in known:
         others = [other for other in known if other != label]

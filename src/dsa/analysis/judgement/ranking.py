@@ -1,9 +1,11 @@
 """Which conditions may be ranked at a length, and the differences between any two of them."""
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
@@ -44,10 +46,15 @@ def ranked(prepared: Prepared, found: list[Discrimination], known: list[Guard]) 
 
 def pairwise(prepared: Prepared, labels: list[str], seq_len: int, scale: Scale) -> dict[tuple[str, str], Array]:
     """Differences by seed of every two conditions, positive where the first is worse."""
-    values = {label: prepared.quality(label, seq_len, scale) for label in labels}
-    return {
-        (a, b): ((values[a] - values[b]) * scale.sign).dropna().to_numpy() for a, b in itertools.combinations(labels, 2)
-    }
+    values = {label: prepared.quality(label, seq_len, scale) * scale.sign for label in labels}
+    return apart(values, itertools.combinations(labels, 2))
+
+
+def apart(values: dict[str, pd.Series], pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Array]:
+    """The first less the second of each pair, over the seeds (or turns) that both have."""
+    columns = {label: column.to_numpy(float) for label, column in pd.DataFrame(values).items()}
+    differences = {(a, b): columns[a] - columns[b] for a, b in pairs}
+    return {pair: d[~np.isnan(d)] for pair, d in differences.items()}
 
 
 def orders(differences: dict[tuple, Array]) -> dict[tuple, int]:

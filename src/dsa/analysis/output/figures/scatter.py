@@ -29,6 +29,7 @@ AWAY: tuple[Side, ...] = tuple(
     for far in range(18, 120, 12)
     for turn in (15, -15, 165, -165, 45, -45, 135, -135, 75, -75, 105, -105)
 )
+NAMED = 40  # most names in a panel: hundreds would hide the points
 LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.55", "shrinkA": 0, "shrinkB": 3}
 
 
@@ -116,14 +117,14 @@ def legend(chart: Chart) -> list[Line2D]:
 def name_spots(axes: Axes, panel: Panel) -> None:
     """Names beside the points, the front first; where it is crowded away from them, with a line.
 
-    A name that finds no free place even so is left to the table.
+    A name that finds no free place even so is left to the table, and so are those that come after the first NAMED.
     """
     order = ("front", "measured", "open", "dominated", "unranked")
     taken = [
         Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([(s.x, s.y) for s in panel.spots])
     ]
     frame = axes.get_window_extent()
-    for spot in sorted(panel.spots, key=lambda s: (s.role != "baseline", order.index(s.standing))):
+    for spot in sorted(panel.spots, key=lambda s: (s.role != "baseline", order.index(s.standing)))[:NAMED]:
         for dx, dy, side in (*BY, *AWAY):
             text = axes.annotate(
                 style.fit(spot.label), (spot.x, spot.y), (dx, dy), textcoords="offset points", fontsize=6, ha=side,
