@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dsa.ops import IndexFeatures, Zone, indexer_loss, select
-from dsa.ops.native import integer_products
+from dsa.ops.native import multiplies
 from dsa.precision import Integer
 
-HERE = pytest.mark.skipif(not integer_products(), reason="this processor does not multiply integers of 8 bits")
+HERE = pytest.mark.skipif(not multiplies(torch.int8), reason="this processor does not multiply integers of 8 bits")
 EVERYTHING = (Zone(first=None),)
 STRIDED = (Zone(first=0, keep="all"), Zone(first=None, last=3, step=3))
 
@@ -74,7 +74,7 @@ def test_the_kernels_score_by_the_integers_and_not_by_the_floats():
 
 
 def test_a_processor_that_does_not_multiply_integers_selects_by_the_floats(monkeypatch):
-    monkeypatch.setattr("dsa.ops.native.pack.integer_products", lambda: False)
+    monkeypatch.setattr("dsa.ops.native.pack.multiplies", lambda dtype: False)
     scorer, limit = cast(1, 8), torch.full((2, 1, 300), 24)
     chosen = [select(x, EVERYTHING, limit, backend="cpu") for x in (scorer, scorer._replace(integers=None))]
     assert torch.equal(chosen[0].positions, chosen[1].positions)

@@ -8,7 +8,7 @@ from conftest import options
 
 from dsa import compose
 from dsa.ops import IndexFeatures, Zone, select
-from dsa.ops.native import integer_products
+from dsa.ops.native import multiplies
 from dsa.precision.float8 import hadamard
 
 
@@ -202,13 +202,14 @@ def test_zero_rows_stay_zero():
         assert not format_of(f"precision={name}").cast(x).keys.any()
 
 
-def test_what_is_not_simulated_is_fp32_and_int8_where_the_kernels_multiply_integers():
+def test_what_is_not_simulated_is_fp32_and_what_the_kernels_multiply_as_it_is():
     def real(backend):
         cpu = torch.device("cpu")
         return [n for n in options("precision") if not format_of(f"precision={n}").simulated(backend, cpu)]
 
     assert real("blocked") == real("reference") == ["fp32"]
-    assert real("cpu") == (["fp32", "int8", "int8_tensor"] if integer_products() else ["fp32"])
+    here = {"bf16": torch.bfloat16, "fp32": None, "int8": torch.int8, "int8_tensor": torch.int8}
+    assert real("cpu") == [name for name, dtype in here.items() if dtype is None or multiplies(dtype)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A lightning indexer that looks for blocks first, as HISA does: fewer scores, the same weights."""
 
+import torch
+
 from dsa.checks import at_least, positive
 from dsa.indexers.base import blocks_of
 from dsa.indexers.lightning import LightningIndexer
@@ -41,5 +43,7 @@ class TwoStageIndexer(LightningIndexer):
 
     def scorer(self, features: IndexFeatures | Mixed) -> Scorer:
         assert isinstance(features, IndexFeatures)
-        means = features._replace(keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block, integers=None)
+        means = features._replace(
+            keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block, integers=None, held=torch.float32
+        )
         return TwoStage(features, means, self.blocks)

@@ -132,8 +132,9 @@ class Backend(Protocol):
     def selected_only(self) -> bool:
         """Whether it computes the selected pairs alone; else its times say nothing of speed."""
 
-    def integer_products(self) -> bool:
-        """Whether it selects by `IndexFeatures.integers` in integers, as the processor has them; else in float32."""
+    def multiplies(self, dtype: torch.dtype) -> bool:
+        """Whether it selects by numbers of this format as the processor multiplies them (`IndexFeatures.integers`, or
+        features that are `held` in it); else in float32."""
 
     def covers(self, call: Call) -> str | None:
         """None if it serves this call, else why not, in a sentence."""

@@ -75,9 +75,9 @@ def computes_selected_only(
     return serving(name, Call(tensors, scorer=scorer, learner=learner, cap=cap)).selected_only
 
 
-def integer_products(name: str, device: torch.device) -> bool:
-    """Whether the backend that selects computes index scores of integers in integers; else in float32."""
-    return serving(name, Call(device=device)).integer_products()
+def multiplies(dtype: torch.dtype, name: str, device: torch.device) -> bool:
+    """Whether the backend that selects computes index scores from numbers of this format as such; else in float32."""
+    return serving(name, Call(device=device)).multiplies(dtype)
 
 
 def select(

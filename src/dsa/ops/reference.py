@@ -15,8 +15,8 @@ from dsa.ops.zones import Span, Zones, first_forced, spans
 name, selected_only = "reference", False
 
 
-def integer_products() -> bool:
-    """In float32, which is exact."""
+def multiplies(dtype: torch.dtype) -> bool:
+    """All in float32, which is exact for integers."""
     return False
 
 

@@ -49,6 +49,7 @@ class IndexFeatures(NamedTuple):
         pool: "entry": keys are per selectable unit; "max": keys are per token, a unit scores its best token.
         unit: tokens per selectable unit.
         accumulate: format to which the dot product, each weighted term and the sum over heads are rounded.
+        held: a format that holds every one of the queries' and keys' numbers exactly.
         forced: keys that are kept whatever the pattern, as a window or the unit that is still open; contiguous zones
             up to the query.
         integers: the same features, if they are integers times scales: what is scored. They carry no gradient, so a
@@ -64,6 +65,7 @@ class IndexFeatures(NamedTuple):
     pool: Literal["entry", "max"] = "entry"
     unit: int = 1
     accumulate: torch.dtype = torch.float32
+    held: torch.dtype = torch.float32
     forced: Zones = ()
     integers: Integers | None = None
     bands: tuple[Band, ...] = ()

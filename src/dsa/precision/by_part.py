@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dsa.checks import one_of
-from dsa.ops import IndexFeatures
+from dsa.ops import IndexFeatures, multiplies
 from dsa.precision.base import Bits, Precision, evenly, straight_through
 from dsa.precision.integer import rows_on_grid
 
@@ -36,7 +36,17 @@ class ByPart(Precision):
             keys=rounded(features.keys, self.keys),
             weights=None if weights is None else through(weights, self.weights),
             accumulate=self.accumulate,
+            held=torch.bfloat16 if self.in_bfloat else torch.float32,
         )
+
+    @property
+    def in_bfloat(self) -> bool:
+        """Whether queries and keys are bfloat16."""
+        return self.queries == self.keys == "bfloat16"
+
+    def simulated(self, backend: str, device: torch.device) -> bool:
+        sums = self.accumulate in (torch.float32, torch.bfloat16)
+        return not (self.in_bfloat and sums and multiplies(torch.bfloat16, backend, device))
 
     def bits(self, features: IndexFeatures) -> Bits:
         return evenly(features, bits_of(self.queries), bits_of(self.keys))

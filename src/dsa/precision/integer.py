@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsa.ops import IndexFeatures, Integers, integer_products
+from dsa.ops import IndexFeatures, Integers, multiplies
 from dsa.precision.base import Bits, Precision, evenly, in_groups, straight_through
 
 DIMS = 1024  # so many products of 8-bit integers are exact in float32
@@ -59,7 +59,7 @@ class Integer(Precision):
         return self.width == 8 and self.scale in ("row", "tensor")
 
     def simulated(self, backend: str, device: torch.device) -> bool:
-        return not (self.as_integers and integer_products(backend, device))
+        return not (self.as_integers and multiplies(torch.int8, backend, device))
 
     def bits(self, features: IndexFeatures) -> Bits:
         return evenly(features, self.width, self.width)

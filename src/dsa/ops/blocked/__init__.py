@@ -4,6 +4,8 @@ What a query is answered depends on its own keys alone, down to the last bit: ro
 knows nothing of what was selected.
 """
 
+import torch
+
 from dsa.ops.blocked.attend import attend, attend_with_target, dense_logsumexp
 from dsa.ops.blocked.loss import indexer_loss, indexer_losses
 from dsa.ops.blocked.select import select
@@ -16,7 +18,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
-    "integer_products",
+    "multiplies",
     "name",
     "select",
     "selected_only",
@@ -25,8 +27,8 @@ __all__ = [
 name, selected_only = "blocked", False
 
 
-def integer_products() -> bool:
-    """In float32, which is exact."""
+def multiplies(dtype: torch.dtype) -> bool:
+    """All in float32, which is exact for integers."""
     return False
 
 

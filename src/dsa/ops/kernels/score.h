@@ -1,6 +1,7 @@
 // Scores of a few queries against a run of keys, for every Scorer. Compiled for one of them:
 // SCORER 0: index features, HEADS x DIM; RELU.   1: attention probabilities, HEADS x DIM.   2: a hash.   3: recency,
-// but the first keys before all others.   4: as 0 in integers of 8 bits, DIM a multiple of 4.
+// but the first keys before all others.   4: as 0 in integers of 8 bits, DIM a multiple of 4.   5: as 0 in bfloat16, DIM a
+// multiple of 2; ROUND: dots, terms and sums are rounded to it too.
 #pragma once
 #include "vec.h"
 
@@ -8,16 +9,19 @@ constexpr int QUERIES = 4;                   // scored together at most, so that
 constexpr int VECTORS = W == 16 ? 4 : 2;     // of keys at a time, as registers allow
 constexpr int64_t RUN = VECTORS * W;         // keys are scored in multiples of so many
 
-// What a key takes: a float a dim; of integers four in the place of one, each 128 too large, and then their scale.
+// What a key takes: a float a dim; of integers four in the place of one, each 128 too large, and then their scale; of
+// bfloat16 two.
 #if SCORER == 4
 constexpr int64_t KEY = DIM / 4 + 1;
+#elif SCORER == 5
+constexpr int64_t KEY = DIM / 2;
 #elif SCORER <= 1
 constexpr int64_t KEY = DIM;
 #endif
 
 struct Scorer {
   const float* queries;   // [batch, group, time, head, dim]; attention: scaled; integers: [..., KEY], four in the place
-                          // of a float, and then as an integer of 32 bits -128 times their sum
+                          // of a float, and then as an integer of 32 bits -128 times their sum; bfloat16: [..., KEY]
   const float* weights;   // [batch, group, time, head] or null; attention: the log-sum-exp
   const float* keys;      // [batch, keygroup or kv_head, KEY, stride]
   int64_t stride;         // floats between dims
@@ -126,6 +130,37 @@ inline void score(const Scorer& s, const int64_t* rows, const int64_t* positions
           term = rounded(term * weight);
           if (head) term += load(to);
           store(to, head == HEADS - 1 ? term * load(key + v * W) : term);
+        }
+      }
+    }
+  }
+#elif SCORER == 5
+  constexpr auto kept = [](vf x) { return ROUND ? to_bfloat(x) : x; };
+  for (int64_t j = 0; j < n; j += RUN) {
+    for (int head = 0; head < HEADS; head++) {
+      vf dot[QUERIES][VECTORS] = {};
+      const float* key = keys + x + j;
+#pragma GCC unroll 8
+      for (int d = 0; d < KEY; d++, key += s.stride) {
+        vi k[VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) k[v] = load((const int32_t*)key + v * W);
+#pragma GCC unroll 4
+        for (int i = 0; i < QUERIES; i++) {
+          const vi q = splat_int(((const int32_t*)s.queries)[(rows[i] * HEADS + head) * KEY + d]);
+#pragma GCC unroll 4
+          for (int v = 0; v < VECTORS; v++) dot[i][v] = add_products(dot[i][v], k[v], q);
+        }
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < QUERIES; i++) {
+#pragma GCC unroll 4
+        for (int v = 0; v < VECTORS; v++) {
+          float* to = out + i * pitch + j + v * W;
+          vf term = kept(dot[i][v]);
+          if (RELU) term = term < 0.f ? vf{} : term;
+          if (s.weights) term = kept(rounded(term * s.weights[rows[i] * HEADS + head]));
+          store(to, head ? kept(load(to) + term) : term);
         }
       }
     }

@@ -143,7 +143,7 @@ class Worker {
     const int64_t* start = zone.start + zone_row();
     scorer.stride = zone.stride;
     keys = zone.keys + b * scorer.batch_stride * zone.stride;
-#if SCORER == 0 || SCORER == 4
+#if SCORER == 0 || SCORER >= 4
     keys += scorer_group() / scorer.share * KEY * zone.stride;
 #elif SCORER == 1
     scorer.first_head = scorer_group() * HEADS;
@@ -382,6 +382,7 @@ class Worker {
 
 extern "C" int64_t size_of(int64_t structure) { return sizes<Select, Zone, Scorer>(structure); }
 extern "C" int64_t integer_unit() { return INTEGER_UNIT; }
+extern "C" int64_t bfloat_unit() { return BFLOAT_UNIT; }
 extern "C" int64_t select_scratch(int64_t capacity, int64_t pool, int64_t slots) {
   return round_up(Worker::scratch_size(capacity, pool, slots), 16);
 }

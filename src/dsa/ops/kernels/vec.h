@@ -68,6 +68,22 @@ inline vi add_products(vi x, vi bytes, vi signed_bytes) {
 #else
 constexpr bool INTEGER_UNIT = false;
 #endif
+// Whether it multiplies numbers of the format bfloat16 two at a time, summed in float32.
+#if defined(__AVX512F__) && defined(__AVX512BF16__)
+constexpr bool BFLOAT_UNIT = true;
+// x + the two products of each lane's halves.
+inline vf add_products(vf x, vi pairs, vi others) {
+  return (vf)_mm512_dpbf16_ps((__m512)x, (__m512bh)pairs, (__m512bh)others);
+}
+#else
+constexpr bool BFLOAT_UNIT = false;
+#endif
+// The nearest bfloat16, of two equally near the even one.
+inline vf to_bfloat(vf x) {
+  const vu bits = (vu)x;
+  const vf near = (vf)((bits + 0x7FFFu + ((bits >> 16) & 1u)) & 0xFFFF0000u);
+  return x == x ? near : x;
+}
 inline vf larger(vf a, vf b) { return a > b ? a : b; }
 
 inline vi lanes() {

@@ -14,7 +14,7 @@ from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
 from dsa.ops.native.cohort import indexer_losses
 from dsa.ops.native.loss import indexer_loss
-from dsa.ops.native.pack import CAPPED, integer_products, uncovered
+from dsa.ops.native.pack import CAPPED, multiplies, uncovered
 from dsa.ops.native.select import dense_logsumexp, select
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
-    "integer_products",
+    "multiplies",
     "name",
     "select",
     "selected_only",
@@ -66,6 +66,8 @@ def covers(call: Call) -> str | None:
         return "the fused indexer loss learns token by token, not by units of several."
     if call.emphasis:
         return "the fused indexer losses count all queries and keys alike."
+    if call.learner is not None and call.learner.accumulate != torch.float32:
+        return "the fused indexer losses are computed in float32 alone."
     if call.learner is not None and call.dense and call.learner.forced:
         return "the fused loss over all keys knows no forced ones."
     for scorer in (call.scorer, call.learner):

@@ -65,14 +65,23 @@ def uncovered(scorer: Scorer) -> str | None:
         return CAPPED
     if getattr(scorer, "bands", ()):
         return "the fused kernels know no heads that score some distances alone."
-    if getattr(scorer, "accumulate", torch.float32) != torch.float32:
-        return "the fused kernels accumulate index scores in float32 alone."
+    if isinstance(scorer, IndexFeatures) and scorer.accumulate != torch.float32 and not in_bfloat(scorer):
+        return "the fused kernels accumulate index scores in float32, and in bfloat16 of numbers in bfloat16, alone."
     return None
 
 
-def integer_products() -> bool:
-    """Whether index scores of integers are computed in 8-bit integers on this processor (AVX-512 VNNI)."""
-    return bool(call(loaded("select.cpp", STRUCTURES, SCORER=3).integer_unit))
+def multiplies(dtype: torch.dtype) -> bool:
+    """Whether index scores are computed from 8-bit integers (AVX-512 VNNI), or from bfloat16 (AVX-512 BF16), as such on
+    this processor."""
+    kernels = loaded("select.cpp", STRUCTURES, SCORER=3)
+    units = {torch.int8: kernels.integer_unit, torch.bfloat16: kernels.bfloat_unit}
+    return dtype in units and bool(call(units[dtype]))
+
+
+def in_bfloat(scorer: IndexFeatures) -> bool:
+    """Whether the kernels score them from bfloat16."""
+    sums = scorer.accumulate in (torch.float32, torch.bfloat16)
+    return scorer.held == torch.bfloat16 and sums and multiplies(torch.bfloat16)
 
 
 def of_integers(integers: Integers, relu: bool, pool: int) -> Material:
@@ -88,11 +97,28 @@ def of_integers(integers: Integers, relu: bool, pool: int) -> Material:
     return Material({"SCORER": 4, **constants}, queries, weights, keys, share, pool)
 
 
+def of_bfloats(scorer: IndexFeatures, pool: int) -> Material:
+    """Index features in bfloat16, two of them in the place of a float."""
+    dims = scorer.queries.shape[-1]
+    queries, keys = (
+        F.pad(x.detach().to(torch.bfloat16), (0, -dims % 2)).contiguous().view(torch.float32)
+        for x in (scorer.queries, scorer.keys)
+    )
+    constants = {
+        "SCORER": 5, "HEADS": queries.shape[3], "DIM": 2 * queries.shape[4], "RELU": int(scorer.activation == "relu"),
+        "ROUND": int(scorer.accumulate == torch.bfloat16),
+    }  # fmt: skip
+    weights = None if scorer.weights is None else single(scorer.weights).contiguous()
+    return Material(constants, queries, weights, keys, queries.shape[1] // keys.shape[1], pool)
+
+
 @material.register
 def _(scorer: IndexFeatures) -> Material:
     pool = scorer.unit if scorer.pool == "max" else 1
-    if scorer.integers is not None and integer_products():
+    if scorer.integers is not None and multiplies(torch.int8):
         return of_integers(scorer.integers, scorer.activation == "relu", pool)
+    if in_bfloat(scorer):
+        return of_bfloats(scorer, pool)
     queries, keys = single(scorer.queries).contiguous(), scorer.keys.detach()
     keys = keys if row_stride(keys) else single(keys)
     constants = {"HEADS": queries.shape[3], "DIM": queries.shape[4], "RELU": int(scorer.activation == "relu")}

@@ -21,7 +21,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
-    "integer_products",
+    "multiplies",
     "name",
     "select",
     "selected_only",
@@ -31,8 +31,8 @@ name, selected_only = "triton", not interpreted()  # an interpreter's times are 
 NARROW = torch.float32, torch.bfloat16, torch.float16
 
 
-def integer_products() -> bool:
-    """In float32, which is exact."""
+def multiplies(dtype: torch.dtype) -> bool:
+    """All in float32, which is exact for integers."""
     return False
 
 
