@@ -67,6 +67,10 @@ class GroupBlockIndexer(Indexer):
     def given(cls, width: int, kv_heads: int) -> dict[str, int]:
         return {**super().given(width, kv_heads), "kv_heads": kv_heads}
 
+    def open_at(self, position: int) -> int:
+        """None where each token has its key."""
+        return 0 if self.pool == "max" else super().open_at(position)
+
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         queries = rearrange(self.to_query(x), "b t (g h d) -> b g t h d", g=self.groups, d=self.dim)
         keys = rearrange(self.to_key(x), "b t (g d) -> b g t d", d=self.dim)
@@ -74,7 +78,6 @@ class GroupBlockIndexer(Indexer):
         keys = rotary(self.key_norm(keys), self.rotary_dim)
         if self.pool == "max":
             return IndexFeatures(queries, keys, activation="none", pool="max")
-        rotary.check_unit(self.unit)
         blocks = blocks_of(keys, self.unit)
         if self.pool == "mean":
             return IndexFeatures(queries, blocks.mean(-2), activation="none")
