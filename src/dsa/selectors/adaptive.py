@@ -54,24 +54,25 @@ class Adaptive(Selector):
         """A real-valued budget as a number of keys within the bounds."""
         return k.clamp(self.min_k, self.max_k).round().long()
 
-    def target(self, own: Int[Tensor, "..."]) -> float | None:
+    def target(self, own: Int[Tensor, "..."]) -> Tensor | float | None:
         """The mean budget to meet, where the pattern's own budgets are `own` [tokens]."""
-        return own.float().mean().item() if self.target_mean == "pattern" else self.target_mean
+        return own.float().mean() if isinstance(self.target_mean, str) else self.target_mean
 
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         """Remember what was kept; a part seen twice, as under activation checkpointing, leaves the mean as it is."""
         target = self.target(context.own)
         if target is not None:
-            self.seen += torch.tensor([selection.counts.sum().item(), target * selection.counts.numel()])
+            kept = selection.counts.sum().double()
+            wanted = torch.full_like(kept, selection.counts.numel()) * target
+            self.seen = self.seen.to(kept.device) + torch.stack([kept, wanted])
 
-    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> Tensor:
         kept, wanted = total(self.seen.clone()).clamp(min=1e-9)
         self.seen.zero_()
-        if kept <= 1e-6:
-            return 0.0
-        self.log_gain += RATE * (wanted.log() - kept.log())
+        seen = kept > 1e-6
+        self.log_gain += RATE * (wanted.log() - kept.log()).where(seen, 0.0)
         self.log_gain.clamp_(-LIMIT, LIMIT)
-        return abs(float(kept / wanted) - 1)
+        return (kept / wanted - 1).abs().where(seen, 0.0)
 
 
 class AdaptiveEntropy(Adaptive):
