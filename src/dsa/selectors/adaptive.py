@@ -54,17 +54,22 @@ class Adaptive(Selector):
         """A real-valued budget as a number of keys within the bounds."""
         return k.clamp(self.min_k, self.max_k).round().long()
 
-    def target(self, own: Int[Tensor, "..."]) -> Tensor | float | None:
+    def target(self, own: Int[Tensor, "..."]) -> float | None:
         """The mean budget to meet, where the pattern's own budgets are `own` [tokens]."""
+        wanted = self.wanted(own)
+        return None if wanted is None else float(wanted)
+
+    def wanted(self, own: Int[Tensor, "..."]) -> Tensor | float | None:
+        """The same, on the device where it has to be found."""
         return own.float().mean() if isinstance(self.target_mean, str) else self.target_mean
 
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         """Remember what was kept; a part seen twice, as under activation checkpointing, leaves the mean as it is."""
-        target = self.target(context.own)
-        if target is not None:
+        wanted = self.wanted(context.own)
+        if wanted is not None:
             kept = selection.counts.sum().double()
-            wanted = torch.full_like(kept, selection.counts.numel()) * target
-            self.seen = self.seen.to(kept.device) + torch.stack([kept, wanted])
+            asked = torch.full_like(kept, selection.counts.numel()) * wanted
+            self.seen = self.seen.to(kept.device) + torch.stack([kept, asked])
 
     def calibrate(self, total: Callable[[Tensor], Tensor]) -> Tensor:
         kept, wanted = total(self.seen.clone()).clamp(min=1e-9)
