@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from backbones.tiny_models import CONFIGS, made, saved
-from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig
+from transformers import AutoModelForCausalLM, BloomConfig, DynamicCache, GPTNeoConfig
 
 from dsa.backbones import Memory, Pass, Router
 from dsa.backbones.initial import draw_indexer
@@ -15,7 +15,7 @@ from dsa.backbones.pretrained import Adopted, Pretrained, hook
 from dsa.backbones.pretrained.model import recomputable
 from dsa.backbones.router import dense_target
 from dsa.data import Batch
-from dsa.indexers import LightningIndexer
+from dsa.indexers import BlockMeanIndexer, LightningIndexer, OverlappingPoolIndexer
 from dsa.judging.probe import measure
 from dsa.ops.reference import to_mask
 from dsa.patterns import Causal
@@ -26,11 +26,15 @@ from dsa.training.objective import GradientKL, language_model_loss
 LENGTH, EARLY = 40, 25
 
 
-def routed(model, k, backend="auto", every=1):
+def lightning(width):
+    return LightningIndexer(width, heads=2, dim=8)
+
+
+def routed(model, k, backend="auto", every=1, make=lightning):
     """A model whose sites keep k keys of each query, `every` of them those that the first one chose."""
     routers = []
     for site in model.sites[::every]:
-        indexer = LightningIndexer(site.width, heads=2, dim=8)
+        indexer = make(site.width)
         draw_indexer(indexer, 0, site.index)
         routers.append(Router(indexer, Causal(64), TopK(k), Exact(), site.index, backend))
     model.attach(routers, [site.index // every for site in model.sites])
@@ -84,6 +88,23 @@ def test_padding_changes_nothing(tiny, tokens, side, every):
         alone = [model.hf(input_ids=row[None], use_cache=False).logits[0] for row in (tokens[0, text], tokens[1])]
     torch.testing.assert_close(padded[0, text], alone[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(padded[1], alone[1], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [BlockMeanIndexer, OverlappingPoolIndexer])
+def test_blocks_decode_token_by_token_what_one_pass_gives_and_left_padding_changes_nothing(kind, tokens):
+    model = routed(Adopted(made(CONFIGS["llama"]())), 10, make=lambda width: kind(width, heads=2, dim=8, unit=4))
+    parts, past = [], DynamicCache()
+    for part in tokens.tensor_split([13, 15, *range(30, LENGTH)], 1):
+        parts.append(model.hf(input_ids=part, past_key_values=past, use_cache=True).logits)
+    whole = model.hf(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
+    mask = torch.ones_like(tokens)
+    mask[0, :9] = 0
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    padded = model.hf.generate(tokens, attention_mask=mask, **settings)
+    assert padded[0, 9:].equal(model.hf.generate(tokens[:1, 9:], **settings)[0])
+    assert padded[1:].equal(model.hf.generate(tokens[1:], use_cache=False, **settings))
 
 
 def test_a_layer_with_a_window_of_its_own_and_one_that_is_named_stay_dense():

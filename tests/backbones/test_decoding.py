@@ -3,7 +3,8 @@
 import pytest
 import torch
 from backbones.test_offset import build, whole_and_parts
-from conftest import SMALL, fitting, options
+from conftest import SMALL, fitting, indexers, options
+from test_causality import SIZES
 
 from dsa import build_model, compose
 from dsa.backbones import Cache, Pass
@@ -35,6 +36,13 @@ def test_every_pattern_selector_and_precision_decodes_what_one_pass_gives(group,
     assert parts[1].keys() == whole[1].keys()
     same = [a == b for place in whole[1] for a, b in zip(parts[1][place], whole[1][place], strict=True)]
     assert 1 - sum(same) / len(same) <= allowed
+
+
+@pytest.mark.parametrize("name", [name for name in indexers() if name not in SIZES])
+def test_every_kind_of_indexer_decodes_what_one_pass_gives(name):
+    whole, parts = whole_and_parts(build("pattern=causal", "selector.k=10", *fitting("indexer", name)), text(), CUTS)
+    torch.testing.assert_close(parts[0], whole[0], atol=1e-5, rtol=0)
+    assert parts[1] == whole[1]
 
 
 def test_a_shared_router_decodes_what_one_pass_gives():
@@ -131,10 +139,12 @@ def test_a_certificate_of_decoding_finds_a_cache_that_is_wrong(monkeypatch):
     assert change > 1e-4 and others > 0
 
 
-def test_an_indexer_of_blocks_has_no_certificate_of_decoding():
-    small = ["model.d_model=32", "model.layers=1", "model.heads=2", "data=mqar", "seq_len=64"]
-    model = build_model(compose([*small, "pattern=causal", "indexer=block_mean", "indexer.unit=4", "selector.k=8"]), 64)
-    assert decoded(model, text(rows=1), model(text(rows=1)), []) == (None, None)
+@torch.no_grad()
+def test_an_indexer_of_blocks_has_a_certificate_of_decoding_too():
+    model, tokens, seen = build("pattern=causal", "selector.k=8", *fitting("indexer", "block_mean")), text(rows=1), []
+    whole = model.run(tokens, Pass(observe=seen.append)).logits
+    change, others = decoded(model, tokens, whole, seen)
+    assert change < 1e-5 and others == 0
 
 
 @pytest.mark.parametrize(("error", "hidden"), [(CannotGoOn("within a block"), True), (NotImplementedError("x"), False)])

@@ -31,7 +31,7 @@ def tied(scores, k):
     return set(equal) if (scores >= last).sum() > k else set()
 
 
-def assert_same_blocks(features, expected, wanted, blocks, forced):
+def assert_same_blocks(features, expected, wanted, blocks, forced, pads=None):
     """Our scores are theirs, and so are the tokens that are kept.
 
     Args:
@@ -39,25 +39,31 @@ def assert_same_blocks(features, expected, wanted, blocks, forced):
         expected: their scores of whole blocks [row, group, query, block], in our scale.
         wanted: the tokens that theirs keeps [row, group, query, key].
         blocks: how many of the blocks that compete are kept.
-        forced: how many tokens each query keeps anyway [query].
+        forced: how many tokens each query keeps anyway [query], or [row, query].
+        pads: tokens before each row's first [row], whole blocks of them.
     """
     rows, groups, length, units = expected.shape
+    pads = torch.zeros(rows, dtype=torch.long) if pads is None else pads
+    forced = forced.expand(rows, length)
     first = torch.arange(1, length + 1) - forced  # the key from which on all are kept
-    competing = torch.arange(units) < (first // features.unit)[:, None]
+    begin, end = pads // features.unit, first // features.unit
+    unit = torch.arange(units)
+    competing = ((unit >= begin[:, None, None]) & (unit < end[..., None]))[:, None]
     scores = features.scores(slice(0, length), slice(0, units))
     torch.testing.assert_close(
         scores.masked_fill(~competing, 0), expected.masked_fill(~competing, 0), rtol=1e-5, atol=1e-4
     )
-    limit = (blocks * features.unit + forced).expand(rows, groups, -1)
-    positions = ops.select(features, EVERYTHING, limit, backend="reference").positions
+    limit = (blocks * features.unit + forced)[:, None].expand(-1, groups, -1)
+    positions = ops.select(features, EVERYTHING, limit, first=pads, backend="reference").positions
     decided = 0
     for row, group, t in torch.cartesian_prod(*map(torch.arange, (rows, groups, length))).tolist():
         kept = {p for p in positions[row, group, t].tolist() if p >= 0}
         theirs = set(wanted[row, group, t].nonzero().flatten().tolist())
-        number = int(competing[t].sum())
-        equal = tied(expected[row, group, t, :number], blocks)  # theirs takes any of them, ours the first ones
+        at, number = int(begin[row]), int(competing[row, 0, t].sum())
+        # of equal ones theirs takes any, ours the first
+        equal = {at + one for one in tied(expected[row, group, t, at : at + number], blocks)}
         either = {unit * features.unit + n for unit in equal for n in range(features.unit)}
         decided += not equal
         assert kept - either == theirs - either, (row, group, t)
-        assert len(kept) == len(theirs) == min(number, blocks) * features.unit + int(forced[t]), (row, group, t)
+        assert len(kept) == len(theirs) == min(number, blocks) * features.unit + int(forced[row, t]), (row, group, t)
     assert decided > 0.8 * rows * groups * length

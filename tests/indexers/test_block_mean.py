@@ -1,11 +1,10 @@
-"""Blocks by their mean key: nothing of a block before it is whole, and caches."""
+"""Blocks by their mean key: nothing of a block before it is whole."""
 
 import pytest
 import torch
 from conftest import SMALL
 
 from dsa import build_model, compose
-from dsa.backbones import Cache, Pass
 from dsa.indexers import BlockMeanIndexer
 from dsa.ops import Rotation
 
@@ -24,18 +23,6 @@ def test_a_block_is_not_seen_before_it_is_whole():
             one, two = model(tokens), model(other)
             assert torch.equal(one[:, :change], two[:, :change])
             assert not torch.equal(one[:, change:], two[:, change:])
-
-
-def test_a_pass_goes_on_where_a_block_begins_and_nowhere_else():
-    model = build_model(compose([*SMALL, "indexer=block_mean", "pattern=causal", "selector.k=24"]), 64).eval()
-    tokens, how = torch.randint(64, (2, 64), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
-    with torch.no_grad():
-        parts = torch.cat([model.run(part, how).logits for part in tokens.tensor_split([16, 40], 1)], 1)
-        torch.testing.assert_close(parts, model(tokens), atol=1e-5, rtol=0)
-        how = Pass(cache=Cache())
-        model.run(tokens[:, :20], how)
-        with pytest.raises(NotImplementedError, match="position 20 is within a block of 8 tokens"):
-            model.run(tokens[:, 20:], how)
 
 
 def test_a_block_of_one_token_is_a_token():

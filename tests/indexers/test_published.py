@@ -25,8 +25,12 @@ SHAPES = [  # rows, length, width, heads, dims, rotated dims, keys a query keeps
 ]
 
 
-def theirs(name, shape, seed=0, theta=10000.0):
-    """Scores and chosen keys of transformers' indexer with random weights, and what it read."""
+def theirs(name, shape, seed=0, theta=10000.0, pads=0):
+    """Scores and chosen keys of transformers' indexer with random weights, and what it read.
+
+    Args:
+        pads: tokens of padding before each row's first.
+    """
     rows, length, width, heads, dim, rotated, k = shape
     config_of, indexer_of, rotary_of = MODELS[name]
     config = config_of(
@@ -38,8 +42,10 @@ def theirs(name, shape, seed=0, theta=10000.0):
     for weight in indexer.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     x = torch.randn(rows, length, width)
-    positions = torch.arange(length)[None]
+    positions = torch.arange(length).expand(rows, -1) - torch.as_tensor(pads).view(-1, 1)
     mask = torch.full((length, length), -torch.inf).triu(1).expand(rows, -1, -1)
+    mask = mask.masked_fill((positions < 0)[:, None], -torch.inf)
+    positions = positions.clamp(min=0)
     with Ranked() as ranked:
         # the latent of the query is the hidden states: what a site has
         chosen = indexer(x, x, rotary_of(config)(x, positions), mask, positions)
@@ -64,30 +70,32 @@ def ours(name, indexer, shape):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("theta", [10000.0, 500.0])
-def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta):
+@pytest.mark.parametrize(("theta", "padded"), [(10000.0, 0), (500.0, 0), (10000.0, 11)])
+def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta, padded):
     rows, length, *_, k = shape
-    indexer, x, expected, chosen = theirs(name, shape, theta=theta)
+    pads = padded * (torch.arange(rows) + 1)
+    indexer, x, expected, chosen = theirs(name, shape, theta=theta, pads=pads)
     with torch.no_grad():
         features = ours(name, indexer, shape)(x, Rotation(length, theta))
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    later = torch.ones(length, length, dtype=torch.bool).triu(1) | (torch.arange(length) < pads[:, None])[:, None]
     scores = features.scores(slice(0, length), slice(0, length))[:, 0]
     torch.testing.assert_close(scores.masked_fill(later, 0), expected.masked_fill(later, 0), rtol=1e-5, atol=1e-4)
     limit = torch.full((rows, 1, length), k)
-    positions = ops.select(features, EVERYTHING, limit, backend="reference").positions[:, 0]
+    positions = ops.select(features, EVERYTHING, limit, first=pads, backend="reference").positions[:, 0]
+    assert all((positions[row, :first] < 0).all() for row, first in enumerate(pads))
     decided = 0
-    for row in range(rows):
-        for t in range(length):
+    for row, first in enumerate(pads.tolist()):
+        for t in range(first, length):
             kept = {p for p in positions[row, t].tolist() if p >= 0}
             wanted = set(chosen[row, t].tolist())
-            if t < k:  # theirs fills up with keys of the future, which its mask takes away; ours leaves slots empty
-                wanted = {p for p in wanted if p <= t}
-            equal = tied(expected[row, t, : t + 1], k)
+            if t < first + k:  # theirs fills up with keys that its mask takes away; ours leaves slots empty
+                wanted = {p for p in wanted if first <= p <= t}
+            equal = {first + one for one in tied(expected[row, t, first : t + 1], k)}
             decided += not equal
             assert kept - equal == wanted - equal, (row, t)
             # keys that ReLU clips in every head score 0 alike: theirs takes any of them, ours the first ones
             assert kept & equal == set(sorted(equal)[: k - len(kept - equal)]), (row, t)
-    assert decided > 0.8 * rows * length
+    assert decided > 0.8 * int((length - pads).sum())
 
 
 @pytest.mark.parametrize("name", MODELS)

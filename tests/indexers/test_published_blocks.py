@@ -25,6 +25,7 @@ SHAPES = [  # rows, length, width, heads, dims, rotated dims, tokens of a block,
     (1, 61, 16, 6, 12, 6, 5, 2),
     (1, 75, 32, 4, 16, 2, 16, 2),
 ]
+PADDED = pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES)
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
 
@@ -36,13 +37,20 @@ def drawn(indexer, shape):
     return torch.randn(*shape[:3]), torch.arange(shape[1]).expand(shape[0], -1)
 
 
+def before(shape, padded):
+    """Tokens of padding before each row's first, whole blocks; positions within the row, below 0 in its padding."""
+    pads = 2 * shape[6] * (torch.arange(shape[0]) + 1) * padded
+    return pads, torch.arange(shape[1]) - pads[:, None]
+
+
 def answer(own, x):
     with torch.no_grad():
         return own(x, Rotation(x.shape[1], 10000.0))
 
 
+@PADDED
 @EVERY_SHAPE
-def test_qsa_scores_and_keeps_as_qwen4(shape):
+def test_qsa_scores_and_keeps_as_qwen4(shape, padded):
     rows, length, width, heads, dim, rotated, unit, blocks = shape
     config = qwen_settings.Qwen4ExpTextConfig(
         hidden_size=width, head_dim=rotated, indexer_n_heads=heads, indexer_kv_heads=1, indexer_head_dim=dim,
@@ -50,15 +58,16 @@ def test_qsa_scores_and_keeps_as_qwen4(shape):
     )  # fmt: skip
     torch.manual_seed(0)
     theirs = qwen.Qwen4ExpTextQSAIndexer(config, 0)
-    x, positions = drawn(theirs, shape)
-    causal = torch.ones(length, length, dtype=torch.bool).tril().expand(rows, 1, -1, -1)
+    x, _ = drawn(theirs, shape)
+    pads, time = before(shape, padded)
+    causal = torch.ones(length, length, dtype=torch.bool).tril() & (time >= 0)[:, None, None]
     with torch.no_grad(), Ranked() as ranked:
-        wanted = theirs(x, qwen.Qwen4ExpTextRotaryEmbedding(config)(x, positions), causal, None)
+        wanted = theirs(x, qwen.Qwen4ExpTextRotaryEmbedding(config)(x, time.clamp(min=0)), causal, None)
     given = iter(ranked.scores)
     expected = torch.zeros(rows, 1, length, length // unit)
     for row in range(rows):
-        for t in range(unit - 1, length):
-            expected[row, 0, t, : (t + 1) // unit] = next(given)
+        for t in range(int(pads[row]) + unit - 1, length):
+            expected[row, 0, t, pads[row] // unit : (t + 1) // unit] = next(given)
     own = BlockMeanIndexer(width, heads, dim, unit, rotary_dim=rotated)
     with torch.no_grad():
         query, key = theirs.index_qk_proj.weight.split([heads * dim, dim])
@@ -67,12 +76,13 @@ def test_qsa_scores_and_keeps_as_qwen4(shape):
         own.query_norm.weight.copy_(1 + theirs.q_layernorm.weight)  # theirs is written as a difference to 1
         own.key_norm.weight.copy_(1 + theirs.k_layernorm.weight)
     # theirs keeps the open block beside its budget, ours within it
-    open_block = (torch.arange(length) + 1) % unit
-    assert_same_blocks(answer(own, x), expected, wanted, blocks, open_block)
+    open_block = (time + 1).clamp(min=0) % unit
+    assert_same_blocks(answer(own, x), expected, wanted, blocks, open_block, pads)
 
 
+@PADDED
 @EVERY_SHAPE
-def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape):
+def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape, padded):
     rows, length, width, heads, dim, _, unit, blocks = shape
     config = glm_settings.Glm5NextTextConfig(
         hidden_size=width, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, index_topk=blocks * unit,
@@ -81,10 +91,13 @@ def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape):
     torch.manual_seed(0)
     theirs = glm.Glm5NextTextIndexer(config, 0)
     x, _ = drawn(theirs, shape)
+    pads, time = before(shape, padded)
     with Ranked() as ranked:
         # the latent of the query is the hidden states: what a site has
-        chosen = theirs(x, x, torch.ones(rows, length, dtype=torch.bool), None).long()
-    expected = ranked.scores[0][:, None, :, : length // unit]
+        chosen = theirs(x, x, time >= 0, None).long()
+    expected = torch.zeros(rows, 1, length, length // unit)
+    for row, skipped in enumerate((pads // unit).tolist()):  # its pools begin with the row's first token
+        expected[row, 0, :, skipped:] = ranked.scores[0][row, :, : length // unit - skipped]
     wanted = torch.zeros(rows, length, length + 1, dtype=torch.bool)
     wanted.scatter_(-1, chosen.where(chosen >= 0, length), True)
     own = GatedPoolIndexer(width, heads, dim, unit, rotary_dim=0)
@@ -96,8 +109,8 @@ def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape):
         own.to_gate.weight.copy_(theirs.index_kpool_compress_gate)
         own.place.copy_(theirs.index_kpool_compress_ape)
     # theirs keeps the open pool beside its budget, ours within it
-    open_pool = (torch.arange(length) + 1) % unit
-    assert_same_blocks(answer(own, x), expected, wanted[:, None, :, :length], blocks, open_pool)
+    open_pool = (time + 1).clamp(min=0) % unit
+    assert_same_blocks(answer(own, x), expected, wanted[:, None, :, :length], blocks, open_pool, pads)
 
 
 @EVERY_SHAPE

@@ -3,14 +3,18 @@
 So are a search for blocks of four first, and pooled keys of four far away.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
+from backbones.test_offset import whole_and_parts
 from conftest import QUIET, SMALL
 from indexers.pooled import UNIT
 
 from dsa import build_model, compose, train
 from dsa.backbones import Cache, Pass
 from dsa.judging.cost import indexer_megabytes
+from dsa.ops.rotary import CannotGoOn
 from dsa.ops.zones import first_forced
 
 RUN = [*SMALL, *QUIET, "seq_len=62", "dtype=fp32", "pattern=causal", "selector.k=14"]
@@ -88,29 +92,44 @@ def test_a_budget_that_reaches_the_length_keeps_every_key(indexer):
     torch.testing.assert_close(sparse, dense)
 
 
-@pytest.mark.parametrize("indexer", [OWN, SHIPPED, POOLED, *GROUPED.values(), SEARCH, SCALES])
-def test_a_pass_in_parts_that_end_blocks_is_the_whole_pass(indexer):
-    tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
-    model = build_model(compose([*RUN, *indexer]), 64).eval()
-    with torch.no_grad():
-        parts = torch.cat([model.run(part, how).logits for part in tokens.tensor_split([16, 40], 1)], 1)
-        torch.testing.assert_close(parts, model(tokens), atol=1e-5, rtol=0)
+@EVERY
+@pytest.mark.parametrize("ops", BACKENDS)
+def test_a_text_in_parts_and_token_by_token_is_the_whole_pass(ops, indexer):
+    """Parts end within a block, within the one after, and where one ends."""
+    tokens = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0))
+    model = build_model(compose([*RUN, *indexer, f"ops={ops}"]), 64).eval()
+    whole, parts = whole_and_parts(model, tokens, [3, 9, 10, 28, 29, *range(55, 62)])
+    torch.testing.assert_close(parts[0], whole[0], atol=1e-5, rtol=0)
+    assert parts[1] == whole[1]
 
 
-@pytest.mark.parametrize(
-    ("indexer", "start", "message"),
-    [
-        (POOLED, 18, "position 18 is within a block of 4 tokens"),
-        (GROUPED["moba"], 18, "position 18 is within a block of 4 tokens"),
-        (SCALES, 18, "position 18 is within a block of 4 tokens"),
-        (GROUPED["quest"], 18, "position 18 is within a block of 4 tokens"),
-        (OVERLAPPING, 16, "position 16 lacks the tokens before it"),
-    ],
-)
-def test_a_pass_that_lacks_tokens_of_its_next_key_is_refused(indexer, start, message):
+@BOTH
+def test_generated_tokens_are_those_of_whole_passes(indexer):
     model = build_model(compose([*RUN, *indexer]), 64).eval()
-    tokens, how = torch.randint(64, (2, 62), generator=torch.Generator().manual_seed(0)), Pass(cache=Cache())
-    with torch.no_grad():
-        model.run(tokens[:, :start], how)
-        with pytest.raises(NotImplementedError, match=message):
-            model.run(tokens[:, start:], how)
+    tokens = torch.randint(64, (2, 30), generator=torch.Generator().manual_seed(0))
+    wanted = tokens
+    for _ in range(6):
+        with torch.no_grad():
+            wanted = torch.cat([wanted, model(wanted)[:, -1:].argmax(-1)], 1)
+    assert model.generate(tokens, 6, chunk=7).equal(wanted)
+
+
+@torch.no_grad()
+def test_a_cache_holds_the_hidden_states_of_an_open_block_and_no_more():
+    model = build_model(compose([*RUN, *OVERLAPPING]), 64).eval()
+    how, held = Pass(cache=Cache()), []
+    for token in torch.randint(64, (2, 10), generator=torch.Generator().manual_seed(0)).split(1, 1):
+        model.run(token, how)
+        held.append(how.cache.kept["index_open", 0].shape[1])
+    assert held == [1, 2, 3, 4, 5, 6, 7, 4, 5, 6], "the open pool, and the one before"
+
+
+@torch.no_grad()
+def test_a_cache_that_an_indexer_did_not_read_from_the_beginning_is_refused():
+    model, how = build_model(compose([*RUN, *SHIPPED]), 64).eval(), Pass(cache=Cache())
+    tokens = torch.randint(64, (2, 20), generator=torch.Generator().manual_seed(0))
+    model.run(tokens[:, :18], replace(how, sparse=False))
+    with pytest.raises(
+        CannotGoOn, match="position 18 is within a block of 4 tokens, of which the indexer has not seen"
+    ):
+        model.run(tokens[:, 18:], how)

@@ -177,23 +177,15 @@ def test_accumulating_in_a_half_format_rounds_the_scores_themselves():
     assert not torch.equal(*(scores(format_of(f"precision={n}").cast(features())) for n in ("fp16", "mixed")))
 
 
-def test_the_hadamard_rotation_keeps_scores_and_spreads_outliers():
+def test_the_hadamard_rotation_turns_queries_and_keys_alike_so_that_scores_stay():
     matrix = hadamard(16)
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(16))
     x = features()
-    keys = x.keys.detach().clone()
-    keys[..., 0] *= 300  # e4m3 holds about 2^-9 to 448: the small dims underflow beside such an outlier
-    outlier = x._replace(keys=keys, queries=x.queries.detach().clone())
-    outlier.queries[..., 0] /= 300
-    exact = scores(outlier)
-    plain, rotated = (
-        (scores(format_of("precision=fp8", f"precision.hadamard={h}").cast(outlier)) - exact).norm()
-        for h in ("false", "true")
-    )
-    assert rotated != plain
-    torch.testing.assert_close(
-        scores(x._replace(queries=x.queries @ matrix, keys=x.keys @ matrix)), scores(x), atol=1e-4, rtol=1e-4
-    )
+    exact = scores(x)
+    plain, rotated = (scores(format_of("precision=fp8", f"precision.hadamard={h}").cast(x)) for h in ("false", "true"))
+    for held in (plain, rotated):  # e4m3 has 3 bits behind the first: a number moves by 2^-4 of itself at most
+        assert 0 < (held - exact).norm() / exact.norm() < 2**-4
+    assert not torch.equal(rotated, plain)
 
 
 def test_zero_rows_stay_zero():

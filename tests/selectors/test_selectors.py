@@ -1,5 +1,7 @@
 """Budgets: what each selector grants, and that adaptive ones come to their target."""
 
+import math
+
 import pytest
 import torch
 
@@ -151,3 +153,22 @@ def test_observing_a_selection_that_is_too_large_lowers_the_gain():
         selector.observe(selection, context())
     selector.calibrate(lambda seen: seen)
     assert float(selector.log_gain) == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("target", ["10", "pattern"])
+def test_a_budget_is_calibrated_without_asking_the_device(target, monkeypatch):
+    selector = selector_of("selector=adaptive_entropy", f"selector.target_mean={target}")
+    selection = Selection(torch.zeros(1, 1, 4, 40), torch.full((1, 1, 4), 40))
+
+    def asked(x):
+        raise AssertionError("a number is asked for")
+
+    with monkeypatch.context() as patch:
+        for name in ("item", "tolist", "__float__", "__bool__"):
+            patch.setattr(torch.Tensor, name, asked)
+        selector.observe(selection, context(own=10))
+        off = selector.calibrate(lambda seen: seen)
+        nothing = selector.calibrate(lambda seen: seen)
+    wanted = 10.0 if target == "10" else float(context(own=10).own.float().mean())
+    assert float(off) == pytest.approx(40 / wanted - 1) and float(nothing) == 0
+    assert float(selector.log_gain) == pytest.approx(-0.2 * math.log(40 / wanted))

@@ -5,6 +5,7 @@ import torch
 from conftest import indexers
 
 from dsa.build import build_indexer
+from dsa.judging.cost import index_features, scoring
 from dsa.ops.zones import spans
 from dsa.training.sites import first_site
 from study.studies import plans_of
@@ -19,7 +20,9 @@ def conditions(study, outputs):
     return {(run.label, run.seq_len): run for run in plan.runs if run.role == "condition"}
 
 
-@pytest.mark.parametrize("study", ["field_indexers", "block_granularity"])
+@pytest.mark.parametrize(
+    "study", ["field_indexers", "field_indexers_equal_operations", "block_granularity", "block_granularity_1024"]
+)
 def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
     runs = conditions(study, outputs)
     assert all(run.reason is None for run in runs.values())
@@ -34,9 +37,23 @@ def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
         assert max(means) / min(means) < 1.02, means
 
 
-def test_the_study_of_the_field_has_every_indexer_of_it(outputs):
-    named = {run.spec.indexer.option.rstrip("~") for run in conditions("field_indexers", outputs).values()}
-    assert named == set(indexers()) - OURS | {"h2d32", "h4d64"}
+@pytest.mark.parametrize(
+    ("study", "ours"), [("field_indexers", {"h2d32", "h4d64"}), ("field_indexers_equal_operations", {"h4d64"})]
+)
+def test_the_studies_of_the_field_have_every_indexer_of_it(outputs, study, ours):
+    named = {run.spec.indexer.option.rstrip("~") for run in conditions(study, outputs).values()}
+    assert named == set(indexers()) - OURS | ours
+
+
+def test_at_equal_operations_every_indexer_counts_those_of_h4d64(outputs):
+    counted = {}
+    for (label, seq_len), run in conditions("field_indexers_equal_operations", outputs).items():
+        site = first_site(run.spec)
+        indexer = build_indexer(run.spec, site)
+        scores = scoring(indexer.scorer(index_features(indexer, site.width)), run.spec.pattern.make(), 0, seq_len, None)
+        counted[label] = scores + indexer.projection_flops(seq_len)
+    reference = counted["h4d64"]
+    assert {label for label, count in counted.items() if abs(count / reference - 1) > 0.03} == set(), counted
 
 
 def test_a_search_has_more_tokens_to_choose_from_than_its_budget(outputs):

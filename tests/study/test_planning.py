@@ -5,12 +5,14 @@ import time
 
 import pytest
 from conftest import options
+from omegaconf import OmegaConf
 
 from dsa import compose
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
 from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.build import build_data
+from dsa.config import config_dir
 from dsa.graph import graph_of, run_id
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
@@ -209,6 +211,29 @@ def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, condit
     )  # fmt: skip
     assert len(plan.study.conditions) == conditions and {run.spec.given for run in plan.applicable} == {True}
     assert {run.spec.recipe.dense_steps for run in plan.applicable} == {0}
+
+
+def test_every_study_is_among_all_of_them_or_its_yaml_says_why_not():
+    text = (config_dir() / "study" / "all.yaml").read_text()
+    left_out = dict(re.findall(r"^#   (\w+): (.+)$", text, re.MULTILINE))
+    union = list(OmegaConf.load(config_dir() / "study" / "all.yaml").union)
+    assert sorted([*union, *left_out, "all"]) == options("study")
+
+
+def test_each_advanced_strategy_has_a_condition_and_none_has_a_second_difference(outputs):
+    (plan,) = plans_of("study=advanced_strategies", "seed=0", "seq_len=128", f"output_dir={outputs}", exploratory=True)
+    differ = {}
+    for run in (run for run in plan.runs if run.role == "condition"):
+        assert run.reason is None, run.label
+        parts = run.spec.pattern, run.spec.indexer, run.spec.objective, run.spec.precision
+        plain = "causal", "h2d32", "kl", "fp32"
+        options = [part.option.rstrip("~") for part in parts]
+        differ[run.label] = [own for own, other in zip(options, plain, strict=True) if own != other]
+    assert sorted(map(len, differ.values())) == [0] + [1] * 10
+    assert {name for names in differ.values() for name in names} == {
+        "local_global", "multi_head", "learned", "adaptive", "multi_scale", "dynamic", "asked_kl", "gradient_kl"
+    }  # fmt: skip
+    assert differ["format by row"] == differ["one of three indexers by row"] == ["dynamic"]
 
 
 def test_the_combinations_are_twenty():

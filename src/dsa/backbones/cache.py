@@ -1,17 +1,18 @@
 """What a pass that goes on needs of the tokens before it, in memory that grows in place."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dsa.indexers.base import Keep
 from dsa.ops import KEY_MARGIN
 
 
 class Cache:
-    """Keys, values and index keys of the tokens before a pass: it then sees `length` tokens more than it is given.
+    """Keys, values, index keys and what else a pass needs of the tokens before it: it then sees `length` more of them
+    than it is given.
 
     What is full grows by half, so that a token costs no copy of those before it. Tensors that carry a gradient are
     copied at every extension instead: what a gradient goes through must not change.
@@ -51,17 +52,14 @@ class Cache:
         self.kept[key], self.used[key] = kept, total
         return kept.narrow(axis, 0, total)
 
-    def keeper(self, site: int) -> Callable[[str, Tensor, int], Tensor]:
-        """`extend` of one site; of keys, whose tokens are on axis 2, these lie side by side."""
-        return lambda name, new, axis: self.extend(name, site, new, axis, side_by_side=axis == 2)
-
     def recent(
         self, name: str, site: int, new: Float[Tensor, "batch time width"], size: int
     ) -> Float[Tensor, "batch wide width"]:
-        """The last `size` tokens before the new ones, zeros where there are none, and the new ones behind them."""
-        before = self.kept.get((name, site), new.new_zeros(len(new), size, new.shape[2]))
-        whole = torch.cat([before, new], 1)
-        self.kept[name, site] = whole[:, whole.shape[1] - size :].clone()
+        """What the pass before left with the new tokens behind it; the last `size` of these are left for the next."""
+        before = self.kept.pop((name, site), None)
+        whole = new if before is None else torch.cat([before, new], 1)
+        if size:
+            self.kept[name, site] = whole[:, -size:].clone()
         return whole
 
     def forget(self, name: str, site: int) -> None:
@@ -73,6 +71,19 @@ class Cache:
     def nbytes(self) -> int:
         """Of all that it holds, with its room."""
         return sum(x.untyped_storage().nbytes() for x in self.kept.values())
+
+
+class AtSite(Keep):
+    """What a cache keeps of one site; of keys, whose tokens are on axis 2, these lie side by side."""
+
+    def __init__(self, cache: Cache, site: int) -> None:
+        self.cache, self.site = cache, site
+
+    def all(self, name: str, new: Tensor, axis: int) -> Tensor:
+        return self.cache.extend(name, self.site, new, axis, side_by_side=axis == 2)
+
+    def last(self, name: str, new: Float[Tensor, "batch time width"], size: int) -> Float[Tensor, "batch wide width"]:
+        return self.cache.recent(name, self.site, new, size)
 
 
 def with_room(like: Tensor, axis: int, tokens: int, side_by_side: bool) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dsa import ops
 from dsa.backbones.cache import Cache
 from dsa.backbones.contracts import Pass
 from dsa.checks import positive
@@ -37,7 +38,6 @@ def generate(
 
     Raises:
         ValueError: a number is out of its range, a token is none of the model's, or there is none to go on from.
-        CannotGoOn: an indexer chooses in blocks of tokens, and would have to go on within one.
     """
     positive(new, "new")
     if not temperature >= 0:
@@ -60,6 +60,7 @@ def generate(
         if len(found) > 1:
             logits = model.run(found[-1], how).logits
         found.append(chosen(logits[:, -1], temperature, generator))
+    ops.settle()
     return torch.cat(found, 1)
 
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from dsa import ops
+from dsa.backbones.cache import AtSite
 from dsa.backbones.contracts import Pass, Routed, Site
 from dsa.indexers import Indexer
-from dsa.indexers.base import forget
+from dsa.indexers.base import NOTHING
 from dsa.ops import IndexFeatures, Mixed, Rotation, Selection, TrueAttention
 from dsa.patterns import Choice, Pattern
 from dsa.precision import Bits, Precision
@@ -75,7 +76,7 @@ class Router(nn.Module):
         if self.indexer is None:
             return None, None
         with named("indexer", x.device):
-            features = self.indexer(x, rotary, forget if how.cache is None else how.cache.keeper(self.site))
+            features = self.indexer(x, rotary, NOTHING if how.cache is None else AtSite(how.cache, self.site))
             if how.picked is not None and isinstance(features, Mixed) and features.picked is not None:
                 how.picked(self.site, features.picked)
             return features, features.mapped(self.precision.cast)

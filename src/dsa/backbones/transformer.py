@@ -25,7 +25,8 @@ class CausalConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch time width"], how: Pass) -> Float[Tensor, "batch time width"]:
         reach = self.weight.shape[-1] - 1
-        wide = F.pad(x.mT, (reach, 0)) if how.cache is None else how.cache.recent("conv", self.site, x, reach).mT
+        known = x if how.cache is None else how.cache.recent("conv", self.site, x, reach)
+        wide = F.pad(known.mT, (reach + x.shape[1] - known.shape[1], 0))
         return F.conv1d(wide, self.weight.to(x.dtype), groups=len(self.weight)).mT
 
 

@@ -1,7 +1,6 @@
 """What every indexer shares: its inputs carry no gradient, and its arithmetic is its own."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from einops import rearrange
@@ -12,13 +11,20 @@ from dsa.checks import above_zero, even
 from dsa.ops import IndexFeatures, Mixed, Scorer, Zone, Zones, own_dtypes
 from dsa.ops.rotary import Rotation
 
-Keep = Callable[[str, Tensor, int], Tensor]
-"""Of what earlier tokens left under a name, with what new ones add along an axis: all of it, which is kept in turn."""
+
+class Keep:
+    """What passes over a text leave for the next one, by name. Here nothing: the pass is the first and the last."""
+
+    def all(self, name: str, new: Tensor, axis: int) -> Tensor:
+        """What earlier tokens left with the new ones' part behind it, along an axis; all of it is kept in turn."""
+        return new
+
+    def last(self, name: str, new: Float[Tensor, "batch time width"], size: int) -> Float[Tensor, "batch wide width"]:
+        """What was left with the new tokens behind it; of all these the last `size` are left for the next pass."""
+        return new
 
 
-def forget(name: str, new: Tensor, axis: int) -> Tensor:
-    """What a pass has that is the first and the last of its text."""
-    return new
+NOTHING = Keep()
 
 
 class Work(NamedTuple):
@@ -48,6 +54,8 @@ class Indexer(nn.Module, ABC):
         unit: tokens per selectable unit.
         forced: keys that it always keeps, as a window or the unit that is still open; contiguous zones up to the query.
         prefix: of how many of a row's first tokens it reads the hidden states before it decides anything [tokens].
+
+    A pass that goes on after others reads the tokens of an open unit again (`open_at`): `score` always begins with one.
     """
 
     unit: int = 1
@@ -86,7 +94,7 @@ class Indexer(nn.Module, ABC):
         """Index features of detached hidden states."""
 
     def forward(
-        self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep = forget
+        self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep = NOTHING
     ) -> IndexFeatures | Mixed:
         """Index features in float32 also under autocast: their format is the precision group's business.
 
@@ -100,8 +108,19 @@ class Indexer(nn.Module, ABC):
 
     def features(self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep) -> IndexFeatures | Mixed:
         """What `score` says of the new tokens, with the keys of earlier ones before theirs."""
-        features = self.score(x, rotary)._replace(unit=self.unit, forced=self.forced)
-        return features._replace(keys=keep("index", features.keys, 2))
+        end = rotary.offset + x.shape[1]
+        states = keep.last("index_open", x, self.open_at(end))
+        again = states.shape[1] - x.shape[1]
+        features = self.score(states, rotary.part(rotary.offset - again, end) if again else rotary)
+        if again:  # the queries were scored before, and so were the tokens or whole units
+            there = again if features.pool == "max" else again // self.unit
+            features = from_query(features, again)._replace(keys=features.keys[:, :, there:])
+        return features._replace(keys=keep.all("index", features.keys, 2), unit=self.unit, forced=self.forced)
+
+    def open_at(self, position: int) -> int:
+        """How many tokens before this one the key of its unit is made of as well; the pass that begins with it scores
+        them again, with their hidden states from before."""
+        return position % self.unit
 
     def parts(self) -> "dict[str, Indexer]":
         """The indexers of which it is made, by the name of what each learns by; each begins and learns as if alone."""
@@ -162,3 +181,9 @@ def blocks_of(x: Float[Tensor, "*batch time dim"], unit: int) -> Float[Tensor, "
     """The tokens of each whole block of `unit` tokens; those after the last are left out."""
     whole = x.shape[-2] // unit * unit
     return rearrange(x[..., :whole, :], "... (u n) d -> ... u n d", n=unit)
+
+
+def from_query(features: IndexFeatures, first: int) -> IndexFeatures:
+    """The queries from one of them on, and every key."""
+    weights = None if features.weights is None else features.weights[:, :, first:]
+    return features._replace(queries=features.queries[:, :, first:], weights=weights)

@@ -16,12 +16,12 @@ POOLS = ("max", "mean", "bounds")
 class GroupBlockIndexer(Indexer):
     """Scores blocks for each key/value head apart, heads unweighted and without ReLU; pool says how.
 
-    max: max_s q[t] . k[s] over the tokens s of the block  (transformers'
-    MiniMaxM3VLIndexer). mean: q[t] . mean_s k[s]  (Mixture of Block Attention, arXiv:2502.13189). bounds:
-    sum_i max(q[t,i] * max_s k[s,i], q[t,i] * min_s k[s,i]), the least that no q[t] . k[s] exceeds  (Quest,
-    arXiv:2406.10774). All divided by sqrt(dim), which ranks alike, and summed over a group's heads. Keys
-    are rotated before they are pooled. MoBA and Quest take the attention's own queries and keys; here they are
-    projections for the purpose, which the indexer's loss trains.
+    max: max_s q[t] . k[s] over the tokens s of the block (MiniMax M3: transformers'
+    MiniMaxM3VLIndexer). mean: q[t] . mean_s k[s] (Mixture of Block Attention, arXiv:2502.13189, eqs. 5 and 6). bounds:
+    sum_i max(q[t,i] * max_s k[s,i], q[t,i] * min_s k[s,i]), the least that no q[t] . k[s] exceeds (Quest,
+    arXiv:2406.10774, algorithm 1). transformers has no class of these two. All divided by sqrt(dim), which ranks alike,
+    and summed over a group's heads. Keys are rotated before they are pooled. MoBA and Quest take the attention's own
+    queries and keys; here they are projections for the purpose, which the indexer's loss trains.
     d_model * dim * (kv_heads * heads + 1, or kv_heads where each has its key) parameters, and 2 * dim of the norms.
 
     Args:
@@ -67,6 +67,10 @@ class GroupBlockIndexer(Indexer):
     def given(cls, width: int, kv_heads: int) -> dict[str, int]:
         return {**super().given(width, kv_heads), "kv_heads": kv_heads}
 
+    def open_at(self, position: int) -> int:
+        """None where each token has its key."""
+        return 0 if self.pool == "max" else super().open_at(position)
+
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         queries = rearrange(self.to_query(x), "b t (g h d) -> b g t h d", g=self.groups, d=self.dim)
         keys = rearrange(self.to_key(x), "b t (g d) -> b g t d", d=self.dim)
@@ -74,7 +78,6 @@ class GroupBlockIndexer(Indexer):
         keys = rotary(self.key_norm(keys), self.rotary_dim)
         if self.pool == "max":
             return IndexFeatures(queries, keys, activation="none", pool="max")
-        rotary.check_unit(self.unit)
         blocks = blocks_of(keys, self.unit)
         if self.pool == "mean":
             return IndexFeatures(queries, blocks.mean(-2), activation="none")

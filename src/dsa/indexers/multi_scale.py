@@ -66,6 +66,10 @@ class MultiScaleIndexer(Indexer):
             Band(1, 0, keygroup=3, first=far),
         )
 
+    def open_at(self, position: int) -> int:
+        """Those of its block, which share a far key."""
+        return position % self.block
+
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         near, whole, far = parts = [part.score(x, rotary) for part in (self.near, self.whole, self.far)]
         dim = max(part.queries.shape[-1] for part in parts)

@@ -6,8 +6,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.indexers.gated_pool import GatedPoolIndexer
-from dsa.ops import IndexFeatures
-from dsa.ops.rotary import CannotGoOn, Rotation
 
 
 class OverlappingPoolIndexer(GatedPoolIndexer):
@@ -37,13 +35,9 @@ class OverlappingPoolIndexer(GatedPoolIndexer):
         self.place = nn.Parameter(torch.zeros(unit, 2 * dim))
         self.key_norm = nn.RMSNorm(dim, eps=1e-6)
 
-    def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        if rotary.offset:
-            raise CannotGoOn(
-                f"a pass that goes on at position {rotary.offset} lacks the tokens before it, of which this indexer "
-                "makes its next key. Give the text in one pass (use_cache=False)."
-            )
-        return super().score(x, rotary)
+    def open_at(self, position: int) -> int:
+        """The pool before is among them."""
+        return min(super().open_at(position) + self.unit, position)
 
     def pooled(
         self, keys: Float[Tensor, "batch pool unit key"], gates: Float[Tensor, "batch pool unit key"]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import positive, share
-from dsa.indexers.base import Indexer, Keep, Work
+from dsa.indexers.base import Indexer, Keep, Work, from_query
 from dsa.ops import IndexFeatures, Mixed, Picked, Stretch, own_dtypes
 from dsa.ops.rotary import Rotation
 
@@ -74,7 +74,7 @@ class Picking(Indexer):
         batch, time = x.shape[:2]
         start, end = rotary.offset, rotary.offset + time
         early = max(min(self.prefix, end) - start, 0)
-        first = keep("index_prefix", x[:, :early], 1)
+        first = keep.all("index_prefix", x[:, :early], 1)
         opening = self.default.score(first, rotary.part(0, first.shape[1]))
         stretches = [Stretch(from_query(opening, start), torch.arange(batch, device=x.device), 0, early)]
         picked = self.pick(first) if end >= self.prefix else None
@@ -89,7 +89,7 @@ class Picking(Indexer):
                 known = opening.keys[rows]
                 if own is not self.default:
                     known = own.score(first[rows], rotary.part(0, self.prefix)).keys
-                keys = torch.cat([known, keep(f"index_{name}", features.keys, 2)], 2)
+                keys = torch.cat([known, keep.all(f"index_{name}", features.keys, 2)], 2)
                 stretches.append(Stretch(features._replace(keys=keys), rows, early, time))
         return Mixed(tuple(one for one in stretches if one.first < one.last), batch, time, start, picked)
 
@@ -140,9 +140,3 @@ class Picking(Indexer):
     def routing_flops(self, length: int) -> float:
         """A mean and a linear map."""
         return self.router.in_features * (self.prefix + 2.0 * len(self.names)) if length >= self.prefix else 0.0
-
-
-def from_query(features: IndexFeatures, first: int) -> IndexFeatures:
-    """The queries from one of them on, and every key."""
-    weights = None if features.weights is None else features.weights[:, :, first:]
-    return features._replace(queries=features.queries[:, :, first:], weights=weights)

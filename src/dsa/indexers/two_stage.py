@@ -9,11 +9,13 @@ from dsa.ops import IndexFeatures, Mixed, Scorer, TwoStage
 
 
 class TwoStageIndexer(LightningIndexer):
-    """Scores the tokens of the best blocks alone  (HISA, arXiv:2603.28458).
+    """Scores the tokens of the best blocks alone  (HISA, arXiv:2603.28458: its coarse filtering of blocks, then its
+    refinement by token; transformers has no class of it).
 
-    First every block by sum_j w[t,j] * ReLU(q[t,j] . mean of its keys), then the tokens of the best by the same with
-    their own keys. The first block and the query's own are always among them. It learns as a lightning indexer, every
-    token's score, and chooses blocks where keys are selected: nothing is trained for it.
+    First every block by J[t,b] = sum_j w[t,j] * ReLU(q[t,j] . mean_s k[s]) over its tokens s, then the tokens of the
+    best by I[t,s] = sum_j w[t,j] * ReLU(q[t,j] . k[s]) (DeepSeek-V3.2-Exp report, eq. 1). The first block and the
+    query's own are always among them. It learns as a lightning indexer, every token's score, and chooses blocks where
+    keys are selected: nothing is trained for it.
 
     Args:
         d_model: width of the hidden states.

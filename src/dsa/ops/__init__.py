@@ -15,6 +15,7 @@ from dsa.ops.dispatch import (
     own_dtypes,
     select,
     select_chosen,
+    settle,
 )
 from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
 from dsa.ops.rotary import Rotation
@@ -59,5 +60,6 @@ __all__ = [
     "part_of",
     "select",
     "select_chosen",
+    "settle",
     "visible",
 ]

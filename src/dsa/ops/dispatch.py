@@ -64,6 +64,15 @@ def own_dtypes(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
+def settle() -> None:
+    """Report the faults that kernels found in all calls so far, and wait for the device to tell of them.
+
+    Raises:
+        FloatingPointError, IndexError: as the op that found one says.
+    """
+    triton.faults.settle(wait=True)
+
+
 def computes_selected_only(
     name: str,
     *tensors: Tensor,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class CannotGoOn(NotImplementedError):
-    """An indexer of blocks cannot score a pass that begins at this position."""
+    """An indexer of blocks cannot score a pass: its first token begins none."""
 
 
 class Rotation:
@@ -30,19 +30,6 @@ class Rotation:
         self.coarse: dict[int, Rotation] = {}
         self.parts: dict[tuple[int, int], Rotation] = {}
 
-    def check_unit(self, unit: int) -> None:
-        """Refuse positions of which the first begins no unit of several tokens.
-
-        Raises:
-            CannotGoOn: so it is.
-        """
-        if self.offset % unit:
-            raise CannotGoOn(
-                f"a pass that goes on at position {self.offset} is within a block of {unit} tokens; "
-                f"with this indexer it can go on at multiples of {unit} alone. Give the text in one pass "
-                "(use_cache=False)."
-            )
-
     def part(self, first: int, last: int) -> "Rotation":
         """The rotation of the positions from `first` up to `last`, which is not among them; earlier ones too."""
         if (first, last) not in self.parts:
@@ -55,7 +42,12 @@ class Rotation:
         Raises:
             CannotGoOn: the first position begins no unit.
         """
-        self.check_unit(unit)
+        if self.offset % unit:
+            raise CannotGoOn(
+                f"a pass that goes on at position {self.offset} is within a block of {unit} tokens, of which the "
+                "indexer has not seen the first. Give the whole text, or a cache that this indexer filled from its "
+                "beginning."
+            )
         if unit not in self.coarse:
             length = len(self.position) // unit
             self.coarse[unit] = Rotation(length, self.base, self.position.device, offset=self.offset, step=unit)

@@ -56,22 +56,28 @@ class Adaptive(Selector):
 
     def target(self, own: Int[Tensor, "..."]) -> float | None:
         """The mean budget to meet, where the pattern's own budgets are `own` [tokens]."""
-        return own.float().mean().item() if self.target_mean == "pattern" else self.target_mean
+        wanted = self.wanted(own)
+        return None if wanted is None else float(wanted)
+
+    def wanted(self, own: Int[Tensor, "..."]) -> Tensor | float | None:
+        """The same, on the device where it has to be found."""
+        return own.float().mean() if isinstance(self.target_mean, str) else self.target_mean
 
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         """Remember what was kept; a part seen twice, as under activation checkpointing, leaves the mean as it is."""
-        target = self.target(context.own)
-        if target is not None:
-            self.seen += torch.tensor([selection.counts.sum().item(), target * selection.counts.numel()])
+        wanted = self.wanted(context.own)
+        if wanted is not None:
+            kept = selection.counts.sum().double()
+            asked = torch.full_like(kept, selection.counts.numel()) * wanted
+            self.seen = self.seen.to(kept.device) + torch.stack([kept, asked])
 
-    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> Tensor:
         kept, wanted = total(self.seen.clone()).clamp(min=1e-9)
         self.seen.zero_()
-        if kept <= 1e-6:
-            return 0.0
-        self.log_gain += RATE * (wanted.log() - kept.log())
+        seen = kept > 1e-6
+        self.log_gain += RATE * (wanted.log() - kept.log()).where(seen, 0.0)
         self.log_gain.clamp_(-LIMIT, LIMIT)
-        return abs(float(kept / wanted) - 1)
+        return (kept / wanted - 1).abs().where(seen, 0.0)
 
 
 class AdaptiveEntropy(Adaptive):

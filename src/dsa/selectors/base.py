@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -59,12 +60,12 @@ class Selector(nn.Module, ABC):
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         """Called with each training selection; only calibrating selectors use it."""
 
-    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> Tensor:
         """Called after each optimiser step, and while nothing learns, to find the constant before judging.
 
         Args:
             total: sums a tensor over the processes of a distributed run.
 
-        Returns: how far the mean budget was from its target, relatively.
+        Returns: how far the mean budget was from its target, relatively; on the device, which nobody need wait for.
         """
-        return 0.0
+        return torch.zeros(())

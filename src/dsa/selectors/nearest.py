@@ -33,5 +33,5 @@ class NearestInstead(Selector):
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         self.selector.observe(selection, context)
 
-    def calibrate(self, total: Callable[[Tensor], Tensor]) -> float:
+    def calibrate(self, total: Callable[[Tensor], Tensor]) -> Tensor:
         return self.selector.calibrate(total)

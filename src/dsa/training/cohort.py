@@ -124,16 +124,13 @@ class CohortTraining(Training):
     def weight(self, name: str) -> float:
         return next(member.objective.weight for member in self.members if name.startswith(member.need.hash))
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Losses are looked at together with gradients: a member that diverged stops nobody else."""
-
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clip each member alone. One that diverged learns no more; where all have, training ends.
 
         Raises:
             NoneLeft: all have diverged.
         """
-        norms = [nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip).item() for group in self.learning]
+        norms = self.clipped()
         losses = [self.row[group.name] for group in self.learning]
         bad = [not (math.isfinite(n) and math.isfinite(loss)) for n, loss in zip(norms, losses, strict=True)]
         bad = [flag > 0 for flag in self.total(torch.tensor(bad, dtype=torch.float64)).tolist()]
@@ -142,7 +139,6 @@ class CohortTraining(Training):
             if diverged and member.failed is None:
                 member.failed = self.diverged(loss if not math.isfinite(loss) else norm, f"{part}_loss", [group])
                 logger.warning("%s: %s", member.need.name, member.failed)
-            self.row[f"grad_norm_{group.name}"] = norm
         for group in self.learning:
             if self.whose(group)[0].failed is not None:
                 for parameter in group.parameters:

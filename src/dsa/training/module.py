@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dsa import ops
 from dsa.artifacts.digest import digest
 from dsa.backbones import Backbone
 from dsa.data import Batch, DataModule
@@ -19,7 +20,7 @@ from dsa.judging.evaluation import Evaluation
 from dsa.judging.speed import Contention
 from dsa.spec import Recipe
 from dsa.training.log import RunLog
-from dsa.training.shard import shard
+from dsa.training.shard import gathered, shard
 from dsa.training.stages import Group, Stage
 
 
@@ -62,6 +63,7 @@ class Training(Evaluation):
         for group in groups:
             for parameter in group.parameters:
                 parameter.requires_grad_(True)
+        self.sums: dict[str, Tensor] = {}  # of the step's losses, on the device
         self.row: dict[str, float] = {}
         self.started = 0.0
         self.contention = Contention()
@@ -91,7 +93,8 @@ class Training(Evaluation):
         with self.model.memory.saving():
             losses = self.losses(batch)
         for name, loss in losses.items():
-            self.row[name] = self.row.get(name, 0.0) + loss.item() / self.accumulate
+            part = loss.detach() / self.accumulate
+            self.sums[name] = self.sums[name] + part if name in self.sums else part
         return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
 
     def weight(self, name: str) -> float:
@@ -127,24 +130,32 @@ class Training(Evaluation):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         """Clip each group alone: a shared norm would let one scale the other."""
-        for group in self.learning:
-            norm = nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip).item()
+        norms = self.clipped()
+        for name in self.sums:
+            self.check_finite(self.row[name], name, self.learning)
+        for group, norm in zip(self.learning, norms, strict=True):
             self.check_finite(norm, f"gradient norm of the {group.name}", [group])
-            self.row[f"grad_norm_{group.name}"] = norm
         self.note_rates(optimizer)
+
+    def clipped(self) -> list[float]:
+        """Clip each group's gradients, and note its norm before and the step's losses: they wait for the device once.
+
+        Returns: the norms.
+
+        Raises:
+            FloatingPointError, IndexError: a kernel found a fault in this step.
+        """
+        norms = [gathered(nn.utils.clip_grad_norm_(group.parameters, self.recipe.clip)) for group in self.learning]
+        found: list[float] = torch.stack([*self.sums.values(), *norms]).tolist()
+        ops.settle()
+        names = [*self.sums, *(f"grad_norm_{group.name}" for group in self.learning)]
+        self.row |= dict(zip(names, found, strict=True))
+        return found[len(self.sums) :]
 
     def note_rates(self, optimizer: Optimizer) -> None:
         """Learning rates of this step, before the schedule moves them on."""
         for group, settings in zip(self.learning, optimizer.param_groups, strict=True):
             self.row[f"lr_{group.name}"] = settings["lr"]
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        for name in self.losses_of_row():
-            self.check_finite(self.row[name], name, self.learning)
-
-    def losses_of_row(self) -> list[str]:
-        """Names of this step's losses."""
-        return [name for name in self.row if not name.startswith(("grad_norm_", "lr_", "pattern_"))]
 
     def end_step(self, batch_idx: int) -> None:
         """After each optimiser step, before any checkpoint: write the step's row."""
@@ -152,18 +163,17 @@ class Training(Evaluation):
             return
         seconds = time.perf_counter() - self.started
         tokens = self.data.batch_size * self.data.seq_len
-        names, losses = list(self.row), self.losses_of_row()
+        names, shown = list(self.row), next(iter(self.sums))
         mean = self.total(torch.tensor([self.row[name] for name in names])) / self.trainer.world_size
         row = {f"train/{name}": value for name, value in zip(names, mean.tolist(), strict=True)}
-        self.row = {}
+        self.row, self.sums = {}, {}
         row |= {
             "speed/step_ms": seconds * 1e3,
             "speed/tokens_per_s": tokens / seconds,
             "speed/others": self.contention.others(),
         }
         self.record(row)
-        shown = row[f"train/{next(name for name in names if name in losses)}"]
-        self.log_dict({"loss": shown, "tokens/s": tokens / seconds}, prog_bar=True, logger=False)
+        self.log_dict({"loss": row[f"train/{shown}"], "tokens/s": tokens / seconds}, prog_bar=True, logger=False)
 
     def record(self, row: dict[str, float]) -> None:
         """Write a training step's row to the log."""
@@ -189,6 +199,7 @@ class Training(Evaluation):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
+        ops.settle()
         self.log_evaluation(self.global_step, self.values)
 
     def log_evaluation(self, step: int, values: dict[str, float]) -> None:

@@ -41,7 +41,9 @@ def shard(model: Backbone, groups: list[Group], device: torch.device, world: int
 
 def whole(model: nn.Module) -> dict[str, Tensor]:
     """The weights of a model that may be sharded; all processes call it together."""
-    return {
-        name: weight.full_tensor() if isinstance(weight, DTensor) else weight
-        for name, weight in model.state_dict().items()
-    }
+    return {name: gathered(weight) for name, weight in model.state_dict().items()}
+
+
+def gathered(x: Tensor) -> Tensor:
+    """All of a tensor of which each process may have a part."""
+    return x.full_tensor() if isinstance(x, DTensor) else x

@@ -7,7 +7,7 @@ Definitions are those of `dsa.ops.reference`. No sum needs atomics, so the same 
 import torch
 
 from dsa.ops.contracts import Call
-from dsa.ops.triton import sizes
+from dsa.ops.triton import faults, sizes
 from dsa.ops.triton.attend import attend, attend_with_target, dense_logsumexp
 from dsa.ops.triton.features import unusual
 from dsa.ops.triton.launch import device_type, interpreted, unavailable
@@ -19,6 +19,7 @@ __all__ = [
     "attend_with_target",
     "covers",
     "dense_logsumexp",
+    "faults",
     "indexer_loss",
     "indexer_losses",
     "multiplies",
