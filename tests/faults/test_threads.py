@@ -16,7 +16,7 @@ from dsa.judging.checkpoints import DurableCheckpoints
 from dsa.study.drive import Drive
 from dsa.study.options import Options
 from dsa.study.sweep import in_process
-from dsa.study.tell import show_threads
+from dsa.study.messages import show_threads
 from dsa.study.workers.job import work
 from dsa.training import RunFailed
 

@@ -12,7 +12,7 @@ from dsa.study.drive import Drive
 from dsa.study.jobs import Job
 from dsa.study.options import Options
 from dsa.study.outcome import Outcome
-from dsa.study.tell import show_outcome
+from dsa.study.messages import show_outcome
 from dsa.study.workers.claim import CLAIM, claimed, this_process
 from dsa.study.workers.queue import QUEUED
 from study.studies import GONE
