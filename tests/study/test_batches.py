@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsa.judging import judge, models
+from dsa.training.log import read_rows
 from study.studies import TINY, drive, planned
 
 pytestmark = pytest.mark.slow
@@ -47,3 +48,21 @@ def test_a_composition_that_is_judged_costs_kilobytes(outputs, logger):
     assert not any("weights" in path.name for path in new), "weights are not copied"
     assert 2_000 * runs < sum(new[path] for path in own) < 40_000 * runs
     assert dashboards < 60_000 * runs and (dashboards > 0) == (logger == "tensorboard")
+
+
+def test_a_cohort_is_a_table_and_a_tensorboard_run_in_its_job_s_folder(outputs):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    yaml = {"judge": "swap", "conditions": {"indexer": ["h1d8", "h2d8"]}, "controls": ["dense"]}
+    given = [argument for argument in TINY if not argument.startswith("logger=")]
+    plan = planned(yaml, *given, "name=tiny", "seq_len=64", "logger=tensorboard", f"output_dir={outputs}")
+    assert drive([plan], outputs).status == 0
+    (table,) = outputs.glob(".jobs/cohort-*/cohort-*.csv")
+    warmup = plan.runs[0].spec.recipe.warmup_steps
+    curves = {f"train/{name}/{label}" for name in ("indexer_loss", "lr_indexers") for label in ("h1d8", "h2d8")}
+    rows = read_rows(table)
+    assert len(rows) == warmup > 0 and rows[0].keys() >= curves
+    told = events.EventAccumulator(str(table.parent / "tensorboard")).Reload()
+    assert {*told.Tags()["scalars"]} >= {name.replace("train/", "warmup/") for name in curves}
+    assert [event.value for event in told.Scalars("warmup/indexer_loss/h2d8")] == pytest.approx(
+        [float(row["train/indexer_loss/h2d8"]) for row in rows]
+    )

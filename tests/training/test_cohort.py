@@ -71,6 +71,20 @@ def test_members_of_unequal_warm_ups_each_get_their_own(based, alone):
 
 
 @pytest.mark.slow
+def test_the_attention_to_learn_is_computed_once_a_layer_and_step_for_all_members(based, monkeypatch):
+    wishes, data = wishes_of(FEW[:4], based)
+    targets, losses = [], []
+    target, divergences = cohort.dense_target, cohort.ops.indexer_losses
+    monkeypatch.setattr(cohort, "dense_target", lambda *a, **b: targets.append(a[0].index) or target(*a, **b))
+    monkeypatch.setattr(
+        cohort.ops, "indexer_losses", lambda *a, **b: losses.append(len(a[0])) or divergences(*a, **b)
+    )  # fmt: skip
+    assert make(wishes, data) == {}
+    steps = wishes[0][0].recipe.warmup_steps
+    assert targets == [0, 1] * steps and losses == [4, 4] * steps
+
+
+@pytest.mark.slow
 def test_the_warm_up_leaves_the_base_as_it_is(based, monkeypatch):
     wishes, data = wishes_of(FEW[:2], based)
     place, fit, seen = Store(based).folder(wishes[0][1].base), cohort.fit, []
