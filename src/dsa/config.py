@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,23 @@ def choice(cfg: DictConfig | dict[str, Any], group: str) -> str:
     """Name of the option in a group; with `~` behind it if a value inside was overridden."""
     name = cfg["choices"].get(group, "custom")
     return f"{name}~" if group in cfg["overridden"] else name
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration that was written to a file, as plain data, every interpolation resolved."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[return-value]
+
+
+def shipped(group: str, content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The shipped options of a group that are made of no others: each one's name and settings.
+
+    Args:
+        content: the configuration in which they are resolved.
+    """
+    for path in sorted((config_dir() / group).glob("*.yaml")):
+        node = OmegaConf.load(path)
+        if "defaults" not in node:
+            yield path.stem, resolved(OmegaConf.create({**content, group: node}))[group]
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:

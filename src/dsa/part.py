@@ -1,10 +1,9 @@
 """One option of a config group, typed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-
-from omegaconf import DictConfig
 
 from dsa import targets
 from dsa.artifacts.digest import digest
@@ -71,6 +70,6 @@ class Part:
 
 def option_of(node: Any, group: str) -> Any:
     """What an option holds."""
-    if not isinstance(node, dict | DictConfig):
+    if not isinstance(node, Mapping):
         raise ValueError(f"{group} = {node}: give the name of an option of conf/{group}.")
     return node

@@ -100,6 +100,7 @@ def test_training_rows_come_from_the_training_part_and_evaluation_from_the_other
         ({"seq_len": 10_000}, r"seq_len = 10000: longer than the text \(book.txt bytes\), whose validation part has"),
     ],
 )
+@pytest.mark.usefixtures("untyped")
 def test_impossible_numbers_name_the_setting(module, settings, message):
     with pytest.raises(ValueError, match=message):
         module(**settings)

@@ -4,12 +4,12 @@ import math
 import numpy as np
 import pytest
 
-from dsa.data import BPETokenizer, ByteTokenizer, RecallSlice, TextFiles, TextSource
+from dsa.data import BPETokenizer, ByteTokenizer, Corpus, RecallSlice, TextFiles, TextSource
 from dsa.data.split import Texts
 from dsa.data.text import unigram_loss
 
 
-class Spoken:
+class Spoken(Corpus):
     """A corpus of given texts that counts how often it is read."""
 
     description = "spoken"

@@ -14,9 +14,9 @@ from dsa import compose, load_run, machine, train
 from dsa.judging import threads
 from dsa.judging.checkpoints import DurableCheckpoints
 from dsa.study.drive import Drive
+from dsa.study.messages import show_threads
 from dsa.study.options import Options
 from dsa.study.sweep import in_process
-from dsa.study.tell import show_threads
 from dsa.study.workers.job import work
 from dsa.training import RunFailed
 

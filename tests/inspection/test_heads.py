@@ -14,7 +14,7 @@ from dsa.build import build_data
 from dsa.inspection.head_sums import PLACES, Layer
 from dsa.inspection.heads import heads_of
 from dsa.inspection.losses import mean_loss
-from dsa.inspection.pieces import observe, pieces
+from dsa.inspection.query_blocks import observe, query_blocks
 from dsa.inspection.reranked import reranked
 from dsa.inspection.reweighted import as_it_is, changed, clamped, head, reweighted, weighted_routers
 from dsa.ops import IndexFeatures
@@ -68,8 +68,8 @@ def mean(values):
 def test_shares_and_masses_are_those_of_plain_loops():
     index, asked = features(), torch.arange(LENGTH) % 3 == 0
     layer, weights = counted(index, asked), index.weights[0, 0]
-    (piece,) = pieces(seen_with(index))
-    attention, best = piece.attention[0], piece.best[0]
+    (block,) = query_blocks(seen_with(index))
+    attention, best = block.attention[0], block.best[0]
     own, none_below = by_hand(index, weights), by_hand(index, weights.clamp(min=0))
 
     def mass(kept, queries=None):

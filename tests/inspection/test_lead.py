@@ -13,7 +13,7 @@ from dsa.build import build_data, numbers_of_indexers
 from dsa.data import MQAR, DataModule
 from dsa.inspection.held import Held
 from dsa.inspection.lead import measure_lead, search
-from dsa.inspection.pieces import observe, pieces
+from dsa.inspection.query_blocks import observe, query_blocks
 from dsa.judging.evaluation import evaluate
 
 FOUR = [
@@ -102,7 +102,7 @@ def test_a_layer_that_chooses_what_the_one_before_it_chose_stops_leading_first(a
 def test_what_a_layer_holds_of_a_later_one_is_by_keys_and_by_attention():
     model, data = with_echo(2)
     seen = observe(model, next(iter(data.eval_loader())).tokens[0])
-    held, parts = Held(4), [next(iter(pieces(layer))) for layer in seen]
+    held, parts = Held(4), [next(iter(query_blocks(layer))) for layer in seen]
     held.add(parts)
     overlap, mass = held.means()
     assert torch.equal(overlap.diagonal(), torch.ones(4, dtype=torch.float64)) and overlap[1, 2] == 1

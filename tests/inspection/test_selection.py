@@ -16,7 +16,7 @@ from dsa.data import MQAR, Induction
 from dsa.inspection.answers import Answers, answers
 from dsa.inspection.kinds import kind_of, kinds
 from dsa.inspection.overlap import Overlap
-from dsa.inspection.pieces import BLOCK, pieces
+from dsa.inspection.query_blocks import BLOCK, query_blocks
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
 from dsa.judging.probe import measure as probed
@@ -38,14 +38,14 @@ def observed(scorer: Scorer | None, length: int = 24, k: int = 5, seed: int = 0)
 
 
 def by_distance(seen: Observation) -> Tally:
-    parts = list(pieces(seen))
+    parts = list(query_blocks(seen))
     bins = len(distance_names(seen.queries.shape[2]))
     return sum((tally(part, distances(part), bins) for part in parts[1:]), tally(parts[0], distances(parts[0]), bins))
 
 
 def test_the_oracle_finds_every_best_key_and_its_mass_is_the_best_there_is():
     seen = observed(None)
-    (part,) = pieces(seen)
+    (part,) = query_blocks(seen)
     assert torch.equal(part.kept, part.best)
     total = by_distance(seen)
     assert torch.equal(total.found, total.best)
@@ -61,7 +61,7 @@ def test_a_window_keeps_only_near_keys_and_the_numbers_are_the_probes(length):
     kept = by_distance(seen).kept
     assert kept[:4].tolist() == [length - 5, length - 5, 2 * (length - 5), length - 5]  # 0, 1, 2-3, 4
     assert not kept[4:].any()
-    parts = list(pieces(seen))
+    parts = list(query_blocks(seen))
     mass = sum(float((part.attention * part.kept).sum()) for part in parts) / length
     assert mass == pytest.approx(reference.mass, rel=1e-5)
     total = by_distance(seen)
@@ -70,7 +70,7 @@ def test_a_window_keeps_only_near_keys_and_the_numbers_are_the_probes(length):
 
 def test_blocks_of_queries_give_what_one_block_gives(monkeypatch):
     whole = by_distance(observed(Recency(), 50))
-    monkeypatch.setattr("dsa.inspection.pieces.BLOCK", 7)
+    monkeypatch.setattr("dsa.inspection.query_blocks.BLOCK", 7)
     parts = by_distance(observed(Recency(), 50))
     for name, value in vars(whole).items():
         assert torch.allclose(torch.as_tensor(getattr(parts, name)), torch.as_tensor(value)), name
@@ -78,7 +78,7 @@ def test_blocks_of_queries_give_what_one_block_gives(monkeypatch):
 
 def test_distances_fall_into_the_bins_that_their_names_say():
     assert distance_names(12) == ["0", "1", "2–3", "4–7", "8–11"]
-    (part,) = pieces(observed(Recency(), 12))
+    (part,) = query_blocks(observed(Recency(), 12))
     assert distances(part)[11].tolist() == [4, 4, 4, 4, 3, 3, 3, 3, 2, 2, 1, 0]
 
 
@@ -87,7 +87,7 @@ def test_a_layer_overlaps_wholly_with_itself_and_not_with_its_opposite():
     mask = torch.arange(24)[:, None] >= torch.arange(24)
     first = mask & (torch.arange(24) < 4)  # the four first keys
     overlap = Overlap(3)
-    (a,), (b,) = pieces(near), pieces(far)
+    (a,), (b,) = query_blocks(near), query_blocks(far)
     overlap.add([a, b, a._replace(kept=first[None])])
     found = overlap.matrices()
     assert found["selected"][0][1] == 1.0
@@ -121,7 +121,7 @@ def test_the_rank_of_logits_is_that_of_the_whole_centred_matrix():
 def test_the_answer_of_an_asked_query_is_found_in_its_row():
     source = MQAR(pairs=2, gap=3)
     batch = source.sample(1, 24, np.random.default_rng(0))
-    (part,) = pieces(observed(Recency(), 24, k=3))
+    (part,) = query_blocks(observed(Recency(), 24, k=3))
     found = answers(part, batch.tokens[0], batch.targets[0])
     assert found.queries == 2
     assert found.kept == 0  # the gap hides the answer from a window
@@ -147,7 +147,7 @@ def test_tokens_have_kinds():
 def test_attention_to_everything_is_refused():
     seen = observed(Recency())._replace(selection=None)
     with pytest.raises(ValueError, match="nothing was selected"):
-        next(pieces(seen))
+        next(query_blocks(seen))
 
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):

@@ -7,9 +7,11 @@ import torch
 from contract.cases import BUILDS, WITHOUT_MATRIX_UNIT, clustered, far, kernels_built, qkv, random_selection, randoms
 
 from dsa.ops import IndexFeatures, Zone, native, reference
+from dsa.ops.native import arguments
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 attending = importlib.import_module("dsa.ops.native.attend")
+cohort = importlib.import_module("dsa.ops.native.cohort")
 
 
 @pytest.fixture(params=["cpu", *BUILDS], scope="module")
@@ -30,6 +32,14 @@ def step(threads, length=500):
     loss = native.indexer_loss(features, target, selection)
     grads = torch.autograd.grad((out * randoms(*out.shape)).sum() + loss, [q, k, v, *features[:3]])
     return [selection.positions, out.detach(), target.logsumexp, loss.detach(), *grads]
+
+
+def test_structures_of_another_size_than_in_the_kernels_are_refused():
+    structures = (cohort.CohortArgs, cohort.IndexerArgs, arguments.Heads)
+    arguments.loaded("cohort.cpp", structures)
+    longer = arguments.structure("CohortArgs", " ".join([name for name, _ in cohort.CohortArgs._fields_] + ["more"]))
+    with pytest.raises(RuntimeError, match=r"cohort\.cpp: CohortArgs has \d+ bytes here and \d+ in the kernels"):
+        arguments.loaded("cohort.cpp", (longer, *structures[1:]))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dsa.study.estimate import done_since, scale
-from dsa.study.tell import show_plan, show_time
+from dsa.study.messages import show_plan, show_time
 from study.studies import drive, plans_of
 
 

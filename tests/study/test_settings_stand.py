@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 
 from dsa import compose
 from dsa.build import build_data
+from dsa.study.messages import show_plan
 from dsa.study.plan import StudyPlan
 from dsa.study.sweep import at
-from dsa.study.tell import show_plan
 from study import studies
 from study.studies import load, plans_of
 

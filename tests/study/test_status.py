@@ -10,9 +10,9 @@ from dsa.artifacts.results import RunResult
 from dsa.study.__main__ import main
 from dsa.study.drive import Drive
 from dsa.study.jobs import Job
+from dsa.study.messages import show_outcome
 from dsa.study.options import Options
 from dsa.study.outcome import Outcome
-from dsa.study.tell import show_outcome
 from dsa.study.workers.claim import CLAIM, claimed, this_process
 from dsa.study.workers.queue import QUEUED
 from study.studies import GONE

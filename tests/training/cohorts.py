@@ -2,10 +2,12 @@
 
 import torch
 from conftest import QUIET, SMALL, fitting, indexers
+from omegaconf import OmegaConf
 
 from dsa import compose
 from dsa.artifacts.store import Store
 from dsa.build import build_data
+from dsa.config import config_dir
 from dsa.graph import graph_of
 from dsa.judging.checkpoints import read_weights
 from dsa.training.cohort import make_indexers
@@ -18,6 +20,8 @@ RUN = [
 ]  # fmt: skip
 SIZES = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)} - {"h1d1", "h4d64"}
 EVERY = [fitting("indexer", name) for name in indexers() if name not in SIZES]  # one kind: the ends of it
+STUDY = OmegaConf.load(config_dir() / "study" / "optimal_indexer_config.yaml")
+TWENTY = [[f"indexer={name}", f"indexer_seed={seed}"] for name in STUDY.conditions.indexer for seed in (1, 2)]
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
 LEARNED = [

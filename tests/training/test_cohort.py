@@ -1,6 +1,7 @@
 """Indexers trained side by side become what each becomes alone, whatever happens to the others."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from training.cohorts import (
     RUN,
     SEEDS,
     SHARED,
+    TWENTY,
     make,
     rows,
     same,
@@ -69,6 +71,20 @@ def test_members_of_unequal_warm_ups_each_get_their_own(based, alone):
 
 
 @pytest.mark.slow
+def test_the_attention_to_learn_is_computed_once_a_layer_and_step_for_all_members(based, monkeypatch):
+    wishes, data = wishes_of(FEW[:4], based)
+    targets, losses = [], []
+    target, divergences = cohort.dense_target, cohort.ops.indexer_losses
+    monkeypatch.setattr(cohort, "dense_target", lambda *a, **b: targets.append(a[0].index) or target(*a, **b))
+    monkeypatch.setattr(
+        cohort.ops, "indexer_losses", lambda *a, **b: losses.append(len(a[0])) or divergences(*a, **b)
+    )  # fmt: skip
+    assert make(wishes, data) == {}
+    steps = wishes[0][0].recipe.warmup_steps
+    assert targets == [0, 1] * steps and losses == [4, 4] * steps
+
+
+@pytest.mark.slow
 def test_the_warm_up_leaves_the_base_as_it_is(based, monkeypatch):
     wishes, data = wishes_of(FEW[:2], based)
     place, fit, seen = Store(based).folder(wishes[0][1].base), cohort.fit, []
@@ -83,30 +99,43 @@ def test_the_warm_up_leaves_the_base_as_it_is(based, monkeypatch):
     assert (place / "weights.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
+def test_the_twenty_shipped_indexers_become_in_one_cohort_what_each_becomes_alone(based, alone):
+    members = [[*member, "recipe.warmup.steps=3"] for member in TWENTY]
+    wishes, data = wishes_of(members, based)
+    assert len({need.hash for _, need in wishes}) == 2 * 20
+    assert make(wishes, data) == {}
+    for member, wish in zip(members, wishes, strict=True):
+        assert same(weights(wish), alone(member)[0]), member
+
+
 DISTRIBUTED = """
 import torch
 from training.cohorts import FEW, RUN, make, wishes_of
 
 RUN += ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-assert make(*wishes_of(FEW, {based!r})) == {{}}
+for members, outputs in {cohorts!r}:
+    assert make(*wishes_of(members, outputs)) == {{}}
 assert torch.distributed.get_world_size() == 2
 """
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_cohort_that_one_process_trains(based, alone, tmp_path):
+def test_two_processes_train_a_cohort_as_each_of_its_members_alone_and_as_one_process_does(based, alone, tmp_path):
     script = tmp_path / "cohort.py"
-    script.write_text(DISTRIBUTED.format(based=str(based)))
+    apart = [([member], str(shutil.copytree(based, tmp_path / f"apart-{n}"))) for n, member in enumerate(FEW)]
+    script.write_text(DISTRIBUTED.format(cohorts=[(FEW, str(based)), *apart]))
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = launch([sys.executable, str(script)], environment, tmp_path)
     text, _ = done.communicate(timeout=300)
     assert done.returncode == 0, text
     wishes, _ = wishes_of(FEW, based)
-    for member, wish in zip(FEW, wishes, strict=True):
-        expected = alone(member)[0]
-        for name, weight in weights(wish).items():
-            torch.testing.assert_close(weight, expected[name], atol=2e-5, rtol=0, msg=f"{member}: {name}")
+    for (members, outputs), wish in zip(apart, wishes, strict=True):
+        (own,), (member,) = wishes_of(members, outputs)[0], members
+        for expected, far in ((weights(own), 1e-6), (alone(member)[0], 2e-5)):  # two processes sum in another order
+            for name, weight in weights(wish).items():
+                torch.testing.assert_close(weight, expected[name], atol=far, rtol=0, msg=f"{member}: {name}")
 
 
 @pytest.mark.slow

@@ -1,22 +1,19 @@
 """Time and memory of functions that take turns, and the machine they ran on."""
 
-import json
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dsa.judging.provenance import processor
-from dsa.judging.speed import quiet_profile
+from dsa.judging.speed import peak_megabytes
 
-Work = Callable[[], Any]  # returns the tensors it was called for
+Work = Callable[[], Any]  # returns the tensors it was called for, or None
 
 
 def take_turns(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
@@ -32,22 +29,12 @@ def take_turns(works: Mapping[str, Work], rounds: int) -> dict[str, float]:
 
 
 def peak_memory(work: Work) -> float:
-    """Most bytes allocated at a time during the call beyond what it returns, by torch's CPU allocator."""
-    with quiet_profile(memory=True) as profile:
-        returned = work()
-    kept = sum(x.numel() * x.element_size() for x in returned if isinstance(x, Tensor))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        profile.export_chrome_trace(str(path))
-        events = json.loads(path.read_text(errors="replace"))["traceEvents"]
-    changes = sorted(
-        ((event["ts"], event["args"]["Bytes"]) for event in events if event["name"] == "[memory]"), key=lambda e: e[0]
+    """Most bytes allocated at a time during the call beyond the tensors that it returns."""
+    returned: list[Tensor] = []
+    peak = peak_megabytes(
+        lambda: returned.extend(x for x in work() or () if isinstance(x, Tensor)), torch.device("cpu")
     )
-    now = highest = 0
-    for _, change in changes:
-        now += change
-        highest = max(highest, now)
-    return max(highest - kept, 0)
+    return max(peak * 2**20 - sum(x.nbytes for x in returned), 0)
 
 
 def machine() -> dict[str, Any]:

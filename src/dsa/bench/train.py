@@ -1,16 +1,15 @@
 """Whole training steps of a model: dense against sparse, and where the time of a sparse step goes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch.optim import Optimizer
 
 from dsa import build_model, compose
-from dsa.backbones import Backbone, Pass
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
+from dsa.build import build_data
+from dsa.data import Batch
 from dsa.judging.speed import quiet_profile
+from dsa.training.step import last_step
 
 PARTS = ("indexer", "select", "attend", "indexer_loss")
 
@@ -26,18 +25,22 @@ def measure(
     Args:
         memory: settings of the group that are true.
     """
-    rows = []
+    table = []
     for length in lengths:
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         saved = [f"memory.{name}=true" for name in memory]
         spec = compose([*choices, "selector=topk", f"selector.k={k}", "memory=none", *saved])
-        net, make_optimizer = build_model(spec).train(), spec.optimizer.make()
-        works = {name: step(net, make_optimizer, length, batch, name == "sparse") for name in ("sparse", "dense")}
+        data, here = build_data(spec), torch.device("cpu")
+        draw = torch.Generator().manual_seed(0)
+        tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)
+        rows = Batch(tokens[:, :-1], tokens[:, 1:])
+        nets = {name: build_model(spec, data.vocab_size).train() for name in ("sparse", "dense")}
+        works = {name: last_step(spec, net, data, rows, name == "sparse", here) for name, net in nets.items()}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
         parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
         for component, share in parts.items():
-            rows.append(
+            table.append(
                 {
                     "length": length,
                     "component": component,
@@ -53,25 +56,7 @@ def measure(
                     "machine": machine(),
                 }
             )
-    return rows
-
-
-def step(net: Backbone, make_optimizer: Callable[..., Optimizer], length: int, batch: int, sparse: bool) -> Work:
-    """Forward, backward and update; a dense step trains no indexer."""
-    parameters = list(net.parameters()) if sparse else net.groups()["backbone"]
-    optimizer = make_optimizer(parameters, lr=1e-4)
-    tokens = torch.randint(net.vocab_size, (batch, length + 1), generator=torch.Generator().manual_seed(0))
-
-    def work() -> Any:
-        with net.memory.saving():
-            logits, losses = net.run(tokens[:, :-1], Pass(sparse=sparse, teach=sparse))
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-        torch.stack([loss, *losses.values()]).sum().backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return []
-
-    return work
+    return table
 
 
 def shares(work: Work) -> dict[str, float]:

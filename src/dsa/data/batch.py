@@ -1,6 +1,6 @@
 """What a model is fed, and what can make it."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     depth: Float[Tensor, "batch"] | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where rows come from: a text or a task. It knows nothing of seeds, stages and steps."""
 

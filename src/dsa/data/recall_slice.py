@@ -22,7 +22,7 @@ class RecallSlice:
         self.ngram = at_least(ngram, 1, "data.source.recall_slice.ngram", "an n-gram has a token")
         self.window = at_least(window, 1, "data.source.recall_slice.window", "the query itself is in the window")
 
-    def __call__(self, rows: Int[np.ndarray, "row time+1"]) -> Bool[np.ndarray, "row time"]:
+    def __call__(self, rows: Int[np.ndarray, "row token"]) -> Bool[np.ndarray, "row token-1"]:
         """The mask of rows[:, 1:], the targets."""
         marked = np.zeros(rows[:, 1:].shape, bool)
         length = rows.shape[1] - self.ngram

@@ -10,7 +10,8 @@ from jaxtyping import Int
 from dsa.data.batch import IGNORE, Batch, Source
 from dsa.data.hashing import digest, generator
 
-Rows = Int[np.ndarray, "rows number"]
+Rows = Int[np.ndarray, "rows _"]
+"""Numbers of each row, any number of them."""
 
 
 class Task(Source, ABC):
@@ -42,7 +43,11 @@ class Task(Source, ABC):
         return self.sample(rows, seq_len, generator("evaluation"))
 
 
-def asked(tokens: Rows, positions: Rows, answers: Rows) -> Batch:
+def asked(
+    tokens: Int[np.ndarray, "rows time"],
+    positions: Int[np.ndarray, "rows asked"],
+    answers: Int[np.ndarray, "rows asked"],
+) -> Batch:
     """A batch that asks for `answers` at `positions` and for nothing else."""
     targets = np.full_like(tokens, IGNORE)
     np.put_along_axis(targets, positions, answers, axis=1)

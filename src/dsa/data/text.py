@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from dsa.data.split import Texts
 log = logging.getLogger("dsa.data")
 
 
+@runtime_checkable
 class Corpus(Protocol):
     """Documents, already split."""
 
@@ -36,6 +37,7 @@ class Corpus(Protocol):
         """The documents by use; only called where the cache has none of them."""
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to tokens. `fit` sees the training part alone; `state` and `restore` carry what it learned."""
 

@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from dsa.artifacts.names import check_folders
 from dsa.artifacts.results import read_result
 from dsa.checks import one_of, text
+from dsa.config import read_config
 from dsa.indexers.base import Indexer
 
 SCHEMA = 2
@@ -98,8 +97,7 @@ def indexer_of(path: Path, label: str, seq_len: int) -> tuple[str, dict[str, Any
             option = result.condition["indexer"]
             if option == "none":
                 raise ValueError(f"indexer.verdict = {path}: it recommends {label} at {seq_len}, which has no indexer.")
-            node: Any = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=True)
-            return option, node["indexer"]
+            return option, read_config(folder / CONFIG)["indexer"]
     raise ValueError(
         f"indexer.verdict = {path}: it recommends {label} at {seq_len}, of which no finished run with its "
         f"{CONFIG} lies beside it; give the verdict in the study's own folder, outputs/<study>."

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dsa.data import IGNORE
-from dsa.inspection.pieces import Piece
+from dsa.inspection.query_blocks import QueryBlock
 from dsa.inspection.tally import ratio
 
 
@@ -47,13 +47,13 @@ def places(tokens: Int[Tensor, "time"], targets: Int[Tensor, "time"], rows: slic
     return (tokens == target) & (before == query) & earlier & (target != IGNORE)
 
 
-def answers(piece: Piece, tokens: Int[Tensor, "time"], targets: Int[Tensor, "time"]) -> Answers:
-    """Over a piece's contested queries."""
-    groups, queries = piece.attention.shape[:2]
-    holds = places(tokens, targets, slice(piece.first, piece.first + queries)) & piece.contested[..., None]
+def answers(block: QueryBlock, tokens: Int[Tensor, "time"], targets: Int[Tensor, "time"]) -> Answers:
+    """Over a block's contested queries."""
+    groups, queries = block.attention.shape[:2]
+    holds = places(tokens, targets, slice(block.first, block.first + queries)) & block.contested[..., None]
     return Answers(
         queries=float(holds.any(-1).sum()) / groups,
-        attention=float((piece.attention * holds).sum()) / groups,
-        kept=float((piece.kept & holds).any(-1).sum()) / groups,
-        best=float((piece.best & holds).any(-1).sum()) / groups,
+        attention=float((block.attention * holds).sum()) / groups,
+        kept=float((block.kept & holds).any(-1).sum()) / groups,
+        best=float((block.best & holds).any(-1).sum()) / groups,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsa import ops
 from dsa.backbones import Observation
-from dsa.inspection.pieces import Piece, pieces
+from dsa.inspection.query_blocks import QueryBlock, query_blocks
 from dsa.inspection.reweighted import Reweigh, as_it_is, clamped, head, reweighted
 from dsa.judging.ties import tied
 from dsa.ops import IndexFeatures
@@ -70,9 +70,9 @@ class Layer:
                 f"clamped {number}": head(number, clamped),
             }
         kept = {name: kept_by(reweighted(features, to), seen) for name, to in changes.items()}
-        for piece in pieces(seen):
-            rows = slice(piece.first, piece.first + piece.contested.shape[1])
-            part = Part.of(piece, features, asked[rows], {name: mask[:, rows] for name, mask in kept.items()})
+        for block in query_blocks(seen):
+            rows = slice(block.first, block.first + block.contested.shape[1])
+            part = Part.of(block, features, asked[rows], {name: mask[:, rows] for name, mask in kept.items()})
             self.count(part)
             for number in numbers:
                 count_head(self.heads[number], part, number)
@@ -81,17 +81,17 @@ class Layer:
 
     def count(self, part: "Part") -> None:
         """What holds of the layer as a whole."""
-        piece, own = part.piece, part.mass("own")
+        block, own = part.block, part.mass("own")
         some, every = (part.weights < 0).any(0), (part.weights < 0).all(0)
         for ending, where in part.groups_of_queries():
             self.own.mean("mass" + ending, own, where)
-            self.own.mean("oracle_mass" + ending, (piece.attention * piece.best).sum(-1), where)
+            self.own.mean("oracle_mass" + ending, (block.attention * block.best).sum(-1), where)
             self.own.mean("mass_clamped" + ending, part.mass("clamped"), where)
             self.own.mean("mass_absolute" + ending, part.mass("absolute"), where)
             self.own.mean("kl" + ending, part.divergence, where)
             self.own.mean("some_negative" + ending, some, where)
             self.own.mean("all_negative" + ending, every, where)
-        self.own.mean("changed", part.let_in.sum(-1) / piece.kept.sum(-1), piece.contested)
+        self.own.mean("changed", part.let_in.sum(-1) / block.kept.sum(-1), block.contested)
         self.own.add("negative_score", part.negative.sum(), part.positive.sum() + part.negative.sum())
 
 
@@ -104,7 +104,7 @@ class Part(NamedTuple):
         clipped: keys that a head's ReLU clips.
     """
 
-    piece: Piece
+    block: QueryBlock
     asked: Bool[Tensor, "group query"]
     kept: dict[str, Bool[Tensor, "group query key"]]
     earlier: Bool[Tensor, "query key"]
@@ -113,15 +113,15 @@ class Part(NamedTuple):
     clipped: Bool[Tensor, "head group query key"]
 
     @classmethod
-    def of(cls, piece: Piece, features: IndexFeatures, asked: Tensor, kept: dict[str, Tensor]) -> "Part":
+    def of(cls, block: QueryBlock, features: IndexFeatures, asked: Tensor, kept: dict[str, Tensor]) -> "Part":
         """Compare what the heads score with the dense attention.
 
         Args:
             asked: of these queries.
             kept: of the same, with other weights.
         """
-        groups, queries, keys = piece.attention.shape
-        rows = slice(piece.first, piece.first + queries)
+        groups, queries, keys = block.attention.shape
+        rows = slice(block.first, block.first + queries)
         assert features.weights is not None
         weights = features.weights[0, :, rows].movedim(-1, 0).expand(-1, groups, -1)
         dots = []
@@ -131,18 +131,18 @@ class Part(NamedTuple):
         products = torch.stack(dots)
         earlier = torch.arange(keys) <= torch.arange(rows.start, rows.stop)[:, None]
         return cls(
-            piece, asked & piece.contested, kept | {"own": piece.kept}, earlier, weights,
+            block, asked & block.contested, kept | {"own": block.kept}, earlier, weights,
             weights[..., None] * products * earlier, (products == 0) & earlier,
         )  # fmt: skip
 
     def groups_of_queries(self) -> Iterator[tuple[str, Bool[Tensor, "group query"]]]:
         """All that are contested, and those of them that are asked, with an ending for names."""
-        yield "", self.piece.contested
+        yield "", self.block.contested
         yield "_asked", self.asked
 
     def mass(self, name: str) -> Float[Tensor, "group query"]:
         """Dense attention on what is kept."""
-        return (self.piece.attention * self.kept[name]).sum(-1)
+        return (self.block.attention * self.kept[name]).sum(-1)
 
     @property
     def positive(self) -> Float[Tensor, "group query key"]:
@@ -162,20 +162,20 @@ class Part(NamedTuple):
     @property
     def divergence(self) -> Float[Tensor, "group query"]:
         """KL(p || softmax(I)) over all earlier keys [nats]."""
-        p = self.piece.attention
+        p = self.block.attention
         given = self.terms.sum(0).masked_fill(~self.earlier, -torch.inf).log_softmax(-1)
         return (torch.special.xlogy(p, p) - torch.where(p > 0, p * given, 0.0)).sum(-1)
 
     def places(self) -> Iterator[tuple[str, Bool[Tensor, "group query key"]]]:
         """Earlier keys of contested queries, place by place."""
         queries, keys = self.earlier.shape
-        distance = torch.arange(self.piece.first, self.piece.first + queries)[:, None] - torch.arange(keys)
-        budget = self.piece.kept.sum(-1, keepdim=True)
+        distance = torch.arange(self.block.first, self.block.first + queries)[:, None] - torch.arange(keys)
+        budget = self.block.kept.sum(-1, keepdim=True)
         inside: Int[Tensor, "group query key"] = torch.where(distance < budget, 2, 3)
         inside = torch.where(distance == 0, 1, inside)
         inside[..., 0] = 0
         for number, name in enumerate(PLACES):
-            yield name, (inside == number) & self.earlier & self.piece.contested[..., None]
+            yield name, (inside == number) & self.earlier & self.block.contested[..., None]
 
 
 def kept_by(features: IndexFeatures, seen: Observation) -> Bool[Tensor, "group query key"]:
@@ -187,10 +187,10 @@ def kept_by(features: IndexFeatures, seen: Observation) -> Bool[Tensor, "group q
 
 def count_head(sums: Sums, part: Part, number: int) -> None:
     """What holds of one head."""
-    piece, clipped, term = part.piece, part.clipped[number], part.terms[number]
-    inside = part.earlier & piece.contested[..., None]
+    block, clipped, term = part.block, part.clipped[number], part.terms[number]
+    inside = part.earlier & block.contested[..., None]
     negative, own = part.weights[number] < 0, part.mass("own")
-    attended = (piece.attention * clipped).sum(-1)
+    attended = (block.attention * clipped).sum(-1)
     level = equal_at_the_end(part)
     for ending, where in part.groups_of_queries():
         sums.mean("negative" + ending, negative, where)
@@ -202,7 +202,7 @@ def count_head(sums: Sums, part: Part, number: int) -> None:
         for name in ("without", "alone", "clamped"):
             sums.mean(f"mass_{name}{ending}", part.mass(f"{name} {number}"), where)
     sums.mean("clipped", clipped, inside.expand_as(clipped))
-    sums.mean("clipped_wanted", clipped, piece.best & inside)
+    sums.mean("clipped_wanted", clipped, block.best & inside)
     sums.add("negative_score", -term.clamp(max=0).sum(), term.abs().sum())
     sums.add("of_all_scores", term.abs().sum(), part.terms.abs().sum())
 
@@ -216,11 +216,11 @@ def equal_at_the_end(part: Part) -> Bool[Tensor, "group query"]:
 
 def count_place(sums: Sums, part: Part, inside: Bool[Tensor, "group query key"]) -> None:
     """How much of everything falls on the keys of one place."""
-    piece = part.piece
-    everywhere = part.earlier & piece.contested[..., None]
+    block = part.block
+    everywhere = part.earlier & block.contested[..., None]
     put_out = part.kept["own"] & ~part.kept["clamped"]
     for name, values in {
-        "keys": everywhere, "attention": piece.attention, "wanted": piece.best, "kept": piece.kept,
+        "keys": everywhere, "attention": block.attention, "wanted": block.best, "kept": block.kept,
         "lifted": part.positive, "lowered": part.negative, "let_in": part.let_in, "put_out": put_out,
     }.items():  # fmt: skip
         sums.add(name, (values * inside).double().sum(), (values * everywhere).double().sum())

@@ -13,7 +13,7 @@ from dsa.data import IGNORE, Batch, DataModule
 from dsa.inspection.head_sums import Layer
 from dsa.inspection.losses import mean_loss
 from dsa.inspection.measure import finished, spread
-from dsa.inspection.pieces import observe
+from dsa.inspection.query_blocks import observe
 from dsa.inspection.reranked import reranked
 from dsa.inspection.reweighted import Reweigh, changed, clamped, head, weighted_routers
 from dsa.training.load import load_run, load_spec

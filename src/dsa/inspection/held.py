@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dsa.inspection.pieces import Piece
+from dsa.inspection.query_blocks import QueryBlock
 
 
 class Held:
@@ -17,7 +17,7 @@ class Held:
         self.sums = torch.zeros(2, layers, layers, dtype=torch.float64)
         self.queries = torch.zeros(layers, dtype=torch.float64)
 
-    def add(self, layers: list[Piece]) -> None:
+    def add(self, layers: list[QueryBlock]) -> None:
         """Count the same queries of every layer; groups of heads averaged."""
         for own, layer in enumerate(layers):
             inside = layer.contested

@@ -20,7 +20,7 @@ from dsa.data import Batch, DataModule
 from dsa.inspection.held import Held
 from dsa.inspection.losses import mean_loss
 from dsa.inspection.measure import finished, spread
-from dsa.inspection.pieces import observe, pieces
+from dsa.inspection.query_blocks import observe, query_blocks
 from dsa.training.load import load_run, load_spec
 
 ROWS = 256  # of the training data, drawn apart from any stage's, that the search looks at
@@ -155,6 +155,6 @@ def held_in(model: Backbone, data: DataModule, name: str) -> Held:
         seen = observe(model, tokens[row])
         if any(layer.selection is None for layer in seen):
             raise ValueError(f"{name}: a layer keeps every earlier key; give a run with a smaller budget.")
-        for parts in zip(*(pieces(layer) for layer in seen), strict=True):
+        for parts in zip(*(query_blocks(layer) for layer in seen), strict=True):
             held.add(list(parts))
     return held

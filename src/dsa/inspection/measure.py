@@ -15,7 +15,7 @@ from dsa.inspection.answers import Answers, answers
 from dsa.inspection.kinds import Kinds, kinds
 from dsa.inspection.losses import loss_by_position
 from dsa.inspection.overlap import Overlap
-from dsa.inspection.pieces import Piece, observe, pieces
+from dsa.inspection.query_blocks import QueryBlock, observe, query_blocks
 from dsa.inspection.rank import effective_rank, logit_values, score_values
 from dsa.inspection.tally import Tally, distance_names, distances, ratio, tally
 from dsa.training.load import load_run, load_spec
@@ -37,16 +37,16 @@ class Layer:
     answer: Answers = field(default_factory=Answers)
     ranks: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, piece: Piece, tokens: Tensor, targets: Tensor, of: Kinds, bins: int) -> None:
-        """Count a piece."""
-        self.mass += float((piece.attention * piece.kept).sum(-1).mean(0).sum())
-        self.oracle_mass += float((piece.attention * piece.best).sum(-1).mean(0).sum())
-        self.queries += piece.attention.shape[1]
-        self.distance.append(tally(piece, distances(piece), bins))
+    def add(self, block: QueryBlock, tokens: Tensor, targets: Tensor, of: Kinds, bins: int) -> None:
+        """Count a block."""
+        self.mass += float((block.attention * block.kept).sum(-1).mean(0).sum())
+        self.oracle_mass += float((block.attention * block.best).sum(-1).mean(0).sum())
+        self.queries += block.attention.shape[1]
+        self.distance.append(tally(block, distances(block), bins))
         kind = of.of[tokens] + 1
         kind[0] = 0  # a row's first token is a kind of its own: attention often rests there
-        self.kind.append(tally(piece, kind.expand(piece.attention.shape[1:]), len(of.names) + 1))
-        self.answer += answers(piece, tokens, targets)
+        self.kind.append(tally(block, kind.expand(block.attention.shape[1:]), len(of.names) + 1))
+        self.answer += answers(block, tokens, targets)
 
 
 def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, A
         seen = observe(model, tokens[row])
         if all(layer.selection is None for layer in seen):
             raise ValueError(f"{result.run_id}: its attention is dense, every query keeps every earlier key.")
-        for parts in zip(*(pieces(layer) for layer in seen), strict=True):
+        for parts in zip(*(query_blocks(layer) for layer in seen), strict=True):
             overlap.add(list(parts))
             for layer, part in zip(layers, parts, strict=True):
                 layer.add(part, tokens[row], targets[row], of, len(names))

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dsa.inspection.pieces import Piece
+from dsa.inspection.query_blocks import QueryBlock
 
 
 class Overlap:
@@ -17,7 +17,7 @@ class Overlap:
         self.sums = torch.zeros(3, layers, layers, dtype=torch.float64)
         self.queries = torch.zeros(layers, layers, dtype=torch.float64)
 
-    def add(self, layers: list[Piece]) -> None:
+    def add(self, layers: list[QueryBlock]) -> None:
         """Count the same queries of every layer."""
         for a, one in enumerate(layers):
             for b, other in enumerate(layers):

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsa.inspection.pieces import Piece
+from dsa.inspection.query_blocks import QueryBlock
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def ratio(part: Tensor | float, whole: Tensor | float) -> float | None:
     return float(part) / float(whole) if float(whole) > 0 else None
 
 
-def tally(piece: Piece, labels: Int[Tensor, "query key"], count: int) -> Tally:
-    """Sums over a piece's contested queries.
+def tally(block: QueryBlock, labels: Int[Tensor, "query key"], count: int) -> Tally:
+    """Sums over a block's contested queries.
 
     Args:
         labels: 0 ... count - 1.
     """
-    inside = piece.contested[..., None]
+    inside = block.contested[..., None]
     flat = labels.flatten()
 
     def sums(values: Tensor) -> Float[Tensor, "label"]:
@@ -69,19 +69,19 @@ def tally(piece: Piece, labels: Int[Tensor, "query key"], count: int) -> Tally:
         return torch.zeros(count, dtype=torch.float64, device=flat.device).index_add_(0, flat, mean)
 
     return Tally(
-        attention=sums(piece.attention),
-        captured=sums(piece.attention * piece.kept),
-        best=sums(piece.best),
-        found=sums(piece.best & piece.kept),
-        kept=sums(piece.kept),
-        queries=float(piece.contested.sum()) / len(piece.attention),
+        attention=sums(block.attention),
+        captured=sums(block.attention * block.kept),
+        best=sums(block.best),
+        found=sums(block.best & block.kept),
+        kept=sums(block.kept),
+        queries=float(block.contested.sum()) / len(block.attention),
     )
 
 
-def distances(piece: Piece) -> Int[Tensor, "query key"]:
+def distances(block: QueryBlock) -> Int[Tensor, "query key"]:
     """The bin of each pair's distance: 0 tokens, 1, 2-3, 4-7, ... Later keys, which count for nothing, get 0."""
-    queries, keys = piece.attention.shape[1:]
-    position = torch.arange(piece.first, piece.first + queries, device=piece.attention.device)
+    queries, keys = block.attention.shape[1:]
+    position = torch.arange(block.first, block.first + queries, device=block.attention.device)
     distance = (position[:, None] - torch.arange(keys, device=position.device)).clamp(min=0)
     return torch.where(distance > 0, distance.clamp(min=1).double().log2().floor().long() + 1, 0)
 

@@ -12,7 +12,7 @@ from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.inspection.losses import mean_loss
 from dsa.inspection.measure import finished, spread
-from dsa.inspection.pieces import observe
+from dsa.inspection.query_blocks import observe
 from dsa.inspection.reranked import reranked
 from dsa.judging.ties import Tied, share, tied
 from dsa.ops import Scorer, Zones

@@ -17,6 +17,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from dsa.artifacts.atomic import replacing
+
 logger = logging.getLogger(__name__)
 
 SOURCES = Path(__file__).parent / "kernels"
@@ -65,7 +67,8 @@ def build(source: Path, flags: list[str], cache: Path, name: str) -> Path:
         run([compiler(), "-shared", *link_flags(), str(unlinked), "-o", str(made)])
         made.chmod(0o700)
         path = cache / f"{name}.{content_hash(made)}.so"
-        os.replace(made, path)
+        with replacing(path) as temporary:
+            made.rename(temporary)
     return path
 
 

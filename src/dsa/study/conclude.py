@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from dsa.analysis.judgement.analysis import Analysis, analyse_folder
 from dsa.analysis.output.files import write
+from dsa.study.messages import console
 from dsa.study.publish import publish
-from dsa.study.tell import console
 from dsa.study.timing import time_study
 
 LOG = "analysis.log"

@@ -11,10 +11,10 @@ from dsa.checks import texts
 from dsa.study.composer import Composer, Load
 from dsa.study.drive import Dispatch, Drive
 from dsa.study.lists import values_of
+from dsa.study.messages import show_outcome, show_plan, show_submitted, show_threads, show_time
 from dsa.study.options import Options, options_of, private_keys
 from dsa.study.plan import DataStore, StudyPlan, plan_study
 from dsa.study.question import Study, read
-from dsa.study.tell import show_outcome, show_plan, show_submitted, show_threads, show_time
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.submitit_queue import SubmititQueue
 

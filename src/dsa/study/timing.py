@@ -9,7 +9,6 @@ import multiprocessing
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,6 @@ import torch
 
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.names import CONTENDED
-from dsa.backbones import Pass
 from dsa.build import build_data
 from dsa.data import Batch
 from dsa.judging.evaluation import make_trainer
@@ -27,7 +25,7 @@ from dsa.study.plan import SELECTION
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
 from dsa.training.load import load_run, load_spec
-from dsa.training.objective import language_model_loss
+from dsa.training.step import last_step
 
 FILE, SCHEMA = "timing.json", 4
 ROUNDS = 6  # the least and the greatest of six hold the median with 97 % probability, of five with 94 %
@@ -106,11 +104,9 @@ class Timed:
 
     def __init__(self, folder: Path, admitted: Sequence[str] = ()) -> None:
         self.spec, self.model = load_spec(folder, admitted), load_run(folder, admitted)
-        data = build_data(self.spec)
-        self.batch, self.row = data.batch("sparse", 0), next(iter(data.eval_loader())).tokens[:1]
+        self.data = build_data(self.spec)
+        self.batch, self.row = self.data.batch("sparse", 0), next(iter(self.data.eval_loader())).tokens[:1]
         self.sparse = bool(self.model.router_of)
-        self.objective = self.spec.objective.make()
-        self.teach = self.sparse and self.spec.uses_indexer and self.objective.train_when_sparse
         self.half = self.spec.dtype == "bf16"
         self.device = make_trainer(self.spec.trainer, "fp32").strategy.root_device
 
@@ -123,27 +119,10 @@ class Timed:
         return out
 
     def step_ms(self) -> float:
-        """A step as in the run's last stage: forward, both losses, backward, clipping, optimiser [ms]."""
+        """A step as in the run's last stage [ms]."""
         batch = Batch(self.batch.tokens.to(self.device), self.batch.targets.to(self.device))
-        model = self.model
-        named = model.groups()
-        groups = [named["backbone"], named["indexers"] if self.teach else [], named["patterns"]]
-        groups = [group for group in groups if group]
-        optimizer = self.spec.optimizer.make()([{"params": group, "lr": 0.0} for group in groups])
-        how = Pass(sparse=self.sparse, teach=self.teach, progress=1.0, step=1)
-
-        def step() -> None:
-            with model.memory.saving():
-                emphasis = self.objective.emphasis(model, batch, how) if self.teach else {}
-                logits, losses = model.run(batch.tokens, replace(how, emphasis=emphasis))
-            loss = language_model_loss(logits, batch.targets)
-            torch.stack([loss, *(self.objective.weight * own for own in losses.values())]).sum().backward()
-            for group in groups:
-                torch.nn.utils.clip_grad_norm_(group, self.spec.recipe.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-
-        model.train()
+        self.model.train()
+        step = last_step(self.spec, self.model, self.data, batch, self.sparse, self.device)
         took = milliseconds(step, self.device, repeats=1)
-        model.eval()
+        self.model.eval()
         return took

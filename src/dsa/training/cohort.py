@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dsa import ops
-from dsa.artifacts.atomic import write_json
+from dsa.artifacts.atomic import replacing, write_json
 from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
@@ -243,6 +243,9 @@ def train_cohort(
                 write_json(member.folder / RECORD, record_of(member.need, member.spec) | {
                     "name": member.need.name, "hash": member.need.hash, "code": member.need.code,
                 })  # fmt: skip
+        if dashboard.place is not None and (folder / METRICS).exists():
+            with replacing(dashboard.place / f"{dashboard.name}.csv") as temporary:
+                shutil.copyfile(folder / METRICS, temporary)
         (folder / DONE).touch()
         publish_trained(store, base)
     wait_for_all()

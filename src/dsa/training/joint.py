@@ -19,6 +19,7 @@ from dsa.judging.models import fit_indexers, fit_patterns
 from dsa.judging.world import first_process
 from dsa.ops import Picked
 from dsa.patterns import Choice
+from dsa.recipe import Recipe
 from dsa.spec import Spec
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
@@ -39,12 +40,11 @@ class JointTraining(Training):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         teach = any(group.name == "indexers" for group in self.learning)
-        progress = self.global_step / max(self.stage.steps - 1, 1)
         chosen: dict[int, Choice] = {}
         picked: dict[int, Picked] = {}
         how = Pass(
-            sparse=self.sparse, teach=teach, progress=progress, step=self.global_step + 1, chose=chosen.__setitem__,
-            picked=picked.__setitem__,
+            sparse=self.sparse, teach=teach, progress=self.progress, step=self.global_step + 1,
+            chose=chosen.__setitem__, picked=picked.__setitem__,
         )  # fmt: skip
         if teach:
             with fork_rng([self.device] if self.device.type == "cuda" else []):  # both passes draw the same
@@ -53,6 +53,11 @@ class JointTraining(Training):
         self.note_choices(chosen, picked)
         out = {"loss": language_model_loss(logits, batch.targets)}
         return out | {f"{name}_loss": loss for name, loss in losses.items()}
+
+    @property
+    def progress(self) -> float:
+        """Share of the stage that is done."""
+        return self.global_step / max(self.stage.steps - 1, 1)
 
     def note_choices(self, chosen: dict[int, Choice], picked: dict[int, Picked]) -> None:
         """The share of queries that got each pattern, by layer and group of heads; of rows that got each indexer.
@@ -101,12 +106,7 @@ def make_joint(
         model = start_of(store, spec, need, data)
         recipe, routed = spec.recipe, need.identity["composition"] is not None
         objective = spec.objective.make()
-        groups = [Group("backbone", model.groups()["backbone"], recipe.sparse_lr, "recipe.sparse.lr")]
-        indexers = model.groups()["indexers"]
-        if indexers and objective.train_when_sparse:
-            groups.append(Group("indexers", indexers, recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
-        if patterns := model.groups()["patterns"]:
-            groups.append(Group("patterns", patterns, recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
+        groups = groups_of(model, recipe, objective)
         calibrate(model, data, make_trainer(spec.trainer, spec.dtype).strategy.root_device)
         before = recipe.dense_steps + (recipe.warmup_steps if routed and spec.uses_indexer else 0)
         stage = Stage("sparse", recipe.sparse_steps, before)
@@ -123,6 +123,17 @@ def make_joint(
         return {"vocab_size": data.vocab_size}
 
     return made(store, need, spec, make, again)
+
+
+def groups_of(model: Backbone, recipe: Recipe, objective: IndexerObjective) -> list[Group]:
+    """What learns in joint training: the backbone, indexers that their objective trains here, patterns that learn."""
+    named = model.groups()
+    groups = [Group("backbone", named["backbone"], recipe.sparse_lr, "recipe.sparse.lr")]
+    if named["indexers"] and objective.train_when_sparse:
+        groups.append(Group("indexers", named["indexers"], recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
+    if named["patterns"]:
+        groups.append(Group("patterns", named["patterns"], recipe.sparse_indexer_lr, "recipe.sparse.indexer_lr"))
+    return groups
 
 
 def start_of(store: Store, spec: Spec, need: Need, data: DataModule) -> Backbone:

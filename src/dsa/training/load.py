@@ -2,17 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
 
 from dsa.artifacts.results import FILE, SCHEMA, RunResult, read_result
 from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import Backbone
+from dsa.config import read_config
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.models import Models
-from dsa.spec import Spec, spec_of
+from dsa.spec import Spec, spec_from
 from dsa.training.run_folder import CONFIG
 
 
@@ -43,10 +41,8 @@ def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> Backbone:
 
 def load_spec(folder: Path, allow_targets: Sequence[str] = ()) -> Spec:
     """The spec of a run folder, with its outputs where the folder lies now."""
-    cfg: Any = OmegaConf.load(folder / CONFIG)
-    cfg.allow_targets = list(allow_targets)
-    cfg.output_dir = str(folder.resolve().parents[1])
-    return spec_of(cfg)
+    here = {"allow_targets": list(allow_targets), "output_dir": str(folder.resolve().parents[1])}
+    return spec_from(read_config(folder / CONFIG) | here)
 
 
 def finished(folder: Path) -> RunResult:

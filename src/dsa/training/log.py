@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dsa.artifacts.atomic import replacing
 from dsa.training.stages import Stage
@@ -12,6 +12,7 @@ FIXED = ("step", "stage", "stage_step", "kind")
 METRICS = "metrics.csv"
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears of each new row: a dashboard."""
 

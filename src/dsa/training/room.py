@@ -1,20 +1,19 @@
 """Whether a composition leaves its indexer something to choose."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from dsa.build import build_indexer
-from dsa.config import config_dir, resolved
+from dsa.config import shipped
 from dsa.indexers import Indexer
 from dsa.ops import by_group
 from dsa.ops.zones import first_forced, spans
 from dsa.patterns import Pattern
 from dsa.selectors import Dense, Selector, SelectorContext
-from dsa.spec import Part, Spec
+from dsa.spec import Spec
 from dsa.training.sites import first_site
 
 
@@ -32,7 +31,8 @@ def gaps_in_blocks(spec: Spec) -> str | None:
     gap = gap_in(spec.pattern.make(), indexer)
     if gap is None:
         return None
-    others = ", ".join(name for name, pattern in shipped(spec) if gap_in(pattern, indexer) is None)
+    shown = ((name, replace(spec.pattern, node=node).make()) for name, node in shipped("pattern", spec.content))
+    others = ", ".join(name for name, pattern in shown if gap_in(pattern, indexer) is None)
     return (
         f"pattern={spec.pattern.option} with indexer={spec.indexer.option}, which chooses blocks of indexer.unit = "
         f"{indexer.unit} tokens: {gap}. Patterns that show whole blocks: {others}"
@@ -50,15 +50,6 @@ def gap_in(pattern: Pattern, indexer: Indexer) -> str | None:
             first = max(zone.begin for zone in zones if not zone.forced)
             return f"its keys lie {step} tokens apart" if step > 1 else f"its keys begin at {first}, within a block"
     return None
-
-
-def shipped(spec: Spec) -> Iterator[tuple[str, Pattern]]:
-    """The shipped patterns that are made of no others, by name."""
-    for path in sorted((config_dir() / "pattern").glob("*.yaml")):
-        node = OmegaConf.load(path)
-        if "defaults" not in node:
-            whole = resolved(OmegaConf.create(spec.content | {"pattern": node}))
-            yield path.stem, Part("pattern", path.stem, whole["pattern"], spec.allow_targets).make()
 
 
 def never_decides(spec: Spec) -> str | None:

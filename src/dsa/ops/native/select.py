@@ -1,10 +1,10 @@
 """Selecting on the fused CPU kernels."""
 
 import ctypes
-import functools
+import threading
+from collections import deque
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -95,28 +95,67 @@ class Budgets(NamedTuple):
     most: int  # keys that a query takes by score from one zone
 
 
-def budgets(zones: Zones, limit: Tensor, offset: int, first: Tensor | None, unit: int, forced: Zones) -> Budgets:
-    """Of these queries; of one alone it is computed for its neighbours too, which mostly are the next to be asked."""
-    many = AHEAD if limit.shape[2] == 1 and first is None else 1
-    starts = None if first is None else in_bytes(first)
-    begin = offset // many * many
-    every = computed(zones, in_bytes(limit), tuple(limit.shape), many, begin, starts, unit, forced)
-    return every[offset - begin]
-
-
-@functools.lru_cache(maxsize=8)
-def computed(
-    zones: Zones, limit: bytes, shape: tuple[int, int, int], many: int, offset: int, first: bytes | None, unit: int,
-    forced: Zones,
-) -> list[Budgets]:  # fmt: skip
-    """From tensors as bytes, so that equal ones find what was computed before.
+class Asked(NamedTuple):
+    """What budgets follow from.
 
     Args:
         many: how many queries in a row have each of these limits; the answer has as many.
     """
-    starts = None if first is None else from_bytes(first, shape[:1])
-    limits = from_bytes(limit, shape).repeat_interleave(many, -1)
-    every = spans(zones, limits, offset, starts, unit, forced)
+
+    zones: Zones
+    limit: Int[Tensor, "batch group time"]
+    many: int
+    offset: int
+    first: Int[Tensor, "batch"] | None
+    unit: int
+    forced: Zones
+
+    def same(self, other: "Asked") -> bool:
+        """Whether the answer is the same."""
+        return (
+            (self.many, self.offset, self.unit) == (other.many, other.offset, other.unit)
+            and (self.zones, self.forced) == (other.zones, other.forced)
+            and torch.equal(self.limit, other.limit)
+            and (self.first is None) == (other.first is None)
+            and (self.first is None or other.first is None or torch.equal(self.first, other.first))
+        )
+
+    def kept(self) -> "Asked":
+        """With numbers of its own, whatever becomes of the caller's."""
+        return self._replace(limit=self.limit.clone(), first=None if self.first is None else self.first.clone())
+
+
+class Recent(threading.local):
+    """What was told last, kept by the thread: the next layer and the next step mostly ask for the same."""
+
+    def __init__(self) -> None:
+        self.kept: deque[tuple[Asked, list[Budgets]]] = deque(maxlen=8)
+
+    def of(self, asked: Asked) -> list[Budgets]:
+        """The budgets of what is asked, computed now unless they are there."""
+        found = next((told for before, told in self.kept if asked.same(before)), None)
+        if found is None:
+            found = computed(asked)
+            self.kept.appendleft((asked.kept(), found))
+        return found
+
+
+recent = Recent()
+
+
+def budgets(zones: Zones, limit: Tensor, offset: int, first: Tensor | None, unit: int, forced: Zones) -> Budgets:
+    """Of these queries; of one alone it is computed for its neighbours too, which mostly are the next to be asked."""
+    many = AHEAD if limit.shape[2] == 1 and first is None else 1
+    begin = offset // many * many
+    starts = None if first is None else first.long()
+    return recent.of(Asked(zones, limit.long(), many, begin, starts, unit, forced))[offset - begin]
+
+
+def computed(asked: Asked) -> list[Budgets]:
+    """Of every query that is asked for."""
+    many = asked.many
+    limits = asked.limit.repeat_interleave(many, -1)
+    every = spans(asked.zones, limits, asked.offset, asked.first, asked.unit, asked.forced)
     table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
     counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0).int()
     tables, counted = (x.unflatten(-1, (-1, many)).movedim(-1, 0).contiguous() for x in (table, counts))
@@ -124,14 +163,6 @@ def computed(
     most = by_score.amax(1).tolist() if by_score.shape[1] else [0] * many
     slots = counted.flatten(1).amax(1).clamp(min=1).tolist() if counted.numel() else [1] * many
     return [Budgets(every, *own) for own in zip(tables, counted, slots, most, strict=True)]
-
-
-def in_bytes(x: Int[Tensor, "..."]) -> bytes:
-    return x.long().numpy().tobytes()
-
-
-def from_bytes(x: bytes, shape: tuple[int, ...]) -> Int[Tensor, "..."]:
-    return torch.from_numpy(np.frombuffer(x, dtype=np.int64).copy()).view(shape)
 
 
 def dense_logsumexp(

@@ -16,8 +16,8 @@ from dsa.signals import behind
 from dsa.study.composer import Load
 from dsa.study.drive import Dispatch
 from dsa.study.jobs import Job
+from dsa.study.messages import command_line
 from dsa.study.sweep import sweep
-from dsa.study.tell import command_line
 from dsa.study.workers.failures import Failure
 from dsa.study.workers.ray_queue import RayQueue
 from dsa.study.workers.submitit_queue import SubmititQueue

@@ -15,7 +15,7 @@ from dsa.ops.reference import best, to_mask
 BLOCK = 256  # queries held at once: memory grows with BLOCK x length, not with the square of the length
 
 
-class Piece(NamedTuple):
+class QueryBlock(NamedTuple):
     """Some queries of one layer in one row, against every key.
 
     Args:
@@ -42,7 +42,7 @@ def observe(model: Backbone, row: Tensor) -> list[Observation]:
     return seen
 
 
-def pieces(seen: Observation) -> Iterator[Piece]:
+def query_blocks(seen: Observation) -> Iterator[QueryBlock]:
     """A layer's queries, block by block.
 
     Raises:
@@ -56,17 +56,17 @@ def pieces(seen: Observation) -> Iterator[Piece]:
     dense = TrueAttention(q, k, logsumexp, groups, scale=seen.scale, cap=seen.cap)
     for first in range(0, length, BLOCK):
         rows = slice(first, min(first + BLOCK, length))
-        yield piece(dense, seen.selection, rows)
+        yield query_block(dense, seen.selection, rows)
 
 
-def piece(dense: TrueAttention, selection: Selection, rows: slice) -> Piece:
+def query_block(dense: TrueAttention, selection: Selection, rows: slice) -> QueryBlock:
     """The queries in `rows` of the first row of a batch."""
     length = dense.keys.shape[2]
     position = torch.arange(rows.start, rows.stop, device=dense.keys.device)
     earlier = torch.arange(length, device=position.device) <= position[:, None]
     summed = dense.scores(rows, slice(0, length))[0].masked_fill(~earlier, 0.0)
     counts = selection.counts[0, :, rows].long()
-    return Piece(
+    return QueryBlock(
         first=rows.start,
         attention=summed / (dense.queries.shape[1] // dense.groups),
         kept=to_mask(Selection(selection.positions[:1, :, rows], selection.counts[:1, :, rows]), length)[0],
