@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.excess import excess
 from dsa.analysis.output.figures.places import Place, places, title
@@ -21,8 +22,8 @@ CAPTION = (
 
 
 def draw(analysis: Analysis) -> Figure | None:
-    """The picture; None where there is no oracle."""
-    prepared = analysis.prepared
+    """The picture; None where there is no oracle or nothing may be ranked."""
+    prepared, open_ = analysis.prepared, rankable(analysis.discrimination)
     rows = {
         place: {
             label: values
@@ -32,6 +33,7 @@ def draw(analysis: Analysis) -> Figure | None:
             and len(values := excess(prepared, label, place))
         }
         for place in places(analysis)
+        if place in open_
     }
     rows = {place: found for place, found in rows.items() if found}
     if not rows:

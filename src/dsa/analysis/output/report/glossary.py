@@ -104,7 +104,7 @@ METRICS = (
         "success rate",
         "share of seeds",
         "seeds that lose no more than the margin against the baseline, with Clopper and Pearson's exact 95 % interval",
-        ("success rate", "seeds worse", "worst", "worst seed"),
+        ("success rate", "seeds beyond margin", "worst", "worst seed"),
     ),
     Entry(
         "excess over the oracle",
