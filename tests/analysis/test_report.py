@@ -93,7 +93,7 @@ def test_nothing_is_loaded_from_elsewhere(text):
 
 def test_what_is_missing_is_told(text):
     assert "33 of 36 planned runs finished" in text
-    assert "What to know" in text and "0123456789ab" in text and "python -m dsa.analysis" in text
+    assert "What to know" in text and "0123456789ab" in text and "dsa report outputs" in text
     gaps = text[text.index("Missing and failed runs") :]
     assert ">0, 1, 2<" in gaps and "missing" in gaps
 
@@ -110,9 +110,16 @@ def test_a_study_without_any_run_has_a_report(tmp_path):
 
 def test_a_run_has_its_command(small):
     told = command(small.prepared, EVIL, 128)
-    assert told == f"python train.py 'indexer={EVIL}' model=tiny selector=topk selector.k=8 seq_len=128 seed=0"
-    config = {"choices": {"optimizer": "x"}, "overridden": ["optimizer"], "optimizer": {"betas": [0.9, 1]}}
-    assert overrides(config) == ["optimizer=x", "optimizer.betas=[0.9,1]"]
+    assert told == (
+        f"dsa train 'indexer={EVIL}' model=tiny selector=topk selector._target_=x selector.k=8 seq_len=128 seed=0 "
+        "dtype=fp32"
+    )
+    config = {
+        "choices": {"optimizer": "x"},
+        "overridden": ["optimizer"],
+        "optimizer": {"betas": [0.9, 1], "fused": None},
+    }
+    assert overrides(config) == ["optimizer=x", "optimizer.betas=[0.9,1]", "optimizer.fused=null"]
 
 
 def test_speed_is_ranked_by_turns_taken_alone(tmp_path):

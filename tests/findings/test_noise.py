@@ -1,6 +1,7 @@
 """What a study of noise leaves: its tables hold no verdict but "cannot discriminate", and nothing of an earlier one."""
 
 import csv
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def cells(folder: Path) -> list[str]:
     """Every cell of the tables in a folder, heads apart: of each CSV, and of the page."""
     out = [cell for path in folder.glob("*.csv") for row in list(csv.reader(path.open()))[1:] for cell in row]
     lines = (folder / "README.md").read_text().splitlines()
-    rows = [line for above, line in zip(lines, lines[1:], strict=False) if above.startswith("|") and line[0:1] == "|"]
+    rows = [line for above, line in itertools.pairwise(lines) if above.startswith("|") and line[0:1] == "|"]
     return out + [cell.strip() for row in rows for cell in row.split("|")]
 
 
