@@ -9,6 +9,7 @@ import numpy as np
 from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import Prepared, assemble
 from dsa.analysis.judgement.analysis import Analysis
+from dsa.artifacts.results import SCHEMA
 
 CONTROLS = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
 JITTER = (-0.02, -0.01, 0.0, 0.01, 0.02)  # of turns [ms]
@@ -45,6 +46,7 @@ def result_of(run: dict[str, Any], loss: float, dense: float, window: float, **c
     flops = {"indexer": COST.get(run["label"], 500), "select": 0, "sparse_attention": 1000 * run["seq_len"]}
     return {
         "run_id": run["run_id"],
+        "schema": SCHEMA,
         "status": "finished",
         "condition": {"indexer": run["label"]},
         "val_loss": loss,

@@ -48,14 +48,9 @@ def overrides(config: dict[str, Any]) -> list[str]:
     for group in config.get("overridden", []):
         if group not in ALONE:
             out += leaves(config.get(group), group, config, text_of(group, config.get("choices", {}).get(group)))
-    shipped = top()
-    for key in OF_A_RUN:
-        value, usual = config.get(key), shipped[key]
-        if key in config and (
-            key in ALWAYS or value not in (usual, config.get("seed") if usual == "${seed}" else usual)
-        ):
-            out.append(f"{key}={typed(value)}")
-    return out
+    usual = top() | {"indexer_seed": config.get("seed")}
+    given = [key for key in OF_A_RUN if key in config and (key in ALWAYS or config[key] != usual[key])]
+    return out + [f"{key}={typed(config[key])}" for key in given]
 
 
 def leaves(node: Any, key: str, config: dict[str, Any], shipped: str) -> list[str]:
