@@ -104,12 +104,13 @@ def made_up(
 
 
 def timing_of(runs: Iterable[tuple[dict[str, Any], dict[str, Any] | None]]) -> dict[str, Any]:
-    """The content of timing.json: every condition timed alone in five turns, at what its runs took."""
+    """The content of timing.json: every condition timed alone in five fresh processes, at what its runs took."""
     out: dict[str, Any] = {}
     for run, result in runs:
         if result is None or "time" not in result:
             continue
-        here = out.setdefault(str(run["seq_len"]), {"contended": False, "machine": {"processor": "one"}, "turns": {}})
+        alone = {"contended": False, "processes": len(JITTER), "machine": {"processor": "one"}, "turns": {}}
+        here = out.setdefault(str(run["seq_len"]), alone)
         here["turns"][run["label"]] = [{"step_ms": result["time"]["step_ms"] + jitter} for jitter in JITTER]
     return out
 

@@ -127,7 +127,8 @@ def test_speed_is_ranked_by_turns_taken_alone(tmp_path):
     steps = {"a": 20.0, "b": 10.0}
     times = {label: [{"step_ms": ms + 0.1 * turn} for turn in range(5)] for label, ms in steps.items()}
     for contended, found in ((False, steps), (True, {})):
-        record_ = {"contended": contended, "turns": times, "times": {k: {"step_ms": v} for k, v in steps.items()}}
+        medians = {k: {"step_ms": v} for k, v in steps.items()}
+        record_ = {"contended": contended, "processes": 5, "turns": times, "times": medians}
         (folder / "timing.json").write_text(json.dumps({"128": record_}))
         for path in folder.glob("*/result.json"):
             result = json.loads(path.read_text())
