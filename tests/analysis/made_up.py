@@ -22,6 +22,7 @@ def meta_of(conditions: dict[str, dict[str, Any]], lengths=(64,), seeds=8, plann
         {
             "label": label,
             "role": role,
+            "context": "",
             "seq_len": n,
             "seed": seed,
             "run_id": f"{label}-L{n}-s{seed}",
