@@ -9,7 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
-from dsa.analysis.output.report.answer import claimed, opening, picture
+from dsa.analysis.output.report.answer import claimed, opening, picture, unit_of
 from dsa.analysis.output.report.glossary import Entry, glossary
 from dsa.analysis.output.report.use import use
 from dsa.analysis.output.spreadsheet import for_spreadsheets
@@ -78,6 +78,7 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         f"# {meta.name}",
         meta.question,
         f"**{opening(analysis)}**",
+        *filter(None, [unit_of(analysis)]),
         *pictures[:1],
         f"## {grid.title}\n\n{framed(costs)}\n\n{grid.note}",
         f"## How it was decided\n\nClaimed beforehand: {claimed(analysis)}. **{analysis.answer}**: {analysis.sentence}",
