@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.figures import style
@@ -70,7 +71,8 @@ def panel(ax: Axes, analysis: Analysis, place: Place, found: dict[str, pd.Series
         bold = label in meta.conditions and meta.reference(label) == label
         text.set_fontweight("bold" if bold else "normal")
         text.set_color("0.4" if meta.control(label) else "black")
-    ax.set_xlabel(f"{meta.metric} less the oracle's", fontsize=7)
+    scale = scale_of(meta.metric)
+    ax.set_xlabel(f"{scale.plain}, less the oracle's [{scale.unit}]", fontsize=7)
     ax.tick_params(axis="x", labelsize=6)
     ax.grid(axis="x", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)

@@ -13,6 +13,7 @@ from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.output.figures.every import charts
 from dsa.analysis.output.files import record
 from dsa.analysis.output.report.page import page
+from paper import dots
 from paper.source import Study
 from paper.study import write_study
 from paper.times import Times
@@ -77,6 +78,12 @@ def test_pictures_of_noise_show_no_failure(tmp_path):
     write_study(study(noise=True), tmp_path)
     for name in ("seeds", "failures", "success", "contrasts", "regret", "recovered"):
         assert not (tmp_path / f"{name}.png").exists(), name
+
+
+def test_the_axis_of_the_seeds_is_named_in_plain_words_with_its_unit():
+    figure = dots.draw(study(noise=False).analysis)
+    assert {axes.get_xlabel() for axes in figure.axes} == {"loss, after joint training, less the oracle's [nats]"}
+    assert dots.draw(study(noise=True).analysis) is None
 
 
 def test_what_an_earlier_writing_left_and_is_no_longer_so_is_gone(tmp_path):

@@ -111,9 +111,9 @@ def unit_of(analysis: Analysis) -> str | None:
     seeds = prepared.runs["seed"].nunique()
     return (
         f"The unit here is a draw of the indexers' initial weights and of the training text, {seeds} of them, on "
-        f"{models} as it is: intervals and tests say how much those two draws matter, and nothing of how another model, another "
-        "training of this one, or another held-out text would do. What is shown is shown of this model and this text; "
-        "that it holds for models of its kind or size may not be concluded."
+        f"{models} as it is: intervals and tests say how much those two draws matter, and nothing of how another "
+        "model, another training of this one, or another held-out text would do. What is shown is shown of this model "
+        "and this text; that it holds for models of its kind or size may not be concluded."
     )
 
 
