@@ -87,7 +87,7 @@ def time_bought(studies: Studies) -> list[str]:
                 gain = study.times.gain(mine, theirs, length, what)
                 if gain is not None:
                     machines.add(study.times.machine())
-                    note = "timed beside other work: not ranked" if gain.contended else ""
+                    note = f"{gain.obstacle}: not ranked" if gain.obstacle else ""
                     saved = percent(gain.share, gain.interval, sign=True)
                     rows.append((str(length), study.name, WHAT[what], f"{gain.reference_ms:.3g}", f"{gain.ms:.3g}",
                                  saved, note))  # fmt: skip

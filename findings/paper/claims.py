@@ -59,7 +59,8 @@ def claims_page(studies: Studies) -> str:
         "much faster” is read as so much less time. A claim of a "
         "gain of at least g (a range: its lower end) is *supported* where the whole 95 % interval lies at g or above, "
         "*not supported* where all of it lies below, else *inconclusive*. Intervals: over seeds (BCa bootstrap) for "
-        "loss and memory, from the least to the greatest turn for times taken alone. Memory is what torch holds at "
+        "loss and memory, from the least to the greatest turn for times taken alone. Times decide nothing unless "
+        "they were taken alone, in at least five fresh processes. Memory is what torch holds at "
         "once for one training step over one row. What was not run is *not tested*. The studies differ from the "
         "original in task, model and machine: see [the findings](details.md).\n\n"
         + table(["claim", "where", "measured [95 % interval]", "verdict", "why"], rows)

@@ -5,7 +5,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.excess import excess
 from dsa.analysis.output.figures.places import Place, places, title
@@ -21,8 +23,8 @@ CAPTION = (
 
 
 def draw(analysis: Analysis) -> Figure | None:
-    """The picture; None where there is no oracle."""
-    prepared = analysis.prepared
+    """The picture; None where there is no oracle or nothing may be ranked."""
+    prepared, open_ = analysis.prepared, rankable(analysis.discrimination)
     rows = {
         place: {
             label: values
@@ -32,6 +34,7 @@ def draw(analysis: Analysis) -> Figure | None:
             and len(values := excess(prepared, label, place))
         }
         for place in places(analysis)
+        if place in open_
     }
     rows = {place: found for place, found in rows.items() if found}
     if not rows:
@@ -68,7 +71,8 @@ def panel(ax: Axes, analysis: Analysis, place: Place, found: dict[str, pd.Series
         bold = label in meta.conditions and meta.reference(label) == label
         text.set_fontweight("bold" if bold else "normal")
         text.set_color("0.4" if meta.control(label) else "black")
-    ax.set_xlabel(f"{meta.metric} less the oracle's", fontsize=7)
+    scale = scale_of(meta.metric)
+    ax.set_xlabel(f"{scale.plain}, less the oracle's [{scale.unit}]", fontsize=7)
     ax.tick_params(axis="x", labelsize=6)
     ax.grid(axis="x", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)

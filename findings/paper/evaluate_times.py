@@ -1,4 +1,4 @@
-"""How claims about speed are evaluated: by times taken alone, in turns.
+"""How claims about speed are evaluated: by times taken alone, in turns, in at least five fresh processes.
 
 "So much faster" is read as so much less time.
 """
@@ -30,8 +30,8 @@ def faster(what: str, indexer: str, reference: str, least: float, length: int | 
 
 def timed(gain: Gain, least: float) -> tuple[Verdict, str]:
     """The verdict on a gain in time."""
-    if gain.contended:
-        return "inconclusive", "timed beside other work"
+    if gain.obstacle:
+        return "inconclusive", gain.obstacle
     if gain.interval is None:
         return "inconclusive", "medians alone, no interval"
     return at_least(least, gain.interval), f"against a gain of at least {percent(least)}"
@@ -60,8 +60,8 @@ def gains_change(what: str, indexer: str, reference: str, sign: int) -> Evaluati
 
 def changed(short: Gain, long: Gain, sign: int) -> tuple[Verdict, str]:
     """The verdict on a change of a gain: decided where no turn at one length gains as any turn at the other does."""
-    if short.contended or long.contended:
-        return "inconclusive", "timed beside other work"
+    if obstacle := short.obstacle or long.obstacle:
+        return "inconclusive", obstacle
     if short.interval is None or long.interval is None:
         return "inconclusive", "medians alone, no interval"
     low, high = long.interval[0] - short.interval[1], long.interval[1] - short.interval[0]

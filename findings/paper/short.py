@@ -39,7 +39,7 @@ def gains(studies: Studies) -> list[str]:
             taken = {what: study.times.gain(mine, theirs, length, what) for what in ("step_ms", "infer_ms")}
             saved = [
                 f"{WHAT[what]} {percent(gain.share, gain.interval, sign=True)}"
-                + (" (beside other work)" if gain.contended else "")
+                + (f" ({gain.obstacle})" if gain.obstacle else "")
                 for what, gain in taken.items()
                 if gain is not None
             ]

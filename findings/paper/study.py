@@ -9,7 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
-from dsa.analysis.output.report.answer import claimed, opening, picture
+from dsa.analysis.output.report.answer import claimed, opening, picture, unit_of
 from dsa.analysis.output.report.glossary import Entry, glossary
 from dsa.analysis.output.report.use import use
 from dsa.analysis.output.spreadsheet import for_spreadsheets
@@ -19,11 +19,12 @@ from paper.source import Study, save
 
 FIGURES = ("contrasts", "differences", "success", "failures", "regret", "format_error", "budget_excess", "quality",
            "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass")  # fmt: skip
+SEEDS = "seeds"
 DPI = 130
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """Write a study's folder."""
+    """Write a study's folder; tables and figures of an earlier writing that now have nothing to show are gone."""
     save(study, folder)
     analysis = study.analysis
     frames = {name: table(analysis) for name, table in tables.TABLES.items()}
@@ -31,7 +32,11 @@ def write_study(study: Study, folder: Path) -> None:
     for name, frame in frames.items():
         if len(frame):
             replaced(folder / f"{name}.csv", partial(for_spreadsheets(frame).to_csv, index=False, float_format="%.6g"))
+        else:
+            (folder / f"{name}.csv").unlink(missing_ok=True)
     drawn = figures(study, folder)
+    for name in {f"{name}.png" for name in (*FIGURES, SEEDS)} - {name for name, _, _ in drawn}:
+        (folder / name).unlink(missing_ok=True)
     replaced(folder / "README.md", lambda path: path.write_text(page(study, frames, drawn)))
 
 
@@ -45,8 +50,8 @@ def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
         out.append((name, chart.title, chart.caption))
     seeds = dots.draw(study.analysis)
     if seeds is not None:
-        replaced(folder / "seeds.png", partial(seeds.savefig, format="png", dpi=DPI))
-        out.insert(1, ("seeds.png", dots.TITLE, dots.CAPTION))
+        replaced(folder / f"{SEEDS}.png", partial(seeds.savefig, format="png", dpi=DPI))
+        out.insert(1, (f"{SEEDS}.png", dots.TITLE, dots.CAPTION))
     return out
 
 
@@ -73,6 +78,7 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         f"# {meta.name}",
         meta.question,
         f"**{opening(analysis)}**",
+        *filter(None, [unit_of(analysis)]),
         *pictures[:1],
         f"## {grid.title}\n\n{framed(costs)}\n\n{grid.note}",
         f"## How it was decided\n\nClaimed beforehand: {claimed(analysis)}. **{analysis.answer}**: {analysis.sentence}",

@@ -4,7 +4,7 @@ import pandas as pd
 
 from dsa.analysis.inputs.cost import COSTS, cost_of
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.output.terminal import standing, within
+from dsa.analysis.output.terminal import within
 from paper.markdown import number
 from paper.times import Times
 
@@ -82,7 +82,7 @@ def best(analysis: Analysis) -> pd.DataFrame:
     """What to use per length, the best mean, and what was shown to lose nothing against the baseline."""
     return pd.DataFrame(
         {
-            "length": b.seq_len, "recommended": b.recommended, "standing": standing(b), "best": b.best, "mean": b.mean,
+            "length": b.seq_len, "recommended": b.recommended, "standing": b.standing, "best": b.best, "mean": b.mean,
             **bounds("mean", b.interval), "shown to lose nothing": ", ".join(b.lossless) or "none",
         }
         for b in analysis.best

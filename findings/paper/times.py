@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dsa.analysis.inputs.timing import STALE, in_fresh_processes
 from dsa.analysis.statistics.values import Array
 
 WHAT = {"step_ms": "training step", "infer_ms": "forward pass of one row", "indexer_ms": "indexers in a forward pass"}
@@ -19,13 +20,13 @@ class Gain:
         turns: the gain in each turn; empty where only medians were kept.
         interval: from the least to the greatest gain of a turn, which for five turns and more holds the median gain
             with 94 % and more; None where only medians were kept.
-        contended: other processes were busy meanwhile.
+        obstacle: why nothing may be concluded from it; None if something may.
     """
 
     ms: float
     reference_ms: float
     turns: Array
-    contended: bool
+    obstacle: str | None
 
     @property
     def share(self) -> float:
@@ -52,7 +53,10 @@ class Times:
             np.array([turn[what] for turn in here.get("turns", {}).get(one, [])]) for one in (label, reference)
         )
         turns = 1 - mine / theirs if len(mine) == len(theirs) else mine[:0]
-        return Gain(times[label][what], times[reference][what], turns, bool(here.get("contended")))
+        obstacle = "timed beside other work" if here.get("contended") else None
+        if obstacle is None and not all(in_fresh_processes(self.record, one, seq_len) for one in (label, reference)):
+            obstacle = STALE
+        return Gain(times[label][what], times[reference][what], turns, obstacle)
 
     def machine(self) -> str:
         """Processor and cores on which the times were taken."""

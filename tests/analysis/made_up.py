@@ -9,6 +9,7 @@ import numpy as np
 from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import Prepared, assemble
 from dsa.analysis.judgement.analysis import Analysis
+from dsa.artifacts.results import SCHEMA
 
 CONTROLS = {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
 JITTER = (-0.02, -0.01, 0.0, 0.01, 0.02)  # of turns [ms]
@@ -21,6 +22,7 @@ def meta_of(conditions: dict[str, dict[str, Any]], lengths=(64,), seeds=8, plann
         {
             "label": label,
             "role": role,
+            "context": "",
             "seq_len": n,
             "seed": seed,
             "run_id": f"{label}-L{n}-s{seed}",
@@ -45,6 +47,7 @@ def result_of(run: dict[str, Any], loss: float, dense: float, window: float, **c
     flops = {"indexer": COST.get(run["label"], 500), "select": 0, "sparse_attention": 1000 * run["seq_len"]}
     return {
         "run_id": run["run_id"],
+        "schema": SCHEMA,
         "status": "finished",
         "condition": {"indexer": run["label"]},
         "val_loss": loss,
@@ -102,12 +105,13 @@ def made_up(
 
 
 def timing_of(runs: Iterable[tuple[dict[str, Any], dict[str, Any] | None]]) -> dict[str, Any]:
-    """The content of timing.json: every condition timed alone in five turns, at what its runs took."""
+    """The content of timing.json: every condition timed alone in five fresh processes, at what its runs took."""
     out: dict[str, Any] = {}
     for run, result in runs:
         if result is None or "time" not in result:
             continue
-        here = out.setdefault(str(run["seq_len"]), {"contended": False, "machine": {"processor": "one"}, "turns": {}})
+        alone = {"contended": False, "processes": len(JITTER), "machine": {"processor": "one"}, "turns": {}}
+        here = out.setdefault(str(run["seq_len"]), alone)
         here["turns"][run["label"]] = [{"step_ms": result["time"]["step_ms"] + jitter} for jitter in JITTER]
     return out
 

@@ -10,7 +10,7 @@ from made_up import made_up
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis, analyse
 from dsa.analysis.output.figures.every import charts
-from dsa.analysis.output.report.answer import names, opening, picture
+from dsa.analysis.output.report.answer import names, opening, picture, unit_of
 from dsa.analysis.output.report.glossary import KINDS, METRICS, glossary
 from dsa.analysis.output.report.grid import RUNS, VERSUS, grids
 from dsa.analysis.output.report.page import page
@@ -147,3 +147,21 @@ def test_controls_that_took_part_are_explained_and_no_others():
     assert {"dense", "oracle", "window", "random"} <= told and "static" not in told
     assert set(CONTROLS) <= set(KINDS)
     assert all(asdict(entry)["meaning"] for entry in glossary(done))
+
+
+def test_a_study_of_a_given_model_says_what_its_unit_is_and_what_may_not_be_concluded():
+    def certified(run, result):
+        return result | {"model": "tiny", "certificate": {"identity": 0.0}}
+
+    assert unit_of(claiming("some_condition_differs", {"a": 1.2, "b": 1.3})) is None
+    done = claiming("some_condition_differs", {"a": 1.2, "b": 1.3}, each=certified)
+    told = unit_of(done)
+    assert "draw of the indexers' initial weights and of the training text, 8 of them, on tiny as it is" in told
+    assert "may not be concluded" in told
+    text = page(done, charts(done))
+    assert text.index(opening(done)) < text.index("may not be concluded") < text.index("What to use, and what it costs")
+
+
+def test_what_the_tables_call_no_loss_and_standing_is_explained():
+    told = {field: entry for entry in METRICS for field in entry.fields}
+    assert "at most 80 % of seeds" in told["p_no_loss_holm"].meaning and "baseline" in told["standing"].meaning

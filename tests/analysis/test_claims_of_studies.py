@@ -49,11 +49,18 @@ def sizes(reverse: bool, seeds: int = 8) -> Prepared:
     """Two indexers on three widths, each width with controls of its own."""
     layers = {f"d{d}-{i}": {"indexer": i, "model.d_model": d} for d in (64, 128, 256) for i in ("big", "small")}
     meta = meta_of(layers, seeds=seeds, hypothesis={"claim": "order_depends_on_size"}, baseline="d64-big")
-    controls = [f"{kind}-{d}" for d in (64, 128, 256) for kind in ("dense", "random", "window")]
-    runs = [run for run in meta.runs if run["label"] in layers]
+    controls = [(kind, d) for d in (64, 128, 256) for kind in ("dense", "random", "window")]
+    runs = [run | {"context": run["label"][1:].split("-")[0]} for run in meta.runs if run["label"] in layers]
     runs += [
-        {"label": label, "role": "control", "seq_len": 64, "seed": s, "run_id": f"{label}-{s}"}
-        for label in controls
+        {
+            "label": f"{kind}-{d}",
+            "role": "control",
+            "context": str(d),
+            "seq_len": 64,
+            "seed": s,
+            "run_id": f"{kind}-{d}-{s}",
+        }
+        for kind, d in controls
         for s in range(seeds)
     ]
     draw, results = np.random.default_rng(0), []

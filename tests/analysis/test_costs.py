@@ -30,6 +30,7 @@ ALONE = "python -m dsa.study time outputs/made_up"
         (False, {}, "mask"),
         (True, {"turns": {}}, f"not timed alone, after training ({ALONE} does that)"),
         (True, {"contended": True}, f"other processes were busy while steps were timed ({ALONE} times them again)"),
+        (True, {"processes": 1}, f"turns were not taken in at least 5 fresh processes ({ALONE} times them again)"),
     ],
 )
 def test_unreal_speed_is_not_ranked(real, timed, reason):

@@ -1,8 +1,12 @@
 """Which runs stand for which number, and what a seed counts for."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from made_up import meta_of, result_of
 
+from dsa.analysis.inputs.meta import read_meta
 from dsa.analysis.inputs.results import tidy
 
 
@@ -27,3 +31,19 @@ def test_several_draws_of_the_indexers_on_one_base_are_one_seed():
     assert len(frame) == len(meta.runs) / 3
     assert set(frame["val_loss"]) == {1.0}
     assert not frame.duplicated(["label", "seq_len", "seed"]).any()
+
+
+def test_a_plan_without_contexts_is_refused_in_a_sentence(tmp_path):
+    plan = asdict(meta_of({"h1d8": {"indexer": "h1d8"}}, (128,), 1))
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    assert read_meta(tmp_path).context("h1d8") == ""
+    for run in plan["runs"]:
+        del run["context"]
+    (tmp_path / "study.json").write_text(json.dumps(plan))
+    with pytest.raises(ValueError, match="its runs lack context, older code planned it; plan it again"):
+        read_meta(tmp_path)
+
+
+def test_what_layers_share_is_compared_and_no_context():
+    meta = meta_of({"one": {"index_every": 1}, "two": {"index_every": 2, "model.layers": 4}})
+    assert [meta.options(label) for label in ("one", "two")] == [{"index_every": 1}, {"index_every": 2}]

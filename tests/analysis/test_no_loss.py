@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
-from dsa.analysis.statistics.no_loss import mean_within, no_loss, seeds_within
+from dsa.analysis.output.files import RULE
+from dsa.analysis.statistics.no_loss import mean_within, no_loss, no_worse, seeds_within
 from dsa.analysis.statistics.values import Array
 
 DRAW = np.random.default_rng(3)
@@ -84,3 +85,28 @@ def test_a_share_of_exactly_four_fifths_within_is_not_called_most(seeds):
 
 def test_no_loss_is_found_where_there_is_none():
     assert claims(np.random.default_rng(2).normal(0, MARGIN / 4, (200, 20))) > 0.95
+
+
+def seldom(seeds: int, studies: int = 1000) -> Array:
+    """A tenth of all seeds fails at ten margins, so that the true mean is just the margin."""
+    draw = np.random.default_rng(0)
+    failed = draw.uniform(size=(studies, seeds)) < 0.1
+    return 10 * MARGIN * failed + draw.normal(0, 0.1 * MARGIN, failed.shape)
+
+
+def test_of_seldom_and_large_failures_the_mean_is_not_guaranteed_and_the_rule_says_how_often():
+    """No test of a mean can: what is guaranteed is the share of seeds."""
+    at_most_one = 0.9**30 + 30 * 0.1 * 0.9**29
+    assert at_most_one == pytest.approx(0.18, abs=0.005)
+    within = 3.3 * (at_most_one * (1 - at_most_one) / 1000) ** 0.5
+    assert claims(seldom(30)) == pytest.approx(at_most_one, abs=within)
+    assert np.mean([no_worse(row, MARGIN) < 0.05 for row in seldom(30)]) == pytest.approx(at_most_one, abs=within)
+    assert "18 %" in RULE["guarantee"] and "p_lossless" in RULE["lossless"]
+
+
+@pytest.mark.parametrize("size", [1.2, 10, 1000])
+def test_the_share_of_seeds_that_lose_no_more_than_the_margin_is_guaranteed_however_much_the_others_lose(size):
+    draw = np.random.default_rng(1)
+    failed = draw.uniform(size=(400, 30)) < 0.2
+    loss = np.where(failed, size * MARGIN, -MARGIN)
+    assert np.mean([no_worse(row, MARGIN) < 0.05 for row in loss]) <= 0.05 + 2.6 * (0.05 * 0.95 / 400) ** 0.5

@@ -1,5 +1,7 @@
 """What a study recommends: only what was shown to lose nothing, or the best measured here, said to be no more."""
 
+import json
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,10 @@ import pytest
 from made_up import made_up
 
 from dsa.analysis.judgement.analysis import analyse
-from dsa.analysis.judgement.best import ONLY_BEST, Best
+from dsa.analysis.judgement.best import BASELINE, BEHIND, LOSSLESS, ONLY_BEST, Best
+from dsa.analysis.output.report.grid import best as best_grid
+from dsa.analysis.output.report.overview import overviews
+from dsa.analysis.output.report.use import use
 from dsa.study.publish import summary
 
 ENOUGH = 20  # seeds that can show no loss over three comparisons
@@ -113,3 +118,36 @@ def test_what_is_recommended_as_lossless_never_fails_in_a_fifth_of_its_seeds(see
     failing = set(np.random.default_rng(seed).choice(ENOUGH, 4, replace=False).tolist())
     only = answer({"a": 1.2, "b": 1.2, "c": 1.2, "d": 1.2}, fails={"d": failing}, seed=seed)
     assert "d" not in only.lossless and only.recommended != "d"
+
+
+def test_a_dearer_one_that_is_better_certifies_nothing_of_the_baseline():
+    """The baseline is shown to be worse, so it stands for being the cheapest, not for losing nothing."""
+    done = analyse(made_up({"d": 1.3, "a": 1.1, "b": 1.35}, seeds=ENOUGH))
+    (only,) = done.best
+    assert only.recommended == "d" and only.lossless == ("a",) and "d" in only.worse
+    assert only.standing == BEHIND and not only.shown
+    assert only.sentence == (
+        "At 64: d, the baseline: nothing cheaper is shown to lose nothing against it, and it is shown to be worse than "
+        "a (20 seeds)."
+    )
+    told = [[cell.text for cell in row] for grid in (best_grid(done), use(done)) for row in grid.rows]
+    assert not any(cell == "shown to lose nothing" for row in told for cell in row)
+    assert any("another is shown to be better" in cell for cell in told[1])
+    (line,) = [line for overview in overviews(done) for line in overview.lines if line.mark]
+    assert (line.label, line.mark) == ("d", "nothing cheaper is shown to do")
+
+
+@pytest.mark.parametrize(
+    ("losses", "standing", "shown"),
+    [
+        ({"a": 1.2, "c": 1.2}, LOSSLESS, True),
+        ({"d": 1.2, "a": 1.2}, BASELINE, True),
+        ({"d": 1.3, "a": 1.1}, BEHIND, False),
+        ({"a": 1.2, "c": 1.3}, ONLY_BEST, False),
+    ],
+)
+def test_each_recommendation_has_a_standing_that_the_schema_knows(losses, standing, shown):
+    only = answer(losses)
+    assert (only.standing, only.shown) == (standing, shown)
+    schema = json.loads(files("dsa.analysis.output").joinpath("verdict.schema.json").read_text())
+    assert only.standing in schema["properties"]["best"]["items"]["properties"]["standing"]["enum"]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from made_up import made_up
 
-from dsa.analysis.inputs.timing import own_processes, ratio
+from dsa.analysis.inputs.timing import in_fresh_processes, ratio
 from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.output.figures import pareto
 
@@ -56,11 +56,13 @@ def test_speed_up_and_front_show_the_median_over_turns(monkeypatch):
     chart = pareto.chart(done, "step_ms")
     spots = {spot.label: spot for spot in chart.panels[0].spots}
     assert spots["b"].x == pytest.approx(times["b"]) and spots["b"].x_interval[1] > 5 * times["b"]
-    assert "medians" in chart.caption and "all turns in one process" in chart.caption
+    assert "medians" in chart.caption and "in a process of its own" in chart.caption
 
 
-def test_turns_are_said_to_have_processes_of_their_own_only_where_they_had():
-    five = {"a": [{"step_ms": 1.0}] * 5}
-    assert own_processes({"64": {"turns": five, "processes": 5}})
-    assert not own_processes({"64": {"turns": five}})
-    assert not own_processes({"64": {"turns": five, "processes": 5}, "128": {"turns": five}})
+@pytest.mark.parametrize(
+    ("turns", "processes", "fresh"), [(5, 5, True), (6, 6, True), (5, None, False), (4, 4, False), (6, 5, False)]
+)
+def test_turns_count_only_in_at_least_five_processes_of_their_own(turns, processes, fresh):
+    here = {"turns": {"a": [{"step_ms": 1.0}] * turns}} | ({} if processes is None else {"processes": processes})
+    assert in_fresh_processes({"64": here}, "a", 64) is fresh
+    assert not in_fresh_processes({"64": here}, "a", 128) and not in_fresh_processes({"64": here}, "b", 64)

@@ -20,7 +20,7 @@ RUNS = [  # folder, label, kind, condition, loss
 def folder(tmp_path):
     for name, _, _, condition, loss in RUNS:
         (tmp_path / name).mkdir()
-        result = {"run_id": name, "condition": condition, "val_loss": loss}
+        result = {"run_id": name, "schema": 2, "condition": condition, "val_loss": loss}
         (tmp_path / name / "result.json").write_text(json.dumps(result))
     return tmp_path
 
@@ -66,6 +66,8 @@ def test_single_runs_are_labelled_by_their_options_and_controls_by_their_selecto
 
 def test_a_run_that_was_refused_before_it_had_options_is_a_row_too(folder):
     (folder / "e").mkdir()
-    (folder / "e" / "result.json").write_text(json.dumps({"run_id": "refused-1", "condition": {}, "status": "failed"}))
+    (folder / "e" / "result.json").write_text(
+        json.dumps({"run_id": "refused-1", "schema": 2, "condition": {}, "status": "failed"})
+    )
     frame = load_study(folder).set_index("run_id")
     assert frame.loc["refused-1", ["label", "kind"]].tolist() == ["", "condition"]

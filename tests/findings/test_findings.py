@@ -50,11 +50,18 @@ def study(prepared: Prepared, times: dict[str, Any] | None = None) -> Study:
     return Study(analyse(prepared), Times(times or {}), ("abc",))
 
 
-def timed(ms: dict[str, list[float]], contended: bool = False, turns: bool = True) -> dict[str, Any]:
-    """One length of timing.json, whose training step took these turns."""
+def timed(
+    ms: dict[str, list[float]], contended: bool = False, turns: bool = True, fresh: bool = True
+) -> dict[str, Any]:
+    """One length of timing.json, whose training step took these turns, twice each.
+
+    Args:
+        fresh: each turn in a process of its own.
+    """
     medians = {label: {"step_ms": float(np.median(each))} for label, each in ms.items()}
-    every = {label: [{"step_ms": one} for one in each] for label, each in ms.items()}
-    return {"contended": contended, "times": medians} | ({"turns": every} if turns else {})
+    every = {label: [{"step_ms": one} for one in each * 2] for label, each in ms.items()}
+    processes = {"processes": 2 * max(map(len, ms.values()))} if fresh else {}
+    return {"contended": contended, "times": medians} | processes | ({"turns": every} if turns else {})
 
 
 def test_the_planted_equivalent_indexer_is_named_as_the_smallest():
@@ -154,6 +161,8 @@ def test_claims_of_speed_are_judged_by_the_interval():
     for least, verdict in ((0.1, "supported"), (0.4, "not supported"), (0.2, "inconclusive")):
         assert words(faster("step_ms", "h2d32", "h4d64", least, 64), alone) == [verdict]
     assert words(faster("step_ms", "h2d32", "h4d64", 0.1, 64), beside) == ["inconclusive"]
+    (old,) = faster("step_ms", "h2d32", "h4d64", 0.1, 64)(order([study(prepared, {"64": timed(ms, fresh=False)})]))
+    assert (old.verdict, old.why) == ("inconclusive", "turns were not taken in at least 5 fresh processes")
     assert words(faster("step_ms", "h2d32", "h4d64", 0.1, 128), alone) == ["not tested"]
     assert words(faster("infer_ms", "h2d32", "h4d64", 0.1), alone) == ["not tested"]
 
@@ -165,6 +174,8 @@ def test_gains_that_grow_do_not_shrink():
     one = study(prepared, {"64": short, "128": long})
     assert words(gains_change("step_ms", "h2d32", "h4d64", 1), one) == ["supported"]
     assert words(gains_change("step_ms", "h2d32", "h4d64", -1), one) == ["not supported"]
+    stale = study(prepared, {"64": short, "128": {name: part for name, part in long.items() if name != "processes"}})
+    assert words(gains_change("step_ms", "h2d32", "h4d64", 1), stale) == ["inconclusive"]
 
 
 def test_claims_of_parameters_loss_and_the_best_indexer():

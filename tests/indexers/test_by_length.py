@@ -21,7 +21,9 @@ SWAP = [*SMALL, *QUIET, "recipe=judge", "pattern=causal", "selector.k=8"]
 def answer(seq_len, recommended, shown=True, context=""):
     """What a verdict says of a length."""
     sentence = f"At {seq_len}: {recommended}."
-    return asdict(Best(seq_len, context, "val_loss", "small", 1.0, None, 5, (), (), recommended, (), shown, sentence))
+    return asdict(
+        Best(seq_len, context, "val_loss", "small", 1.0, None, 5, (), (), recommended, (), None, shown, sentence)
+    )
 
 
 def study(folder: Path, answers, label="small", overrides=TINY, indexer=None) -> str:
@@ -87,7 +89,10 @@ def test_what_was_trained_as_that_indexer_is_found_again(tmp_path, outputs):
     [
         ([answer(128, "small")], "it says nothing of seq_len = 64; its lengths: 128."),
         ([answer(64, None)], "it recommends nothing. At 64: None."),
-        ([answer(64, "small", shown=False)], "nothing was shown to lose nothing. .* Give indexer.accept=best"),
+        (
+            [answer(64, "small", shown=False)],
+            "what it recommends is not shown to lose nothing. .* Give indexer.accept=best",
+        ),
         ([answer(64, "small", context="a"), answer(64, "small", context="b")], r"several contexts at 64 \(a, b\)"),
         ([answer(64, "gone")], "it recommends gone at 64, of which no finished run"),
     ],

@@ -45,10 +45,10 @@ def test_patterns_with_gaps_are_not_applicable_to_blocks_and_the_plan_says_why(o
 
 def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
-    with pytest.raises(ValueError, match="Give 10 seeds"):
-        plans_of(*given, "seed=range(0,8)", judge="swap")
-    with pytest.raises(ValueError, match=r"4 comparisons .* Give 8 seeds"):
-        plans_of(*given, "seed=range(0,7)")
+    with pytest.raises(ValueError, match=r"3 contrasts .* Give 7 seeds"):
+        plans_of(*given, "seed=range(0,6)")
+    with pytest.raises(ValueError, match=r"10 comparisons .* Give 9 seeds"):
+        plans_of("study=field_indexers", *given[1:], "seed=range(0,8)")
     (plan,) = plans_of(*given, "seed=range(0,2)", exploratory=True)
     assert plan.study.exploratory
 

@@ -18,7 +18,7 @@ from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
 from dsa.study.messages import show_plan
 from dsa.study.outlook import outlook
-from dsa.study.question import expand
+from dsa.study.question import expand, read
 from dsa.study.states import Results, Shelf
 from study.studies import TINY, load, planned, plans_of
 
@@ -289,3 +289,35 @@ def test_every_shipped_study_at_once_is_planned_and_shown_within_one_and_a_half_
     assert jobs > 1000
     assert runs > 10_000
     assert seconds < 0.0015 * runs
+
+
+CONTRASTS = {"one": {"plus": ["h1d8"], "minus": ["h2d8"]}, "other": {"plus": ["h1d8"], "minus": ["h1d16"]}}
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "more", "comparisons", "decided"),
+    [
+        ({"claim": "some_condition_differs", "metric": "swap_val_loss"}, {}, 3, 6),
+        ({"claim": "some_condition_differs", "metric": "swap_val_loss"}, {"judge": "both", "finalists": 1}, 3, 6),
+        ({"claim": "some_condition_differs", "metric": "val_loss"}, {"judge": "both", "finalists": 1}, 1, 2),
+        ({"claim": "no_quality_loss", "metric": "swap_val_loss"}, {}, 3, 3),
+        ({"claim": "contrasts_differ", "metric": "swap_val_loss"}, {"contrasts": CONTRASTS}, 3, 6),
+        ({"claim": "order_depends_on_length", "metric": "swap_val_loss"}, {}, 3, 12),
+    ],
+)
+def test_the_plan_counts_what_the_correction_of_its_claim_counts(hypothesis, more, comparisons, decided):
+    """Contrasts: two at two lengths, and their change; an order: six pairs at two lengths."""
+    conditions = {"conditions": {"indexer": ["h1d8", "h2d8", "h1d16", "h2d16"]}, "judge": "swap"}
+    study = read(
+        "mine", conditions | {"hypothesis": hypothesis, "seq_len": [64, 128], "seed": [0]} | more, {}, {"indexer"}
+    )
+    assert (study.comparisons, study.decided) == (comparisons, decided)
+
+
+def test_seeds_that_cannot_decide_the_claim_are_said_to_be_too_few_for_it():
+    plan = {"conditions": {"indexer": [f"h{heads}d8" for heads in range(1, 21)]}, "seed": list(range(10))}
+    study = read(
+        "mine", plan | {"hypothesis": {"claim": "order_depends_on_length"}, "seq_len": [64, 128]}, {}, {"indexer"}
+    )
+    told = outlook(study)
+    assert "19 comparisons a length, 380 over all lengths" in told and "too few for that claim, which takes 14" in told

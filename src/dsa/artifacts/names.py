@@ -8,6 +8,11 @@ from dsa.checks import folder_name
 GROUPS = ("indexer", "pattern", "selector", "precision")
 """The config groups that make a composition."""
 
+SHARING = "index_every"
+COMPARED = (*GROUPS, "objective", SHARING)
+"""What conditions may differ in and still share base and controls: groups, and settings of the indexers alone. All else
+is context."""
+
 CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static", "replicate")
 """What an indexer is judged against: selectors that use none; static, a trained score of the key alone; and replicate,
 the baseline again with other initial weights of its indexers (A/A)."""

@@ -11,6 +11,7 @@ from dsa.checks import folder_name
 
 SCHEMA = 2
 FILE = "result.json"
+WRITERS = {1: "dsa 0.1"}  # of other schemas
 
 
 @dataclass
@@ -100,6 +101,19 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def told_apart(schema: Any) -> str:
+    """Who reads results of another schema."""
+    return f"schema {schema}; {WRITERS.get(schema, 'another version of dsa')} wrote it and reads it"
+
+
+def of_another_schema(folder: Path) -> str | None:
+    """Why the result in a run folder cannot be read: another version wrote it; None if that is not so."""
+    values = read_json(folder / FILE)
+    if values is None or values.get("schema") == SCHEMA:
+        return None
+    return f"{folder}: its result has {told_apart(values.get('schema'))}"
 
 
 def read_result(folder: Path) -> RunResult | None:

@@ -24,8 +24,8 @@ class ByLengthIndexer(Indexer):
     condition's pattern, selector and precision are not taken. Settings, in a yaml:
 
         verdict: path of the verdict.json, of schema 2.
-        accept: shown: only what was shown to lose nothing, or a baseline beside such; best: also what was only the best
-            measured.
+        accept: shown: only what was shown to lose nothing, or a baseline beside such if nothing is shown to beat it;
+            best: also a baseline that another is shown to beat, and what was only the best measured.
     """
 
     @classmethod
@@ -69,7 +69,8 @@ def recommended(path: Path, seq_len: int, accept: str) -> str:
         raise ValueError(f"indexer.verdict = {path}: it recommends nothing. {answer['sentence']}")
     if accept == "shown" and not answer["shown"]:
         raise ValueError(
-            f"indexer.verdict = {path}: nothing was shown to lose nothing. {answer['sentence']} "
+            f"indexer.verdict = {path}: what it recommends is not shown to lose nothing. "
+            f"{answer['sentence']} "
             "Give indexer.accept=best to take it nevertheless."
         )
     return str(answer["recommended"])

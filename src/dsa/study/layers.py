@@ -2,14 +2,10 @@
 
 from collections.abc import Iterator
 
-from dsa.artifacts.names import GROUPS
+from dsa.artifacts.names import COMPARED, GROUPS, SHARING
 from dsa.study.composer import Composer, Layer, root
 from dsa.study.labels import valued
 from dsa.study.question import Study
-
-SHARING = "index_every"
-COMPARED = (*GROUPS, "objective", SHARING)
-"""What conditions may differ in and still share base and controls: groups, and settings of the indexers alone."""
 
 
 def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:

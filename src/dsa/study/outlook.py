@@ -10,31 +10,36 @@ def plural(count: int, one: str) -> str:
 
 
 def check_seeds(study: Study) -> None:
-    """Refuse a number of seeds that no result could make significant.
+    """Refuse a number of seeds with which nothing could be significant, no comparison at a length and no claim.
 
     Raises:
         ValueError: unless the study says that it is exploratory.
     """
-    comparisons = study.comparisons
+    comparisons = min(study.comparisons, study.decided)
     if study.exploratory or enough(len(study.seed), comparisons):
         return
+    what = "contrast" if comparisons < study.comparisons else "comparison"  # of no other claim are there fewer
     least = smallest_p(len(study.seed))
     raise ValueError(
-        f"seed: with {plural(len(study.seed), 'seed')} and {plural(comparisons, 'comparison')} no result could be "
+        f"seed: with {plural(len(study.seed), 'seed')} and {plural(comparisons, what)} no result could be "
         f"significant: the smallest p is {least:.4f}, corrected {least * comparisons:.3f}. "
         f"Give {seeds_needed(comparisons)} seeds, or exploratory=true to look without a claim."
     )
 
 
 def outlook(study: Study) -> str:
-    """What effect the study's seeds can see."""
+    """What effect the study's seeds can see after the correction that its claim asks for."""
     seeds = len(study.seed)
     if seeds < 2:
         return "1 seed: differences cannot be told from chance"
     told = f"{seeds} seeds, {plural(study.comparisons, 'comparison')} a length"
-    if not enough(seeds, study.comparisons):
+    if not enough(seeds, min(study.comparisons, study.decided)):
         return f"{told}: too few to show anything, exploratory"
-    effect = visible_effect(seeds, study.comparisons)
+    if study.decided != study.comparisons:
+        told += f", {study.decided} over all lengths by which its claim is decided"
+    if not enough(seeds, study.decided):
+        return f"{told}: too few for that claim, which takes {seeds_needed(study.decided)}"
+    effect = visible_effect(seeds, study.decided)
     claim = ", exploratory: no claim" if study.exploratory else ""
     return (
         f"{told}: an effect of {effect:.2f} standard deviations "

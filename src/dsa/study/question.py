@@ -1,13 +1,14 @@
 """What a study asks: its yaml and the command line as one statement, conditions written out."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsa.artifacts.names import CLAIMS, CONTROLS, GROUPS, METRICS, USUAL_CONTROLS
+from dsa.artifacts.names import CLAIMS, COMPARED, CONTROLS, GROUPS, METRICS, USUAL_CONTROLS
 from dsa.checks import above_zero, flag, null_or_positive, one_of
-from dsa.study.composer import Layer, stacked
+from dsa.study.composer import Layer, root, stacked
 from dsa.study.labels import named, valued
 from dsa.study.lists import as_list
 
@@ -63,9 +64,30 @@ class Study:
 
     @property
     def comparisons(self) -> int:
-        """Comparisons with the baseline at one length: what a correction counts."""
+        """Comparisons with the baseline at one length, on the study's metric.
+
+        Finalists alone are compared after joint training; with the backbone untouched all are.
+        """
         others = max(1, len(self.conditions) - 1)
-        return others if self.finalists is None else min(self.finalists, others)
+        return others if self.finalists is None or self.metric.startswith("swap_") else min(self.finalists, others)
+
+    @property
+    def decided(self) -> int:
+        """What the correction counts on which the study's claim rests.
+
+        Contrasts count at every length, and their change over the lengths; a claim of some condition counts comparisons
+        over all lengths, one that an order reverses every pair at every length. A claim that needs every comparison to
+        hold counts those of one length.
+        """
+        claim, lengths = self.hypothesis["claim"], len(self.seq_len)
+        if claim == "contrasts_differ":
+            return max(1, len(self.contrasts) * (lengths + (lengths > 1)))
+        if claim == "some_condition_differs":
+            return self.comparisons * lengths
+        if claim in ("order_depends_on_length", "order_depends_on_size"):
+            sizes = Counter(str(around(layer)) for layer in self.conditions.values()).values()
+            return max(1, sum(size * (size - 1) // 2 for size in sizes) * lengths)
+        return self.comparisons
 
     @property
     def fresh(self) -> list[int]:
@@ -84,6 +106,11 @@ class Study:
             for key in self.written.keys() - self.overrides(label, groups).keys():
                 out.setdefault(key, []).append(label)
         return {key: out[key] for key in self.written if key in out}
+
+
+def around(layer: Layer) -> Layer:
+    """The part of a condition that is not compared: conditions that agree in it share base and controls."""
+    return {key: value for key, value in sorted(layer.items()) if root(key) not in COMPARED}
 
 
 def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: set[str]) -> Study:

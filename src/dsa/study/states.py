@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dsa.artifacts.closure import fingerprint
 from dsa.artifacts.digest import digest
 from dsa.artifacts.names import check_folders
-from dsa.artifacts.results import FILE, RunResult, read_result
+from dsa.artifacts.results import FILE, RunResult, of_another_schema, read_result
 from dsa.artifacts.store import PLACES, Store
 from dsa.config import config_dir
 from dsa.study.workers.claim import read
@@ -117,10 +117,15 @@ def planned(folder: Path) -> dict[str, Any]:
     lacking = sorted(set().union(*(OF_A_RUN - run.keys() for run in plan["runs"])))
     if lacking:
         shipped = (config_dir() / "study" / f"{plan['name']}.yaml").exists()
-        again = f"python sweep.py {'study' if shipped else 'name'}={plan['name']} stale=keep"
+        again = f"python sweep.py {'study' if shipped else 'name'}={plan['name']}"
+        older = [told for path in sorted(folder.glob(f"*/{FILE}")) if (told := of_another_schema(path.parent))]
+        if older:
+            rest = f"results of another version are made anew ({older[0]})"
+        else:
+            again, rest = f"{again} stale=keep", "stale=keep accepts the results that are there"
         raise ValueError(
             f"{folder / STUDY}: older code planned it, its runs lack {', '.join(lacking)}. Plan it again: {again}, "
-            "with the lists that you gave before; stale=keep accepts the results that are there."
+            f"with the lists that you gave before; {rest}."
         )
     check_folders(plan, folder / STUDY)
     return plan

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from dsa.artifacts.results import FILE, SCHEMA, RunResult, read_result
+from dsa.artifacts.results import RunResult, of_another_schema, read_result
 from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import Backbone
 from dsa.config import read_config
@@ -55,9 +55,8 @@ def finished(folder: Path) -> RunResult:
     result = read_result(folder)
     if result is not None and result.status == "finished":
         return result
-    values = read_json(folder / FILE)
-    if values is not None and values.get("schema") != SCHEMA:
-        raise ValueError(f"{folder}: its result has schema {values.get('schema')}; dsa 0.1 wrote it and reads it.")
+    if (older := of_another_schema(folder)) is not None:
+        raise ValueError(f"{older}.")
     state = "no result" if result is None else f"status {result.status}"
     why = "" if result is None or not result.error else f" ({result.error['reason'].rstrip('.')})"
     raise FileNotFoundError(f"{folder}: {state}{why}; give the folder of a finished run.")

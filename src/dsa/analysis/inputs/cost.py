@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dsa.analysis.inputs.prepared import Prepared
-from dsa.analysis.inputs.timing import turns
+from dsa.analysis.inputs.timing import STALE, in_fresh_processes, turns
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ def speed_obstacle(prepared: Prepared, label: str, seq_len: int) -> str | None:
     rows = prepared.rows(label, seq_len)
     if prepared.meta.control(label) != "dense" and not always(rows, "speed_is_real", True):
         return "attention ran under a mask, or its number format was simulated"
-    if len(turns(prepared.timing, label, seq_len, "step_ms")):
-        return None
     command = f"python -m dsa.study time outputs/{prepared.meta.name}"
+    if len(turns(prepared.timing, label, seq_len, "step_ms")):
+        fresh = in_fresh_processes(prepared.timing, label, seq_len)
+        return None if fresh else f"{STALE} ({command} times them again)"
     if prepared.timing.get(str(seq_len), {}).get("contended"):
         return f"other processes were busy while steps were timed ({command} times them again)"
     return f"steps were not timed alone, after training ({command} does that)"

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsa.analysis.inputs.names import GROUPS
-from dsa.artifacts.names import CONTROLS, USUAL_CONTROLS, check_folders
+from dsa.artifacts.names import COMPARED, CONTROLS, USUAL_CONTROLS, check_folders
 
 STUDY = "study.json"
 
@@ -42,24 +41,16 @@ class Meta:
 
     @functools.cached_property
     def recorded(self) -> dict[str, str]:
-        """Context of each label, where the plan says it."""
-        runs = [run for run in self.runs if run.get("role") != "base" and run.get("context") is not None]
-        return {run["label"]: run["context"] for run in runs}
+        """Context of each label, as the plan says it."""
+        return {run["label"]: run["context"] for run in self.runs if run.get("role") != "base"}
 
     def options(self, label: str) -> dict[str, Any]:
         """The part of a condition that is compared."""
-        return {key: value for key, value in self.conditions[label].items() if key.split(".")[0] in GROUPS}
+        return {key: value for key, value in self.conditions[label].items() if key.split(".")[0] in COMPARED}
 
     def context(self, label: str) -> str:
         """The rest of a condition (model, data), which it shares with its own controls; empty if all share it."""
-        if label in self.recorded:
-            return self.recorded[label]
-        own = {label: surroundings(layer, self.common) for label, layer in self.conditions.items()}
-        if len(set(own.values())) < 2:
-            return ""
-        if label in own:
-            return own[label]
-        return next((context for context in own.values() if context and label.endswith(f"-{context}")), "")
+        return self.recorded[label]
 
     def control(self, label: str) -> str | None:
         """Which control a label names; None if it is a condition."""
@@ -81,12 +72,6 @@ class Meta:
         return next((o for o in same if self.options(o) == wanted and len(same) > 1), self.baseline)
 
 
-def surroundings(layer: dict[str, Any], common: dict[str, Any]) -> str:
-    """A condition's settings beside what is compared, as the study writes them into its controls' labels."""
-    own = {k: v for k, v in layer.items() if k.split(".")[0] not in GROUPS and common.get(k) != v}
-    return "-".join(str(value) for key, value in own.items() if "." in key or key in ("model", "data", "recipe"))
-
-
 def read_meta(folder: str | Path) -> Meta:
     """The plan of the study in a folder.
 
@@ -101,6 +86,8 @@ def read_meta(folder: str | Path) -> Meta:
     lacking = [key for key in ("name", "metric", "baseline", "conditions", "runs") if key not in values]
     if lacking:
         raise ValueError(f"{path}: it lacks {', '.join(lacking)}.")
+    if any(run.get("role") != "base" and run.get("context") is None for run in values["runs"]):
+        raise ValueError(f"{path}: its runs lack context, older code planned it; plan it again with sweep.py.")
     check_folders(values, path)
     known = {key: values[key] for key in Meta.__dataclass_fields__ if key in values}
     return Meta(**known | {"controls": tuple(values.get("controls", USUAL_CONTROLS))})

@@ -85,6 +85,11 @@ class Prepared:
         """Whether the runs carry the certificate of a pretrained model."""
         return any(str(column).startswith("certificate.") for column in self.runs)
 
+    @property
+    def models(self) -> list[str]:
+        """The models that runs stand on."""
+        return sorted(self.runs["model"].dropna().unique()) if "model" in self.runs else []
+
     def control(self, kind: str, context: str) -> str | None:
         """Label of a context's control."""
         return self.controls.get((kind, context))

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dsa.analysis.inputs.meta import Meta
+from dsa.artifacts.results import SCHEMA, told_apart
 
 RESULT = "result.json"
 
@@ -36,10 +37,18 @@ def result_of(folder: Path, run: dict[str, Any]) -> dict[str, Any] | None:
         path = place / run["run_id"] / RESULT
         if path.exists():
             try:
-                return json.loads(path.read_text()) | {"folder": str(path.parent)}
+                result = json.loads(path.read_text())
             except json.JSONDecodeError:
-                return {"status": "failed", "error": {"category": "damaged", "reason": f"{path} cannot be read"}}
+                return failed("damaged", f"{path} cannot be read")
+            if result.get("schema") != SCHEMA:
+                return failed("other version", f"its result has {told_apart(result.get('schema'))}")
+            return result | {"folder": str(path.parent)}
     return None
+
+
+def failed(category: str, reason: str) -> dict[str, Any]:
+    """What stands for a result that cannot be used."""
+    return {"status": "failed", "error": {"category": category, "reason": reason}}
 
 
 def counts(run: dict[str, Any], meta: Meta) -> bool:

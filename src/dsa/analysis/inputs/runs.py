@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dsa.artifacts.results import FILE, RunResult, read_result
+from dsa.artifacts.results import FILE, RunResult, of_another_schema, read_result
 
 CONFIG = "config.yaml"
 
@@ -66,14 +66,15 @@ def run_in(folder: Path) -> OneRun:
         result = read_result(folder)
     except (ValueError, TypeError) as error:
         result, reason = None, f"{FILE} cannot be used: {error}"
+    older = of_another_schema(folder) if reason is None else None
     if result is None:
-        reason = reason or "no result yet"
+        reason = reason or older or "no result yet"
     elif result.status != "finished":
         reason = (result.error or {}).get("reason", "no reason was written")
     settings = {} if result is None else told_by(result)
     if (folder / CONFIG).exists():
         settings = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)  # type: ignore[assignment]
-    return OneRun(settings, result, reason, open=result is None)
+    return OneRun(settings, result, reason, open=result is None and older is None)
 
 
 def told_by(result: RunResult) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from typing import Any
 import pandas as pd
 
 TIMING = "timing.json"
-TURNS = "medians, from the least turn to the greatest"
+TURNS = "medians, from the least turn to the greatest, each in a process of its own"
+FRESH = 5  # processes that a time needs before anything is ranked by it
+STALE = f"turns were not taken in at least {FRESH} fresh processes"
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,15 @@ def ratio(mine: pd.Series, theirs: pd.Series) -> Ratio | None:
     return Ratio(float(mine.median() / theirs.median()), interval)
 
 
-def own_processes(record: dict[str, Any]) -> bool:
-    """Whether every turn at every length had a process of its own."""
-    return all(
-        here.get("processes", 1) == len(taken) for here in record.values() for taken in here.get("turns", {}).values()
-    )
+def in_fresh_processes(record: dict[str, Any], label: str, seq_len: int) -> bool:
+    """Whether a condition was timed in enough processes, each turn in one of its own.
+
+    What a process happens to get (its memory's layout, a kernel compiled once) is the same for all turns in it, so that
+    turns in one process are one draw.
+    """
+    here = record.get(str(seq_len), {})
+    taken = here.get("turns", {}).get(label, [])
+    return bool(FRESH <= len(taken) == here.get("processes", 1))
 
 
 def read_timing(folder: Path) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def analyse(prepared: Prepared) -> Analysis:
         headroom=[h for metric in metrics for h in headrooms(prepared, SCALES[metric])],
         best=bests(prepared, field, scale, allowed),
         points=points,
-        efficiency=efficiencies(prepared, scale.metric),
+        efficiency=efficiencies(prepared, scale.metric, places),
         scaling=scaling(prepared, scale, found),
         guards=known,
         ranked=field,

@@ -1,7 +1,9 @@
 """What to use at each length: the cheapest condition that was shown to lose nothing, or the best, said to be no more.
 
 Loss is counted against the baseline, which the study named before it ran. What was not shown to be worse is not
-recommended for that: a condition that fails in some seeds can hardly be shown to be worse.
+recommended for that: a condition that fails in some seeds can hardly be shown to be worse. Where nothing cheaper than
+the baseline is shown to lose nothing, the baseline stays; that dearer ones lose nothing against it certifies nothing of
+it, and where it is shown to be worse than another it is said so.
 """
 
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from dsa.analysis.statistics.power import enough
 from dsa.analysis.statistics.sign_flip import sign_flip
 from dsa.analysis.statistics.values import ALPHA
 
+LOSSLESS = "shown to lose nothing"
+BASELINE = "the baseline: nothing cheaper is shown to lose nothing"
+BEHIND = "the baseline: nothing cheaper is shown to lose nothing, and another is shown to be better"
 ONLY_BEST = "only the best measured here, not shown to lose nothing"
 
 
@@ -33,7 +38,9 @@ class Best:
         recommended: the cheapest of the lossless and the baseline, by operations, then by indexer parameters, then by
             its mean; the best if none is lossless.
         alike: others of the lossless that cost the same, which is all that chose between them.
-        shown: whether the recommended one was shown to lose nothing, or is the baseline beside others that were.
+        standing: what the recommendation is worth; None where there is none.
+        shown: whether the recommended one was shown to lose nothing, or is the baseline beside others that
+            were, and nothing is shown to beat it.
     """
 
     seq_len: int
@@ -47,6 +54,7 @@ class Best:
     worse: tuple[str, ...]
     recommended: str | None
     alike: tuple[str, ...]
+    standing: str | None
     shown: bool
     sentence: str
 
@@ -78,7 +86,7 @@ def best(
     seeds = sorted(set.intersection(*(set(v.index) for v in values.values()))) if values else []
     if not seeds:
         nothing = f"{where}: nothing is ranked, so nothing is recommended."
-        return Best(seq_len, context, scale.metric, None, None, None, 0, (), (), None, (), False, nothing)
+        return Best(seq_len, context, scale.metric, None, None, None, 0, (), (), None, (), None, False, nothing)
     shared = {label: v.loc[seeds].to_numpy() for label, v in values.items()}
     top = min(shared, key=lambda label: scale.sign * shared[label].mean())
     others = [label for label in shared if label != top]
@@ -90,9 +98,14 @@ def best(
     baseline = prepared.meta.reference(top)
     candidates = [label for label in (baseline, *lossless) if label in shared]
     prices = {label: price(prepared, label, seq_len) for label in candidates}
-    shown = bool(lossless)
-    chosen = min(candidates, key=lambda one: (prices[one], scale.sign * shared[one].mean())) if shown else top
-    alike = tuple(one for one in candidates if shown and one != chosen and prices[one] == prices[chosen])
+    chosen = min(candidates, key=lambda one: (prices[one], scale.sign * shared[one].mean())) if lossless else top
+    alike = tuple(one for one in candidates if lossless and one != chosen and prices[one] == prices[chosen])
+    if not lossless:
+        standing = ONLY_BEST
+    elif chosen != baseline:
+        standing = LOSSLESS
+    else:
+        standing = BEHIND if baseline in worse else BASELINE
     return Best(
         seq_len=seq_len,
         context=context,
@@ -105,8 +118,9 @@ def best(
         worse=worse,
         recommended=chosen,
         alike=alike,
-        shown=shown,
-        sentence=f"{where}: {reason(chosen, baseline, alike, shown, mine.get(chosen), len(seeds))}",
+        standing=standing,
+        shown=standing in (LOSSLESS, BASELINE),
+        sentence=f"{where}: {reason(chosen, baseline, top, alike, standing, mine.get(chosen), len(seeds))}",
     )
 
 
@@ -118,15 +132,24 @@ def price(prepared: Prepared, label: str, seq_len: int) -> tuple[float, float]:
 
 
 def reason(
-    chosen: str, baseline: str, alike: tuple[str, ...], shown: bool, compared: Comparison | None, seeds: int
+    chosen: str,
+    baseline: str,
+    top: str,
+    alike: tuple[str, ...],
+    standing: str,
+    compared: Comparison | None,
+    seeds: int,
 ) -> str:
     """What the recommendation rests on."""
-    if not shown:
+    if standing == ONLY_BEST:
         named = f"{chosen}, the baseline" if chosen == baseline else chosen
         return f"{named}: {ONLY_BEST}{near(compared, baseline) or f' ({seeds} seeds)'}."
     same = f" As cheap: {', '.join(alike)}." if alike else ""
     if compared is None:
-        return f"{chosen}, the baseline: nothing cheaper is shown to lose nothing against it ({seeds} seeds).{same}"
+        worse = f", and it is shown to be worse than {top}" if standing == BEHIND else ""
+        return (
+            f"{chosen}, the baseline: nothing cheaper is shown to lose nothing against it{worse} ({seeds} seeds).{same}"
+        )
     return f"{chosen}: the cheapest that is shown to lose nothing against {baseline}{near(compared, baseline)}.{same}"
 
 

@@ -21,6 +21,7 @@ class Efficiency:
         parameters: indexer parameters.
         operations: of attention with its indexer, counted.
         speed_up: measured, a ratio of medians over turns; None where the times may not be ranked.
+        quality_kept, efficiency: None where nothing may be ranked.
     """
 
     label: str
@@ -34,17 +35,21 @@ class Efficiency:
     efficiency: float | None
 
 
-def efficiencies(prepared: Prepared, metric: str) -> list[Efficiency]:
-    """The table, on a loss; a share of right answers has its loss stand in."""
+def efficiencies(prepared: Prepared, metric: str, places: set[tuple[int, str]]) -> list[Efficiency]:
+    """The table, on a loss; a share of right answers has its loss stand in.
+
+    Args:
+        places: lengths and contexts in which ranking is allowed; elsewhere no quality is said to be kept.
+    """
     metric = "swap_val_loss" if metric.startswith("swap_") else "val_loss"
     return [
-        efficiency(prepared, label, seq_len, metric)
+        efficiency(prepared, label, seq_len, metric, (seq_len, prepared.meta.context(label)) in places)
         for seq_len in prepared.lengths
         for label in prepared.conditions(seq_len)
     ]
 
 
-def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str) -> Efficiency:
+def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str, rankable: bool) -> Efficiency:
     """One row."""
     reference = prepared.meta.reference(label)
     parameters, operations, slow_down = (
@@ -54,7 +59,7 @@ def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str) -> Eff
     unigram = prepared.column(label, seq_len, "unigram_loss")
     seeds = mine.index.intersection(theirs.index).intersection(unigram.index)
     base = (unigram - theirs).loc[seeds].mean() if len(seeds) else 0.0
-    kept = float((unigram - mine).loc[seeds].mean() / base) if base > 0 else None
+    kept = float((unigram - mine).loc[seeds].mean() / base) if rankable and base > 0 else None
     speed_up = 1 / slow_down if slow_down else None
     return Efficiency(
         label=label,

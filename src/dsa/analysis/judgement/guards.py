@@ -9,7 +9,7 @@ import numpy as np
 from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of, speed_obstacle
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
-from dsa.analysis.judgement.compare import Comparison
+from dsa.analysis.judgement.compare import CANNOT, Comparison
 from dsa.analysis.judgement.discriminate import SLACK, Discrimination
 from dsa.analysis.statistics.difference import difference
 from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
@@ -104,6 +104,7 @@ def identical(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
 
 def too_few(prepared: Prepared, seq_len: int, comparisons: list[Comparison]) -> list[Guard]:
     """Comparisons that no claim can rest on."""
+    comparisons = [c for c in comparisons if c.word != CANNOT]
     short = [c for c in comparisons if not enough(c.difference.seeds, c.comparisons)]
     if not short:
         return too_few_for_no_loss(seq_len, comparisons)

@@ -6,7 +6,6 @@ from rich.table import Table
 
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.judgement.best import ONLY_BEST, Best
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.efficiency import FORMULA
 from dsa.analysis.judgement.headroom import opponent
@@ -100,18 +99,13 @@ def recommendations(analysis: Analysis) -> Table:
         if b.best is not None:
             cells = (
                 b.recommended or "",
-                standing(b),
+                b.standing or "",
                 b.best,
                 spread(b.mean, b.interval),
                 ", ".join(b.lossless) or "none",
             )
             table.add_row(f"{b.seq_len} {b.context}".strip(), *(escape(cell) for cell in cells))
     return table
-
-
-def standing(b: Best) -> str:
-    """What a recommendation is worth."""
-    return "shown to lose nothing" if b.shown else ONLY_BEST
 
 
 def pareto(analysis: Analysis) -> Table:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from dsa.analysis.inputs.commands import command
 from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
 from dsa.analysis.inputs.scale import SCALES, Scale
-from dsa.analysis.inputs.timing import TURNS, own_processes
+from dsa.analysis.inputs.timing import TURNS
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.judgement.price import spread, typical
@@ -52,7 +52,7 @@ def chart(analysis: Analysis, cost: str) -> Chart:
         caption="Left and "
         + ("down" if scale(analysis).sign > 0 else "up")
         + " is better. Bars: 95 % BCa intervals "
-        + (f"over seeds; of times {TURNS}, {processes(analysis)}. " if COSTS[cost].timed else "over seeds. ")
+        + (f"over seeds; of times {TURNS}. " if COSTS[cost].timed else "over seeds. ")
         + "A condition is out where another is shown to be no worse (within the margin) and cheaper, or better and no "
         "dearer; each pair by itself. Undecided: the seeds do not tell. Dashed: "
         + ("" if COSTS[cost].of_attention else "dense attention, which has no indexer, and the ")
@@ -65,13 +65,6 @@ def chart(analysis: Analysis, cost: str) -> Chart:
 def scale(analysis: Analysis) -> Scale:
     """The scale on which the study ranks."""
     return SCALES[analysis.prepared.meta.metric]
-
-
-def processes(analysis: Analysis) -> str:
-    """Whether each turn had a process of its own."""
-    return (
-        "each turn in a process of its own" if own_processes(analysis.prepared.timing) else "all turns in one process"
-    )
 
 
 def absent(analysis: Analysis, cost: str) -> str:

@@ -99,6 +99,24 @@ def basis(analysis: Analysis) -> str:
     return f"{count} seed{'' if count == '1' else 's'}, {scale_of(meta.metric).stage}"
 
 
+def unit_of(analysis: Analysis) -> str | None:
+    """What one seed is and what may not be concluded, of a study on a model that is given; None of any other.
+
+    There a seed draws no weights of the model: what differs between seeds is the training text and the indexers.
+    """
+    prepared = analysis.prepared
+    if not prepared.pretrained:
+        return None
+    models = listed(prepared.models) or "a model"
+    seeds = prepared.runs["seed"].nunique()
+    return (
+        f"The unit here is a draw of the indexers' initial weights and of the training text, {seeds} of them, on "
+        f"{models} as it is: intervals and tests say how much those two draws matter, and nothing of how another "
+        "model, another training of this one, or another held-out text would do. What is shown is shown of this model "
+        "and this text; that it holds for models of its kind or size may not be concluded."
+    )
+
+
 def ranked_lengths(analysis: Analysis) -> list[int]:
     """The lengths at which something may be ranked."""
     return sorted({length for length, _ in analysis.ranked.fields})

@@ -89,6 +89,21 @@ METRICS = (
         ("p", "p Holm", "p t test"),
     ),
     Entry(
+        "p of no loss",
+        "probability",
+        "of the hypothesis that the mean lies outside the margin or at most 80 % of seeds lie within it (two one-sided "
+        "t tests, exact binomial test, the larger p of both), corrected by Holm; below 0.05 a condition is equivalent. "
+        "The seeds' part holds whatever the shape, the mean's not where few seeds fail by much",
+        ("p_no_loss_holm",),
+    ),
+    Entry(
+        "standing",
+        "",
+        "what a recommendation is worth: the condition is shown to lose nothing against the baseline, or it is the "
+        "baseline, because nothing cheaper is shown to, or it is only the best measured",
+        ("standing",),
+    ),
+    Entry(
         "detectable",
         "unit of the metric",
         "smallest difference that the study would have shown in four of five repetitions",
@@ -104,7 +119,7 @@ METRICS = (
         "success rate",
         "share of seeds",
         "seeds that lose no more than the margin against the baseline, with Clopper and Pearson's exact 95 % interval",
-        ("success rate", "seeds worse", "worst", "worst seed"),
+        ("success rate", "seeds beyond margin", "worst", "worst seed"),
     ),
     Entry(
         "excess over the oracle",

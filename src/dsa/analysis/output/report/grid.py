@@ -9,7 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.efficiency import FORMULA
 from dsa.analysis.judgement.headroom import MEANINGS
-from dsa.analysis.output.terminal import number, spread, standing, success, within
+from dsa.analysis.output.terminal import number, spread, success, within
 
 Interval = tuple[float, float]
 
@@ -59,13 +59,14 @@ def best(analysis: Analysis) -> Grid:
     """The answer per length."""
     columns = ("length", "recommended", "standing", "best", analysis.prepared.meta.metric, "shown to lose nothing")
     rows = [
-        (Cell(f"{b.seq_len} {b.context}".strip(), b.seq_len), *texts(b.recommended, standing(b), b.best),
+        (Cell(f"{b.seq_len} {b.context}".strip(), b.seq_len), *texts(b.recommended, b.standing, b.best),
          measured(b.mean, b.interval), *texts(", ".join(b.lossless) or "none"))
         for b in analysis.best
         if b.best is not None
     ]  # fmt: skip
     note = (
-        "Recommended: the cheapest that is shown to lose nothing against the baseline; if there is none, the best mean."
+        "Recommended: the cheapest that is shown to lose nothing against the baseline, or the baseline where nothing "
+        "cheaper is; if nothing is shown to lose nothing, the best mean."
     )
     return Grid("best", "What to use per length", columns, tuple(rows), note)
 

@@ -5,11 +5,20 @@ from dataclasses import dataclass
 from dsa.analysis.inputs.cost import COSTS, DENSE_FLOPS, cost_of
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis, Quality
-from dsa.analysis.judgement.compare import Comparison
+from dsa.analysis.judgement.best import BASELINE, BEHIND, LOSSLESS, ONLY_BEST
+from dsa.analysis.judgement.compare import CANNOT, Comparison
 from dsa.analysis.judgement.price import typical
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.report.grid import Cell, measured
 from dsa.analysis.output.terminal import number
+
+MARKS = {
+    LOSSLESS: "recommended",
+    BASELINE: "recommended",
+    BEHIND: "nothing cheaper is shown to do",
+    ONLY_BEST: "best measured, no more",
+    None: "",
+}
 
 
 @dataclass(frozen=True)
@@ -39,18 +48,14 @@ def columns(analysis: Analysis) -> tuple[str, ...]:
     """The heads of the cells."""
     scale = SCALES[analysis.prepared.meta.metric]
     costs = ("indexer parameters", "operations (dense = 100 %)", "step time (of dense)")
-    return f"{scale.plain} [{scale.unit}]", "beside dense", "seeds worse", *costs, "verdict"
+    return f"{scale.plain} [{scale.unit}]", "beside dense", "seeds beyond margin", *costs, "verdict"
 
 
 def overviews(analysis: Analysis) -> list[Overview]:
     """Every length and context."""
     out = []
     for place in places(analysis):
-        use = {
-            b.recommended: "recommended" if b.shown else "best measured, no more"
-            for b in analysis.best
-            if (b.seq_len, b.context) == place
-        }
+        use = {b.recommended: MARKS[b.standing] for b in analysis.best if (b.seq_len, b.context) == place}
         lines = [
             Line(label, role(analysis, label), use.get(label, ""), cells(analysis, place, label))
             for label in labels(analysis, place)
@@ -93,8 +98,8 @@ def signed(c: Comparison) -> str:
 
 
 def losing(c: Comparison | None) -> Cell:
-    """Seeds that lose more than the margin against the baseline."""
-    if c is None or c.difference.successes is None:
+    """Seeds that lose more than the margin against the baseline; nothing where nothing may be ranked."""
+    if c is None or c.word == CANNOT or c.difference.successes is None:
         return Cell("–")
     worse = c.difference.seeds - c.difference.successes
     return Cell(f"{worse} of {c.difference.seeds}", worse)

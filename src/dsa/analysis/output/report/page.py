@@ -16,7 +16,7 @@ from dsa.analysis.judgement.hypothesis import claim_of
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.finite import finite
 from dsa.analysis.output.replaced import replaced
-from dsa.analysis.output.report.answer import opening, picture
+from dsa.analysis.output.report.answer import opening, picture, unit_of
 from dsa.analysis.output.report.glossary import glossary
 from dsa.analysis.output.report.grid import grids
 from dsa.analysis.output.report.overview import columns, overviews
@@ -56,6 +56,7 @@ def page(analysis: Analysis, drawn: list[Chart]) -> str:
         charts=[chart for chart in drawn if chart is not first],
         first=first,
         opening=opening(analysis),
+        unit=unit_of(analysis),
         claim=claim_of(prepared.meta),
         use=use(analysis),
         columns=columns(analysis),

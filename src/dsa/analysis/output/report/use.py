@@ -2,16 +2,19 @@
 
 from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
-from dsa.analysis.judgement.best import Best
+from dsa.analysis.judgement.best import BASELINE, BEHIND, LOSSLESS, ONLY_BEST, Best
 from dsa.analysis.judgement.headroom import MEANINGS
 from dsa.analysis.output.report.grid import Cell, Grid
 from dsa.analysis.output.report.overview import one, share_of_dense, signed
 from dsa.analysis.output.terminal import success
 
 NOTHING = "nothing may be ranked here, so nothing can be recommended"
-ONLY = "no recommendation: nothing is shown to lose nothing; this is the best measured here, and no more"
-SHOWN = "the cheapest that is shown to lose nothing"
-BASELINE = "the baseline; others are shown to lose nothing, none of them cheaper"
+GROUNDS = {
+    LOSSLESS: "the cheapest that is shown to lose nothing",
+    BASELINE: "the baseline; others are shown to lose nothing, none of them cheaper",
+    BEHIND: "the baseline; others are shown to lose nothing, none of them cheaper, and another is shown to be better",
+    ONLY_BEST: "no recommendation: nothing is shown to lose nothing; this is the best measured here, and no more",
+}
 DENSE = "dense attention, which it would replace, costs less and loses less"
 
 
@@ -25,14 +28,15 @@ def use(analysis: Analysis) -> Grid:
         "use",
         f"{scale.quantity} over {meta.baseline} [{scale.unit}]",
         f"{scale.quantity} over dense [{scale.unit}]",
-        "seeds no worse than the baseline",
+        "seeds that keep to the margin",
         "operations (dense = 100 %)",
         "what it rests on",
         "best measured, at any cost",
     )
     note = f"{scale.plain.capitalize()}. Mean difference with its 95 % interval over seeds; "
     note += (
-        f"a seed is no worse if it loses no more than {margin:g} {scale.unit}: their share, with its 95 % interval; "
+        f"a seed keeps to the margin if it loses no more than {margin:g} {scale.unit}: their share, with its 95 % "
+        "interval; "
         if margin
         else ""
     )
@@ -68,7 +72,7 @@ def row(analysis: Analysis, b: Best) -> tuple[Cell, ...]:
     compared = one(analysis.comparisons, b.recommended, place, b.metric)
     return (
         length,
-        Cell(" or ".join((b.recommended, *b.alike)) if b.shown else "nothing shown"),
+        Cell(" or ".join((b.recommended, *b.alike)) if b.standing != ONLY_BEST else "nothing shown"),
         Cell("is the baseline") if compared is None else Cell(signed(compared), compared.difference.mean),
         none if over_dense is None else Cell(signed(over_dense), over_dense.difference.mean),
         none if compared is None else Cell(success(compared.difference), compared.difference.success_rate),
@@ -80,11 +84,8 @@ def row(analysis: Analysis, b: Best) -> tuple[Cell, ...]:
 
 def grounds(analysis: Analysis, b: Best) -> str:
     """What the recommendation rests on, and whether dense attention is the better one."""
-    assert b.recommended is not None
-    if not b.shown:
-        out = ONLY
-    else:
-        out = BASELINE if b.recommended == analysis.prepared.meta.reference(b.recommended) else SHOWN
+    assert b.recommended is not None and b.standing is not None
+    out = GROUNDS[b.standing]
     return f"{out}; but {DENSE}" if dense_is_better(analysis, b.recommended, b) else out
 
 
