@@ -331,7 +331,7 @@ def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
         (["model.path=nobody.gguf"], r"model\.path = nobody\.gguf: there is no such file"),
         (["model.path={empty}"], r"no config\.json there, which every model of transformers has"),
         (["seq_len=300"], r"seq_len = 300: the model reads at most 256 tokens"),
-        (["data=stdlib"], r"data: its tokenizer has 256 tokens, the model .* knows 64"),
+        (["data=stdlib"], r"data: its tokens go up to 255, the model .* knows 63 and below\. Give data=stdlib_model"),
         (["model.leave_dense=[0,1]"], r"every attention layer of LlamaForCausalLM has a window of its own or is left"),
     ],
 )

@@ -98,7 +98,7 @@ class Pretrained(Adopted):
     """Any causal language model that calls its attention through transformers' interface, by its files.
 
     Args:
-        vocab_size: of the data; the model's own may be larger.
+        vocab_size: one past the largest token of the data; the model's own may be larger.
         path: a folder, a GGUF file, a name on the hub, or that of a model that `dsa fetch` fetched.
         leave_dense: numbers of attention layers that stay dense, from 0.
         seed: of nothing: its weights are there.
@@ -120,8 +120,9 @@ class Pretrained(Adopted):
         super().__init__(model.eval(), leave_dense)
         if vocab_size > self.vocab_size:
             raise ValueError(
-                f"data: its tokenizer has {vocab_size} tokens, the model {path} knows {self.vocab_size}. "
-                "Give data=stdlib_model or another that is read by the model's own tokenizer."
+                f"data: its tokens go up to {vocab_size - 1}, the model {path} knows {self.vocab_size - 1} and below. "
+                "Give data=stdlib_model, text_model or retrieval_model, which are read by the model's own tokenizer; if "
+                "it is, the text holds a token that was added to it and that the model knows nothing of: take it out."
             )
 
     @classmethod
