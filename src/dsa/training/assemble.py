@@ -2,11 +2,14 @@
 
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dsa.artifacts.names import CONTENDED
 from dsa.artifacts.results import RunResult
@@ -142,19 +145,36 @@ def contended(rows: list[Row], stage: str) -> bool:
 
 
 def measure(spec: Spec, data: DataModule, model: Backbone, device: torch.device, result: RunResult) -> None:
-    """Fill in time and memory, measured on one row of held-out data."""
+    """Fill in time and memory, measured on one row of held-out data; of a backbone that never learns none is for it."""
     tokens = next(iter(data.eval_loader())).tokens[:1].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bf16"):
         result.time |= inference(model, tokens, spec.sparse)
-        result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, spec.sparse), device)
+        learns = spec.recipe.dense_steps > 0 or spec.recipe.sparse_steps > 0
+        with nullcontext() if learns else frozen(model.groups()["backbone"]):
+            result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, spec.sparse, learns), device)
 
 
-def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool) -> None:
-    """Forward and backward over one row, as in training."""
+def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool, learns: bool) -> None:
+    """Forward and backward over one row, as in training; without logits where the backbone learns nothing."""
     with model.memory.saving():
-        logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse))
-    torch.stack([logits.float().mean(), *losses.values()]).sum().backward()
+        logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse, logits=learns))
+    total = torch.stack([logits.float().mean(), *losses.values()]).sum()
+    if total.requires_grad:
+        total.backward()
     model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def frozen(weights: list[nn.Parameter]) -> Iterator[None]:
+    """No gradients for some weights within."""
+    learning = [weight for weight in weights if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 def is_speed(spec: Spec, result: RunResult, model: Backbone, device: torch.device) -> bool:
