@@ -32,6 +32,7 @@ Row = dict[str, str]
 SHARES = ("accuracy", "exact_match")  # of right answers, where they are measured
 DEPTH = "exact_match_depth_"
 BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
+IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
 UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
@@ -250,6 +251,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
             "learns in the warm-up: with the backbone untouched its default is shown."
         )
+    out += uncertified(result)
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
@@ -280,6 +282,29 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append(
             "other processes used the processor while this run or its control trained: their times are not comparable. "
             "On a busy machine OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive before the command makes it faster."
+        )
+    return out
+
+
+def uncertified(result: RunResult) -> list[str]:
+    """Warnings where the certificate of a pretrained model finds a fault, or could find none."""
+    told, out = result.certificate, []
+    if not told:
+        return out
+    if told["causality"] > 0:
+        out.append(
+            f"this composition looks ahead: other later tokens change an earlier logit by {told['causality']:.1e} "
+            "(certificate.causality). None of its numbers can be believed."
+        )
+    if told["identity"] > IDENTITY:
+        out.append(
+            f"with every key kept a logit is {told['identity']:.1e} from the model's own (certificate.identity): that "
+            "is more than rounding, and its losses are not those of this model."
+        )
+    if not told["acted"] and (result.density or 1.0) < 1.0:
+        out.append(
+            f"on the {told['tokens']} tokens of the certificate the selection left no key out: it says nothing of what "
+            "is selected."
         )
     return out
 
