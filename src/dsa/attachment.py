@@ -65,7 +65,7 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
     saved = read(Path(source), allow_targets)
     warn_of_another(model, saved.fits, Path(source))
     detach(model)
-    adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()))
+    adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()), saved.spec.seq_len)
     indexers = None
     if saved.spec.uses_indexer:
         indexers = build_indexers(saved.spec, adopted)

@@ -88,7 +88,7 @@ def test_padding_changes_nothing(tiny, tokens, side, every):
 
 def test_a_layer_with_a_window_of_its_own_and_one_that_is_named_stay_dense():
     model = Adopted(made(CONFIGS["gemma3"]()))
-    assert [layer.window for layer in model.hook.layers] == [True, False] and len(model.sites) == 1
+    assert [layer.window for layer in model.hook.layers] == [16, None] and len(model.sites) == 1
     model = Adopted(made(CONFIGS["llama"]()), leave_dense=[0])
     assert len(model.sites) == 1 and model.hook.layers[0].site is None
     with pytest.raises(ValueError, match=r"^model\.leave_dense: no layer 2; LlamaForCausalLM has layers 0 to 1\.$"):

@@ -34,14 +34,14 @@ class Layer:
         site: None while the layer stays dense.
         hidden: of the call under way: it lives from the module's call to that of the interface within.
         past: the cache of transformers that the call was given, likewise.
-        window: it has a window of its own; cap: of its logits, if they have one; sink: it has learned sinks.
+        window: keys that a query sees, if the layer has a window of its own; cap: of its logits, if they have one; sink: it has learned sinks.
     """
 
     hook: "Hook"
     site: Site | None = None
     hidden: Tensor | None = None
     past: Any = None
-    window: bool = False
+    window: int | None = None
     cap: float | None = None
     sink: bool = False
     shapes: tuple[int, ...] = ()
@@ -165,6 +165,8 @@ def attention(
             how.after(Attended(site, value, shown))
             dense = shown.transpose(1, 2)  # what follows comes from what was shown: its gradient arrives there
         return dense, weights
+    if layer.window is not None:
+        check_within(layer.window, key.shape[2] if past is None else past.get_seq_length(module.layer_idx))
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
     for rows, tokens in stretches(attention_mask, len(query), key.shape[2]):
@@ -179,6 +181,15 @@ def attention(
         out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink)
         hook.losses.append(losses)
     return out.transpose(1, 2), None
+
+
+def check_within(window: int, tokens: int) -> None:
+    """Refuse a text in which the window of a routed layer would act."""
+    if tokens > window:
+        raise ValueError(
+            f"attention: {tokens} tokens, the layers of this model have a window of {window}. They are routed where it "
+            f"never acts: give texts of at most {window} tokens."
+        )
 
 
 def rotation(hook: Hook, hidden: Tensor, offset: int = 0) -> Rotation:
@@ -285,7 +296,7 @@ def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> No
     assert layer.hidden is not None
     layer.shapes = (layer.hidden.shape[-1], query.shape[1], key.shape[1], query.shape[-1])
     layer.scale = kwargs.get("scaling")
-    layer.window = kwargs.get("sliding_window") is not None
+    layer.window = kwargs.get("sliding_window")
     layer.cap = kwargs.get("softcap")
     layer.sink = kwargs.get("s_aux") is not None
 

@@ -32,12 +32,14 @@ NO_INTERFACE = (
 class Adopted(Backbone):
     """A causal language model of transformers that is in memory already.
 
-    A layer whose attention has a window of its own stays as it is. Indexers see the hidden states that the layer
-    projects, and turn their queries and keys by positions with the model's own wavelength base.
+    A layer whose attention has a window of its own stays as it is, unless all have one and no row is longer: then they
+    are routed, and longer texts refused. Indexers see the hidden states that the layer projects, and turn their queries
+    and keys by positions with the model's own wavelength base.
 
     Args:
         model: the model; its forward pass goes through the routers that are attached here, whoever calls it.
         leave_dense: numbers of attention layers that stay dense, from 0.
+        seq_len: tokens of the longest row; None: any.
 
     Raises:
         ValueError: it is none that sparse attention can be put into.
@@ -45,10 +47,10 @@ class Adopted(Backbone):
 
     given: ClassVar[bool] = True
 
-    def __init__(self, model: Any, leave_dense: Sequence[int] = ()) -> None:
+    def __init__(self, model: Any, leave_dense: Sequence[int] = (), seq_len: int | None = None) -> None:
         super().__init__()
         self.hf: nn.Module = model
-        self.hook = hooked(model, self.router, leave_dense)
+        self.hook = hooked(model, self.router, leave_dense, seq_len)
         self.sites = tuple(layer.site for layer in self.hook.layers if layer.site is not None)
         own = model.config.get_text_config()
         self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
@@ -101,13 +103,16 @@ class Pretrained(Adopted):
         vocab_size: one past the largest token of the data; the model's own may be larger.
         path: a folder, a GGUF file, a name on the hub, or that of a model that `dsa fetch` fetched.
         leave_dense: numbers of attention layers that stay dense, from 0.
+        seq_len: tokens of the longest row; None: any.
         seed: of nothing: its weights are there.
 
     Raises:
         ValueError: it cannot be read, or is none that sparse attention can be put into.
     """
 
-    def __init__(self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seed: int = 0) -> None:
+    def __init__(
+        self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seq_len: int | None = None, seed: int = 0
+    ) -> None:
         folder = str(files_of(path))
         library = transformers()
         kind = library.AutoModelForCausalLM
@@ -117,7 +122,7 @@ class Pretrained(Adopted):
             gc.collect()  # hooks and trainers lead back to their model: earlier ones would stay, hundreds of MB each
             with quiet(library):
                 model = kind.from_pretrained(folder, dtype=torch.float32, **EXPERTS)
-        super().__init__(model.eval(), leave_dense)
+        super().__init__(model.eval(), leave_dense, seq_len)
         if vocab_size > self.vocab_size:
             raise ValueError(
                 f"data: its tokens go up to {vocab_size - 1}, the model {path} knows {self.vocab_size - 1} and below. "
@@ -127,8 +132,8 @@ class Pretrained(Adopted):
 
     @classmethod
     def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Its files, by what they hold and not by where they lie."""
-        kept = {name: value for name, value in node.items() if name != "path"}
+        """Its files, by what they hold and not by where they lie; how long rows are is said beside it."""
+        kept = {name: value for name, value in node.items() if name not in ("path", "seq_len")}
         return kept | {"files": fingerprint(node["path"])}
 
     @classmethod
@@ -158,7 +163,7 @@ def recomputable(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
+def hooked(model: Any, router: Any, leave_dense: Sequence[int], seq_len: int | None) -> Hook:
     """Reach into a model: its attention layers, found by what they call, become sites or stay dense.
 
     Args:
@@ -190,7 +195,7 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
             delattr(module, LAYER)
     if not hook.layers:
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
-    number_sites(hook, leave_dense, type(model).__name__)
+    number_sites(hook, leave_dense, seq_len, type(model).__name__)
     if not any(layer.sink or layer.cap for layer in hook.layers):
         model.set_attn_implementation(PLAIN)
     return hook
@@ -204,8 +209,9 @@ def meet(model: Any) -> None:
     model(input_ids=tokens, attention_mask=mask, position_ids=torch.arange(2, device=device)[None], use_cache=False)
 
 
-def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
-    """Which layers become sites: those without a window of their own that nobody leaves dense.
+def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, name: str) -> None:
+    """Which layers become sites: those without a window of their own that nobody leaves dense; where all have one, those
+    in which it never acts.
 
     Raises:
         ValueError: none, or a layer that is not there.
@@ -213,13 +219,20 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
     beyond = [number for number in leave_dense if not 0 <= number < len(hook.layers)]
     if beyond:
         raise ValueError(f"model.leave_dense: no layer {beyond[0]}; {name} has layers 0 to {len(hook.layers) - 1}.")
-    index = 0
+    index, windows = 0, [layer.window for layer in hook.layers if layer.window is not None]
+    alike = len(windows) == len(hook.layers)
+    within = alike and seq_len is not None and seq_len <= min(windows)
     for number, layer in enumerate(hook.layers):
-        if layer.window or number in leave_dense:
+        if (layer.window is not None and not within) or number in leave_dense:
             continue
         width, heads, kv_heads, dim = layer.shapes
         layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap)
         index += 1
+    if not index and alike and not within:
+        raise ValueError(
+            f"model: every attention layer of {name} has a window of its own, which never acts on rows of at most "
+            f"{min(windows)} tokens: give seq_len={min(windows)} or less."
+        )
     if not index:
         raise ValueError(f"model: every attention layer of {name} has a window of its own or is left dense.")
 
