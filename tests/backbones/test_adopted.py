@@ -6,8 +6,8 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, made, saved
-from transformers import AutoModelForCausalLM, BloomConfig, GPTNeoConfig
+from backbones.tiny_models import CONFIGS, SIZES, made, saved
+from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, DynamicCache, GPTNeoConfig
 
 from dsa.backbones import Memory, Pass, Router
 from dsa.backbones.initial import draw_indexer
@@ -274,3 +274,47 @@ def test_layers_that_transformers_recomputes_give_the_same_bits_and_select_the_s
     assert found[0].keys() == found[1].keys() and any("routers" in name for name in found[0])
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0, msg=name)
+
+
+@torch.no_grad()
+def test_texts_packed_into_a_row_are_refused_and_padding_is_read_once_a_pass(monkeypatch, tokens):
+    model = routed(Adopted(made(CONFIGS["llama"]())), 5)
+    packed = torch.cat([torch.arange(EARLY), torch.arange(LENGTH - EARLY)]).expand(2, -1)
+    with pytest.raises(ValueError, match=r"^attention_mask: it hides other tokens .* several texts are packed into a row"):
+        model.hf(input_ids=tokens, position_ids=packed, use_cache=False)
+    ahead = torch.ones(2, 1, LENGTH, LENGTH, dtype=torch.bool).tril(1)
+    with pytest.raises(ValueError, match=r"^attention_mask: it hides other tokens"):
+        model.hf(input_ids=tokens, attention_mask=ahead, use_cache=False)
+    calls, inner = [], hook.texts
+    monkeypatch.setattr(hook, "texts", lambda mask, keys: calls.append(keys) or inner(mask, keys))
+    mask = torch.ones_like(tokens)
+    for padded in (3, 7):
+        mask[0, :padded] = 0
+        got = model.hf(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+        alone = model.hf(input_ids=tokens[:1, padded:], use_cache=False).logits
+        torch.testing.assert_close(got[:1, padded:], alone, atol=1e-5, rtol=0)
+    assert calls == [LENGTH] * 2, "not once a layer"
+
+
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+          "num_key_value_heads": 4, "first_k_dense_replace": 2}  # fmt: skip
+
+
+@torch.no_grad()
+def test_values_may_be_narrower_than_keys(tokens):
+    tiny = made(DeepseekV3Config(**SIZES, **LATENT))
+    before = tiny(input_ids=tokens).logits
+    model = routed(Adopted(tiny), LENGTH - 1)
+    assert [site.dim for site in model.sites] == [12, 12] and [layer.values for layer in model.hook.layers] == [8, 8]
+    torch.testing.assert_close(model.run(tokens, Pass()).logits[:, :-1], before[:, :-1], atol=1e-4, rtol=0)
+    routed(model, 5)
+    sparse, parts, cache = tiny(input_ids=tokens, use_cache=False).logits, [], DynamicCache()
+    for part in tokens.split([30] + [1] * (LENGTH - 30), 1):
+        parts.append(tiny(input_ids=part, past_key_values=cache).logits)
+    torch.testing.assert_close(torch.cat(parts, 1), sparse, atol=1e-5, rtol=1e-4)
+    assert (sparse - before).abs().max() > 1e-3
+
+
+def test_values_wider_than_keys_are_refused():
+    with pytest.raises(ValueError, match=r"^model: values of DeepseekV3ForCausalLM have 16 dims, its keys 12: "):
+        Adopted(made(DeepseekV3Config(**SIZES, **LATENT | {"v_head_dim": 16})))

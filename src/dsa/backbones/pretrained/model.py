@@ -226,6 +226,9 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, na
         if (layer.window is not None and not within) or number in leave_dense:
             continue
         width, heads, kv_heads, dim = layer.shapes
+        if layer.values > dim:
+            raise ValueError(f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes "
+                             "values that are no wider than keys.")  # fmt: skip
         layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap)
         index += 1
     if not index and alike and not within:
