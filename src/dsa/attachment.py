@@ -14,7 +14,7 @@ from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import Store, read_json
 from dsa.backbones import Backbone
 from dsa.backbones.pretrained import Adopted
-from dsa.backbones.pretrained.hook import LAYER, Layer
+from dsa.backbones.pretrained.hook import release
 from dsa.build import attach_routers, build_indexers
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
@@ -107,15 +107,11 @@ def warn_of_another(model: nn.Module, fits: dict[str, Any], where: Path) -> None
 
 
 def detach(model: Any) -> Any:
-    """Take a model back to dense attention. Returns: the same model."""
+    """Take a model back to dense attention, in the implementation that it had. Returns: the same model."""
     if hasattr(model, ROUTERS):
         delattr(model, ROUTERS)
         object.__delattr__(model, BACKBONE)
-    for module in model.modules():
-        layer: Layer | None = getattr(module, LAYER, None)
-        if layer is not None:
-            layer.hook.leave()
-            delattr(module, LAYER)
+    release(model)
     return model
 
 

@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 import dsa
 from dsa.artifacts.store import PLACES
+from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.cache import GrowingCache
+from dsa.backbones.pretrained.hook import LAYER
 from dsa.training import RunFailed
 
 LENGTH = 48
@@ -119,6 +121,35 @@ def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(r
     assert {name.split(".")[0] for name in load_file(place / "indexers.safetensors")} == {"0", "1"}
     with pytest.raises(FileExistsError, match="is there already"):
         dsa.save_indexers(run, place)
+
+
+def test_a_detached_or_refused_model_computes_by_the_implementation_that_it_had(run, folder):
+    for own in ("sdpa", "eager"):
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=own)
+        assert dsa.attach(model, run.folder).config._attn_implementation not in ("sdpa", "eager")
+        dsa.attach(model, run.folder)
+        assert dsa.detach(model).config._attn_implementation == own
+    for wrong in ({"leave_dense": [0, 1]}, {"leave_dense": [7]}):
+        with pytest.raises(ValueError, match="model"):
+            Adopted(model, **wrong)
+        assert model.config._attn_implementation == own
+    assert not any(hasattr(module, LAYER) or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_in_bfloat16_is_attached_generates_and_is_close_to_the_one_in_float32(run, folder, tmp_path):
+    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        dense = model(input_ids=tokens, use_cache=False).logits
+        sparse = dsa.attach(model, run.folder)(input_ids=tokens, use_cache=False).logits
+        assert sparse.dtype == torch.bfloat16 and not sparse.equal(dense)
+        whole = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)(tokens, use_cache=False).logits
+        first = model.generate(tokens, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
+        assert first.shape == (2, LENGTH + 6)
+        found = dsa.dump_indices(dsa.attached(model), tokens[:1], tmp_path / "x.npy")
+    assert found.shape == (LENGTH, 2, 6)
+    assert (sparse.float() - whole).abs().mean() < 0.05 * whole.std(), "rounding, and the choices that it changes"
+    assert {weight.dtype for weight in dsa.attached(model).routers.parameters()} == {torch.float32}
 
 
 @pytest.fixture(scope="module")

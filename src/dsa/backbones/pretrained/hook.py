@@ -76,12 +76,14 @@ class Hook:
         how: of the forward pass under way; parts: the same for rows apart, by the first of them.
         losses: of its sites so far.
         handles: of what was put into the model.
+        restore: gives the model back the attention implementation that it had.
         masked: the last mask of a pass and what `stretches` found in it: layers are given the same one.
         reads: what was read so far, by the cache of transformers that holds its keys; by site and row.
     """
 
     router: Callable[[int], Router | None]
     rope_base: float
+    restore: Callable[[], None]
     layers: list[Layer] = field(default_factory=list)
     wanted: Pass = field(default_factory=Pass)
     how: Pass | None = None
@@ -96,6 +98,7 @@ class Hook:
         for handle in self.handles:
             handle.remove()
         self.how = None
+        self.restore()
 
     @contextmanager
     def passing(self, how: Pass) -> Iterator[list[Losses]]:
@@ -137,6 +140,18 @@ class Hook:
 
 LAYER = "dsa_layer"
 """Attribute of an attention module that a hook reaches: there it lives as long as the module, and is copied with it."""
+
+
+def release(model: nn.Module) -> None:
+    """Take every hook out of a model: it is as it was before."""
+    hooks = {}
+    for module in model.modules():
+        layer: Layer | None = getattr(module, LAYER, None)
+        if layer is not None:
+            hooks[id(layer.hook)] = layer.hook
+            delattr(module, LAYER)
+    for hook in hooks.values():
+        hook.leave()
 
 
 def register() -> None:

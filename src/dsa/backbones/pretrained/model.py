@@ -16,7 +16,17 @@ from dsa.backbones.backbone import Backbone
 from dsa.backbones.cache import Cache
 from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.memory import Memory
-from dsa.backbones.pretrained.hook import EAGER, LAYER, PLAIN, Hook, Layer, keep_hidden, recomputed, register
+from dsa.backbones.pretrained.hook import (
+    EAGER,
+    LAYER,
+    PLAIN,
+    Hook,
+    Layer,
+    keep_hidden,
+    recomputed,
+    register,
+    release,
+)
 from dsa.pretrained.files import files_of, fingerprint
 from dsa.pretrained.libraries import quiet, transformers
 
@@ -175,30 +185,42 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int], seq_len: int | N
     if not model._can_set_attn_implementation():
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
     register()
-    config = model.config.get_text_config()
-    hook = Hook(router, rope_base(config))
+    own = partial(model.set_attn_implementation, model.config._attn_implementation)
+    hook = Hook(router, rope_base(model.config.get_text_config()), own)
     model.set_attn_implementation(EAGER)
+    try:
+        find_layers(hook, model)
+        number_sites(hook, leave_dense, seq_len, type(model).__name__)
+    except BaseException:  # a model that is refused stays as it was
+        release(model)
+        raise
+    if not any(layer.sink or layer.cap for layer in hook.layers):
+        model.set_attn_implementation(PLAIN)
+    return hook
+
+
+def find_layers(hook: Hook, model: Any) -> None:
+    """Put a hook into the attention layers of a model, found by what they call.
+
+    Raises:
+        ValueError: none calls the interface.
+    """
     numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
     handles = [module.register_forward_pre_hook(keep_hidden, with_kwargs=True) for module in numbered]
+    hook.handles += [*handles, model.register_forward_pre_hook(hook.begin)]
     for module in numbered:  # what transformers numbers: attention, and in some models what is around it
         setattr(module, LAYER, Layer(hook))
-    hook.handles.append(model.register_forward_pre_hook(hook.begin))
     meet(model)
     hook.how = None
     for module, handle in zip(numbered, handles, strict=True):
         layer = getattr(module, LAYER)
         if layer.shapes:
             hook.layers.append(layer)
-            hook.handles.append(handle)
         else:
             handle.remove()
             delattr(module, LAYER)
     if not hook.layers:
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
-    number_sites(hook, leave_dense, seq_len, type(model).__name__)
-    if not any(layer.sink or layer.cap for layer in hook.layers):
-        model.set_attn_implementation(PLAIN)
-    return hook
 
 
 @torch.no_grad()
