@@ -149,19 +149,24 @@ def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, mon
     assert (seen[0].sink is not None) == any(name.endswith("sinks") for name, _ in tiny.named_parameters())
 
 
-@pytest.mark.parametrize("name", ["granite", "gemma2"])
-def test_the_probe_measures_with_the_scale_and_the_cap_of_the_layer(name, tokens):
+@pytest.mark.parametrize("name", ["granite", "gemma2", "gpt_oss"])
+def test_the_probe_measures_with_the_scale_the_cap_and_the_sinks_of_the_layer(name, tokens):
     model, seen = routed(Adopted(made(CONFIGS[name]())), 5), []
     with torch.no_grad():
         model.run(tokens, Pass(observe=seen.append))
     for site, layer in zip(model.sites, seen, strict=True):
         logits = layer.queries @ layer.keys.repeat_interleave(site.heads // site.kv_heads, 1).mT * site.scale
         logits = logits if site.cap is None else site.cap * (logits / site.cap).tanh()
-        weights = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf).softmax(-1)
+        logits = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf)
+        sinks = model.hf.model.layers[1].self_attn.sinks if name == "gpt_oss" else torch.full((site.heads,), -torch.inf)
+        logits = torch.cat([logits, sinks.detach().view(1, -1, 1, 1).expand(2, -1, LENGTH, 1)], -1)
+        weights = logits.softmax(-1)[..., :-1]
         told = measure(layer)
+        assert measure(layer._replace(selection=None)).mass == pytest.approx(weights.sum(-1).mean().item(), rel=1e-4)
         assert told.mass == pytest.approx((weights * to_mask(layer.selection, LENGTH)).sum(-1).mean().item(), rel=1e-4)
         assert told.oracle_mass == pytest.approx(best(weights.sum(1)).item() / site.heads, rel=1e-4)
-        p, scores = weights.mean(1), layer.cast.scores(slice(0, LENGTH), slice(0, LENGTH))[:, 0]
+        shared = weights.sum(1)
+        p, scores = shared / shared.sum(-1, keepdim=True), layer.cast.scores(slice(0, LENGTH), slice(0, LENGTH))[:, 0]
         scores = scores.masked_fill(weights[:, 0] == 0, -torch.inf).log_softmax(-1)
         kl = torch.special.xlogy(p, p) - torch.where(p > 0, p * scores, 0.0)
         assert told.kl == pytest.approx(kl.sum(-1).mean().item(), rel=1e-4)

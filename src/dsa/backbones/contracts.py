@@ -102,6 +102,7 @@ class Observation(NamedTuple):
     cap: float | None = None  # of the scaled logits; None = none
     bits: Bits | None = None  # what the format of the index scores spends; None: it does not say, or there is none
     choice: Choice | None = None  # of a pattern that chooses
+    sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
 
 
 @dataclass(frozen=True)
