@@ -50,7 +50,7 @@ def run(settings):
 def test_a_run_judges_indexers_on_the_model_as_it_is(run, settings):
     assert run.status == "finished" and run.val_loss == run.swap_val_loss
     assert run.base_val_loss != run.swap_val_loss
-    assert run.selection["mean"]["mass"] < 1
+    assert run.selection["mean"]["mass"] < 1 and [layer["layer"] for layer in run.selection["layers"]] == [0, 1]
     store = dsa.compose(settings).outputs
     (base,) = (store / PLACES["base"]).iterdir()
     assert sum(file.stat().st_size for file in base.iterdir()) < 20_000, "weights are not copied into artifacts"

@@ -107,7 +107,7 @@ def final_values(result: RunResult) -> dict[str, Any]:
             out |= {f"select/layer_{index:02d}/group_{group}/{name}": share for name, share in shares.items()}
         for name, share in (layer.get("picked") or {}).items():
             out[f"select/layer_{index:02d}/picked/{name}"] = share
-        one = {name: value for name, value in layer.items() if name not in ("chosen", "picked")}
+        one = {name: value for name, value in layer.items() if name not in ("layer", "chosen", "picked")}
         out |= {f"select/layer_{index:02d}/{name}": value for name, value in one.items()}
     named = asdict(result)
     for measure in ("loss", "exact_match"):

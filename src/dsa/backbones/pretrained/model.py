@@ -251,7 +251,7 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, na
         if layer.values > dim:
             raise ValueError(f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes "
                              "values that are no wider than keys.")  # fmt: skip
-        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap)
+        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap, number)
         index += 1
     if not index and alike and not within:
         raise ValueError(
