@@ -121,7 +121,7 @@ class ModelTokenizer(EngineTokenizer):
         path: of the model: a folder, a GGUF file, or a name on the hub.
 
     Raises:
-        ValueError: the model has no tokenizer.json, or names no end of a text.
+        ValueError: the model has no tokenizer.json or a damaged one, or names no end of a text.
     """
 
     def __init__(self, path: str) -> None:
@@ -132,8 +132,11 @@ class ModelTokenizer(EngineTokenizer):
                 f"data: the model {path} has no tokenizer.json. Save it by "
                 "AutoTokenizer.from_pretrained(...).save_pretrained(folder) of transformers."
             )
-        self.own = file.read_text(encoding="utf-8")
-        self.restore(self.own)
+        try:
+            self.own = file.read_text(encoding="utf-8")
+            self.restore(self.own)
+        except Exception as error:  # the library raises no kind of its own
+            raise ValueError(f"data: tokenizer.json of the model {path} cannot be read ({error}).") from error
         self.end = end_of_text(folder, path)
         self.description = f"read by {folder.name}'s tokenizer"
 

@@ -1,7 +1,6 @@
 """A causal language model of transformers as a backbone: its attention layers are the sites."""
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -123,15 +122,12 @@ class Pretrained(Adopted):
     def __init__(
         self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seq_len: int | None = None, seed: int = 0
     ) -> None:
-        folder = str(files_of(path))
-        library = transformers()
-        kind = library.AutoModelForCausalLM
         if torch.get_default_device().type == "meta":  # sizes alone
-            model = kind.from_config(library.AutoConfig.from_pretrained(folder), dtype=torch.float32, **EXPERTS)
+            kind = transformers().AutoModelForCausalLM
+            model = kind.from_config(config_of(path), dtype=torch.float32, **EXPERTS)
         else:
             gc.collect()  # hooks and trainers lead back to their model: earlier ones would stay, hundreds of MB each
-            with quiet(library):
-                model = kind.from_pretrained(folder, dtype=torch.float32, **EXPERTS)
+            model = loaded(path)
         super().__init__(model.eval(), leave_dense, seq_len)
         if vocab_size > self.vocab_size:
             raise ValueError(
@@ -148,12 +144,67 @@ class Pretrained(Adopted):
 
     @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:
-        """By its config.json."""
-        config = json.loads((files_of(node["path"]) / "config.json").read_text(encoding="utf-8"))
-        own = config.get("text_config", config)
-        layers, width = own["num_hidden_layers"], own["hidden_size"]
-        ff = own.get("intermediate_size", 4 * width)
-        return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"])
+        """By its config.json.
+
+        Raises:
+            ValueError: it does not say.
+        """
+        own = config_of(node["path"]).get_text_config()
+        names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+        layers, width, heads, vocab = (getattr(own, name, None) for name in names)
+        if not (layers and width and heads and vocab):
+            raise ValueError(f"model.path = {node['path']}: its config.json does not say {', '.join(names[:-1])} and "
+                             f"{names[-1]} of the model.")  # fmt: skip
+        return Size(layers, width, getattr(own, "intermediate_size", None) or 4 * width, heads, vocab)
+
+
+def config_of(path: str) -> Any:
+    """The configuration of a pretrained model, as transformers reads it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    folder = str(files_of(path))
+    try:
+        return transformers().AutoConfig.from_pretrained(folder)
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        raise unreadable(path, error) from error
+
+
+def loaded(path: str) -> nn.Module:
+    """A model with its weights in float32.
+
+    Raises:
+        ValueError: its files are damaged, or lack weights.
+    """
+    library, folder = transformers(), str(files_of(path))
+    try:
+        with quiet(library):
+            model, told = library.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **EXPERTS
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        if isinstance(error, RuntimeError) and "memory" in str(error):
+            raise
+        raise unreadable(path, error) from error
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"model.path = {path}: its files lack {len(missing)} of the model's weights ({missing[0]}, ...), which "
+            "would be drawn at random. They may be half downloaded, or of a model without a head for tokens."
+        )
+    whole: nn.Module = model
+    return whole
+
+
+def unreadable(path: str, error: Exception) -> ValueError:
+    """What is said of files that transformers cannot read."""
+    first = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
+    return ValueError(
+        f"model.path = {path}: its files cannot be read ({type(error).__name__}: {first}). They may be damaged or half "
+        "downloaded, or of an architecture that transformers does not know."
+    )
 
 
 def past_of(cache: Cache, config: Any) -> dict[str, Any]:
