@@ -14,7 +14,7 @@ from transformers import GPT2Config
 from dsa import compose
 from dsa.backbones.pretrained import Pretrained
 from dsa.doors.budget import main
-from dsa.study.applicable import size_of
+from dsa.training.fits import size_of
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from dsa.judging.models import Models
 from dsa.spec import Spec, compose
 from dsa.training.assemble import BELOW_UNIGRAM
 from dsa.training.base import make_base
+from dsa.training.fits import check_room
 from dsa.training.run import Run
 from dsa.training.sites import sites_of
 from dsa.training.work import judged, shared
@@ -93,6 +94,7 @@ def measure(
     first = compose([*overrides, "selector=oracle", "pattern=causal", "judge=swap"])
     ks = sorted({*ks}) or budgets(first.seq_len)
     check(ks, first.seq_len)
+    check_room(first)
     data = build_data(first)
     models = Models(Run(first, data).store, data.vocab_size)
     run = Run(first, data)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsa.spec import Spec
-from dsa.study.applicable import size_of
+from dsa.training.fits import size_of
 from dsa.study.workers.claim import ENDED, read
 from dsa.study.workers.places import JOBS
 
