@@ -14,7 +14,8 @@ from dsa.backbones import Site
 from dsa.ops import native
 from dsa.training.assemble import Findings, compare, is_speed, measure
 
-WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window", "control": "dense_val"}
+WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window",
+         "sinks": "swap_sink_window", "control": "dense_val"}  # fmt: skip
 
 
 def measured(number):
@@ -41,7 +42,7 @@ def test_what_a_run_is_compared_with_stands_under_its_own_name(trained):
 
 def test_a_dense_run_is_its_own_ceiling_and_tasks_without_exact_match_have_none():
     final = {"val": {"loss": 1.0, "perplexity": 2.0, "accuracy": 0.5}}
-    found = Findings(final, None, None, None, None, {}, [], [])
+    found = Findings(final, None, None, None, None, None, {}, [], [])
     result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, val_loss=1.0)
     compare(result, found, dense=True, trained_sparse=False)
     assert (result.dense_val_loss, result.dense_val_perplexity, result.dense_val_accuracy) == (1.0, 2.0, 0.5)

@@ -1,5 +1,6 @@
 """A pretrained model from its files to a verdict on its indexers, and its indexers given back to transformers."""
 
+import io
 import json
 import warnings
 
@@ -9,6 +10,7 @@ import torch
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from backbones.tiny_models import CONFIGS, made, saved
 from conftest import QUIET, options
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, DynamicCache
 
@@ -17,7 +19,7 @@ from dsa.artifacts.store import PLACES
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.cache import GrowingCache
 from dsa.backbones.pretrained.hook import LAYER
-from dsa.training import RunFailed
+from dsa.training import RunFailed, console
 
 LENGTH = 48
 
@@ -54,6 +56,19 @@ def test_a_run_judges_indexers_on_the_model_as_it_is(run, settings):
     store = dsa.compose(settings).outputs
     (base,) = (store / PLACES["base"]).iterdir()
     assert sum(file.stat().st_size for file in base.iterdir()) < 20_000, "weights are not copied into artifacts"
+
+
+def test_a_run_is_compared_with_the_first_keys_and_the_nearest_at_its_budget(run, settings):
+    own = ["selector=sink_window", "selector.k=6"]
+    alone = dsa.train(dsa.compose([*(one for one in settings if not one.startswith(("selector", "indexer"))), *own]))
+    assert run.swap_sink_window_loss == pytest.approx(alone.swap_val_loss)
+    assert run.swap_sink_window_accuracy is not None
+    assert len({run.swap_sink_window_loss, run.swap_window_loss, run.swap_val_loss}) == 3
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "console", Console(file=said, width=120))
+        console.show_result(run, [])
+    assert f"first and nearest keys {run.swap_sink_window_loss:.4f}" in said.getvalue()
 
 
 def test_a_run_certifies_that_it_is_the_model_and_looks_at_nothing_later(run):

@@ -38,7 +38,7 @@ UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has f
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured for a run: one judgement each; None where it has none.
+    """What was measured for a run: one judgement each, as in its graph; None where it has none.
 
     Args:
         base_training: how long the base was trained and what it reached.
@@ -49,6 +49,7 @@ class Findings:
     dense: dict[str, Any] | None
     swap: dict[str, Any] | None
     window: dict[str, Any] | None
+    sinks: dict[str, Any] | None
     control: dict[str, Any] | None
     base_training: dict[str, Any]
     rows: list[Row]
@@ -122,6 +123,8 @@ def compare(result: RunResult, found: Findings, dense: bool, trained_sparse: boo
     if found.swap is not None and found.window is not None:
         fill(result, "swap_val", found.swap["val"], "loss", *SHARES)
         fill(result, "swap_window", found.window["val"], "loss", *SHARES)
+        if found.sinks is not None:
+            fill(result, "swap_sink_window", found.sinks["val"], "loss", *SHARES)
         result.swap_selection = found.swap.get("selection", {})
     # Where the backbone was never touched, its own dense loss is the ceiling; the dense control is its own.
     ceiling = found.final if dense else found.control if trained_sparse else found.dense
