@@ -285,7 +285,9 @@ def test_layers_that_transformers_recomputes_give_the_same_bits_and_select_the_s
 def test_texts_packed_into_a_row_are_refused_and_padding_is_read_once_a_pass(monkeypatch, tokens):
     model = routed(Adopted(made(CONFIGS["llama"]())), 5)
     packed = torch.cat([torch.arange(EARLY), torch.arange(LENGTH - EARLY)]).expand(2, -1)
-    with pytest.raises(ValueError, match=r"^attention_mask: it hides other tokens .* several texts are packed into a row"):
+    with pytest.raises(
+        ValueError, match=r"^attention_mask: it hides other tokens .* several texts are packed into a row"
+    ):
         model.hf(input_ids=tokens, position_ids=packed, use_cache=False)
     ahead = torch.ones(2, 1, LENGTH, LENGTH, dtype=torch.bool).tril(1)
     with pytest.raises(ValueError, match=r"^attention_mask: it hides other tokens"):

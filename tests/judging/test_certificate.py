@@ -1,4 +1,4 @@
-"""The certificate of a pretrained model: on as many tokens as a budget needs to act, and loud where it finds a fault."""
+"""The certificate of a pretrained model: on as many tokens as a budget needs to act, loud where it finds a fault."""
 
 from types import SimpleNamespace
 

@@ -1,13 +1,14 @@
-"""Memory that a pretrained model needs is compared with what is free, and what would fit is named, before it is read."""
+"""Memory that a pretrained model needs is compared with what is free before it is read; what would fit is named."""
 
 from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-import dsa
 from backbones.tiny_models import CONFIGS, saved
 from conftest import QUIET
+
+import dsa
 from dsa import compose
 from dsa.doors.budget import main
 from dsa.training import RunRefused
@@ -22,8 +23,10 @@ def given(tmp_path_factory):
     text = tmp_path_factory.mktemp("text")
     for number in range(12):
         (text / f"{number}.txt").write_text("def self return None for in " * 99 + str(number))
-    return ["model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}", f"cache_dir={text}",
-            "seq_len=256", "data.eval_batch_size=8", f"output_dir={text / 'outputs'}", "indexer=h2d8", *QUIET]  # fmt: skip
+    return [
+        "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}", f"cache_dir={text}",
+        "seq_len=256", "data.eval_batch_size=8", f"output_dir={text / 'outputs'}", *QUIET, "indexer=h2d8",
+    ]  # fmt: skip
 
 
 def free(monkeypatch, megabytes):
@@ -36,13 +39,18 @@ def test_what_would_fit_is_named_and_fits(given, monkeypatch):
     free(monkeypatch, need)
     check_room(spec)
     free(monkeypatch, need * 0.6)
-    with pytest.raises(ValueError, match=r"^model\.path = .*: with seq_len = 256 and data\.eval_batch_size = 8 it needs "
-                       r"about .* GB of memory, and .* are free\. data\.eval_batch_size=4 or seq_len=192 would fit\.$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^model\.path = .*: with seq_len = 256 and data\.eval_batch_size = 8 it needs "
+        r"about .* GB of memory, and .* are free\. data\.eval_batch_size=4 or seq_len=192 would fit\.$",
+    ):
         check_room(spec)  # fmt: skip
     check_room(compose([*given, "data.eval_batch_size=4"]))
     check_room(compose([*given, "seq_len=192"]))
     free(monkeypatch, 0.1)
-    with pytest.raises(ValueError, match=r"Even data\.eval_batch_size=1 seq_len=64 needs 0\.0 GB: give a smaller model"):
+    with pytest.raises(
+        ValueError, match=r"Even data\.eval_batch_size=1 seq_len=64 needs 0\.0 GB: give a smaller model"
+    ):
         check_room(spec)
 
 

@@ -108,8 +108,8 @@ def artifacts(todo: ToDo, runs: list[PlannedRun]) -> list[str]:
     for run in runs:
         graph = run.graph
         control = graph.control if run.spec.dense_control else None
-        for need in (graph.base, graph.indexers, graph.joint, control, graph.dense, graph.swap, graph.window, graph.sinks,
-                     graph.final, graph.control_final):  # fmt: skip
+        for need in (graph.base, graph.indexers, graph.joint, control, graph.dense, graph.swap, graph.window,
+                     graph.sinks, graph.final, graph.control_final):  # fmt: skip
             if need is not None:
                 needs[need.kind][need.hash] = need
     names = {"base": "bases", "joint": "joint trainings", "judgement": "judgements"}

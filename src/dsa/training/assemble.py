@@ -291,7 +291,8 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
 
 def uncertified(result: RunResult) -> list[str]:
     """Warnings where the certificate of a pretrained model finds a fault, or could find none."""
-    told, out = result.certificate, []
+    told = result.certificate
+    out: list[str] = []
     if not told:
         return out
     if told["causality"] > 0:

@@ -36,7 +36,8 @@ class Layer:
         hidden: of the call under way: it lives from the module's call to that of the interface within.
         past: the cache of transformers that the call was given, likewise.
         shapes: width, heads, key/value heads and their dims; values: dims of the values.
-        window: keys that a query sees, if the layer has a window of its own; cap: of its logits, if they have one; sink: it has learned sinks.
+        window: keys that a query sees, if the layer has a window of its own; cap: of its logits, if they have one;
+            sink: it has learned sinks.
     """
 
     hook: "Hook"

@@ -132,8 +132,8 @@ class Pretrained(Adopted):
         if vocab_size > self.vocab_size:
             raise ValueError(
                 f"data: its tokens go up to {vocab_size - 1}, the model {path} knows {self.vocab_size - 1} and below. "
-                "Give data=stdlib_model, text_model or retrieval_model, which are read by the model's own tokenizer; if "
-                "it is, the text holds a token that was added to it and that the model knows nothing of: take it out."
+                "Give data=stdlib_model, text_model or retrieval_model, which are read by the model's own tokenizer; "
+                "if it is, the text holds a token that was added to it and that the model does not know: take it out."
             )
 
     @classmethod
@@ -283,8 +283,8 @@ def meet(model: Any) -> None:
 
 
 def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, name: str) -> None:
-    """Which layers become sites: those without a window of their own that nobody leaves dense; where all have one, those
-    in which it never acts.
+    """Which layers become sites: those without a window of their own that nobody leaves dense; where all have one,
+    those in which it never acts.
 
     Raises:
         ValueError: none, or a layer that is not there.
@@ -300,8 +300,10 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, na
             continue
         width, heads, kv_heads, dim = layer.shapes
         if layer.values > dim:
-            raise ValueError(f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes "
-                             "values that are no wider than keys.")  # fmt: skip
+            raise ValueError(
+                f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes values that "
+                "are no wider than keys."
+            )
         layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap, number)
         index += 1
     if not index and alike and not within:
