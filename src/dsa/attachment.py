@@ -14,7 +14,7 @@ from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import Store, read_json
 from dsa.backbones import Backbone
 from dsa.backbones.pretrained import Adopted
-from dsa.backbones.pretrained.hook import LAYER, Layer
+from dsa.backbones.pretrained.hook import release
 from dsa.build import attach_routers, build_indexers
 from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
@@ -65,7 +65,7 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
     saved = read(Path(source), allow_targets)
     warn_of_another(model, saved.fits, Path(source))
     detach(model)
-    adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()))
+    adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()), saved.spec.seq_len)
     indexers = None
     if saved.spec.uses_indexer:
         indexers = build_indexers(saved.spec, adopted)
@@ -107,15 +107,11 @@ def warn_of_another(model: nn.Module, fits: dict[str, Any], where: Path) -> None
 
 
 def detach(model: Any) -> Any:
-    """Take a model back to dense attention. Returns: the same model."""
+    """Take a model back to dense attention, in the implementation that it had. Returns: the same model."""
     if hasattr(model, ROUTERS):
         delattr(model, ROUTERS)
         object.__delattr__(model, BACKBONE)
-    for module in model.modules():
-        layer: Layer | None = getattr(module, LAYER, None)
-        if layer is not None:
-            layer.hook.leave()
-            delattr(module, LAYER)
+    release(model)
     return model
 
 

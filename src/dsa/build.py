@@ -93,13 +93,14 @@ def attach_routers(
     indexers: Sequence[Indexer] | None,
     trained: bool = False,
     nearest: bool = False,
+    sinks: int = 0,
 ) -> None:
     """Route the sites of a backbone as the composition says.
 
     Args:
         indexers: as `build_indexers` gives them; None where keys are ranked by something else.
         trained: as training sees it: without the format that is applied after it.
-        nearest: the budget goes to the nearest keys.
+        nearest: the budget goes to the nearest keys, after so many of a row's first ones (sinks).
     """
     precision = Exact() if trained and not spec.in_training else spec.precision.make()
     every = routed_together(spec)
@@ -108,7 +109,7 @@ def attach_routers(
         Router(
             None if indexers is None else indexers[number],
             pattern,
-            NearestInstead(spec.selector.make()) if nearest else spec.selector.make(),
+            NearestInstead(spec.selector.make(), sinks) if nearest else spec.selector.make(),
             precision,
             site.index,
             spec.ops,

@@ -19,7 +19,8 @@ ROOTS: dict[Kind, tuple[str, ...]] = {
 }
 """The module that makes each kind: its code is what that imports, and the files behind the classes of its own parts."""
 
-WINDOW = {"nearest": True}
+WINDOW, SINKS = {"nearest": True}, {"sinks": 4}
+"""What the opponents of a composition are: the nearest keys at its budget, and a row's first ones before them."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Graph:
 
     Args:
         dense: the judgement of the base as it is.
-        swap: of the composition on the untouched base; window: of the nearest keys at its budget there.
+        swap: of the composition on the untouched base; window: of the nearest keys at its budget there; of
+            a pretrained model sinks too: of the first keys and the nearest.
         control: the joint training with dense attention.
         final: the judgement that is the run's result; control_final: of the control.
     """
@@ -95,6 +97,7 @@ class Graph:
     window: Need | None
     final: Need
     control_final: Need | None
+    sinks: Need | None = None
 
     @property
     def hash(self) -> str:
@@ -127,21 +130,23 @@ def graph_of(spec: Spec, corpus: str | None) -> Graph:
         assert dense is not None
         return Graph(base, None, None, None, dense, None, None, dense, None)
     indexers = indexers_of(spec, content, base) if spec.uses_indexer and base is not None else None
-    swap = window = None
+    swap = window = sinks = None
     if base is not None:
         swap = dense if spec.dense else judgement_of(spec, content, base, indexers, composition_of(spec))
         pattern = indexers if spec.trains_pattern else None  # it is trained beside them
         window = swap if spec.dense else judgement_of(spec, content, base, pattern, window_of(spec))
+        if spec.given and not spec.dense:
+            sinks = judgement_of(spec, content, base, pattern, window_of(spec) | SINKS)
     if not spec.recipe.sparse_steps:
         assert swap is not None
-        return Graph(base, indexers, None, None, dense, swap, window, swap, None)
+        return Graph(base, indexers, None, None, dense, swap, window, swap, None, sinks)
     control = joint_of(spec, content, base, None, None)
     joint = control if spec.dense else joint_of(spec, content, base, indexers, composition_of(spec, trained=True))
     control_final = judgement_of(spec, content, control, None, None)
     if spec.dense:
         return Graph(base, indexers, joint, control, dense, swap, window, control_final, control_final)
     final = judgement_of(spec, content, joint, None, composition_of(spec))
-    return Graph(base, indexers, joint, control, dense, swap, window, final, control_final)
+    return Graph(base, indexers, joint, control, dense, swap, window, final, control_final, sinks)
 
 
 def composition_of(spec: Spec, trained: bool = False) -> dict[str, Any]:

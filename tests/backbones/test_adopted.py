@@ -6,8 +6,8 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, made, saved
-from transformers import AutoModelForCausalLM, BloomConfig, DynamicCache, GPTNeoConfig
+from backbones.tiny_models import CONFIGS, SIZES, made, saved
+from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, DynamicCache, GPTNeoConfig
 
 from dsa.backbones import Memory, Pass, Router
 from dsa.backbones.initial import draw_indexer
@@ -109,9 +109,9 @@ def test_blocks_decode_token_by_token_what_one_pass_gives_and_left_padding_chang
 
 def test_a_layer_with_a_window_of_its_own_and_one_that_is_named_stay_dense():
     model = Adopted(made(CONFIGS["gemma3"]()))
-    assert [layer.window for layer in model.hook.layers] == [True, False] and len(model.sites) == 1
+    assert [layer.window for layer in model.hook.layers] == [16, None] and len(model.sites) == 1
     model = Adopted(made(CONFIGS["llama"]()), leave_dense=[0])
-    assert len(model.sites) == 1 and model.hook.layers[0].site is None
+    assert len(model.sites) == 1 and model.hook.layers[0].site is None and model.sites[0].number == 1
     with pytest.raises(ValueError, match=r"^model\.leave_dense: no layer 2; LlamaForCausalLM has layers 0 to 1\.$"):
         Adopted(made(CONFIGS["llama"]()), leave_dense=[2])
 
@@ -170,19 +170,24 @@ def test_what_sites_attend_with_is_what_the_model_attends_with(tiny, tokens, mon
     assert (seen[0].sink is not None) == any(name.endswith("sinks") for name, _ in tiny.named_parameters())
 
 
-@pytest.mark.parametrize("name", ["granite", "gemma2"])
-def test_the_probe_measures_with_the_scale_and_the_cap_of_the_layer(name, tokens):
+@pytest.mark.parametrize("name", ["granite", "gemma2", "gpt_oss"])
+def test_the_probe_measures_with_the_scale_the_cap_and_the_sinks_of_the_layer(name, tokens):
     model, seen = routed(Adopted(made(CONFIGS[name]())), 5), []
     with torch.no_grad():
         model.run(tokens, Pass(observe=seen.append))
     for site, layer in zip(model.sites, seen, strict=True):
         logits = layer.queries @ layer.keys.repeat_interleave(site.heads // site.kv_heads, 1).mT * site.scale
         logits = logits if site.cap is None else site.cap * (logits / site.cap).tanh()
-        weights = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf).softmax(-1)
+        logits = logits.masked_fill(~torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(), -torch.inf)
+        sinks = model.hf.model.layers[1].self_attn.sinks if name == "gpt_oss" else torch.full((site.heads,), -torch.inf)
+        logits = torch.cat([logits, sinks.detach().view(1, -1, 1, 1).expand(2, -1, LENGTH, 1)], -1)
+        weights = logits.softmax(-1)[..., :-1]
         told = measure(layer)
+        assert measure(layer._replace(selection=None)).mass == pytest.approx(weights.sum(-1).mean().item(), rel=1e-4)
         assert told.mass == pytest.approx((weights * to_mask(layer.selection, LENGTH)).sum(-1).mean().item(), rel=1e-4)
         assert told.oracle_mass == pytest.approx(best(weights.sum(1)).item() / site.heads, rel=1e-4)
-        p, scores = weights.mean(1), layer.cast.scores(slice(0, LENGTH), slice(0, LENGTH))[:, 0]
+        shared = weights.sum(1)
+        p, scores = shared / shared.sum(-1, keepdim=True), layer.cast.scores(slice(0, LENGTH), slice(0, LENGTH))[:, 0]
         scores = scores.masked_fill(weights[:, 0] == 0, -torch.inf).log_softmax(-1)
         kl = torch.special.xlogy(p, p) - torch.where(p > 0, p * scores, 0.0)
         assert told.kl == pytest.approx(kl.sum(-1).mean().item(), rel=1e-4)
@@ -295,3 +300,49 @@ def test_layers_that_transformers_recomputes_give_the_same_bits_and_select_the_s
     assert found[0].keys() == found[1].keys() and any("routers" in name for name in found[0])
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=0, msg=name)
+
+
+@torch.no_grad()
+def test_texts_packed_into_a_row_are_refused_and_padding_is_read_once_a_pass(monkeypatch, tokens):
+    model = routed(Adopted(made(CONFIGS["llama"]())), 5)
+    packed = torch.cat([torch.arange(EARLY), torch.arange(LENGTH - EARLY)]).expand(2, -1)
+    with pytest.raises(
+        ValueError, match=r"^attention_mask: it hides other tokens .* several texts are packed into a row"
+    ):
+        model.hf(input_ids=tokens, position_ids=packed, use_cache=False)
+    ahead = torch.ones(2, 1, LENGTH, LENGTH, dtype=torch.bool).tril(1)
+    with pytest.raises(ValueError, match=r"^attention_mask: it hides other tokens"):
+        model.hf(input_ids=tokens, attention_mask=ahead, use_cache=False)
+    calls, inner = [], hook.texts
+    monkeypatch.setattr(hook, "texts", lambda mask, keys: calls.append(keys) or inner(mask, keys))
+    mask = torch.ones_like(tokens)
+    for padded in (3, 7):
+        mask[0, :padded] = 0
+        got = model.hf(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+        alone = model.hf(input_ids=tokens[:1, padded:], use_cache=False).logits
+        torch.testing.assert_close(got[:1, padded:], alone, atol=1e-5, rtol=0)
+    assert calls == [LENGTH] * 2, "not once a layer"
+
+
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+          "num_key_value_heads": 4, "first_k_dense_replace": 2}  # fmt: skip
+
+
+@torch.no_grad()
+def test_values_may_be_narrower_than_keys(tokens):
+    tiny = made(DeepseekV3Config(**SIZES, **LATENT))
+    before = tiny(input_ids=tokens).logits
+    model = routed(Adopted(tiny), LENGTH - 1)
+    assert [site.dim for site in model.sites] == [12, 12] and [layer.values for layer in model.hook.layers] == [8, 8]
+    torch.testing.assert_close(model.run(tokens, Pass()).logits[:, :-1], before[:, :-1], atol=1e-4, rtol=0)
+    routed(model, 5)
+    sparse, parts, cache = tiny(input_ids=tokens, use_cache=False).logits, [], DynamicCache()
+    for part in tokens.split([30] + [1] * (LENGTH - 30), 1):
+        parts.append(tiny(input_ids=part, past_key_values=cache).logits)
+    torch.testing.assert_close(torch.cat(parts, 1), sparse, atol=1e-5, rtol=1e-4)
+    assert (sparse - before).abs().max() > 1e-3
+
+
+def test_values_wider_than_keys_are_refused():
+    with pytest.raises(ValueError, match=r"^model: values of DeepseekV3ForCausalLM have 16 dims, its keys 12: "):
+        Adopted(made(DeepseekV3Config(**SIZES, **LATENT | {"v_head_dim": 16})))

@@ -9,7 +9,7 @@ from dsa import compose
 from dsa.backbones import Pass
 from dsa.build import build_model
 from dsa.judging.speed import peak_megabytes
-from dsa.study.applicable import memory_needed
+from dsa.training.fits import memory_needed
 from dsa.training.objective import language_model_loss
 from study.studies import load, planned, plans_of
 

@@ -1,18 +1,21 @@
 """Each number of a result is that of the judgement that it names."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import SMALL
+from torch import nn
 
 from dsa import build_model, compose
 from dsa.artifacts.results import RunResult
 from dsa.backbones import Site
 from dsa.ops import native
-from dsa.training.assemble import Findings, compare, is_speed
+from dsa.training.assemble import Findings, compare, is_speed, measure
 
-WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window", "control": "dense_val"}
+WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window",
+         "sinks": "swap_sink_window", "control": "dense_val"}  # fmt: skip
 
 
 def measured(number):
@@ -39,7 +42,7 @@ def test_what_a_run_is_compared_with_stands_under_its_own_name(trained):
 
 def test_a_dense_run_is_its_own_ceiling_and_tasks_without_exact_match_have_none():
     final = {"val": {"loss": 1.0, "perplexity": 2.0, "accuracy": 0.5}}
-    found = Findings(final, None, None, None, None, {}, [], [])
+    found = Findings(final, None, None, None, None, None, {}, [], [])
     result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, val_loss=1.0)
     compare(result, found, dense=True, trained_sparse=False)
     assert (result.dense_val_loss, result.dense_val_perplexity, result.dense_val_accuracy) == (1.0, 2.0, 0.5)
@@ -63,3 +66,17 @@ def test_times_are_no_speed_where_what_ranks_or_teaches_is_computed_under_a_mask
     spec = compose([*SMALL, f"indexer={indexer[0]}", *indexer[1:]])
     result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, density=0.5)
     assert is_speed(spec, result, build_model(spec, 64), torch.device("cpu")) is real
+
+
+@pytest.mark.parametrize("selector", ["topk", "oracle"])
+def test_the_memory_of_a_run_in_which_the_backbone_learns_nothing_holds_no_gradient_of_it(selector, monkeypatch):
+    spec = compose([*SMALL, f"selector={selector}"])
+    spec = replace(spec, recipe=replace(spec.recipe, dense_steps=0, sparse_steps=0))
+    model, result, saw = build_model(spec, 64), RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0), []
+    monkeypatch.setattr(nn.Module, "zero_grad", lambda *_, **__: saw.append({
+        name for name, weight in model.named_parameters() if weight.grad is not None}))  # fmt: skip
+    rows = [SimpleNamespace(tokens=torch.randint(64, (2, 32)))]
+    measure(spec, SimpleNamespace(eval_loader=lambda: rows), model, torch.device("cpu"), result)
+    assert saw and all(name.startswith("routers.") for names in saw for name in names)
+    assert bool(saw[0]) == (selector == "topk") and result.memory["peak_mb"] > 0
+    assert all(weight.requires_grad for weight in model.parameters()), "as they were"

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from dsa.artifacts.store import PLACES
 from dsa.budget.curve import SELECTORS, Budget, Point, budgets, sentence
+from dsa.budget.show import figure
 from dsa.doors.budget import main
 from training.test_pretrained_run import folder, settings  # noqa: F401  (fixtures)
 
@@ -30,6 +31,7 @@ def test_each_selector_at_each_budget_is_judged_drawn_and_found_again(command, c
         assert points["oracle", k]["mass"] > points["sink_window", k]["mass"], "the best keys hold most"
         assert points["oracle", k]["mass"] > points["random", k]["mass"]
         assert len(points["oracle", k]["layers"]) == 2
+    assert told["layers"] == [0, 1]
     assert points["oracle", 24]["mass"] > points["oracle", 4]["mass"]
     assert (place / "told" / "budget.png").read_bytes()[:4] == b"\x89PNG"
     said = capsys.readouterr()
@@ -72,6 +74,16 @@ def test_nothing_is_concluded_from_a_loss_that_keys_do_not_move():
     assert "not below the unigram loss 2.005" in said["untrained"]
     assert "Random keys are within 0.05 nats of it from 8 on" in said["as good"]
     assert [name for name in said if "nothing can be concluded" in said[name]] == ["untrained", "as good"]
+
+
+def test_a_layer_is_named_by_its_number_in_the_model(command, capsys, tmp_path):
+    assert main([*command[0], "model.leave_dense=[0]", "--k", "4", "--to", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "budget.json").read_text())
+    assert told["layers"] == [1] and all(len(point["layers"]) == 1 for point in told["points"])
+    points = [Point(**point) for point in told["points"]]
+    drawn = figure(Budget(*(told[name] for name in ("model", "data", "seq_len", "rows", "dense", "unigram", "margin")),
+                          points, told["layers"]))  # fmt: skip
+    assert [text.get_text() for axes in drawn.axes for text in axes.texts] == ["layer 1"]
 
 
 def test_the_margin_is_told_in_help(capsys):

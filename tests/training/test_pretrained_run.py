@@ -1,5 +1,6 @@
 """A pretrained model from its files to a verdict on its indexers, and its indexers given back to transformers."""
 
+import io
 import json
 import warnings
 
@@ -9,13 +10,16 @@ import torch
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from backbones.tiny_models import CONFIGS, made, saved
 from conftest import QUIET, options
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, DynamicCache
 
 import dsa
 from dsa.artifacts.store import PLACES
+from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.cache import GrowingCache
-from dsa.training import RunFailed
+from dsa.backbones.pretrained.hook import LAYER
+from dsa.training import RunFailed, console
 
 LENGTH = 48
 
@@ -48,10 +52,23 @@ def run(settings):
 def test_a_run_judges_indexers_on_the_model_as_it_is(run, settings):
     assert run.status == "finished" and run.val_loss == run.swap_val_loss
     assert run.base_val_loss != run.swap_val_loss
-    assert run.selection["mean"]["mass"] < 1
+    assert run.selection["mean"]["mass"] < 1 and [layer["layer"] for layer in run.selection["layers"]] == [0, 1]
     store = dsa.compose(settings).outputs
     (base,) = (store / PLACES["base"]).iterdir()
     assert sum(file.stat().st_size for file in base.iterdir()) < 20_000, "weights are not copied into artifacts"
+
+
+def test_a_run_is_compared_with_the_first_keys_and_the_nearest_at_its_budget(run, settings):
+    own = ["selector=sink_window", "selector.k=6"]
+    alone = dsa.train(dsa.compose([*(one for one in settings if not one.startswith(("selector", "indexer"))), *own]))
+    assert run.swap_sink_window_loss == pytest.approx(alone.swap_val_loss)
+    assert run.swap_sink_window_accuracy is not None
+    assert len({run.swap_sink_window_loss, run.swap_window_loss, run.swap_val_loss}) == 3
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "console", Console(file=said, width=120))
+        console.show_result(run, [])
+    assert f"first and nearest keys {run.swap_sink_window_loss:.4f}" in said.getvalue()
 
 
 def test_a_run_certifies_that_it_is_the_model_and_looks_at_nothing_later(run):
@@ -119,6 +136,35 @@ def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(r
     assert {name.split(".")[0] for name in load_file(place / "indexers.safetensors")} == {"0", "1"}
     with pytest.raises(FileExistsError, match="is there already"):
         dsa.save_indexers(run, place)
+
+
+def test_a_detached_or_refused_model_computes_by_the_implementation_that_it_had(run, folder):
+    for own in ("sdpa", "eager"):
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=own)
+        assert dsa.attach(model, run.folder).config._attn_implementation not in ("sdpa", "eager")
+        dsa.attach(model, run.folder)
+        assert dsa.detach(model).config._attn_implementation == own
+    for wrong in ({"leave_dense": [0, 1]}, {"leave_dense": [7]}):
+        with pytest.raises(ValueError, match="model"):
+            Adopted(model, **wrong)
+        assert model.config._attn_implementation == own
+    assert not any(hasattr(module, LAYER) or module._forward_pre_hooks for module in model.modules())
+
+
+def test_a_model_in_bfloat16_is_attached_generates_and_is_close_to_the_one_in_float32(run, folder, tmp_path):
+    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        dense = model(input_ids=tokens, use_cache=False).logits
+        sparse = dsa.attach(model, run.folder)(input_ids=tokens, use_cache=False).logits
+        assert sparse.dtype == torch.bfloat16 and not sparse.equal(dense)
+        whole = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)(tokens, use_cache=False).logits
+        first = model.generate(tokens, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
+        assert first.shape == (2, LENGTH + 6)
+        found = dsa.dump_indices(dsa.attached(model), tokens[:1], tmp_path / "x.npy")
+    assert found.shape == (LENGTH, 2, 6)
+    assert (sparse.float() - whole).abs().mean() < 0.05 * whole.std(), "rounding, and the choices that it changes"
+    assert {weight.dtype for weight in dsa.attached(model).routers.parameters()} == {torch.float32}
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +377,7 @@ def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
         (["model.path=nobody.gguf"], r"model\.path = nobody\.gguf: there is no such file"),
         (["model.path={empty}"], r"no config\.json there, which every model of transformers has"),
         (["seq_len=300"], r"seq_len = 300: the model reads at most 256 tokens"),
-        (["data=stdlib"], r"data: its tokenizer has 256 tokens, the model .* knows 64"),
+        (["data=stdlib"], r"data: its tokens go up to 255, the model .* knows 63 and below\. Give data=stdlib_model"),
         (["model.leave_dense=[0,1]"], r"every attention layer of LlamaForCausalLM has a window of its own or is left"),
     ],
 )

@@ -24,7 +24,8 @@ class RunResult:
     `certificate`: of a pretrained model, see dsa.judging.certificate.
     Exact match (where rows have an answer of their own): share of rows of which every asked token is right;
     `exact_match_by_depth`: the same by place of the answer, the first part the farthest from the question, for each of
-    val, dense_val, base_val, swap_val and swap_window that was judged.
+    val, dense_val, base_val, swap_val, swap_window and swap_sink_window that was judged.
+    `swap_sink_window_...`: of a pretrained model, its first keys and the nearest at the run's budget.
     """
 
     run_id: str
@@ -63,6 +64,9 @@ class RunResult:
     swap_window_loss: float | None = None
     swap_window_accuracy: float | None = None
     swap_window_exact_match: float | None = None
+    swap_sink_window_loss: float | None = None
+    swap_sink_window_accuracy: float | None = None
+    swap_sink_window_exact_match: float | None = None
     exact_match_by_depth: dict[str, dict[str, float]] = field(default_factory=dict)
     params: dict[str, float] = field(default_factory=dict)
     density: float | None = None

@@ -125,7 +125,8 @@ def attend_routed(
         bits = None if features is None else router.bits(features)
         how.observe(
             Observation(
-                site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits, routed.choice
+                site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits, routed.choice,
+                sink,
             )
         )  # fmt: skip
     return out, losses

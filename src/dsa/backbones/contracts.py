@@ -25,6 +25,7 @@ class Site:
         dim: width of a head.
         scale: of the attention logits; None = dim^-1/2.
         cap: of the scaled logits: cap * tanh(logits / cap); None = none.
+        layer: number among all attention layers of the model; None = index.
     """
 
     index: int
@@ -34,6 +35,12 @@ class Site:
     dim: int
     scale: float | None = None
     cap: float | None = None
+    layer: int | None = None
+
+    @property
+    def number(self) -> int:
+        """What a user calls it: the number among all attention layers of the model."""
+        return self.index if self.layer is None else self.layer
 
 
 class Size(NamedTuple):
@@ -102,6 +109,7 @@ class Observation(NamedTuple):
     cap: float | None = None  # of the scaled logits; None = none
     bits: Bits | None = None  # what the format of the index scores spends; None: it does not say, or there is none
     choice: Choice | None = None  # of a pattern that chooses
+    sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dsa.build import build_data
@@ -10,7 +10,9 @@ from dsa.judging.models import Models
 from dsa.spec import Spec, compose
 from dsa.training.assemble import BELOW_UNIGRAM
 from dsa.training.base import make_base
+from dsa.training.fits import check_room
 from dsa.training.run import Run
+from dsa.training.sites import sites_of
 from dsa.training.work import judged, shared
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ class Point:
         k: keys a query.
         loss: on held-out rows [nats a token]; over_dense: less that of dense attention.
         mass: share of the dense attention probability on the kept keys, mean of the layers.
-        layers: the same of each layer.
+        layers: the same of each routed layer.
     """
 
     selector: str
@@ -43,6 +45,7 @@ class Budget:
     Args:
         dense: loss of dense attention; unigram: of the best constant prediction [nats a token].
         margin: largest loss over dense that counts as none.
+        layers: numbers of the routed layers among all of the model.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Budget:
     unigram: float
     margin: float
     points: list[Point]
+    layers: list[int] = field(default_factory=list)
 
     def enough(self, selector: str) -> int | None:
         """The smallest budget from which on a selector stays within the margin; None if it never does."""
@@ -90,6 +94,7 @@ def measure(
     first = compose([*overrides, "selector=oracle", "pattern=causal", "judge=swap"])
     ks = sorted({*ks}) or budgets(first.seq_len)
     check(ks, first.seq_len)
+    check_room(first)
     data = build_data(first)
     models = Models(Run(first, data).store, data.vocab_size)
     run = Run(first, data)
@@ -105,7 +110,8 @@ def measure(
         points.append(Point(name, k, loss, loss - dense, selection["mean"]["mass"], masses))
         told(points[-1])
     rows, unigram = data.eval_batches * data.eval_batch_size, data.unigram_loss
-    return Budget(first.model.option, first.data.option, first.seq_len, rows, dense, unigram, margin, points)
+    layers = [site.number for site in sites_of(first)]
+    return Budget(first.model.option, first.data.option, first.seq_len, rows, dense, unigram, margin, points, layers)
 
 
 def compositions(overrides: Sequence[str], ks: Sequence[int]) -> Iterator[tuple[Spec, str, int]]:

@@ -70,7 +70,9 @@ def figure(budget: Budget) -> Figure:
         mass.plot([p.k for p in best], [p.layers[layer] for p in best], color=GREY, linewidth=0.7, alpha=0.7)
     for layer in sorted(range(len(best[0].layers)), key=lambda layer: best[0].layers[layer])[:NAMED]:
         at = best[0].k, best[0].layers[layer]
-        mass.annotate(f"layer {layer}", at, xytext=(4, -8), textcoords="offset points", fontsize=6, color=GREY)
+        mass.annotate(
+            f"layer {budget.layers[layer]}", at, xytext=(4, -8), textcoords="offset points", fontsize=6, color=GREY
+        )
     mass.plot([p.k for p in best], [p.mass for p in best], color=BLUE, marker="^", markersize=4, label="mean of layers")
     mass.plot([], [], color=GREY, linewidth=0.7, label="each layer")
     mass.set(xscale="log", ylim=(0, 1.02), xlabel="keys a query", ylabel="attention on the best keys")

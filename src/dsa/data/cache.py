@@ -32,6 +32,11 @@ class Tokens(NamedTuple):
     counts: dict[str, int]
     content: str
 
+    @property
+    def largest(self) -> int:
+        """The largest token of both parts; -1 where there is none."""
+        return max((int(part.max()) for part in (self.train, self.validation) if len(part)), default=-1)
+
 
 def content_hash(train: np.ndarray, validation: np.ndarray) -> str:
     """Hash of both parts' tokens."""

@@ -69,7 +69,7 @@ class Retrieval(Source):
         )
         tokens = tokenised(corpus, tokenizer, cache_dir)
         self.tokenizer, self.train, self.validation = tokenizer, tokens.train, tokens.validation
-        self.vocab_size = tokenizer.vocab_size
+        self.vocab_size = tokenizer.reach(tokens.largest)
         self.description = f"retrieval {form}, {corpus.description} {tokenizer.description}"
         self.fingerprint = digest("retrieval", tokens.content, tokenizer.settings(), form, tuple(self.amounts), gap)
         self.counts = tokens.counts

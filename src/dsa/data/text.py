@@ -50,6 +50,10 @@ class Tokenizer(Protocol):
         """What is added to the name of a text that is read through it; None: nothing."""
         return None
 
+    def reach(self, largest: int) -> int:
+        """One past the largest token that rows of a text may hold, whose own largest is given: all that there are."""
+        return self.vocab_size
+
     def settings(self) -> str: ...
     def fit(self, texts: Sequence[str]) -> None: ...
     def state(self) -> str: ...
@@ -83,13 +87,13 @@ class TextSource(Source):
         self.recall_slice = recall_slice
         self.train, self.validation = tokens.train, tokens.validation
         self.counts = tokens.counts
-        self.vocab_size = tokenizer.vocab_size
+        self.vocab_size = tokenizer.reach(tokens.largest)
         self.description = f"{corpus.description} {tokenizer.description}"
         self.fingerprint = digest(
             tokens.content, tokenizer.settings(), recall_slice and (recall_slice.ngram, recall_slice.window)
         )
-        self.chance_loss = math.log(self.vocab_size)
-        self.unigram_loss = unigram_loss(self.train, self.validation, self.vocab_size)
+        self.chance_loss = math.log(tokenizer.vocab_size)
+        self.unigram_loss = unigram_loss(self.train, self.validation, tokenizer.vocab_size)
         log.info(
             "%s: %s training and %s validation tokens (%d and %d documents), fingerprint %s",
             self.description,

@@ -115,11 +115,13 @@ class BPETokenizer(EngineTokenizer):
 class ModelTokenizer(EngineTokenizer):
     """The tokeniser that a pretrained model was trained with; its end-of-text token ends a document.
 
+    Tokens that were added to its vocabulary later count where a text holds them: a model need not have rows for others.
+
     Args:
         path: of the model: a folder, a GGUF file, or a name on the hub.
 
     Raises:
-        ValueError: the model has no tokenizer.json, or names no end of a text.
+        ValueError: the model has no tokenizer.json or a damaged one, or names no end of a text.
     """
 
     def __init__(self, path: str) -> None:
@@ -130,10 +132,22 @@ class ModelTokenizer(EngineTokenizer):
                 f"data: the model {path} has no tokenizer.json. Save it by "
                 "AutoTokenizer.from_pretrained(...).save_pretrained(folder) of transformers."
             )
-        self.own = file.read_text(encoding="utf-8")
-        self.restore(self.own)
+        try:
+            self.own = file.read_text(encoding="utf-8")
+            self.restore(self.own)
+        except Exception as error:  # the library raises no kind of its own
+            raise ValueError(f"data: tokenizer.json of the model {path} cannot be read ({error}).") from error
         self.end = end_of_text(folder, path)
         self.description = f"read by {folder.name}'s tokenizer"
+
+    def restore(self, state: str) -> None:
+        """Takes over what `state` gave."""
+        self.engine = Engine.from_str(state)
+        self.plain, self.vocab_size = (1 + max(self.engine.get_vocab(added).values()) for added in (False, True))
+
+    def reach(self, largest: int) -> int:
+        """One past the largest token: of the vocabulary, of the text or its end."""
+        return 1 + max(self.plain - 1, largest, self.end)
 
     def settings(self) -> str:
         """Names what it does to any text."""

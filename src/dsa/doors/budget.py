@@ -11,7 +11,7 @@ from dsa.signals import read_to_the_end, stoppable
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Judge, show and write the curves; the exit status is 2 if a setting is impossible."""
+    """Judge, show and write the curves; the exit status is 1 after a failure, 2 if a setting is impossible."""
     parser = argparse.ArgumentParser(
         prog="dsa budget",
         description="Loss against the number of keys: those of highest true attention, the first and nearest, the "
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.analysis.output.cells import wide_console  # late: --help needs no torch
     from dsa.budget.curve import Point, measure
     from dsa.budget.show import show, write
+    from dsa.training.errors import category, reason
 
     def told(point: Point) -> None:
         said = f"{point.selector}, {point.k} keys: {point.over_dense:+.4f} nats a token over dense"
@@ -43,6 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except (OSError, FloatingPointError, MemoryError, RuntimeError) as error:
+            if category(error) == "error":  # nobody foresaw it
+                raise
+            print(f"error: {reason(error)}", file=sys.stderr)
+            return 1
         show(budget, wide_console())
         folder = given.to or Path("outputs") / "budgets" / f"{budget.model}-{budget.data}-L{budget.seq_len}"
         for path in write(budget, folder):

@@ -52,7 +52,7 @@ def query_blocks(seen: Observation) -> Iterator[QueryBlock]:
         raise ValueError("every query keeps every earlier key: nothing was selected.")
     q, k = seen.queries, seen.keys
     length, groups = q.shape[2], seen.selection.positions.shape[1]
-    logsumexp = ops.dense_logsumexp(q, k, scale=seen.scale, cap=seen.cap)
+    logsumexp = ops.dense_logsumexp(q, k, seen.sink, scale=seen.scale, cap=seen.cap)
     dense = TrueAttention(q, k, logsumexp, groups, scale=seen.scale, cap=seen.cap)
     for first in range(0, length, BLOCK):
         rows = slice(first, min(first + BLOCK, length))

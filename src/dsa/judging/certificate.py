@@ -16,9 +16,10 @@ from dsa.patterns.base import Pattern
 from dsa.precision import Exact
 from dsa.selectors.base import Selector, SelectorContext
 
-SHORT, LAST = 128, 16
-"""Tokens on which the checks are made, and how many of their last come one by one: what is checked are properties of
-model and composition, not of a text."""
+SHORT, BUDGETS, LAST = 128, 3, 16
+"""Tokens on which the checks are made, if a text has them: so many at least, and so many times the most keys that a
+query keeps, for selection to act on most of them; and how many of their last come one by one. What is checked are
+properties of model and composition, not of a text."""
 
 
 class Certificate(NamedTuple):
@@ -31,7 +32,7 @@ class Certificate(NamedTuple):
         causality: largest change of a logit when later tokens are others; it must be 0.
         reach: largest change of a logit that the selection makes: 0 would say that it did nothing.
         decode: largest change of a logit where the text comes in parts, its last tokens one by one, as when it is
-            generated: rounding. None where the indexer can go on at whole blocks alone.
+            generated: rounding. None where an indexer of one's own cannot go on there.
         reselected: selections of those last tokens that are then others, of all sites and groups of heads.
         ties: share of the queries that left a key out whose last kept one scores no better; None without an indexer.
     """
@@ -49,14 +50,15 @@ class Certificate(NamedTuple):
 @torch.no_grad()
 def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
     """Check a routed model on the beginning of one text, in float32; its routers are what they were at the end."""
-    text = tokens[:1, :SHORT]
     seen: list[Observation] = []
     training = model.training
     model.eval()
     with torch.autocast(tokens.device.type, enabled=False):
+        most = most_kept(model, tokens[:1])
+        text = tokens[:1, : max(SHORT, BUDGETS * most)]
         dense = model.run(text, Pass(sparse=False)).logits
         sparse = model.run(text, Pass(observe=seen.append)).logits
-        early = text.shape[1] * 2 // 3
+        early = first_changed(text.shape[1], most)
         other = text.clone()
         other[:, early:] = other[:, early:].flip(1) if text.shape[1] - early > 1 else (other[:, early:] + 1) % 2
         causality = largest(sparse[:, :early] - model.run(other, Pass()).logits[:, :early])
@@ -66,6 +68,23 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
     reach, ties = largest(sparse - dense), share([here for layer in seen if (here := tied(layer)) is not None])
     acted = acted_on(seen)
     return Certificate(text.shape[1], acted, identity, causality, reach, decode, reselected, ties)._asdict()
+
+
+def most_kept(model: Backbone, row: Int[Tensor, "1 time"]) -> int:
+    """The most keys that a query keeps at a site whose selection leaves some out; 0 where none does."""
+    found = [0]
+
+    def look(seen: Observation) -> None:
+        if seen.selection is not None:
+            found.append(int(seen.selection.counts.max()))
+
+    model.run(row, Pass(observe=look, logits=False))
+    return max(found)
+
+
+def first_changed(time: int, most: int) -> int:
+    """From where on tokens are others: two thirds of the way to the end, from where queries leave keys out on."""
+    return min((most + 2 * time) // 3, time - 1)
 
 
 def decoded(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from dsa import ops
 from dsa.backbones import Backbone, Pass
 from dsa.data import IGNORE, Batch, DataModule
 from dsa.judging.checkpoints import DurableCheckpoints
@@ -87,6 +88,7 @@ class Evaluation(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.values = self.metrics.compute()
         self.metrics.reset()
+        ops.settle()
 
 
 DEPTHS = 5  # equal parts of the places where an answer can lie, the first the farthest from the question

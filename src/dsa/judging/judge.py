@@ -30,7 +30,8 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
     if routed and look:
         tokens, asked = probe_rows(data)
         layers = probe(model.to(device), tokens.to(device), None if asked is None else asked.to(device))
-        out["selection"] = {"mean": averaged(layers), "layers": [layer._asdict() for layer in layers]}
+        told = [{"layer": site.number} | layer._asdict() for site, layer in zip(model.sites, layers, strict=True)]
+        out["selection"] = {"mean": averaged(layers), "layers": told}
         out["constants"] = constants(model)
         if model.given:
             out["certificate"] = certify(model, tokens.to(device))

@@ -38,7 +38,7 @@ class Models:
             if composition is None:
                 model.attach([])
             elif composition.get("nearest"):
-                attach_routers(spec, model, None, nearest=True)
+                attach_routers(spec, model, None, nearest=True, sinks=composition.get("sinks", 0))
             else:
                 indexers = None if need.indexers is None else self.indexers(spec, model, need.indexers)
                 attach_routers(spec, model, indexers)

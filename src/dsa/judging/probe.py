@@ -18,7 +18,7 @@ class LayerSelection(NamedTuple):
     """One layer's selection, averaged over rows and heads.
 
     Args:
-        mass: share of the dense attention probability on the selected keys.
+        mass: share of the dense attention probability on the selected keys; a learned sink holds the rest of it.
         oracle_mass: the same for the keys of highest attention, as many per query, over all earlier keys.
         recall: share of those keys that were selected, over queries that could not keep everything.
         kl: KL(p || softmax(I)) over all earlier keys [nats]; None without an indexer.
@@ -76,8 +76,8 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
     """Measure one layer's selection."""
     q, k, scale, cap = seen.queries, seen.keys, seen.scale, seen.cap
     time = q.shape[2]
-    dense = ops.dense_logsumexp(q, k, scale=scale, cap=cap)
-    mass = best = torch.ones_like(dense)
+    dense = ops.dense_logsumexp(q, k, seen.sink, scale=scale, cap=cap)
+    mass = best = (ops.dense_logsumexp(q, k, scale=scale, cap=cap) - dense).exp()  # of all keys: 1 without a sink
     recall = density = 1.0
     mean_k = (time + 1) / 2
     if seen.selection is not None:

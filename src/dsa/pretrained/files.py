@@ -1,6 +1,7 @@
 """The files of a pretrained model: found in a folder, a GGUF file or on the hub, and told apart by what they hold."""
 
 import functools
+import json
 import logging
 import os
 from pathlib import Path
@@ -64,6 +65,10 @@ def check_folder(path: str, folder: Path) -> None:
     """Refuse a folder in which no whole model lies."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"model.path = {path}: no config.json there, which every model of transformers has.")
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"model.path = {path}: its config.json is no JSON ({error}).") from error
     if not weight_files(folder):
         raise ValueError(f"model.path = {path}: no weights there (*.safetensors or *.bin).")
 

@@ -10,13 +10,17 @@ from dsa.selectors.base import Selector, SelectorContext
 
 
 class NearestInstead(Selector):
-    """Another selector's budget, spent on the nearest keys; a budget that depends on scores becomes the pattern's."""
+    """Another selector's budget, spent on the nearest keys; a budget that depends on scores becomes the pattern's.
+
+    Args:
+        sinks: a row's first keys, so many of them, come before.
+    """
 
     uses_indexer = False
 
-    def __init__(self, selector: Selector) -> None:
+    def __init__(self, selector: Selector, sinks: int = 0) -> None:
         super().__init__()
-        self.selector = selector
+        self.selector, self.sinks = selector, sinks
 
     @property
     def calibrates(self) -> bool:
@@ -28,7 +32,7 @@ class NearestInstead(Selector):
     def scorer(
         self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
     ) -> Scorer:
-        return Recency()
+        return Recency(self.sinks)
 
     def observe(self, selection: Selection, context: SelectorContext) -> None:
         self.selector.observe(selection, context)

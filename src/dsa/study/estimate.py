@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsa.spec import Spec
-from dsa.study.applicable import size_of
 from dsa.study.workers.claim import ENDED, read
 from dsa.study.workers.places import JOBS
+from dsa.training.fits import size_of
 
 if TYPE_CHECKING:
     from dsa.study.jobs import Job

@@ -109,7 +109,7 @@ def artifacts(todo: ToDo, runs: list[PlannedRun]) -> list[str]:
         graph = run.graph
         control = graph.control if run.spec.dense_control else None
         for need in (graph.base, graph.indexers, graph.joint, control, graph.dense, graph.swap, graph.window,
-                     graph.final, graph.control_final):  # fmt: skip
+                     graph.sinks, graph.final, graph.control_final):  # fmt: skip
             if need is not None:
                 needs[need.kind][need.hash] = need
     names = {"base": "bases", "joint": "joint trainings", "judgement": "judgements"}

@@ -2,11 +2,14 @@
 
 import math
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dsa.artifacts.names import CONTENDED
 from dsa.artifacts.results import RunResult
@@ -29,12 +32,13 @@ Row = dict[str, str]
 SHARES = ("accuracy", "exact_match")  # of right answers, where they are measured
 DEPTH = "exact_match_depth_"
 BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
+IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
 UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was measured for a run: one judgement each; None where it has none.
+    """What was measured for a run: one judgement each, as in its graph; None where it has none.
 
     Args:
         base_training: how long the base was trained and what it reached.
@@ -45,6 +49,7 @@ class Findings:
     dense: dict[str, Any] | None
     swap: dict[str, Any] | None
     window: dict[str, Any] | None
+    sinks: dict[str, Any] | None
     control: dict[str, Any] | None
     base_training: dict[str, Any]
     rows: list[Row]
@@ -118,6 +123,8 @@ def compare(result: RunResult, found: Findings, dense: bool, trained_sparse: boo
     if found.swap is not None and found.window is not None:
         fill(result, "swap_val", found.swap["val"], "loss", *SHARES)
         fill(result, "swap_window", found.window["val"], "loss", *SHARES)
+        if found.sinks is not None:
+            fill(result, "swap_sink_window", found.sinks["val"], "loss", *SHARES)
         result.swap_selection = found.swap.get("selection", {})
     # Where the backbone was never touched, its own dense loss is the ceiling; the dense control is its own.
     ceiling = found.final if dense else found.control if trained_sparse else found.dense
@@ -142,19 +149,36 @@ def contended(rows: list[Row], stage: str) -> bool:
 
 
 def measure(spec: Spec, data: DataModule, model: Backbone, device: torch.device, result: RunResult) -> None:
-    """Fill in time and memory, measured on one row of held-out data."""
+    """Fill in time and memory, measured on one row of held-out data; of a backbone that never learns none is for it."""
     tokens = next(iter(data.eval_loader())).tokens[:1].to(device)
     with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bf16"):
         result.time |= inference(model, tokens, spec.sparse)
-        result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, spec.sparse), device)
+        learns = spec.recipe.dense_steps > 0 or spec.recipe.sparse_steps > 0
+        with nullcontext() if learns else frozen(model.groups()["backbone"]):
+            result.memory["peak_mb"] = peak_megabytes(lambda: one_step(model, tokens, spec.sparse, learns), device)
 
 
-def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool) -> None:
-    """Forward and backward over one row, as in training."""
+def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool, learns: bool) -> None:
+    """Forward and backward over one row, as in training; without logits where the backbone learns nothing."""
     with model.memory.saving():
-        logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse))
-    torch.stack([logits.float().mean(), *losses.values()]).sum().backward()
+        logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse, logits=learns))
+    total = torch.stack([logits.float().mean(), *losses.values()]).sum()
+    if total.requires_grad:
+        total.backward()
     model.zero_grad(set_to_none=True)
+
+
+@contextmanager
+def frozen(weights: list[nn.Parameter]) -> Iterator[None]:
+    """No gradients for some weights within."""
+    learning = [weight for weight in weights if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 def is_speed(spec: Spec, result: RunResult, model: Backbone, device: torch.device) -> bool:
@@ -230,6 +254,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
             "learns in the warm-up: with the backbone untouched its default is shown."
         )
+    out += uncertified(result)
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
@@ -260,6 +285,30 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append(
             "other processes used the processor while this run or its control trained: their times are not comparable. "
             "On a busy machine OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive before the command makes it faster."
+        )
+    return out
+
+
+def uncertified(result: RunResult) -> list[str]:
+    """Warnings where the certificate of a pretrained model finds a fault, or could find none."""
+    told = result.certificate
+    out: list[str] = []
+    if not told:
+        return out
+    if told["causality"] > 0:
+        out.append(
+            f"this composition looks ahead: other later tokens change an earlier logit by {told['causality']:.1e} "
+            "(certificate.causality). None of its numbers can be believed."
+        )
+    if told["identity"] > IDENTITY:
+        out.append(
+            f"with every key kept a logit is {told['identity']:.1e} from the model's own (certificate.identity): that "
+            "is more than rounding, and its losses are not those of this model."
+        )
+    if not told["acted"] and (result.density or 1.0) < 1.0:
+        out.append(
+            f"on the {told['tokens']} tokens of the certificate the selection left no key out: it says nothing of what "
+            "is selected."
         )
     return out
 

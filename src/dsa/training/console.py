@@ -114,6 +114,8 @@ def show_result(result: RunResult, farewell: list[str]) -> None:
     if result.swap_val_loss is not None:
         compare = f"{pair('dense', result.base_val_loss, 4)}  {pair('window', result.swap_window_loss, 4)}"
         row("loss, backbone untouched", number(result.swap_val_loss, 4), compare)
+        if result.swap_sink_window_loss is not None:
+            row("", "", pair("first and nearest keys", result.swap_sink_window_loss, 4))
     if result.density is not None:
         row("density", percent(result.density), f"{number(result.mean_k, 1)} keys a query on average")
     mean = result.selection.get("mean", {})

@@ -107,11 +107,11 @@ def final_values(result: RunResult) -> dict[str, Any]:
             out |= {f"select/layer_{index:02d}/group_{group}/{name}": share for name, share in shares.items()}
         for name, share in (layer.get("picked") or {}).items():
             out[f"select/layer_{index:02d}/picked/{name}"] = share
-        one = {name: value for name, value in layer.items() if name not in ("chosen", "picked")}
+        one = {name: value for name, value in layer.items() if name not in ("layer", "chosen", "picked")}
         out |= {f"select/layer_{index:02d}/{name}": value for name, value in one.items()}
     named = asdict(result)
     for measure in ("loss", "exact_match"):
-        for name in ("dense_val", "base_val", "swap_val", "swap_window"):
+        for name in ("dense_val", "base_val", "swap_val", "swap_window", "swap_sink_window"):
             out[f"val/{name.replace('_val', '')}_{measure}"] = named[f"{name}_{measure}"]
     out |= {"val/recall_slice_loss": result.recall_slice_loss, "val/exact_match": result.val_exact_match}
     return {name: value for name, value in out.items() if value is not None}

@@ -15,6 +15,7 @@ from dsa.training.console import show_config, show_result
 from dsa.training.dashboard import flat_config
 from dsa.training.errors import category
 from dsa.training.failures import failures_kept, refusals
+from dsa.training.fits import check_room
 from dsa.training.loggers import LocalFiles, RunLogger
 from dsa.training.rehearsal import rehearse
 from dsa.training.run import Run
@@ -43,6 +44,8 @@ def train(spec: Spec, show: bool = True, keep_refused: bool = False) -> RunResul
     with failures_kept(spec, run):
         done = run.finished()
     if done is None:
+        with failures_kept(spec, run), refusals(keep_refused):
+            check_room(spec)
         done, farewell = execute(run, show=show, keep_refused=keep_refused)
         with logged(run):
             say_result(done, farewell)

@@ -199,7 +199,6 @@ class Training(Evaluation):
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()
-        ops.settle()
         self.log_evaluation(self.global_step, self.values)
 
     def log_evaluation(self, step: int, values: dict[str, float]) -> None:

@@ -41,6 +41,7 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models, timed: bo
         dense=None if graph.dense is None else judged(run, graph.dense, data, models),
         swap=None if graph.swap is None else judged(run, graph.swap, data, models),
         window=None if graph.window is None else judged(run, graph.window, data, models),
+        sinks=None if graph.sinks is None else judged(run, graph.sinks, data, models),
         control=control_of(run, data, models),
         base_training=base_training(run),
         rows=rows,

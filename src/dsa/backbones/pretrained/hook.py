@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -34,17 +35,20 @@ class Layer:
         site: None while the layer stays dense.
         hidden: of the call under way: it lives from the module's call to that of the interface within.
         past: the cache of transformers that the call was given, likewise.
-        window: it has a window of its own; cap: of its logits, if they have one; sink: it has learned sinks.
+        shapes: width, heads, key/value heads and their dims; values: dims of the values.
+        window: keys that a query sees, if the layer has a window of its own; cap: of its logits, if they have one;
+            sink: it has learned sinks.
     """
 
     hook: "Hook"
     site: Site | None = None
     hidden: Tensor | None = None
     past: Any = None
-    window: bool = False
+    window: int | None = None
     cap: float | None = None
     sink: bool = False
     shapes: tuple[int, ...] = ()
+    values: int = 0
     scale: float | None = None
 
 
@@ -73,17 +77,21 @@ class Hook:
         how: of the forward pass under way; parts: the same for rows apart, by the first of them.
         losses: of its sites so far.
         handles: of what was put into the model.
+        restore: gives the model back the attention implementation that it had.
+        masked: the last mask of a pass and what `stretches` found in it: layers are given the same one.
         reads: what was read so far, by the cache of transformers that holds its keys; by site and row.
     """
 
     router: Callable[[int], Router | None]
     rope_base: float
+    restore: Callable[[], None]
     layers: list[Layer] = field(default_factory=list)
     wanted: Pass = field(default_factory=Pass)
     how: Pass | None = None
     parts: dict[int, Pass] = field(default_factory=dict)
     losses: list[Losses] = field(default_factory=list)
     handles: list[Any] = field(default_factory=list)
+    masked: "tuple[ReferenceType[Tensor], list[tuple[slice, slice]]] | None" = None
     reads: "WeakKeyDictionary[Any, dict[tuple[int, int], Read]]" = field(default_factory=WeakKeyDictionary)
 
     def leave(self) -> None:
@@ -91,6 +99,7 @@ class Hook:
         for handle in self.handles:
             handle.remove()
         self.how = None
+        self.restore()
 
     @contextmanager
     def passing(self, how: Pass) -> Iterator[list[Losses]]:
@@ -113,8 +122,16 @@ class Hook:
 
     def begin(self, *_: Any) -> None:
         """A forward pass of the model begins: nothing of another one is seen."""
-        self.how, self.parts = self.wanted.begun(), {}
+        self.how, self.parts, self.masked = self.wanted.begun(), {}, None
         self.losses.clear()
+
+    def stretches(self, mask: Tensor | None, rows: int, keys: int) -> list[tuple[slice, slice]]:
+        """What `stretches` finds in a mask; in one that the layer before was given too, it was found there."""
+        if mask is None:
+            return list(stretches(mask, rows, keys))
+        if self.masked is None or self.masked[0]() is not mask:
+            self.masked = ref(mask), list(stretches(mask, rows, keys))
+        return self.masked[1]
 
     def part(self, rows: slice) -> Pass:
         """The pass of some rows: what shared routers decided for other rows is not seen."""
@@ -124,6 +141,18 @@ class Hook:
 
 LAYER = "dsa_layer"
 """Attribute of an attention module that a hook reaches: there it lives as long as the module, and is copied with it."""
+
+
+def release(model: nn.Module) -> None:
+    """Take every hook out of a model: it is as it was before."""
+    hooks = {}
+    for module in model.modules():
+        layer: Layer | None = getattr(module, LAYER, None)
+        if layer is not None:
+            hooks[id(layer.hook)] = layer.hook
+            delattr(module, LAYER)
+    for hook in hooks.values():
+        hook.leave()
 
 
 def register() -> None:
@@ -140,16 +169,16 @@ def attention(
     module: nn.Module,
     query: Float[Tensor, "batch head time dim"],
     key: Float[Tensor, "batch kv_head key dim"],
-    value: Float[Tensor, "batch kv_head key dim"],
+    value: Float[Tensor, "batch kv_head key value_dim"],
     attention_mask: Tensor | None,
     **kwargs: Any,
-) -> tuple[Float[Tensor, "batch time head dim"], Tensor | None]:
+) -> tuple[Float[Tensor, "batch time head value_dim"], Tensor | None]:
     """What transformers calls at each attention layer of a model."""
     layer: Layer | None = getattr(module, LAYER, None)
     if layer is None or layer.hook.how is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
-        note(layer, query, key, kwargs)
+        note(layer, query, key, value, kwargs)
     hook, site, hidden, past = layer.hook, layer.site, layer.hidden, layer.past
     layer.hidden = layer.past = None
     if site is None:
@@ -165,9 +194,12 @@ def attention(
             how.after(Attended(site, value, shown))
             dense = shown.transpose(1, 2)  # what follows comes from what was shown: its gradient arrives there
         return dense, weights
+    if layer.window is not None:
+        check_within(layer.window, key.shape[2] if past is None else past.get_seq_length(module.layer_idx))
+    value = F.pad(value, (0, key.shape[3] - layer.values))  # the ops take values as wide as keys
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
-    for rows, tokens in stretches(attention_mask, len(query), key.shape[2]):
+    for rows, tokens in hook.stretches(attention_mask, len(query), key.shape[2]):
         new = slice(max(tokens.start - before, 0), tokens.stop - before)
         if new.stop <= new.start:
             continue
@@ -178,7 +210,16 @@ def attention(
         turn = rotation(hook, states, own.offset)
         out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink)
         hook.losses.append(losses)
-    return out.transpose(1, 2), None
+    return out[..., : layer.values].transpose(1, 2), None
+
+
+def check_within(window: int, tokens: int) -> None:
+    """Refuse a text in which the window of a routed layer would act."""
+    if tokens > window:
+        raise ValueError(
+            f"attention: {tokens} tokens, the layers of this model have a window of {window}. They are routed where it "
+            f"never acts: give texts of at most {window} tokens."
+        )
 
 
 def rotation(hook: Hook, hidden: Tensor, offset: int = 0) -> Rotation:
@@ -231,7 +272,7 @@ def stretches(mask: Tensor | None, rows: int, keys: int) -> Iterator[tuple[slice
         keys: tokens so far.
 
     Raises:
-        ValueError: padding within a text.
+        ValueError: padding within a text, or a mask that hides more than padding and later tokens.
     """
     text = None if mask is None else texts(mask, keys)
     if text is None or bool(text.all()):
@@ -249,11 +290,22 @@ def stretches(mask: Tensor | None, rows: int, keys: int) -> Iterator[tuple[slice
 
 def texts(mask: Tensor, keys: int) -> Bool[Tensor, "row key"]:
     """Which tokens are text, in a mask of booleans or one that is added to logits: new ones that may see themselves,
-    and earlier ones that the last new one may see."""
+    and earlier ones that the last new one may see.
+
+    Raises:
+        ValueError: the mask says more than that.
+    """
     allowed = mask[:, 0, :, :keys] if mask.dtype == torch.bool else mask[:, 0, :, :keys] == 0
     before = keys - allowed.shape[1]
     own = allowed[:, :, before:].diagonal(dim1=-2, dim2=-1)
-    return torch.cat([allowed[:, -1, :before], own], -1)
+    text = torch.cat([allowed[:, -1, :before], own], -1)
+    expected = torch.ones_like(allowed[0]).tril(before) & text[:, None]
+    if bool(((allowed != expected) & own[..., None]).any()):  # what a token of padding sees is nobody's concern
+        raise ValueError(
+            "attention_mask: it hides other tokens than later ones and padding, as where several texts are packed into "
+            "a row (position_ids that begin anew). A routed layer would attend across them: give each text a row."
+        )
+    return text
 
 
 def recomputed(hook: Hook, module: nn.Module, call: Callable[..., Any], *given: Any) -> Any:
@@ -280,12 +332,13 @@ def recomputed(hook: Hook, module: nn.Module, call: Callable[..., Any], *given: 
     return out
 
 
-def note(layer: Layer, query: Tensor, key: Tensor, kwargs: dict[str, Any]) -> None:
+def note(layer: Layer, query: Tensor, key: Tensor, value: Tensor, kwargs: dict[str, Any]) -> None:
     """What the first call tells of a layer."""
     assert layer.hidden is not None
     layer.shapes = (layer.hidden.shape[-1], query.shape[1], key.shape[1], query.shape[-1])
+    layer.values = value.shape[-1]
     layer.scale = kwargs.get("scaling")
-    layer.window = kwargs.get("sliding_window") is not None
+    layer.window = kwargs.get("sliding_window")
     layer.cap = kwargs.get("softcap")
     layer.sink = kwargs.get("s_aux") is not None
 

@@ -1,7 +1,6 @@
 """A causal language model of transformers as a backbone: its attention layers are the sites."""
 
 import gc
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,17 @@ from dsa.backbones.backbone import Backbone
 from dsa.backbones.cache import Cache
 from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.memory import Memory
-from dsa.backbones.pretrained.hook import EAGER, LAYER, PLAIN, Hook, Layer, keep_hidden, recomputed, register
+from dsa.backbones.pretrained.hook import (
+    EAGER,
+    LAYER,
+    PLAIN,
+    Hook,
+    Layer,
+    keep_hidden,
+    recomputed,
+    register,
+    release,
+)
 from dsa.pretrained.files import files_of, fingerprint
 from dsa.pretrained.libraries import quiet, transformers
 
@@ -32,12 +41,14 @@ NO_INTERFACE = (
 class Adopted(Backbone):
     """A causal language model of transformers that is in memory already.
 
-    A layer whose attention has a window of its own stays as it is. Indexers see the hidden states that the layer
-    projects, and turn their queries and keys by positions with the model's own wavelength base.
+    A layer whose attention has a window of its own stays as it is, unless all have one and no row is longer: then they
+    are routed, and longer texts refused. Indexers see the hidden states that the layer projects, and turn their queries
+    and keys by positions with the model's own wavelength base.
 
     Args:
         model: the model; its forward pass goes through the routers that are attached here, whoever calls it.
         leave_dense: numbers of attention layers that stay dense, from 0.
+        seq_len: tokens of the longest row; None: any.
 
     Raises:
         ValueError: it is none that sparse attention can be put into.
@@ -45,10 +56,10 @@ class Adopted(Backbone):
 
     given: ClassVar[bool] = True
 
-    def __init__(self, model: Any, leave_dense: Sequence[int] = ()) -> None:
+    def __init__(self, model: Any, leave_dense: Sequence[int] = (), seq_len: int | None = None) -> None:
         super().__init__()
         self.hf: nn.Module = model
-        self.hook = hooked(model, self.router, leave_dense)
+        self.hook = hooked(model, self.router, leave_dense, seq_len)
         self.sites = tuple(layer.site for layer in self.hook.layers if layer.site is not None)
         own = model.config.get_text_config()
         self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
@@ -98,46 +109,102 @@ class Pretrained(Adopted):
     """Any causal language model that calls its attention through transformers' interface, by its files.
 
     Args:
-        vocab_size: of the data; the model's own may be larger.
+        vocab_size: one past the largest token of the data; the model's own may be larger.
         path: a folder, a GGUF file, a name on the hub, or that of a model that `dsa fetch` fetched.
         leave_dense: numbers of attention layers that stay dense, from 0.
+        seq_len: tokens of the longest row; None: any.
         seed: of nothing: its weights are there.
 
     Raises:
         ValueError: it cannot be read, or is none that sparse attention can be put into.
     """
 
-    def __init__(self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seed: int = 0) -> None:
-        folder = str(files_of(path))
-        library = transformers()
-        kind = library.AutoModelForCausalLM
+    def __init__(
+        self, vocab_size: int, path: str, leave_dense: Sequence[int] = (), seq_len: int | None = None, seed: int = 0
+    ) -> None:
         if torch.get_default_device().type == "meta":  # sizes alone
-            model = kind.from_config(library.AutoConfig.from_pretrained(folder), dtype=torch.float32, **EXPERTS)
+            kind = transformers().AutoModelForCausalLM
+            model = kind.from_config(config_of(path), dtype=torch.float32, **EXPERTS)
         else:
             gc.collect()  # hooks and trainers lead back to their model: earlier ones would stay, hundreds of MB each
-            with quiet(library):
-                model = kind.from_pretrained(folder, dtype=torch.float32, **EXPERTS)
-        super().__init__(model.eval(), leave_dense)
+            model = loaded(path)
+        super().__init__(model.eval(), leave_dense, seq_len)
         if vocab_size > self.vocab_size:
             raise ValueError(
-                f"data: its tokenizer has {vocab_size} tokens, the model {path} knows {self.vocab_size}. "
-                "Give data=stdlib_model or another that is read by the model's own tokenizer."
+                f"data: its tokens go up to {vocab_size - 1}, the model {path} knows {self.vocab_size - 1} and below. "
+                "Give data=stdlib_model, text_model or retrieval_model, which are read by the model's own tokenizer; "
+                "if it is, the text holds a token that was added to it and that the model does not know: take it out."
             )
 
     @classmethod
     def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Its files, by what they hold and not by where they lie."""
-        kept = {name: value for name, value in node.items() if name != "path"}
+        """Its files, by what they hold and not by where they lie; how long rows are is said beside it."""
+        kept = {name: value for name, value in node.items() if name not in ("path", "seq_len")}
         return kept | {"files": fingerprint(node["path"])}
 
     @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:
-        """By its config.json."""
-        config = json.loads((files_of(node["path"]) / "config.json").read_text(encoding="utf-8"))
-        own = config.get("text_config", config)
-        layers, width = own["num_hidden_layers"], own["hidden_size"]
-        ff = own.get("intermediate_size", 4 * width)
-        return Size(layers, width, ff, own["num_attention_heads"], own["vocab_size"])
+        """By its config.json.
+
+        Raises:
+            ValueError: it does not say.
+        """
+        own = config_of(node["path"]).get_text_config()
+        names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+        layers, width, heads, vocab = (getattr(own, name, None) for name in names)
+        if not (layers and width and heads and vocab):
+            raise ValueError(f"model.path = {node['path']}: its config.json does not say {', '.join(names[:-1])} and "
+                             f"{names[-1]} of the model.")  # fmt: skip
+        return Size(layers, width, getattr(own, "intermediate_size", None) or 4 * width, heads, vocab)
+
+
+def config_of(path: str) -> Any:
+    """The configuration of a pretrained model, as transformers reads it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    folder = str(files_of(path))
+    try:
+        return transformers().AutoConfig.from_pretrained(folder)
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        raise unreadable(path, error) from error
+
+
+def loaded(path: str) -> nn.Module:
+    """A model with its weights in float32.
+
+    Raises:
+        ValueError: its files are damaged, or lack weights.
+    """
+    library, folder = transformers(), str(files_of(path))
+    try:
+        with quiet(library):
+            model, told = library.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **EXPERTS
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        if isinstance(error, RuntimeError) and "memory" in str(error):
+            raise
+        raise unreadable(path, error) from error
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"model.path = {path}: its files lack {len(missing)} of the model's weights ({missing[0]}, ...), which "
+            "would be drawn at random. They may be half downloaded, or of a model without a head for tokens."
+        )
+    whole: nn.Module = model
+    return whole
+
+
+def unreadable(path: str, error: Exception) -> ValueError:
+    """What is said of files that transformers cannot read."""
+    first = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
+    return ValueError(
+        f"model.path = {path}: its files cannot be read ({type(error).__name__}: {first}). They may be damaged or half "
+        "downloaded, or of an architecture that transformers does not know."
+    )
 
 
 def past_of(cache: Cache, config: Any) -> dict[str, Any]:
@@ -157,7 +224,7 @@ def recomputable(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
 
 
-def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
+def hooked(model: Any, router: Any, leave_dense: Sequence[int], seq_len: int | None) -> Hook:
     """Reach into a model: its attention layers, found by what they call, become sites or stay dense.
 
     Args:
@@ -169,30 +236,42 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int]) -> Hook:
     if not model._can_set_attn_implementation():
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
     register()
-    config = model.config.get_text_config()
-    hook = Hook(router, rope_base(config))
+    own = partial(model.set_attn_implementation, model.config._attn_implementation)
+    hook = Hook(router, rope_base(model.config.get_text_config()), own)
     model.set_attn_implementation(EAGER)
+    try:
+        find_layers(hook, model)
+        number_sites(hook, leave_dense, seq_len, type(model).__name__)
+    except BaseException:  # a model that is refused stays as it was
+        release(model)
+        raise
+    if not any(layer.sink or layer.cap for layer in hook.layers):
+        model.set_attn_implementation(PLAIN)
+    return hook
+
+
+def find_layers(hook: Hook, model: Any) -> None:
+    """Put a hook into the attention layers of a model, found by what they call.
+
+    Raises:
+        ValueError: none calls the interface.
+    """
     numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
     handles = [module.register_forward_pre_hook(keep_hidden, with_kwargs=True) for module in numbered]
+    hook.handles += [*handles, model.register_forward_pre_hook(hook.begin)]
     for module in numbered:  # what transformers numbers: attention, and in some models what is around it
         setattr(module, LAYER, Layer(hook))
-    hook.handles.append(model.register_forward_pre_hook(hook.begin))
     meet(model)
     hook.how = None
     for module, handle in zip(numbered, handles, strict=True):
         layer = getattr(module, LAYER)
         if layer.shapes:
             hook.layers.append(layer)
-            hook.handles.append(handle)
         else:
             handle.remove()
             delattr(module, LAYER)
     if not hook.layers:
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
-    number_sites(hook, leave_dense, type(model).__name__)
-    if not any(layer.sink or layer.cap for layer in hook.layers):
-        model.set_attn_implementation(PLAIN)
-    return hook
 
 
 @torch.no_grad()
@@ -203,8 +282,9 @@ def meet(model: Any) -> None:
     model(input_ids=tokens, attention_mask=mask, position_ids=torch.arange(2, device=device)[None], use_cache=False)
 
 
-def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
-    """Which layers become sites: those without a window of their own that nobody leaves dense.
+def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, name: str) -> None:
+    """Which layers become sites: those without a window of their own that nobody leaves dense; where all have one,
+    those in which it never acts.
 
     Raises:
         ValueError: none, or a layer that is not there.
@@ -212,13 +292,25 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], name: str) -> None:
     beyond = [number for number in leave_dense if not 0 <= number < len(hook.layers)]
     if beyond:
         raise ValueError(f"model.leave_dense: no layer {beyond[0]}; {name} has layers 0 to {len(hook.layers) - 1}.")
-    index = 0
+    index, windows = 0, [layer.window for layer in hook.layers if layer.window is not None]
+    alike = len(windows) == len(hook.layers)
+    within = alike and seq_len is not None and seq_len <= min(windows)
     for number, layer in enumerate(hook.layers):
-        if layer.window or number in leave_dense:
+        if (layer.window is not None and not within) or number in leave_dense:
             continue
         width, heads, kv_heads, dim = layer.shapes
-        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap)
+        if layer.values > dim:
+            raise ValueError(
+                f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes values that "
+                "are no wider than keys."
+            )
+        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap, number)
         index += 1
+    if not index and alike and not within:
+        raise ValueError(
+            f"model: every attention layer of {name} has a window of its own, which never acts on rows of at most "
+            f"{min(windows)} tokens: give seq_len={min(windows)} or less."
+        )
     if not index:
         raise ValueError(f"model: every attention layer of {name} has a window of its own or is left dense.")
 

@@ -1,0 +1,77 @@
+"""Memory that a pretrained model needs is compared with what is free before it is read; what would fit is named."""
+
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
+from backbones.tiny_models import CONFIGS, saved
+from conftest import QUIET
+
+import dsa
+from dsa import compose
+from dsa.doors.budget import main
+from dsa.training import RunRefused
+from dsa.training.fits import check_room, memory_needed
+
+MB = 2**20
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    folder = saved(tmp_path_factory.mktemp("model") / "tiny", CONFIGS["llama"](), tokenizer=True)
+    text = tmp_path_factory.mktemp("text")
+    for number in range(12):
+        (text / f"{number}.txt").write_text("def self return None for in " * 99 + str(number))
+    return [
+        "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}", f"cache_dir={text}",
+        "seq_len=256", "data.eval_batch_size=8", f"output_dir={text / 'outputs'}", *QUIET, "indexer=h2d8",
+    ]  # fmt: skip
+
+
+def free(monkeypatch, megabytes):
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**40, available=megabytes * MB))
+
+
+def test_what_would_fit_is_named_and_fits(given, monkeypatch):
+    spec = compose(given)
+    need = memory_needed(spec) / MB
+    free(monkeypatch, need)
+    check_room(spec)
+    free(monkeypatch, need * 0.6)
+    with pytest.raises(
+        ValueError,
+        match=r"^model\.path = .*: with seq_len = 256 and data\.eval_batch_size = 8 it needs "
+        r"about .* GB of memory, and .* are free\. data\.eval_batch_size=4 or seq_len=192 would fit\.$",
+    ):
+        check_room(spec)  # fmt: skip
+    check_room(compose([*given, "data.eval_batch_size=4"]))
+    check_room(compose([*given, "seq_len=192"]))
+    free(monkeypatch, 0.1)
+    with pytest.raises(
+        ValueError, match=r"Even data\.eval_batch_size=1 seq_len=64 needs 0\.0 GB: give a smaller model"
+    ):
+        check_room(spec)
+
+
+def test_train_and_budget_say_it_before_the_model_is_read(given, monkeypatch, capsys):
+    free(monkeypatch, 1)
+    monkeypatch.setattr("dsa.backbones.pretrained.model.loaded", lambda path: pytest.fail("it was read"))
+    with pytest.raises(RunRefused, match="GB of memory"):
+        dsa.train(compose(given))
+    assert main(given[:-1]) == 2
+    assert "GB of memory" in capsys.readouterr().err
+
+
+def test_a_model_that_is_trained_here_is_not_asked_about(monkeypatch):
+    free(monkeypatch, 0)
+    check_room(compose([]))
+
+
+def test_budget_tells_a_failure_that_is_no_setting_in_a_sentence(given, monkeypatch, capsys):
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dsa.backbones.pretrained.model.loaded", full)
+    assert main(given[:-1]) == 1
+    assert "The disk is full" in capsys.readouterr().err
