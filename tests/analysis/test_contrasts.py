@@ -46,6 +46,18 @@ def test_a_contrast_of_a_condition_that_may_not_be_ranked_is_left_out():
     assert not contrasts(made, Ranked({(64, ""): ["a", "b", "c"]}), SCALES["val_loss"])
 
 
+def test_a_contrast_may_name_either_of_two_conditions_of_equal_numbers():
+    kept = {}
+
+    def each(run, result):
+        return kept.setdefault(("c" if run["label"] == "d" else run["label"], run["seed"]), result)
+
+    losses = {"a": 1.2, "b": 1.2, "c": 1.1, "d": 9.9}
+    made = made_up(losses, seeds=12, noise=0.01, contrasts=SIDES, each=each)
+    (contrast,) = analyse(made).contrasts
+    assert contrast.difference.mean == pytest.approx(0.1, abs=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", ["gaussian", "skewed", "bimodal"])
 def test_contrasts_of_nothing_are_called_different_no_more_often_than_promised(shape):

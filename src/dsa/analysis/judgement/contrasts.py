@@ -69,8 +69,7 @@ def by_seed(
 ) -> pd.Series | None:
     """One value a seed that has every condition; None where one of them is missing or not to be ranked."""
     wanted = [*sides["plus"], *sides["minus"]]
-    ranked = {label for (length, _), labels in field.fields.items() if length == seq_len for label in labels}
-    if not set(wanted) <= ranked:
+    if not set(wanted) <= field.known(seq_len):
         return None
     table = pd.DataFrame({label: prepared.quality(label, seq_len, scale) for label in wanted}).dropna()
     return table[sides["plus"]].mean(axis=1) - table[sides["minus"]].mean(axis=1) if len(table) else None

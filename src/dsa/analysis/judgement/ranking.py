@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -19,17 +19,28 @@ from dsa.analysis.statistics.values import ALPHA, Array
 
 @dataclass(frozen=True)
 class Ranked:
-    """Conditions to rank, by length and context, each of several identical ones once."""
+    """Conditions to rank, by length and context, each of several identical ones once.
+
+    Args:
+        twins: those that another of equal numbers stands for.
+    """
 
     fields: dict[tuple[int, str], list[str]]
+    twins: dict[tuple[int, str], set[str]] = field(default_factory=dict)
 
     def __getitem__(self, place: tuple[int, str]) -> list[str]:
         return self.fields.get(place, [])
 
+    def known(self, seq_len: int) -> set[str]:
+        """Everything at a length whose numbers may be compared, by whichever of several equal names."""
+        places = [place for place in self.fields if place[0] == seq_len]
+        return {label for place in places for label in (*self.fields[place], *self.twins.get(place, ()))}
+
 
 def ranked(prepared: Prepared, found: list[Discrimination], known: list[Guard]) -> Ranked:
     """What may be ranked, given what can be discriminated and what the guards block."""
-    out = {}
+    out: dict[tuple[int, str], list[str]] = {}
+    alike: dict[tuple[int, str], set[str]] = {}
     for seq_len, context in sorted(rankable(found)):
         blocked = {label for g in known if g.blocks and g.seq_len == seq_len for label in g.labels}
         twins = {
@@ -41,7 +52,8 @@ def ranked(prepared: Prepared, found: list[Discrimination], known: list[Guard]) 
         }
         labels = prepared.conditions(seq_len, context)
         out[seq_len, context] = [label for label in labels if label not in blocked | twins]
-    return Ranked(out)
+        alike[seq_len, context] = {label for label in labels if label in twins - blocked}
+    return Ranked(out, alike)
 
 
 def pairwise(prepared: Prepared, labels: list[str], seq_len: int, scale: Scale) -> dict[tuple[str, str], Array]:
