@@ -187,7 +187,11 @@ def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_c
     assert "too few to show anything" in told(2)
 
 
-OF_A_MODEL = {"pretrained": 8, "warm_up": 9}  # studies of a pretrained model, and their conditions
+OF_A_MODEL = {
+    "pretrained": 8,
+    "warm_up": 9,
+    "head_weights_pretrained": 6,
+}  # studies of a pretrained model, and their conditions
 
 
 @pytest.mark.parametrize("study", [s for s in options("study") if s not in {"research", "all", *OF_A_MODEL}])
