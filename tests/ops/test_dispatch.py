@@ -52,7 +52,7 @@ def test_a_call_that_the_kernels_do_not_cover_is_served_by_the_next_and_told_onc
     [
         (Call((torch.ones(1).double(),)), "compute in float32, not in float64"),
         (Call(device=torch.device("meta")), "compute on the CPU, not on meta"),
-        (Call(scorer=features(accumulate=torch.float16)), "accumulate index scores in float32 alone"),
+        (Call(scorer=features(accumulate=torch.float16)), "accumulate index scores in float32, and in bfloat16 of"),
         (Call(learner=features(unit=4)), "learns token by token"),
         (Call(cap=30.0), "know no cap of the attention logits"),
         (Call(scorer=TrueAttention(*[torch.ones(1, 1, 1, 1)] * 2, torch.ones(1, 1, 1), cap=30.0)), "know no cap"),

@@ -18,7 +18,7 @@ def effective_rank(values: Float[Tensor, "value"]) -> float:
 
 def logit_values(
     queries: Float[Tensor, "head query dim"], keys: Float[Tensor, "head key dim"]
-) -> tuple[list[Float[Tensor, "value"]], Float[Tensor, "value"]]:
+) -> tuple[list[Float[Tensor, "value"]], Float[Tensor, "stacked"]]:
     """Singular values of each head's logits, and of all heads' logits stacked above each other.
 
     The stack has a row per head and query: its rank is how many dims one key per token would need that serves all
