@@ -1,5 +1,6 @@
 """README.md of the findings: for a reader with a minute, each question with its answer and one picture."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,10 +40,15 @@ NOT_YET = "Not answered yet: the study `{name}` has no results here. `python swe
 
 @dataclass(frozen=True)
 class Question:
-    """One of the five, with its study if that is here."""
+    """One of the five, with its study if that is here.
+
+    Args:
+        others: studies of the same question at other lengths.
+    """
 
     name: str
     study: Study | None
+    others: tuple[Study, ...] = ()
 
     @property
     def asked(self) -> str:
@@ -54,11 +60,12 @@ class Question:
 
 def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:
     """The whole page."""
-    questions = [Question(name, studies.get(name)) for name in ASKED]
+    questions = [question_of(name, studies) for name in ASKED]
     parts = ["# Findings", HOW_MADE]
     for number, question in enumerate(questions, 1):
         parts += [f"## {number}. {question.asked}", *answer(question)]
-    rest = [study for name, study in studies.items() if name not in ASKED]
+    answered = {study.name for question in questions for study in (question.study, *question.others) if study}
+    rest = [study for name, study in studies.items() if name not in answered]
     for study in [study for study in rest if study.analysis.prepared.pretrained]:
         rest.remove(study)
         asked = study.analysis.prepared.meta.question
@@ -70,18 +77,27 @@ def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def question_of(name: str, studies: Studies) -> Question:
+    """One of the five with the first of its studies that decides its claim; the first of all if none does."""
+    mine = [study for own, study in studies.items() if re.fullmatch(rf"{name}(_\d+)?", own)]
+    deciding = [study for study in mine if study.analysis.answer in ("supported", "not supported")]
+    best = next(iter([*deciding, *mine]), None)
+    return Question(name, best, tuple(study for study in mine if study is not best))
+
+
 def answer(question: Question) -> list[str]:
     """The answer in a sentence, its picture, and what to use."""
     if question.study is None:
         return [NOT_YET.format(name=question.name)]
     analysis, name = question.study.analysis, question.study.name
     grid = use(analysis)
-    pictured = shown(analysis, "format_error" if name == FORMATS else None)
+    pictured = shown(analysis, "format_error" if question.name == FORMATS else None)
     return [
-        f"**{formats_alone(analysis) if name == FORMATS else opening(analysis)}**",
+        f"**{formats_alone(analysis) if question.name == FORMATS else opening(analysis)}**",
         *([f"![{pictured.title}]({name}/{pictured.name}.png)"] if pictured else []),
         table(grid.columns, [[cell.text for cell in row] for row in grid.rows]),
         f"[The study]({name}/README.md): {len(analysis.prepared.runs)} runs. {grid.note}",
+        *(["\n".join(line_of(study) for study in question.others)] if question.others else []),
     ]
 
 

@@ -221,6 +221,21 @@ def test_the_first_page_has_five_questions_and_answers_only_those_whose_study_is
     assert f"- [mine](mine/README.md). And else? **{said}**" in page.split("## What else was asked")[1]
 
 
+def test_a_question_is_answered_by_the_first_of_its_studies_that_decides_its_claim():
+    claims = {
+        "k_value_optimization": "order_depends_on_length",
+        "k_value_optimization_256": "some_condition_differs",
+    }
+    both = [
+        study(indexers({"h4d64": 1.2, "h2d32": 1.3}, name=name, hypothesis={"claim": claim, "metric": "val_loss"}))
+        for name, claim in claims.items()
+    ]
+    page = first_page(order(both))
+    third = page.split("## 3. ")[1].split("## 4. ")[0]
+    assert both[0].analysis.answer == "inconclusive" and f"**{opening(both[1].analysis)}**\n\n!" in third
+    assert "- [k_value_optimization](k_value_optimization/README.md)." in third and "What else" not in page
+
+
 def test_a_page_written_by_hand_is_led_to_and_left_as_it_is(outputs_of_a_study, tmp_path):
     page = tmp_path / "why" / "README.md"
     page.parent.mkdir()
