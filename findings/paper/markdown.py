@@ -39,8 +39,9 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def framed(frame: pd.DataFrame) -> str:
-    """A data frame as a Markdown table."""
-    return table([str(name) for name in frame], frame.itertuples(index=False))
+    """A data frame as a Markdown table, with a dash where it has no value."""
+    told = frame.astype(object).where(frame.notna(), "–")
+    return table([str(name) for name in frame], told.itertuples(index=False))
 
 
 def verdict(c: Comparison, unit: str) -> str:

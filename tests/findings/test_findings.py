@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from analysis.made_up import made_up, meta_of, result_of
 
@@ -19,7 +20,7 @@ from paper.evaluate_times import faster, gains_change
 from paper.evidence import order
 from paper.first import first_page
 from paper.formats import against_exact, summary
-from paper.markdown import listed, percent, table
+from paper.markdown import framed, listed, percent, table
 from paper.page import findings_page
 from paper.smallest import smallest
 from paper.source import Study, load_all, save
@@ -204,6 +205,11 @@ def test_random_tokens_are_told_by_their_verdict():
     page = findings_page(order([study(prepared)]))
     assert "- Random tokens: **cannot discriminate**" in page
     assert words(loss_within("h2d32", "h4d64", 0.5), study(prepared)) == ["inconclusive"]
+
+
+def test_a_table_has_a_dash_where_a_value_is_missing():
+    frame = pd.DataFrame({"name": ["a", None], "since": [float("nan"), 64.0]})
+    assert framed(frame).splitlines()[2:] == ["| a | – |", "| – | 64.0 |"]
 
 
 def test_the_first_page_has_five_questions_and_answers_only_those_whose_study_is_here():
