@@ -71,7 +71,7 @@ def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:
         asked = study.analysis.prepared.meta.question
         parts += [f"## {asked}", of_one_model(study), *answer(Question(study.name, study))]
     if rest:
-        parts += ["## What else was asked", "\n".join(line_of(study) for study in rest)]
+        parts += ["## What else was asked", "\n".join(line_of(study, opening(study.analysis)) for study in rest)]
     if by_hand:
         parts += ["## What was looked into", BY_HAND, "\n".join(page.line for page in by_hand)]
     return "\n\n".join(parts) + "\n"
@@ -93,12 +93,21 @@ def answer(question: Question) -> list[str]:
     grid = use(analysis)
     pictured = shown(analysis, "format_error" if question.name == FORMATS else None)
     return [
-        f"**{formats_alone(analysis) if question.name == FORMATS else opening(analysis)}**",
+        f"**{said(question, analysis)}**",
         *([f"![{pictured.title}]({name}/{pictured.name}.png)"] if pictured else []),
         table(grid.columns, [[cell.text for cell in row] for row in grid.rows]),
         f"[The study]({name}/README.md): {len(analysis.prepared.runs)} runs. {grid.note}",
-        *(["\n".join(line_of(study) for study in question.others)] if question.others else []),
+        *(
+            ["\n".join(line_of(study, said(question, study.analysis)) for study in question.others)]
+            if question.others
+            else []
+        ),
     ]
+
+
+def said(question: Question, analysis: Analysis) -> str:
+    """A study's answer to one of the five in a sentence."""
+    return formats_alone(analysis) if question.name == FORMATS else opening(analysis)
 
 
 def formats_alone(analysis: Analysis) -> str:
@@ -128,7 +137,7 @@ def of_one_model(study: Study) -> str:
     )
 
 
-def line_of(study: Study) -> str:
+def line_of(study: Study, answer: str) -> str:
     """Another study in a line."""
     asked = study.analysis.prepared.meta.question
-    return f"- [{study.name}]({study.name}/README.md). {asked} **{opening(study.analysis)}**"
+    return f"- [{study.name}]({study.name}/README.md). {asked} **{answer}**"
