@@ -1,6 +1,8 @@
 """The house: which room may import which, and what has one home."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,13 @@ ROOMS = [
 """From the ground up: a room imports those below it, and beside it none but itself."""
 READERS = {"cli_errors", "config", "guard", "share", "spec", "analysis", "doors", "study"}
 """Where a configuration is still a configuration: the door, the planner and what reads files of finished runs."""
+INSIDE = ("inputs", "statistics", "judgement", "output")
+"""The rooms of the analysis: each may import those before it, itself and what lies beside."""
+BESIDE = ("dsa.artifacts", "dsa.checks", "dsa.config", "dsa.share")
 
 
-def modules() -> list[Path]:
-    return sorted(SOURCE.rglob("*.py"))
+def modules(folder: Path = SOURCE) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
 
 
 def room_of(path: Path) -> str:
@@ -70,3 +75,33 @@ def test_a_measured_training_step_is_the_one_of_training():
     """The bench of a cohort times its losses apart from any training, and goes backward itself."""
     homes = {path.relative_to(SOURCE).as_posix() for path in modules() if ".backward()" in path.read_text()}
     assert homes == {"training/step.py", "training/assemble.py", "bench/cohort.py"}
+
+
+@pytest.mark.parametrize("room", INSIDE)
+def test_a_room_imports_nothing_from_above_and_nothing_beside_the_analysis(room):
+    allowed = tuple(f"dsa.analysis.{name}" for name in INSIDE[: INSIDE.index(room) + 1])
+    for path in modules(SOURCE / "analysis" / room):
+        own = {name for name in imported(path) if name.split(".")[0] == "dsa"}
+        wrong = {name for name in own if not name.startswith(allowed) and not name.startswith(BESIDE)}
+        assert not wrong, f"{path.relative_to(SOURCE)} imports {', '.join(sorted(wrong))}"
+
+
+def test_every_file_of_the_analysis_has_a_room():
+    outside = {path.name for path in (SOURCE / "analysis").glob("*.py")}
+    assert outside == {"__init__.py", "__main__.py"}
+
+
+def test_nothing_in_the_library_imports_the_findings():
+    for path in modules():
+        assert not {name for name in imported(path) if name.split(".")[0] in ("paper", "findings")}, path
+
+
+@pytest.mark.slow
+def test_the_whole_analysis_imports_neither_torch_nor_the_study():
+    names = [str(path.relative_to(SOURCE.parent).with_suffix("")) for path in modules(SOURCE / "analysis")]
+    lines = [f"import {name.replace('/', '.').removesuffix('.__init__')}" for name in names]
+    code = "\n".join(
+        [*lines, "import sys", "print([m for m in sys.modules if m == 'torch' or m.startswith('dsa.study')])"]
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip() == "[]", done.stderr

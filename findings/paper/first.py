@@ -4,12 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from omegaconf import OmegaConf
-
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.report.answer import basis, opening
 from dsa.analysis.output.report.use import use
-from dsa.config import config_dir
+from dsa.config import config_dir, read_config
 from paper import formats
 from paper.answers import FORMATS
 from paper.by_hand import Page
@@ -55,7 +53,7 @@ class Question:
         """As the study's results say it, or its plan."""
         if self.study is not None:
             return self.study.analysis.prepared.meta.question
-        return str(OmegaConf.load(config_dir() / "study" / f"{self.name}.yaml")["question"])  # type: ignore[index]
+        return str(read_config(config_dir() / "study" / f"{self.name}.yaml", resolve=False)["question"])
 
 
 def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:

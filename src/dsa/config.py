@@ -75,9 +75,9 @@ def choice(cfg: DictConfig | dict[str, Any], group: str) -> str:
     return f"{name}~" if group in cfg["overridden"] else name
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A configuration that was written to a file, as plain data, every interpolation resolved."""
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[return-value]
+def read_config(path: Path, resolve: bool = True) -> dict[str, Any]:
+    """A configuration in a file as plain data, its interpolations resolved or as they stand."""
+    return OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)  # type: ignore[return-value]
 
 
 def shipped(group: str, content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

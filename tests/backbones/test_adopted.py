@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, Dy
 
 from dsa.backbones import Memory, Pass, Router
 from dsa.backbones.initial import draw_indexer
-from dsa.backbones.pretrained import Adopted, Pretrained, hook
+from dsa.backbones.pretrained import Adopted, Pretrained, hook, masks
 from dsa.backbones.pretrained.model import recomputable
 from dsa.backbones.router import dense_target
 from dsa.data import Batch
@@ -313,8 +313,8 @@ def test_texts_packed_into_a_row_are_refused_and_padding_is_read_once_a_pass(mon
     ahead = torch.ones(2, 1, LENGTH, LENGTH, dtype=torch.bool).tril(1)
     with pytest.raises(ValueError, match=r"^attention_mask: it hides other tokens"):
         model.hf(input_ids=tokens, attention_mask=ahead, use_cache=False)
-    calls, inner = [], hook.texts
-    monkeypatch.setattr(hook, "texts", lambda mask, keys: calls.append(keys) or inner(mask, keys))
+    calls, inner = [], masks.texts
+    monkeypatch.setattr(masks, "texts", lambda mask, keys: calls.append(keys) or inner(mask, keys))
     mask = torch.ones_like(tokens)
     for padded in (3, 7):
         mask[0, :padded] = 0

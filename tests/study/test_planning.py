@@ -14,11 +14,12 @@ from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.build import build_data
 from dsa.config import config_dir
 from dsa.graph import graph_of, run_id
+from dsa.study.conditions import expand
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
 from dsa.study.messages import show_plan
 from dsa.study.outlook import outlook
-from dsa.study.question import expand, read
+from dsa.study.question import read
 from dsa.study.states import Results, Shelf
 from study.studies import TINY, load, planned, plans_of
 

@@ -83,7 +83,7 @@ def memory_needed(spec: Spec) -> float:
     rows = rows if learns else max(rows, eval_rows(spec))
     held = size.layers if learns and not spec.memory.checkpoint else 1
     width = size.width * 14 + size.ff * 4
-    activations = 4 * rows * spec.seq_len * (width * (held) + size.width * size.layers)
+    activations = 4 * rows * spec.seq_len * (width * held + size.width * size.layers)
     attention = 4 * rows * size.heads * spec.seq_len * min(spec.seq_len, 1024) * 4
     logits = (8 if learns else 12) * rows * spec.seq_len * size.vocab
     return (16 if learns else 5) * size.parameters + activations + attention + logits

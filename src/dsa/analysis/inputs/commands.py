@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
 from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import Prepared
-from dsa.config import config_dir
+from dsa.config import config_dir, read_config
 
 ALONE = ("callbacks", "logger", "trainer")  # groups that change no number
 ALWAYS = ("seq_len", "seed")
@@ -39,7 +38,7 @@ def command(prepared: Prepared, label: str, seq_len: int) -> str | None:
 @functools.cache
 def config_in(path: Path, changed: int) -> dict[str, Any]:
     """The configuration in a file that changed then; each figure asks for the same ones again."""
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # type: ignore[return-value]
+    return read_config(path, resolve=False)
 
 
 def overrides(config: dict[str, Any]) -> list[str]:
@@ -88,7 +87,7 @@ WORDS = ("null", "true", "false", "nan", "inf")  # no text, unless quoted
 @functools.cache
 def top() -> dict[str, Any]:
     """What stands beside the groups in the shipped configuration of a run."""
-    return OmegaConf.to_container(OmegaConf.load(config_dir() / "train.yaml"), resolve=False)  # type: ignore[return-value]
+    return read_config(config_dir() / "train.yaml", resolve=False)
 
 
 @functools.cache

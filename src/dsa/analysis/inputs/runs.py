@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from dsa.artifacts.results import FILE, RunResult, of_another_schema, read_result
+from dsa.config import read_config
 
 CONFIG = "config.yaml"
 
@@ -73,7 +72,7 @@ def run_in(folder: Path) -> OneRun:
         reason = (result.error or {}).get("reason", "no reason was written")
     settings = {} if result is None else told_by(result)
     if (folder / CONFIG).exists():
-        settings = OmegaConf.to_container(OmegaConf.load(folder / CONFIG), resolve=False)  # type: ignore[assignment]
+        settings = read_config(folder / CONFIG, resolve=False)
     return OneRun(settings, result, reason, open=result is None and older is None)
 
 

@@ -13,12 +13,13 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dsa.backbones.attention import Losses, attend_routed
 from dsa.backbones.contracts import Attended, Cache, Pass, Site, SiteInputs
+from dsa.backbones.pretrained.masks import stretches
 from dsa.backbones.router import Router
 from dsa.ops import Rotation
 from dsa.pretrained.libraries import transformers
@@ -262,50 +263,6 @@ def own_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     eager: Any = sys.modules[type(module).__module__].eager_attention_forward
     return eager(module, query, key, value, attention_mask, **kwargs)
-
-
-def stretches(mask: Tensor | None, rows: int, keys: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and the tokens of them that are text: everything at once, or each row without its padding.
-
-    Args:
-        mask: of the attention; None where every token is text.
-        keys: tokens so far.
-
-    Raises:
-        ValueError: padding within a text, or a mask that hides more than padding and later tokens.
-    """
-    text = None if mask is None else texts(mask, keys)
-    if text is None or bool(text.all()):
-        yield slice(0, rows), slice(0, keys)
-        return
-    for row, own in enumerate(text.expand(rows, -1).tolist()):
-        if True not in own:
-            continue
-        first = own.index(True)
-        last = keys - own[::-1].index(True)
-        if not all(own[first:last]):
-            raise ValueError(f"attention_mask: row {row} has padding within its text; pad on the left or on the right.")
-        yield slice(row, row + 1), slice(first, last)
-
-
-def texts(mask: Tensor, keys: int) -> Bool[Tensor, "row key"]:
-    """Which tokens are text, in a mask of booleans or one that is added to logits: new ones that may see themselves,
-    and earlier ones that the last new one may see.
-
-    Raises:
-        ValueError: the mask says more than that.
-    """
-    allowed = mask[:, 0, :, :keys] if mask.dtype == torch.bool else mask[:, 0, :, :keys] == 0
-    before = keys - allowed.shape[1]
-    own = allowed[:, :, before:].diagonal(dim1=-2, dim2=-1)
-    text = torch.cat([allowed[:, -1, :before], own], -1)
-    expected = torch.ones_like(allowed[0]).tril(before) & text[:, None]
-    if bool(((allowed != expected) & own[..., None]).any()):  # what a token of padding sees is nobody's concern
-        raise ValueError(
-            "attention_mask: it hides other tokens than later ones and padding, as where several texts are packed into "
-            "a row (position_ids that begin anew). A routed layer would attend across them: give each text a row."
-        )
-    return text
 
 
 def recomputed(hook: Hook, module: nn.Module, call: Callable[..., Any], *given: Any) -> Any:
