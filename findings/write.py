@@ -3,7 +3,7 @@
 python findings/write.py                                        from the results that lie beside this script
 python findings/write.py outputs/<study> ... --to findings      from run folders; what else lies there stays
 
-A study may be run in parts, a few lengths at a time: lengths that lie there and are not given stay with it.
+A study may be run in parts, a few lengths or seeds at a time: what lies there of others stays with it.
 A folder there with a README.md and no study is a page of its own: the first page leads to it, nothing changes it.
 """
 

@@ -65,7 +65,7 @@ def study_of(prepared: Prepared) -> Study:
 
 
 def together(first: Prepared, then: Prepared) -> Prepared:
-    """One study of two parts: lengths that both hold are the later one's.
+    """One study of two parts: a seed of a length that both hold is the later one's, the time of a length too.
 
     Raises:
         ValueError: they are not parts of one plan.
@@ -73,16 +73,15 @@ def together(first: Prepared, then: Prepared) -> Prepared:
     plans = [replace(part.meta, runs=[]) for part in (first, then)]
     if plans[0] != plans[1]:
         raise ValueError(f"{first.meta.name}: its parts differ in question, conditions, controls or margin.")
-    newer = set(then.lengths)
-    kept = first.runs[~first.runs["seq_len"].isin(newer)]
-    runs = [run for run in first.meta.runs if run["seq_len"] not in newer]
-    gaps = tuple(gap for gap in first.gaps if gap.seq_len not in newer)
-    timing = {length: times for length, times in first.timing.items() if int(length) not in newer}
+    newer = {(run["seq_len"], run["seed"]) for run in then.meta.runs}
+    kept = [cell not in newer for cell in zip(first.runs["seq_len"], first.runs["seed"], strict=True)]
+    runs = [run for run in first.meta.runs if (run["seq_len"], run["seed"]) not in newer]
+    gaps = tuple(gap for gap in first.gaps if (gap.seq_len, gap.seed) not in newer)
     return Prepared(
         replace(then.meta, runs=[*runs, *then.meta.runs]),
-        pd.concat([kept, then.runs], ignore_index=True),
+        pd.concat([first.runs[kept], then.runs], ignore_index=True),
         gaps + then.gaps,
-        timing | then.timing,
+        first.timing | then.timing,
     )
 
 

@@ -137,7 +137,7 @@ def test_a_cohort_is_timed_together_and_apart(tmp_path, capsys):
         ["cohort", "--model", "mqar", "--length", "32", "--indexers", "h1d8,h2d8", "--rounds", "1", "--json", str(rows)]
     )
     found = {row["what"]: row for row in json.loads(rows.read_text())}
-    assert set(found) == {"forward pass of the base", "step, together", "steps, apart"}
+    assert set(found) == {"forward pass of the base", "step, together", "together, as products", "steps, apart"}
     assert (
         found["forward pass of the base"]["ms"] < found["step, together"]["ms"] and found["step, together"]["of"] == 1
     )

@@ -300,6 +300,22 @@ def test_lengths_of_a_study_that_ran_apart_are_one_study(tmp_path, monkeypatch, 
     assert "its parts differ" in capsys.readouterr().err
 
 
+def test_seeds_of_a_study_that_ran_apart_are_one_study(tmp_path):
+    losses = {"h4d64": 1.2, "h2d32": 1.3}
+    first = indexers(losses)
+    later = indexers(losses | {"h2d32": 1.5})
+    seeds = {seed: seed + 15 for seed in range(20)}  # 15 to 34: five are there already
+    runs = [run | {"seed": seeds[run["seed"]]} for run in later.meta.runs]
+    later = replace(later, meta=replace(later.meta, runs=runs), runs=later.runs.replace({"seed": seeds}))
+    for name, part in {"a": first, "b": later}.items():
+        save(study(part), tmp_path / name)
+    (both,) = load_all([tmp_path])
+    loss = both.analysis.prepared.rows("h2d32", 64)["val_loss"]
+    assert sorted(loss.index) == list(range(35)) and len(both.analysis.prepared.meta.runs) == 35 * len(runs) // 20
+    assert loss[loss.index < 15].mean() == pytest.approx(1.3, abs=0.1)
+    assert loss[loss.index >= 15].mean() == pytest.approx(1.5, abs=0.1)  # the later part's where both have a seed
+
+
 @pytest.fixture
 def outputs_of_a_study(tmp_path: Path) -> Path:
     """A study's run folders, with a run missing."""

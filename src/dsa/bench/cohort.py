@@ -15,8 +15,9 @@ from dsa.indexers import Indexer
 
 
 def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
-    """Rows of milliseconds: the base's forward pass, the step together, the steps apart, and their ratio; the backbone
-    in the number format in which train.py would run it.
+    """Rows of milliseconds: the base's forward pass, the step together (with the backend given, and with blocks of
+    queries through PyTorch's matrix products), the steps apart, and their ratio; the backbone in the number format in
+    which train.py would run it.
 
     Args:
         indexers: options of conf/indexer.
@@ -34,6 +35,7 @@ def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> l
     works: dict[str, Work] = {
         "base": lambda: base.run(tokens, Pass(sparse=False, logits=False)).logits.detach(),
         "together": step(base, members, tokens, specs[0].ops),
+        "blocks": step(base, members, tokens, "blocked"),
         "apart": lambda: [work() for work in alone],
     }
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, specs[0].dtype == "bf16"):
@@ -46,6 +48,7 @@ def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> l
     return [
         shared | {"what": "forward pass of the base", "ms": times["base"], "of": times["base"] / times["together"]},
         shared | {"what": "step, together", "ms": times["together"], "of": 1.0, "peak_mb": peak},
+        shared | {"what": "together, as products", "ms": times["blocks"], "of": times["blocks"] / times["together"]},
         shared | {"what": "steps, apart", "ms": times["apart"], "of": times["apart"] / times["together"]},
     ]
 
