@@ -99,7 +99,7 @@ class Graph:
     control_final: Need | None
     sinks: Need | None = None
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Of the run: two runs of equal hash have equal numbers."""
         parts = (self.final, self.swap, self.window, self.dense)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ class Spec:
         pattern = [self.pattern.label] if self.trains_pattern else []
         return "-".join([self.indexer.label, *self.shared, *pattern, *own])
 
-    @property
+    @cached_property
     def dense(self) -> bool:
         """Whether every query attends to every earlier key."""
         if not self.sparse:

@@ -147,7 +147,8 @@ def targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     for key, value in items:
         if key == "_target_":
             yield f"{path}.{key}", value
-        yield from targets(value, f"{path}.{key}")
+        if isinstance(value, dict | list):
+            yield from targets(value, f"{path}.{key}")
 
 
 def located(name: str) -> Any:

@@ -14,10 +14,12 @@ from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.build import build_data
 from dsa.config import config_dir
 from dsa.graph import graph_of, run_id
+from dsa.study.composer import Composer
 from dsa.study.conditions import expand
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.lists import as_list
 from dsa.study.messages import show_plan
+from dsa.study.options import private_keys
 from dsa.study.outlook import outlook
 from dsa.study.question import read
 from dsa.study.states import Results, Shelf
@@ -326,3 +328,19 @@ def test_seeds_that_cannot_decide_the_claim_are_said_to_be_too_few_for_it():
     )
     told = outlook(study)
     assert "19 comparisons a length, 380 over all lengths" in told and "too few for that claim, which takes 14" in told
+
+
+def test_a_condition_that_repeats_what_is_common_shares_the_base_of_the_others():
+    conditions = [{"name": "a", "indexer": "h1d8"}, {"name": "b", "indexer": "h2d8", "model.d_model": 32}]
+    plan = {"conditions": conditions, "common": {"model.d_model": 32}, "seq_len": [64, 128]}
+    study = read("x", plan | {"hypothesis": {"claim": "order_depends_on_length"}}, {}, {"indexer", "model"})
+    assert study.decided == 2, "one pair at two lengths"
+
+
+@pytest.mark.parametrize("name", ["quick", "all"])
+def test_a_study_read_from_its_file_is_what_hydra_composes(name):
+    calls = []
+    composer = Composer(lambda overrides: calls.append(overrides) or load(overrides), [], private_keys())
+    found, composed = composer.study(name), load([f"study={name}"]).plan
+    assert found == OmegaConf.to_container(composed, resolve=False)
+    assert [f"study={name}"] not in calls

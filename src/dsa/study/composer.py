@@ -84,8 +84,21 @@ class Composer:
             paths = [place / group / f"{option}.yaml" for place in self.places]
             path = next((path for path in paths if path.is_file()), None)
             changed = any(root(override.lstrip("+~")).split("=")[0] == group for override in self.extra)
-            self.files[name] = None if path is None or changed else content_of(path)
+            self.files[name] = None if path is None or changed else plain(path.read_text(encoding="utf-8"))
         return self.files[name]
+
+    def study(self, name: str) -> Any:
+        """What a study's yaml holds: as its file says, or as Hydra composes it.
+
+        Raises:
+            hydra.errors.HydraException: there is none; the message lists what there is.
+        """
+        paths = [place / "study" / f"{name}.yaml" for place in self.places]
+        path = next((path for path in paths if path.is_file()), None)
+        text = "" if path is None else path.read_text(encoding="utf-8")
+        head, _, rest = text.partition("\n")
+        found = plain(rest) if head.strip() == "# @package plan" else None
+        return OmegaConf.to_container(self.load([f"study={name}"]).plan, resolve=False) if found is None else found
 
     def put(self, cfg: Plain, key: str, value: Any, choices: dict[str, Any]) -> Plain:
         """The configuration with another value at a key that it has."""
@@ -111,9 +124,8 @@ class Composer:
         return any(base.get(key) != changed.get(key) for key in (base.keys() | changed.keys()) - {group})
 
 
-def content_of(path: Path) -> Plain | None:
-    """The content of an option's file; None if it is placed elsewhere (@package) or begins with other options."""
-    text = path.read_text(encoding="utf-8")
+def plain(text: str) -> Plain | None:
+    """A yaml's content; None if it says where it is placed (@package), or begins with other options."""
     if "@package" in text:
         return None
     content = OmegaConf.to_container(OmegaConf.create(text), resolve=False)

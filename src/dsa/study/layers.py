@@ -67,7 +67,7 @@ def selector_of_control(study: Study, control: str) -> Layer:
 
 
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:
-    """What a condition changes besides what is compared: its base and controls are its own."""
-    own = {k: v for k, v in layer.items() if root(k) not in COMPARED and study.common.get(k) != v}
+    """What tells a condition's base and controls from those of others, as a name."""
+    own = study.around(layer)
     used = {k: [one[k] for one in study.conditions.values() if k in one] for k in own}
     return "-".join(str(v) if k in groups else valued(k, v, used[k]) for k, v in own.items())

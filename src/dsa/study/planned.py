@@ -9,7 +9,7 @@ from pathlib import Path
 from dsa.graph import Graph, graph_of, run_id
 from dsa.spec import Spec
 from dsa.study.question import Study
-from dsa.study.seeds import Template, judged_only
+from dsa.study.seeds import Template
 from dsa.study.states import written
 
 
@@ -42,8 +42,7 @@ class Point:
         for seed, other in itertools.product(seeds, of_indexers):
             if self.indexers_apart:
                 other = (seed if other is None else other) + self.indexers_apart
-            spec = self.template.under(seed, other)
-            run = PlannedRun(self, judged_only(spec) if judge == "swap" else spec, judge, phase)
+            run = PlannedRun(self, self.template.under(judge, seed, other), judge, phase)
             key = run.seed if run.reason is not None else run.hash
             if key not in seen:
                 seen.add(key)

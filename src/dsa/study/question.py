@@ -83,7 +83,7 @@ class Study:
         if claim == "some_condition_differs":
             return self.comparisons * lengths
         if claim in ("order_depends_on_length", "order_depends_on_size"):
-            sizes = Counter(str(around(layer)) for layer in self.conditions.values()).values()
+            sizes = Counter(str(sorted(self.around(layer).items())) for layer in self.conditions.values()).values()
             return max(1, sum(size * (size - 1) // 2 for size in sizes) * lengths)
         return self.comparisons
 
@@ -97,6 +97,10 @@ class Study:
         """All that holds for a condition; what was typed once stands, or composing the condition refuses it."""
         return stacked(self.common, self.conditions[label], groups=groups) | self.given
 
+    def around(self, layer: Layer) -> Layer:
+        """What a condition changes besides what is compared: those that agree in it share base and controls."""
+        return {k: v for k, v in layer.items() if root(k) not in COMPARED and self.common.get(k) != v}
+
     def dropped(self, groups: set[str]) -> dict[str, list[str]]:
         """Values of the yaml that belong to an option which is not chosen, and the conditions that lack them."""
         out: dict[str, list[str]] = {}
@@ -104,11 +108,6 @@ class Study:
             for key in self.written.keys() - self.overrides(label, groups).keys():
                 out.setdefault(key, []).append(label)
         return {key: out[key] for key in self.written if key in out}
-
-
-def around(layer: Layer) -> Layer:
-    """The part of a condition that is not compared: conditions that agree in it share base and controls."""
-    return {key: value for key, value in sorted(layer.items()) if root(key) not in COMPARED}
 
 
 def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: set[str]) -> Study:

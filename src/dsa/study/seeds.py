@@ -1,6 +1,7 @@
 """One composed configuration under many seeds: the values that follow from the seed are exchanged, nothing else."""
 
 from dataclasses import fields, replace
+from functools import cached_property
 from typing import Any
 
 from dsa.spec import Part, Spec, spec_from, untouched
@@ -22,17 +23,25 @@ class Template:
         self.indexer_seed: int | None = None if cfg["indexer_seed"] == "${seed}" else self.spec.indexer_seed
         self.plain = all(text in OF_A_SEED or "seed}" not in text for text in self.follow.values())
 
-    def under(self, seed: int, indexer_seed: int | None = None) -> Spec:
+    @cached_property
+    def untouched(self) -> Spec:
+        """Its own spec, judged with the backbone untouched."""
+        return judged_only(self.spec)
+
+    def under(self, judge: str, seed: int, indexer_seed: int | None = None) -> Spec:
         """The spec under a seed, the same as composed with it.
 
         Args:
+            judge: swap or val: with the backbone untouched, or after joint training.
             indexer_seed: None for the configuration's own, which mostly is the seed.
         """
         if self.plain:
             own = self.indexer_seed if indexer_seed is None else indexer_seed
-            return reseeded(self.spec, seed, seed if own is None else own, self.follow)
+            spec = self.untouched if judge == "swap" else self.spec
+            return reseeded(spec, seed, seed if own is None else own, self.follow)
         of_indexers = {} if indexer_seed is None else {"indexer_seed": indexer_seed}
-        return spec_from(resolved(self.cfg | {"seed": seed} | of_indexers))
+        spec = spec_from(resolved(self.cfg | {"seed": seed} | of_indexers))
+        return judged_only(spec) if judge == "swap" else spec
 
 
 def reseeded(spec: Spec, seed: int, indexer_seed: int, follow: dict[Path, str]) -> Spec:

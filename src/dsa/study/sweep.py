@@ -1,6 +1,8 @@
 """From a command line to studies carried through; the sweeper plugin is a thin shell around this."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +52,15 @@ def sweep(
         raise ValueError(f"planned = {cfg.planned}: a sweep hands it to its own jobs; leave it out.")
     packages = cfg.allow_targets
     texts(list(packages) if isinstance(packages, ListConfig) else packages, "allow_targets")
-    plans = plan_all(cfg, arguments, load, options)
-    check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
-    if not options.wait and queue is None:
-        raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
     outputs = Path(cfg.output_dir)
-    drive = Drive(plans, outputs, options, dispatch)
-    drive.choose_finalists()
-    show_plan(plans, workers)
+    with all_kept():
+        plans = plan_all(cfg, arguments, load, options)
+        check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
+        if not options.wait and queue is None:
+            raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
+        drive = Drive(plans, outputs, options, dispatch)
+        drive.choose_finalists()
+        show_plan(plans, workers)
     if options.dry_run:
         return 0
     before = drive.begun_with()
@@ -86,7 +89,19 @@ def plan_all(cfg: DictConfig, arguments: list[str], load: Load, options: Options
     # a setting that is a list by nature takes the list for one value
     kept = {key: [values] for key, values in lists.items() if is_list(key, lists, composer)}
     data = DataStore()
-    return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, load, options, composer.groups)]
+    return [plan_study(study, composer, data) for study in studies(cfg, lists | kept, composer, options)]
+
+
+@contextmanager
+def all_kept() -> Iterator[None]:
+    """Look for no garbage meanwhile: a plan keeps all that it makes, and to look through it would take seconds."""
+    looked = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looked:
+            gc.enable()
 
 
 def is_list(key: str, lists: dict[str, list[Any]], composer: Composer) -> bool:
@@ -100,26 +115,40 @@ def is_list(key: str, lists: dict[str, list[Any]], composer: Composer) -> bool:
 def studies(
     cfg: DictConfig,
     given: dict[str, list[Any]],
-    load: Load,
+    composer: Composer,
     options: Options,
-    groups: set[str],
-    above: tuple[str, ...] = (),
 ) -> list[Study]:
-    """The studies that the command line names, a union's parts each by itself.
-
-    Args:
-        above: unions that this one is part of.
-    """
+    """The studies that the command line names, a union's parts each by itself."""
     plan: Any = OmegaConf.to_container(cfg.plan, resolve=False)
     chosen = cfg.hydra.runtime.choices.get("study")
-    name = cfg.name or (chosen or "").split("/")[-1]
+    return parts_of(chosen, plan, cfg.name, given, composer, options)
+
+
+def parts_of(
+    chosen: str | None,
+    plan: Any,
+    named: str | None,
+    given: dict[str, list[Any]],
+    composer: Composer,
+    options: Options,
+    above: tuple[str, ...] = (),
+) -> list[Study]:
+    """A study, or the parts of a union.
+
+    Args:
+        chosen: the option of the group `study`; None for a study without a yaml.
+        plan: what its yaml holds.
+        named: what it is called in place of its yaml's name.
+        above: unions that this one is part of.
+    """
+    name = named or (chosen or "").split("/")[-1]
     if not name:
         raise ValueError("study: give study=quick (the yamls are in conf/study), or name=NAME and lists of options.")
     if not isinstance(plan, dict):
         raise ValueError(f"study {name}: its yaml holds {plan}; give the keys of a study (docs/studies.md).")
     if "union" not in plan:
         whole = options.changed(plan)
-        return [read(name, whole if chosen else {"exploratory": True} | whole, given, groups)]
+        return [read(name, whole if chosen else {"exploratory": True} | whole, given, composer.groups)]
     others = sorted(set(plan) - {"union", "exploratory"})
     if others:
         raise ValueError(f"study {name}: a union has no {', '.join(others)}; it names studies and exploratory alone.")
@@ -129,10 +158,11 @@ def studies(
             raise ValueError(
                 f"study {name}: union: {part} is part of itself; name studies that do not lead back to it."
             )
-        inner = load([f"study={part}"])
-        inner.plan = OmegaConf.merge(inner.plan, {"exploratory": plan["exploratory"]} if "exploratory" in plan else {})
-        inner.name = f"{cfg.name}-{part}" if cfg.name else None
-        parts += studies(inner, given, load, options, groups, (*above, str(chosen)))
+        inner = composer.study(part)
+        if isinstance(inner, dict) and "exploratory" in plan:
+            inner = inner | {"exploratory": plan["exploratory"]}
+        inner_name = f"{named}-{part}" if named else None
+        parts += parts_of(part, inner, inner_name, given, composer, options, (*above, str(chosen)))
     return parts
 
 

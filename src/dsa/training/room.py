@@ -1,6 +1,7 @@
 """Whether a composition leaves its indexer something to choose."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Int
@@ -17,18 +18,41 @@ from dsa.spec import Spec
 from dsa.training.sites import first_site
 
 
-def gaps_in_blocks(spec: Spec) -> str | None:
+@dataclass(frozen=True)
+class Made:
+    """A spec with what is asked about it, each made once and only if it is asked."""
+
+    spec: Spec
+
+    @cached_property
+    def pattern(self) -> Pattern:
+        pattern: Pattern = self.spec.pattern.make()
+        return pattern
+
+    @cached_property
+    def selector(self) -> Selector:
+        selector: Selector = self.spec.selector.make()
+        return selector
+
+    @cached_property
+    def indexer(self) -> Indexer:
+        """The first site's, without weights."""
+        with torch.device("meta"):
+            return build_indexer(self.spec, first_site(self.spec))
+
+
+def gaps_in_blocks(made: Made) -> str | None:
     """Why the keys that a pattern shows cannot be chosen in the indexer's blocks; None if they can.
 
     Every entry of a library is asked: a pass shows only what is chosen in it.
     """
+    spec = made.spec
     if not spec.uses_indexer:
         return None
-    with torch.device("meta"):
-        indexer = build_indexer(spec, first_site(spec))
+    indexer = made.indexer
     if indexer.unit == 1 and not indexer.forced:
         return None
-    gap = gap_in(spec.pattern.make(), indexer)
+    gap = gap_in(made.pattern, indexer)
     if gap is None:
         return None
     shown = ((name, replace(spec.pattern, node=node).make()) for name, node in shipped("pattern", spec.content))
@@ -52,28 +76,29 @@ def gap_in(pattern: Pattern, indexer: Indexer) -> str | None:
     return None
 
 
-def never_decides(spec: Spec) -> str | None:
+def never_decides(made: Made) -> str | None:
     """The reason if a pattern or indexer that decides by a row's first tokens never does at this length."""
+    spec = made.spec
     if not spec.sparse:
         return None
-    prefixes = {"pattern": spec.pattern.make().prefix}
+    prefixes = {"pattern": made.pattern.prefix}
     if spec.uses_indexer:
-        with torch.device("meta"):
-            prefixes["indexer"] = build_indexer(spec, first_site(spec)).prefix
+        prefixes["indexer"] = made.indexer.prefix
     for part, prefix in prefixes.items():
         if prefix >= spec.seq_len:
             return f"{part}.prefix = {prefix}: the tokens that decide leave none of {spec.seq_len} to decide for"
     return None
 
 
-def too_wide(spec: Spec) -> str | None:
+def too_wide(made: Made) -> str | None:
     """The reason if every query keeps all its keys, or the pattern forces all that a query may keep."""
+    spec = made.spec
     if not spec.sparse or issubclass(spec.selector.cls, Dense):
         return None
-    pattern, selector = spec.pattern.make(), spec.selector.make()
+    pattern = made.pattern
     last = torch.tensor([[spec.seq_len - 1]])
     visible = pattern.visible(last)
-    kept = least(selector, SelectorContext(last, visible, pattern.own_budget(last)))
+    kept = least(made.selector, SelectorContext(last, visible, pattern.own_budget(last)))
     keeps, most = int(kept.min()), int(kept.max())
     forced = forced_keys(pattern, last)
     if keeps >= spec.seq_len:
@@ -83,16 +108,16 @@ def too_wide(spec: Spec) -> str | None:
     return None
 
 
-def too_coarse(spec: Spec) -> str | None:
+def too_coarse(made: Made) -> str | None:
     """The reason if what a query keeps anyway can leave its budget no room for one of the indexer's blocks; a rule
     that sees scores or is calibrated may always find some."""
+    spec = made.spec
     if not spec.sparse or not spec.uses_indexer:
         return None
-    with torch.device("meta"):
-        indexer = build_indexer(spec, first_site(spec))
+    indexer = made.indexer
     if indexer.unit == 1:
         return None
-    pattern, selector, own = spec.pattern.make(), spec.selector.make(), indexer.forced
+    pattern, selector, own = made.pattern, made.selector, indexer.forced
     if selector.trims or selector.calibrates:
         return None
     last = torch.arange(spec.seq_len)[None, -indexer.unit :]  # one of them has the most that is kept anyway

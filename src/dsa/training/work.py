@@ -20,7 +20,7 @@ from dsa.training.dashboard import SHARED, Dashboard, final_values
 from dsa.training.joint import make_joint
 from dsa.training.log import METRICS, RunLog, read_rows
 from dsa.training.loggers import RunLogger
-from dsa.training.room import too_wide
+from dsa.training.room import Made, too_wide
 from dsa.training.run import Run
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def work(run: Run, data: DataModule, board: RunLogger, models: Models, timed: bo
     spec, graph, store = run.spec, run.graph, run.store
     if first_process():
         show_start(spec, run.name)
-        if (reason := too_wide(spec)) is not None:
+        if (reason := too_wide(Made(spec))) is not None:
             logger.warning("%s.", reason)
     log = RunLog(run.folder / METRICS if first_process() else None, board)
     train_needs(run, data, log)
