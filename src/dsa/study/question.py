@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsa.artifacts.names import CLAIMS, COMPARED, CONTROLS, METRICS, USUAL_CONTROLS
+from dsa.artifacts.names import BUDGET, CLAIMS, CONTROLS, METRICS, OWN, USUAL_CONTROLS, is_compared
 from dsa.checks import above_zero, flag, null_or_positive, one_of
-from dsa.study.composer import Layer, root, stacked
+from dsa.study.composer import Layer, stacked
 from dsa.study.conditions import as_blocks, labelled, mapping, multiplied
 from dsa.study.lists import as_list
 
@@ -31,7 +31,8 @@ class Study:
         judge: swap (backbone untouched), val (after joint training) or both.
         finalists: how many conditions are trained jointly, on fresh seeds; None = all, on the same seeds.
         indexer_seed: of the initial weights of the indexers; None = each run's seed.
-        budget: keys of each query in the controls [tokens, or a share of the length].
+        budget: keys of each query in the controls [tokens, or a share of the length]; own: those of the conditions,
+            each of which then has controls and a baseline at its own budget.
         margin: largest difference that counts as none, by metric.
         contrasts: planned differences by name: labels whose mean counts (plus), less that of others (minus).
         exploratory: too few seeds for a claim, and known to be.
@@ -83,7 +84,7 @@ class Study:
         if claim == "some_condition_differs":
             return self.comparisons * lengths
         if claim in ("order_depends_on_length", "order_depends_on_size"):
-            sizes = Counter(str(around(layer)) for layer in self.conditions.values()).values()
+            sizes = Counter(str(around(layer, self.budget)) for layer in self.conditions.values()).values()
             return max(1, sum(size * (size - 1) // 2 for size in sizes) * lengths)
         return self.comparisons
 
@@ -106,9 +107,9 @@ class Study:
         return {key: out[key] for key in self.written if key in out}
 
 
-def around(layer: Layer) -> Layer:
+def around(layer: Layer, budget: Any) -> Layer:
     """The part of a condition that is not compared: conditions that agree in it share base and controls."""
-    return {key: value for key, value in sorted(layer.items()) if root(key) not in COMPARED}
+    return {key: value for key, value in sorted(layer.items()) if not is_compared(key, budget)}
 
 
 def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: set[str]) -> Study:
@@ -155,7 +156,7 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         baseline=baseline_of(plan.get("baseline"), own, conditions),
         conditions=conditions,
         common=stacked(written, fixed, groups=groups),
-        budget=plan.get("budget"),
+        budget=budget_of(plan.get("budget"), conditions),
         seq_len=lists["seq_len"],
         seed=lists["seed"],
         indexer_seed=None if of_indexers is None else numbers("indexer_seed", as_list(of_indexers)),
@@ -216,6 +217,18 @@ def finalists_of(given: Any, judge: str) -> int | None:
     if given is not None and judge != "both":
         raise ValueError(f"finalists = {given}: chosen by swap and then trained jointly; give judge: both with it.")
     return null_or_positive(given, "finalists", "conditions to train jointly, or null for all")
+
+
+def budget_of(given: Any, conditions: dict[str, Layer]) -> Any:
+    """The controls' budget; `own` asks each condition for one.
+
+    Raises:
+        ValueError: a condition gives none.
+    """
+    lacking = [label for label, layer in conditions.items() if BUDGET not in layer]
+    if given == OWN and lacking:
+        raise ValueError(f"budget = {OWN}: each condition gives a {BUDGET}, for its controls; {lacking[0]} gives none.")
+    return given
 
 
 def controls_of(given: Any) -> tuple[str, ...]:
