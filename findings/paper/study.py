@@ -13,13 +13,14 @@ from dsa.analysis.output.report.answer import claimed, opening, picture, unit_of
 from dsa.analysis.output.report.glossary import Entry, glossary
 from dsa.analysis.output.report.use import use
 from dsa.analysis.output.spreadsheet import for_spreadsheets
-from paper import dots, tables
+from paper import tables
 from paper.markdown import framed
 from paper.source import Study, save
 
-FIGURES = ("contrasts", "differences", "success", "failures", "regret", "format_error", "budget_excess", "quality",
-           "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass")  # fmt: skip
-SEEDS = "seeds"
+FIGURES = (
+    "contrasts", "differences", "seeds", "success", "failures", "regret", "format_error", "keys_per_pair",
+    "budget_excess", "quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass",
+)  # fmt: skip
 DPI = 130
 
 
@@ -35,7 +36,7 @@ def write_study(study: Study, folder: Path) -> None:
         else:
             (folder / f"{name}.csv").unlink(missing_ok=True)
     drawn = figures(study, folder)
-    for name in {f"{name}.png" for name in (*FIGURES, SEEDS)} - {name for name, _, _ in drawn}:
+    for name in {f"{name}.png" for name in FIGURES} - {name for name, _, _ in drawn}:
         (folder / name).unlink(missing_ok=True)
     replaced(folder / "README.md", lambda path: path.write_text(page(study, frames, drawn)))
 
@@ -48,10 +49,6 @@ def figures(study: Study, folder: Path) -> list[tuple[str, str, str]]:
         name = f"{chart.name}.png"
         replaced(folder / name, partial(draw(chart).savefig, format="png", dpi=DPI))
         out.append((name, chart.title, chart.caption))
-    seeds = dots.draw(study.analysis)
-    if seeds is not None:
-        replaced(folder / f"{SEEDS}.png", partial(seeds.savefig, format="png", dpi=DPI))
-        out.insert(1, (f"{SEEDS}.png", dots.TITLE, dots.CAPTION))
     return out
 
 

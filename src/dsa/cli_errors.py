@@ -80,7 +80,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, ConfigCompositionException) and appended:
         cause = error.__cause__
         return f"{appended[1]} = {appended[2]}: no such setting{owner(cause)}. {alternatives(cause)}"
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()).removeprefix("ValueError raised while resolving interpolation: ")
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]}: this option needs a value; give {missing[1]}=..."
     if absent := re.search(r"Interpolation key '(\S+)' not found.* full_key: (\S+)", text):

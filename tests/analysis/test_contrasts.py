@@ -1,12 +1,15 @@
 """Planned contrasts, regret over lengths, and what the baseline differs from itself."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from made_up import CONTROLS, made_up
 
-from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.inputs.scale import SCALES, scale_of
 from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.judgement.contrasts import contrasts
+from dsa.analysis.judgement.guards import noise_floor
 from dsa.analysis.judgement.ranking import Ranked
 from dsa.analysis.statistics.no_loss import no_worse
 from dsa.study.question import read
@@ -106,6 +109,31 @@ def test_the_baseline_again_tells_what_is_noise():
     (guard,) = [g for g in done.guards if g.name == "noise floor"]
     assert "a under other initial indexers differs from itself by +0.00" in guard.sentence
     assert not guard.blocks
+
+
+def noisy(shape: str, draw: np.random.Generator) -> Any:
+    """What adds to each run a share of its own that has nothing to do with which condition it is."""
+    failed = {"gaussian": 0.0, "some seeds fail": 0.2}[shape]
+    return lambda run, result: result | {"val_loss": result["val_loss"] + float(draw.uniform() < failed)}
+
+
+@pytest.mark.parametrize("shape", ["gaussian", "some seeds fail"])
+def test_a_condition_is_not_told_apart_from_itself_more_often_than_promised(shape):
+    """A/A: the baseline and the baseline again, whatever an unlucky draw of its indexers costs."""
+    again, studies, draw = CONTROLS | {"replicate": 1.1}, 300, np.random.default_rng(0)
+    told = 0
+    for n in range(studies):
+        made = made_up({"a": 1.1}, seeds=8, noise=0.01, seed=n, controls=again, each=noisy(shape, draw))
+        (guard,) = noise_floor(made, 64, scale_of("val_loss"))
+        told += ", told apart from itself" in guard.sentence
+    assert 0 < told / studies <= 0.05 + 2.6 * (0.05 * 0.95 / studies) ** 0.5
+
+
+def test_a_condition_that_differs_from_itself_is_said_to_be_told_apart():
+    """As where the seeds of the indexers were not what differs."""
+    made = made_up({"a": 1.1}, seeds=8, noise=0.001, controls=CONTROLS | {"replicate": 1.2})
+    (guard,) = noise_floor(made, 64, scale_of("val_loss"))
+    assert ", told apart from itself, as by chance 1 study in 20 is" in guard.sentence
 
 
 def test_bases_that_missed_their_criterion_are_named():

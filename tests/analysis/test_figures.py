@@ -146,6 +146,21 @@ def test_contrasts_say_on_which_side_which_group_is_better(metric, word):
     assert f"← {good} better" in texts and f"{bad} better →" in texts
 
 
+def test_long_names_take_several_lines_and_are_not_cut():
+    name = "int4 with one scale a tensor or one a row, " * 3
+    ends = (f"{{{','.join(f'h4d64+local_global_{n}' for n in range(5))}}} better", "h4d64 better")
+    rows = (Row(name.strip(), "condition", (Mark(0, 0.1),), ends=ends), Row("short", "condition", (Mark(0, 0.2),)))
+    figure = draw(Chart("contrasts", "forest", "Contrasts", (Panel("length 64", Axis("x"), rows=rows),), ("one",)))
+    (axes,) = figure.axes
+    label, short = (text.get_text() for text in axes.get_yticklabels())
+    assert label.replace("\n", " ") == name.strip() and label.count("\n") == 3 and short == "short"
+    told = ["".join(text.get_text().split()) for text in axes.texts]
+    assert "".join(f"← {ends[0]}".split()) in told
+    figure.draw_without_rendering()
+    first, second = (text.get_window_extent() for text in axes.get_yticklabels())
+    assert first.y0 > second.y1 and figure.get_figwidth() < 8, "it grows in height"
+
+
 @pytest.mark.parametrize(
     ("labels", "short"),
     [

@@ -9,7 +9,7 @@ from made_up import CONTROLS, made_up
 from dsa.analysis.inputs.heads import heads_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.judgement.analysis import Analysis, analyse
-from dsa.analysis.output.figures import budgets, failures, formats, layers, pareto, regret
+from dsa.analysis.output.figures import budgets, failures, formats, layers, pareto, regret, seeds
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.figures.matrix import WITHIN, failed, scale, shade
 from dsa.analysis.output.figures.matrix import failures as told
@@ -74,6 +74,22 @@ def test_failures_stand_where_they_were_planted(failing):
     assert [told(rows[label]) for label in ("h1d16", "h2d32", "h4d64")] == ["2/6", "0/6", "0/6"]
 
 
+def test_every_seed_has_a_dot_of_its_own_colour_where_its_excess_lies(failing):
+    chart = seeds.chart(failing)
+    (panel,) = chart.panels
+    rows = {row.label: row for row in panel.rows}
+    assert list(rows) == ["h4d64", "h1d16", "h2d32", "random", "window"], "the oracle has no excess, dense no budget"
+    assert rows["h4d64"].role == "baseline" and chart.series == tuple(f"seed {n}" for n in range(6))
+    assert [mark.series for mark in rows["h1d16"].marks] == list(range(6))
+    assert rows["h1d16"].marks[3].value == pytest.approx(2.0, abs=0.01) and rows["h1d16"].note == "2/6"
+    assert panel.x.log and panel.x.guides == (0.01,), "the margin is drawn"
+    (axes,) = draw(chart).axes
+    dots = dict(zip(rows, axes.collections, strict=True))["h1d16"]
+    drawn = [x for x, _ in dots.get_offsets()]
+    assert drawn[3] == rows["h1d16"].marks[3].value and min(drawn) >= panel.x.limits[0], "0 and less lie at the edge"
+    assert len({tuple(colour) for colour in dots.get_facecolors()}) == 6
+
+
 def test_without_an_oracle_a_margin_or_a_decision_no_seed_is_said_to_fail():
     losses = {"h4d64": 1.0, "h1d16": 1.0}
     lacking = {kind: loss for kind, loss in CONTROLS.items() if kind != "oracle"}
@@ -81,6 +97,9 @@ def test_without_an_oracle_a_margin_or_a_decision_no_seed_is_said_to_fail():
     for changes in ({"controls": lacking}, {"margin": {}}, {"controls": blind}):
         done = analyse(made_up(losses, seeds=3, **changes))
         assert failures.success(done).panels == failures.matrix(done).panels == ()
+        assert bool(seeds.chart(done).panels) == (changes == {"margin": {}}), (
+            "without a margin there is an excess still"
+        )
 
 
 def test_regret_has_a_mark_for_each_length_and_none_for_one_length():

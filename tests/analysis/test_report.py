@@ -213,6 +213,9 @@ def test_a_browser_shows_it_without_overlap_or_request(report, tmp_path, width, 
     with_page(tmp_path / "profile", look)
 
 
+LONG = "alike, or not alike at all, which takes more words than fit into a line of the names"
+
+
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory) -> Path:
     """The report on models of twelve layers, with differences of all sizes and a planned contrast."""
@@ -220,7 +223,7 @@ def deep(tmp_path_factory) -> Path:
         pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
     told = {"selection": {"layers": [{"mass": 0.5 + n / 100, "oracle_mass": 0.9} for n in range(12)]}}
     losses = {"a": 1.0} | {f"b{n}": 1.001 for n in range(3)} | {"c": 1.4, "d": 9.0}
-    planned = {"alike or not": {"plus": ["b0", "b1", "b2"], "minus": ["c"]}}
+    planned = {LONG: {"plus": ["b0", "b1", "b2"], "minus": ["c"]}}
     made = made_up(
         losses, seeds=4, each=lambda run, result: result | told, contrasts=planned, margin={"val_loss": 0.01}
     )
@@ -243,7 +246,16 @@ def test_a_browser_draws_cells_for_many_layers_bent_axes_and_what_the_sides_of_0
         assert any("log scale beyond ±0.03" in text for text in differences)
         assert {"0", "0.1", "1"} <= set(differences)
         sides = await browser.run(words.format("contrasts"))
+        assert LONG in " ".join(sides) and not any("…" in text for text in sides), "a long name has several lines"
         assert any(text.startswith("← b{0,1,2}") for text in sides) and any(text.endswith("better →") for text in sides)
+        coloured = (
+            "new Set([...document.querySelectorAll('[data-chart=seeds] circle')].map(c => c.getAttribute('fill')))"
+        )
+        assert await browser.run(f"{coloured}.size") == 4, "a colour a seed"
+        assert (
+            await browser.run("document.querySelectorAll('[data-chart=seeds] g.row:first-of-type circle').length") == 4
+        )
+        assert await browser.run("document.querySelectorAll('[data-chart=seeds] .guide').length") == 1
         assert browser.complaints == []
 
     with_page(tmp_path / "profile", look)
@@ -345,5 +357,7 @@ def test_a_phone_shows_the_numbers_of_the_first_table(report, tmp_path, width):
         }).length"""
         assert await browser.run(outside) == 0
         assert await browser.run("document.querySelectorAll('table.cards td').length") > 50
+        longer = "[...document.querySelectorAll('.wide')].filter(n => n.scrollHeight > n.clientHeight + 1).length"
+        assert await browser.run(longer) == 0, "what is longer than its frame would lie over what comes next"
 
     with_page(tmp_path / "profile", look)

@@ -10,10 +10,10 @@ import pytest
 from analysis.made_up import made_up
 
 from dsa.analysis.judgement.analysis import analyse
-from dsa.analysis.output.figures.every import charts
+from dsa.analysis.output.figures import seeds
+from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.files import record
 from dsa.analysis.output.report.page import page
-from paper import dots
 from paper.source import Study
 from paper.study import write_study
 from paper.times import Times
@@ -81,9 +81,10 @@ def test_pictures_of_noise_show_no_failure(tmp_path):
 
 
 def test_the_axis_of_the_seeds_is_named_in_plain_words_with_its_unit():
-    figure = dots.draw(study(noise=False).analysis)
-    assert {axes.get_xlabel() for axes in figure.axes} == {"loss, after joint training, less the oracle's [nats]"}
-    assert dots.draw(study(noise=True).analysis) is None
+    figure = draw(seeds.chart(study(noise=False).analysis))
+    named = {axes.get_xlabel() for axes in figure.axes}
+    assert named == {"loss less the oracle's [nats], log scale"}
+    assert seeds.chart(study(noise=True).analysis).panels == ()
 
 
 def test_what_an_earlier_writing_left_and_is_no_longer_so_is_gone(tmp_path):

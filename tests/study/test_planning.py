@@ -344,3 +344,46 @@ def test_a_study_read_from_its_file_is_what_hydra_composes(name):
     found, composed = composer.study(name), load([f"study={name}"]).plan
     assert found == OmegaConf.to_container(composed, resolve=False)
     assert [f"study={name}"] not in calls
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_each_budget_has_controls_and_a_baseline_of_its_own_on_one_base(typed, outputs):
+    ratios = ["${pairs:1/2}", "${pairs:2}"]
+    yaml = {
+        "judge": "swap", "budget": "own", "baseline": {"indexer": "h2d8"},
+        "conditions": {"indexer": ["h1d8", "h2d8"], "selector.k": ["${pairs:1}", "${pairs:4}"] if typed else ratios},
+        "controls": ["dense", "oracle", "static", "replicate"],
+    }  # fmt: skip
+    given = [f"selector.k={','.join(ratios)}"] if typed else []
+    fixed = ["data=mqar", "model=mqar", "pattern=causal", "exploratory=true", "recipe=recall", "seq_len=64"]
+    plan = planned(yaml, *fixed, *given, f"output_dir={outputs}")
+    found = {(run.compared_as, run.context, run.spec.selector.node.get("k")) for run in plan.runs}
+    controls = ("oracle", "static", "replicate", "condition")
+    assert found == {(kind, context, k) for kind in controls for context, k in (("k1/2pairs", 2), ("k2pairs", 8))} | {
+        ("dense", context, None) for context in ("k1/2pairs", "k2pairs")
+    }
+    again = {run.label: run.spec.indexer.option for run in plan.runs if run.compared_as == "replicate"}
+    assert again == {"replicate-k1/2pairs": "h2d8", "replicate-k2pairs": "h2d8"}
+    assert len({run.graph.base.hash for run in plan.runs}) == 1
+    (cohort,) = [job for job in jobs_of(plan, outputs) if job.kind == "cohort"]
+    assert len(cohort.makes) == 4, "an indexer is trained once for all budgets"
+
+
+def test_a_replicate_is_the_baseline_with_indexers_of_other_seeds_on_the_same_base(outputs):
+    yaml = TWO | {"judge": "swap", "controls": ["replicate"]}
+    plan = planned(yaml, *FAST, "seq_len=64", "seed=3,4", f"output_dir={outputs}")
+    assert {(run.seed, run.spec.indexer_seed) for run in plan.runs if run.compared_as == "replicate"} == {
+        (3, 1003), (4, 1004)
+    }  # fmt: skip
+    for again in (run for run in plan.runs if run.compared_as == "replicate"):
+        (first,) = [run for run in plan.runs if run.label == plan.study.baseline and run.seed == again.seed]
+        assert again.graph.base.hash == first.graph.base.hash
+        assert again.graph.indexers.hash != first.graph.indexers.hash
+        assert again.spec.condition == first.spec.condition
+
+
+def test_a_condition_without_a_budget_has_no_controls_at_its_own(outputs):
+    with pytest.raises(
+        ValueError, match=r"budget = own: each condition gives a selector.k, for its controls; h1d8 gives"
+    ):
+        planned(TWO | {"judge": "swap", "budget": "own"}, *FAST, "seq_len=64", f"output_dir={outputs}")

@@ -13,6 +13,21 @@ COMPARED = (*GROUPS, "objective", SHARING)
 """What conditions may differ in and still share base and controls: groups, and settings of the indexers alone. All else
 is context."""
 
+BUDGET = "selector.k"
+OWN = "own"
+"""What a study's `budget` says where each value of BUDGET has controls of its own: it is context then."""
+
+
+def is_compared(key: str, budget: Any) -> bool:
+    """Whether conditions that differ in this setting are compared with each other, on one base beside one set of
+    controls.
+
+    Args:
+        budget: of the study's controls.
+    """
+    return key.split(".")[0] in COMPARED and not (budget == OWN and key == BUDGET)
+
+
 CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static", "replicate")
 """What an indexer is judged against: selectors that use none; static, a trained score of the key alone; and replicate,
 the baseline again with other initial weights of its indexers (A/A)."""

@@ -1,6 +1,7 @@
 """What a model is fed, and what can make it."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -45,3 +46,8 @@ class Source(Protocol):
 
     def evaluation(self, rows: int, seq_len: int) -> Batch:
         """The fixed evaluation rows."""
+
+    @classmethod
+    def pairs_at(cls, settings: Mapping[str, Any], seq_len: int) -> int | None:
+        """How many pairs a row asks for, told by its settings alone; None where rows hold none, as those of a text."""
+        return None

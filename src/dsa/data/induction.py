@@ -31,6 +31,9 @@ class Induction(Task):
         """Pairs and gap at this length."""
         return scaled(self.pairs, self.gap, seq_len, most=self.prefixes, width=2)
 
+    def pairs_in(self, seq_len: int) -> int:
+        return self.layout(seq_len).pairs
+
     def check(self, seq_len: int) -> None:
         layout = self.layout(seq_len)
         layout.check(self.layout)

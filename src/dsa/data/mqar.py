@@ -49,6 +49,9 @@ class MQAR(KeyValue):
         plain = scaled(self.pairs, self.gap, seq_len, most=max(1, most), width=1)
         return plain._replace(others=sum(self.others(plain.pairs)))
 
+    def pairs_in(self, seq_len: int) -> int:
+        return self.layout(seq_len).pairs
+
     def check(self, seq_len: int) -> None:
         layout = self.layout(seq_len)
         layout.check(self.layout)

@@ -36,6 +36,9 @@ class Needle(KeyValue):
         decoys = min(seq_len // 16, self.keys - 1) if self.decoys is None else self.decoys
         return decoys, decoys if self.strays is None else self.strays
 
+    def pairs_in(self, seq_len: int) -> int:
+        return 1
+
     def stop(self, seq_len: int) -> int:
         """End of the part in which pairs can lie, from the row's first token on."""
         return seq_len - (max(1, 3 * seq_len // 8) if self.gap is None else self.gap)

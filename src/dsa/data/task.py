@@ -2,6 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +39,14 @@ class Task(Source, ABC):
     @abstractmethod
     def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
         """Rows of the task, drawn with `rng` alone."""
+
+    def pairs_in(self, seq_len: int) -> int | None:
+        """How many pairs a row of this length asks for; None where it asks for none."""
+        return None
+
+    @classmethod
+    def pairs_at(cls, settings: Mapping[str, Any], seq_len: int) -> int | None:
+        return cls(**settings).pairs_in(seq_len)
 
     def evaluation(self, rows: int, seq_len: int) -> Batch:
         """The same rows for every seed."""

@@ -41,5 +41,5 @@ def choose(plan: StudyPlan, results: Results) -> dict[tuple[int, str], list[str]
 
 def is_baseline(plan: StudyPlan, label: str) -> bool:
     """Whether a condition is the baseline, or what takes its place in another context: what it compares is the same."""
-    same, other = (compared(plan.study.conditions[one]) for one in (label, plan.study.baseline))
+    same, other = (compared(plan.study.conditions[one], plan.study) for one in (label, plan.study.baseline))
     return label == plan.study.baseline or (bool(same) and same == other)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from dsa.data import HubCorpus, TextFiles
+from dsa.share import short
 
 TEXTS: dict[str, Callable[[Any], str | None]] = {
     "data.path": lambda value: TextFiles.called({"path": value}),
@@ -26,5 +27,5 @@ def named(key: str, value: Any, among: Iterable[Any]) -> str | None:
 
 def valued(key: str, value: Any, among: Iterable[Any]) -> str:
     """A value in a label: behind the last part of its setting's name, or a text's own name alone."""
-    text = ".".join(map(str, value)) if isinstance(value, list) else value
+    text = ".".join(map(str, value)) if isinstance(value, list) else short(value)
     return named(key, value, among) or f"{key.split('.')[-1]}{text}"

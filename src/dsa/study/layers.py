@@ -2,48 +2,49 @@
 
 from collections.abc import Iterator
 
-from dsa.artifacts.names import COMPARED, GROUPS, SHARING
+from dsa.artifacts.names import BUDGET, GROUPS, OWN, SHARING, is_compared
 from dsa.study.composer import Composer, Layer, root
 from dsa.study.labels import valued
 from dsa.study.question import Study
 
 
-def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, Layer]]:
-    """Label, role and overrides of every condition, then of the controls: one set for each setting that is varied."""
+def settings_of(study: Study, composer: Composer) -> Iterator[tuple[str, str, str, Layer]]:
+    """Label, role, context and overrides of every condition, then of the controls: one set of them for each context."""
     contexts: dict[str, Layer] = {}
     for label in study.conditions:
         whole = study.overrides(label, composer.groups)
-        yield label, "condition", whole
-        contexts.setdefault(context_of(whole, study, composer.groups), whole)
+        context = context_of(whole, study, composer.groups)
+        yield label, "condition", context, whole
+        contexts.setdefault(context, whole)
     for name, whole in contexts.items():
         around = {key: value for key, value in whole.items() if root(key) not in (*GROUPS, SHARING)}
         around |= {key: value for key, value in study.common.items() if key == SHARING}
         for control in study.controls:
             label = f"{control}-{name}" if len(contexts) > 1 else control
             if control == "dense":
-                yield label, "control", around | {"pattern": "causal", "selector": "dense"}
+                yield label, "control", name, around | {"pattern": "causal", "selector": "dense"}
             elif control == "replicate":
                 again = baseline_in(study, name, composer.groups)
                 if again is not None:
-                    yield label, "control", again
+                    yield label, "control", name, again
             else:
                 pattern = pattern_of_controls(study, composer)
-                yield label, "control", around | pattern | selector_of_control(study, control)
+                yield label, "control", name, around | pattern | selector_of_control(study, control, whole)
 
 
 def baseline_in(study: Study, context: str, groups: set[str]) -> Layer | None:
     """The baseline's overrides, or of what takes its place in a context; None if nothing does."""
-    options = compared(study.overrides(study.baseline, groups))
+    options = compared(study.overrides(study.baseline, groups), study)
     for label in (study.baseline, *study.conditions):
         whole = study.overrides(label, groups)
-        if context_of(whole, study, groups) == context and compared(whole) == options:
+        if context_of(whole, study, groups) == context and compared(whole, study) == options:
             return whole
     return None
 
 
-def compared(layer: Layer) -> Layer:
+def compared(layer: Layer, study: Study) -> Layer:
     """The part of a condition that is compared."""
-    return {key: value for key, value in layer.items() if root(key) in COMPARED}
+    return {key: value for key, value in layer.items() if is_compared(key, study.budget)}
 
 
 def pattern_of_controls(study: Study, composer: Composer) -> Layer:
@@ -59,11 +60,16 @@ def pattern_of_controls(study: Study, composer: Composer) -> Layer:
     return {"pattern": "causal"} | {k: v for k, v in common.items() if composer.has(k, "pattern=causal")}
 
 
-def selector_of_control(study: Study, control: str) -> Layer:
-    """A control at the study's budget; without one, at the pattern's own."""
-    budget = study.common.get("selector.k") if study.budget is None else study.budget
+def selector_of_control(study: Study, control: str, whole: Layer) -> Layer:
+    """A control at the study's budget, or that of the conditions around it; without one, at the pattern's own.
+
+    Args:
+        whole: overrides of a condition that it is to stand beside.
+    """
+    own = whole if study.budget == OWN else study.common
+    budget = own.get(BUDGET) if study.budget in (None, OWN) else study.budget
     chosen = {"indexer": "static", "selector": "topk"} if control == "static" else {"selector": control}
-    return chosen | ({} if budget is None else {"selector.k": budget})
+    return chosen | ({} if budget is None else {BUDGET: budget})
 
 
 def context_of(layer: Layer, study: Study, groups: set[str]) -> str:

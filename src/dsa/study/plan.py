@@ -8,7 +8,7 @@ from dsa.data import DataModule
 from dsa.spec import Spec
 from dsa.study.applicable import check_indexer, fault_of, obstacle
 from dsa.study.composer import Composer, Plain
-from dsa.study.layers import context_of, settings_of
+from dsa.study.layers import settings_of
 from dsa.study.outlook import check_seeds
 from dsa.study.planned import PlannedRun, Point
 from dsa.study.question import Study
@@ -76,16 +76,15 @@ def plan_study(study: Study, composer: Composer, data: "DataStore") -> StudyPlan
     check_seeds(study)
     checked = Checked()
     layers = list(settings_of(study, composer))
-    several = len({context_of(layer, study, composer.groups) for _, _, layer in layers}) > 1
+    several = len({context for _, _, context, _ in layers}) > 1
     points = []
     for seq_len in study.seq_len:
-        for label, role, layer in layers:
+        for label, role, context, layer in layers:
             cfg = composer.config({**layer, "seq_len": seq_len, "seed": study.seed[0]})
             cfg |= {"name": study.name, "judge": "val"}
             if study.indexer_seed:
                 cfg["indexer_seed"] = study.indexer_seed[0]
-            context = context_of(layer, study, composer.groups) if several else ""
-            points.append(point_of(label, role, seq_len, context, cfg, study, data, checked))
+            points.append(point_of(label, role, seq_len, context if several else "", cfg, study, data, checked))
     plan = StudyPlan(study, points, [], study.dropped(composer.groups))
     phase = None if study.finalists is None else SELECTION
     for judge in ("val", "swap"):  # where a condition has both on one seed, what a user gets comes first

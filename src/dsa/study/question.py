@@ -4,9 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsa.artifacts.names import CLAIMS, COMPARED, CONTROLS, METRICS, USUAL_CONTROLS
+from dsa.artifacts.names import BUDGET, CLAIMS, CONTROLS, METRICS, OWN, USUAL_CONTROLS, is_compared
 from dsa.checks import above_zero, flag, null_or_positive, one_of
-from dsa.study.composer import Layer, root, stacked
+from dsa.study.composer import Layer, stacked
 from dsa.study.conditions import as_blocks, labelled, mapping, multiplied
 from dsa.study.lists import as_list
 
@@ -31,7 +31,8 @@ class Study:
         judge: swap (backbone untouched), val (after joint training) or both.
         finalists: how many conditions are trained jointly, on fresh seeds; None = all, on the same seeds.
         indexer_seed: of the initial weights of the indexers; None = each run's seed.
-        budget: keys of each query in the controls [tokens, or a share of the length].
+        budget: keys of each query in the controls [tokens, or a share of the length]; own: those of the conditions,
+            each of which then has controls and a baseline at its own budget.
         margin: largest difference that counts as none, by metric.
         contrasts: planned differences by name: labels whose mean counts (plus), less that of others (minus).
         exploratory: too few seeds for a claim, and known to be.
@@ -99,7 +100,7 @@ class Study:
 
     def around(self, layer: Layer) -> Layer:
         """What a condition changes besides what is compared: those that agree in it share base and controls."""
-        return {k: v for k, v in layer.items() if root(k) not in COMPARED and self.common.get(k) != v}
+        return {k: v for k, v in layer.items() if not is_compared(k, self.budget) and self.common.get(k) != v}
 
     def dropped(self, groups: set[str]) -> dict[str, list[str]]:
         """Values of the yaml that belong to an option which is not chosen, and the conditions that lack them."""
@@ -154,7 +155,7 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
         baseline=baseline_of(plan.get("baseline"), own, conditions),
         conditions=conditions,
         common=stacked(written, fixed, groups=groups),
-        budget=plan.get("budget"),
+        budget=budget_of(plan.get("budget"), conditions),
         seq_len=lists["seq_len"],
         seed=lists["seed"],
         indexer_seed=None if of_indexers is None else numbers("indexer_seed", as_list(of_indexers)),
@@ -215,6 +216,18 @@ def finalists_of(given: Any, judge: str) -> int | None:
     if given is not None and judge != "both":
         raise ValueError(f"finalists = {given}: chosen by swap and then trained jointly; give judge: both with it.")
     return null_or_positive(given, "finalists", "conditions to train jointly, or null for all")
+
+
+def budget_of(given: Any, conditions: dict[str, Layer]) -> Any:
+    """The controls' budget; `own` asks each condition for one.
+
+    Raises:
+        ValueError: a condition gives none.
+    """
+    lacking = [label for label, layer in conditions.items() if BUDGET not in layer]
+    if given == OWN and lacking:
+        raise ValueError(f"budget = {OWN}: each condition gives a {BUDGET}, for its controls; {lacking[0]} gives none.")
+    return given
 
 
 def controls_of(given: Any) -> tuple[str, ...]:

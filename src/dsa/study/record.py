@@ -24,6 +24,7 @@ def record(plan: StudyPlan) -> dict[str, Any]:
         "baseline": study.baseline,
         "margin": study.margin,
         "controls": list(study.controls),
+        "budget": study.budget,
         "contrasts": study.contrasts,
         "exploratory": study.exploratory,
         "judge": study.judge,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsa.artifacts.names import COMPARED, CONTROLS, USUAL_CONTROLS, check_folders
+from dsa.artifacts.names import CONTROLS, USUAL_CONTROLS, check_folders, is_compared
 
 STUDY = "study.json"
 
@@ -23,6 +23,7 @@ class Meta:
         contrasts: planned ones by name: labels whose mean counts (plus), less that of others (minus).
         exploratory: declared beforehand to have too few seeds for a claim.
         conditions: overrides of each condition, by label.
+        budget: that of the controls; `own` where each budget of the conditions has its own.
         runs: the planned runs: label, role, context, seq_len, seed, run_id, study, not_applicable.
     """
 
@@ -38,6 +39,7 @@ class Meta:
     exploratory: bool = False
     contrasts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
+    budget: Any = None
 
     @functools.cached_property
     def recorded(self) -> dict[str, str]:
@@ -46,7 +48,7 @@ class Meta:
 
     def options(self, label: str) -> dict[str, Any]:
         """The part of a condition that is compared."""
-        return {key: value for key, value in self.conditions[label].items() if key.split(".")[0] in COMPARED}
+        return {key: value for key, value in self.conditions[label].items() if is_compared(key, self.budget)}
 
     def context(self, label: str) -> str:
         """The rest of a condition (model, data), which it shares with its own controls; empty if all share it."""

@@ -13,6 +13,7 @@ from dsa.analysis.judgement.compare import CANNOT, Comparison
 from dsa.analysis.judgement.discriminate import SLACK, Discrimination
 from dsa.analysis.statistics.difference import difference
 from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
+from dsa.analysis.statistics.values import ALPHA
 
 
 @dataclass(frozen=True)
@@ -170,9 +171,11 @@ def noise_floor(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
             continue
         d = difference(values, prepared.meta.margin.get(scale.metric, 0.0), 1, scale.sign)
         interval = f" [{d.interval[0]:+.3g}, {d.interval[1]:+.3g}]" if d.interval else ""
+        told = "told apart from itself, as by chance 1 study in 20 is" if d.p < ALPHA else "not told apart from itself"
         sentence = (
             f"at {seq_len}: {first} under other initial indexers differs from itself by {d.mean:+.3g} {scale.unit}"
-            f"{interval}, by up to {np.abs(values).max():.3g} in a seed (p {d.p:.2g}): smaller differences are noise."
+            f"{interval}, by up to {np.abs(values).max():.3g} in a seed (p {d.p:.2g}, {told}): smaller differences are "
+            "noise."
         )
         out.append(Guard("noise floor", seq_len, (again,), False, sentence))
     return out

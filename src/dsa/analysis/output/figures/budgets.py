@@ -4,6 +4,7 @@ from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.figures.excess import excess
+from dsa.analysis.output.figures.pairs import ratio
 from dsa.analysis.output.figures.places import Place, labels, places, role
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
 from dsa.analysis.output.figures.spots import framed
@@ -16,13 +17,13 @@ MOST = 1.01  # budgets that differ by less are one
 
 
 def chart(analysis: Analysis) -> Chart:
-    """One panel a length; nothing where all conditions have one budget."""
+    """One panel a length; nothing where all conditions have one budget, or each keys for a pair (see `pairs`)."""
     scale = scale_of(analysis.prepared.meta.metric)
     open_ = rankable(analysis.discrimination)
     by_pair = all(pairs(analysis, place) for place in places(analysis))
     panels = []
     for length in dict.fromkeys(length for length, _ in places(analysis)):
-        here = [place for place in places(analysis) if place[0] == length and place in open_]
+        here = [p for p in places(analysis) if p[0] == length and p in open_ and ratio(analysis, p) is None]
         spots = [
             s for place in here for label in labels(analysis, place) if (s := spot(analysis, place, label, by_pair))
         ]

@@ -16,12 +16,15 @@ from dsa.analysis.output.figures import (
     failures,
     formats,
     layers,
+    pairs,
     pareto,
     quality,
     recovered,
     regret,
+    seeds,
 )
 from dsa.analysis.output.figures.bars import draw_bars
+from dsa.analysis.output.figures.dots import draw_dots
 from dsa.analysis.output.figures.forest import draw_forest
 from dsa.analysis.output.figures.heat import draw_heat
 from dsa.analysis.output.figures.lines import draw_lines
@@ -32,6 +35,7 @@ from dsa.analysis.output.replaced import replaced
 
 FOLDER = "figures"
 DRAW: dict[str, Callable[[Chart], Figure]] = {
+    "dots": draw_dots,
     "forest": draw_forest,
     "heat": draw_heat,
     "bars": draw_bars,
@@ -46,12 +50,14 @@ def charts(analysis: Analysis) -> list[Chart]:
     return [
         differences.contrasts(analysis),
         differences.chart(analysis),
+        seeds.chart(analysis),
         failures.success(analysis),
         failures.matrix(analysis),
         quality.chart(analysis, "nats"),
         quality.chart(analysis, "share"),
         recovered.chart(analysis),
         *(pareto.chart(analysis, name) for name in COSTS),
+        pairs.chart(analysis),
         budgets.chart(analysis),
         regret.chart(analysis),
         formats.chart(analysis),

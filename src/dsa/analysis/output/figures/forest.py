@@ -1,5 +1,8 @@
 """Rows of values with intervals, one panel a length."""
 
+import textwrap
+from collections.abc import Iterable
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -7,7 +10,8 @@ from matplotlib.lines import Line2D
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
 
-ROW, ENDS = 0.2, 0.16  # inches; for what stands above a row
+ROW, LINE, ENDS = 0.2, 0.11, 0.13  # inches: a row, a further line of its label, a line of what stands above it
+NAME, SIDE = 34, 44  # characters in a line of a label, and of what a side of 0 means
 MOST = 6  # values of a row that signs and colours can tell apart
 
 
@@ -19,12 +23,13 @@ def draw_forest(chart: Chart) -> Figure:
     """
     every = [row for panel in chart.panels for row in panel.rows]
     rows = max((len(panel.rows) for panel in chart.panels), default=0)
-    ends = max((sum(map(len, row.ends)) for row in every if row.ends), default=0)
-    names = [style.fit(row.label) for row in every]
+    ends = max((2 * len(line) for row in every for end in meant(row) for line in end.split("\n")), default=0)
+    names = [line for row in every for line in named(row).split("\n")]
     width = (
         max(2.6, 0.05 * ends) + style.width_of_labels(names) + 0.04 * max((len(row.note) for row in every), default=0)
     )
-    height = 1.35 + (ROW + (ENDS if ends else 0)) * rows + 0.14 * len(chart.series)
+    tall = ROW + LINE * (deepest(map(named, every)) - 1) + ENDS * deepest(end for row in every for end in meant(row))
+    height = 1.35 + tall * rows + 0.14 * len(chart.series)
     figure, axes = style.new_figure(chart, len(chart.panels), width, height)
     for axes_, panel in zip(axes, chart.panels, strict=True):
         draw_panel(axes_, panel, chart)
@@ -37,29 +42,36 @@ def draw_forest(chart: Chart) -> Figure:
     return figure
 
 
+def named(row: Row) -> str:
+    """A row's label over as many lines as it takes; dollars are no mathematics here."""
+    return textwrap.fill(row.label, NAME, break_long_words=False).replace("$", r"\$")
+
+
+def meant(row: Row) -> list[str]:
+    """What the sides of 0 mean, over as many lines as they take."""
+    return [textwrap.fill(text.replace(",", ", "), SIDE).replace(", ", ",") for text in row.ends or ()]
+
+
+def deepest(texts: Iterable[str]) -> int:
+    """Lines of the text that has the most; 0 without any."""
+    return max((text.count("\n") + 1 for text in texts), default=0)
+
+
 def draw_panel(axes: Axes, panel: Panel, chart: Chart) -> None:
     """One length."""
     style.apply(axes, panel.x, "x")
     axes.set_title(style.fit(panel.name, 48), fontsize=8, loc="left")
     axes.set_ylim(max(len(other.rows) for other in chart.panels) - 0.4, -0.6)
-    axes.set_yticks(range(len(panel.rows)), [style.fit(row.label) for row in panel.rows], fontsize=7)
-    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    style.name_rows(axes, panel.rows, [named(row) for row in panel.rows])
     style.guides(axes, panel.x, "x")
-    axes.set_axisbelow(True)
-    axes.tick_params(axis="y", length=0)
-    for y, (row, text) in enumerate(zip(panel.rows, axes.get_yticklabels(), strict=True)):
-        text.set_color(style.colour_of(row.role, "black"))
-        text.set_fontweight("bold" if row.role == "baseline" else "normal")
+    for y, row in enumerate(panel.rows):
         for mark in row.marks:
             draw_mark(axes, row, mark, y + (offset(mark.series, len(chart.series)) if len(row.marks) > 1 else 0.0))
         axes.text(1.01, y, row.note, fontsize=6, va="center", transform=axes.get_yaxis_transform())
-        for words, x, side in zip(row.ends or (), (0.0, 1.0), ("left", "right"), strict=False):
+        for words, x, side in zip(meant(row), (0.0, 1.0), ("left", "right"), strict=False):
             sign = f"← {words}" if side == "left" else f"{words} →"
-            axes.text(x, y - 0.3, sign, fontsize=5.5, color="0.35", ha=side, va="center",
+            axes.text(x, y - 0.12, sign, fontsize=5.5, color="0.35", ha=side, va="bottom",
                       transform=axes.get_yaxis_transform())  # fmt: skip
-    first = next((y for y, row in enumerate(panel.rows) if row.role not in ("condition", "baseline")), None)
-    if first:
-        axes.axhline(first - 0.5, color="0.6", linewidth=0.6)
 
 
 def offset(series: int, count: int) -> float:

@@ -15,6 +15,7 @@ class Axis:
         marked: whether to say which scale it has, where that depends on the values.
         linear_within: nearer to 0 than this the axis is linear, beyond it logarithmic either way; None = linear or log
             throughout.
+        ticks: values that it names; None = round ones.
         guides: values to which others are to be compared, drawn as lines across; 0 solid, others dashed.
     """
 
@@ -24,6 +25,7 @@ class Axis:
     marked: bool = False
     guides: tuple[float, ...] = ()
     linear_within: float | None = None
+    ticks: tuple[float, ...] | None = None
 
     @property
     def title(self) -> str:
@@ -88,7 +90,11 @@ class Spot:
 
 @dataclass(frozen=True)
 class Line:
-    """A condition's or control's course: the mean over seeds with its interval."""
+    """A condition's or control's course: the mean over seeds with its interval.
+
+    Args:
+        marked: of few points, each drawn with its interval.
+    """
 
     label: str
     role: str
@@ -97,6 +103,7 @@ class Line:
     low: tuple[float, ...]
     high: tuple[float, ...]
     seeds: int
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ class Chart:
 
     Args:
         name: file name without its ending.
-        kind: forest, heat, bars, matrix, scatter or lines.
+        kind: forest, dots, heat, bars, matrix, scatter or lines.
         series: names of what a row's marks are; of a matrix, its columns.
         caption: how to read it, and what it lacks.
     """

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, Formatter, LogLocator, MaxNLocator, NullLocator
 
-from dsa.analysis.output.figures.spec import Axis, Chart, Interval
+from dsa.analysis.output.figures.spec import Axis, Chart, Interval, Row
 
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
@@ -74,7 +74,10 @@ def apply(axes: Axes, axis: Axis, which: str, label: bool = True) -> None:
     if axis.limits is not None:
         getattr(axes, f"set_{which}lim")(*axis.limits)
     ruler = axes.xaxis if which == "x" else axes.yaxis
-    if axis.log:
+    if axis.ticks is not None:
+        ruler.set_major_locator(FixedLocator(axis.ticks))
+        ruler.set_minor_locator(NullLocator())
+    elif axis.log:
         narrow = axis.limits is not None and axis.limits[1] / axis.limits[0] < 300
         ruler.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
         ruler.set_minor_locator(NullLocator())
@@ -121,6 +124,20 @@ def guides(axes: Axes, axis: Axis, which: str) -> None:
     across = axes.axvline if which == "x" else axes.axhline
     for value in axis.guides:
         across(value, color="0.4", linewidth=0.8, linestyle="-" if value == 0 else "--", zorder=0.9)
+
+
+def name_rows(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
+    """Names at the left, the baseline's in red; a line above the first control."""
+    axes.set_yticks(range(len(rows)), names, fontsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for row, text in zip(rows, axes.get_yticklabels(), strict=True):
+        text.set_color(colour_of(row.role, "black"))
+        text.set_fontweight("bold" if row.role == "baseline" else "normal")
+    first = next((y for y, row in enumerate(rows) if row.role not in ("condition", "baseline")), None)
+    if first:
+        axes.axhline(first - 0.5, color="0.6", linewidth=0.6)
 
 
 def short(value: float, digits: int = 3) -> str:

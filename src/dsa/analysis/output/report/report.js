@@ -47,6 +47,15 @@
     while (n > 1 && textWidth(text.slice(0, n) + "…", size) > room) n -= 1;
     return text.slice(0, n) + "…";
   }
+  function wrapped(text, room, size = 12) { // lines that each fit, broken after a space or a sign
+    const lines = [""];
+    for (const piece of text.split(/(?<=[\s,+_-])/)) {
+      const last = lines.length - 1;
+      if (!lines[last] || textWidth((lines[last] + piece).trimEnd(), size) <= room) lines[last] += piece;
+      else lines.push(piece);
+    }
+    return lines.map((line) => cut(line.trimEnd(), room, size));
+  }
   function digits(value) {
     if (value === null || value === undefined) return "–";
     return Math.abs(value) >= 1e4 ? Math.round(value).toLocaleString("en") : String(Number(value.toPrecision(4)));
@@ -76,7 +85,7 @@
     const map = (v) => from + ((f(v) - f(low)) / (f(high) - f(low))) * (to - from);
     map.low = low; map.high = high; map.clip = (v) => map(Math.min(high, Math.max(low, v)));
     map.inside = (v) => v >= low && v <= high;
-    map.ticks = within ? bentTicks(low, high, within) : axis.log ? logTicks(low, high) : niceTicks(low, high, Math.max(2, Math.abs(to - from) / 70));
+    map.ticks = axis.ticks ? axis.ticks : within ? bentTicks(low, high, within) : axis.log ? logTicks(low, high) : niceTicks(low, high, Math.max(2, Math.abs(to - from) / 70));
     return map;
   }
   function niceTicks(low, high, count) {
@@ -193,8 +202,13 @@
   function forest(chart, panel, root, width) {
     const names = namesWidth(panel, width);
     const count = chart.series.length, most = Math.max(...panel.rows.map((r) => r.marks.length));
-    const ends = panel.rows.some((r) => r.ends), tall = Math.max(20, Math.min(9 * most + 8, 44)) + (ends ? 16 : 0);
-    const left = names + 10, right = width - 16, top = 4, bottom = top + tall * panel.rows.length;
+    const left = names + 10, right = width - 16, half = (right - left) / 2 - 6;
+    const named = (r) => wrapped(r.label, r.role === "baseline" ? names / BOLD : names);
+    const meant = (r) => (r.ends || []).map((text, side) => wrapped(side ? `${text} →` : `← ${text}`, half, 10));
+    const deepest = (texts) => Math.max(0, ...texts.map((lines) => lines.length));
+    const ends = 12 * deepest(panel.rows.flatMap(meant)) + (panel.rows.some((r) => r.ends) ? 4 : 0);
+    const tall = Math.max(20, Math.min(9 * most + 8, 44), 14 * deepest(panel.rows.map(named)) + 6) + ends;
+    const top = 4, bottom = top + tall * panel.rows.length;
     const every = panel.rows.flatMap((r) => r.marks.flatMap((m) => [m.value, ...(m.interval || [])]));
     const x = scaleOf(panel.x, every, left, right);
     root.setAttribute("height", bottom + 42);
@@ -204,14 +218,13 @@
     panel.rows.forEach((row, i) => {
       const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
       svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
-      svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, names));
-      const beyond = { over: right, under: left }, half = (right - left) / 2 - 6;
-      (row.ends || []).forEach((text, side) => {
-        const sign = cut(side ? `${text} →` : `← ${text}`, half, 10);
-        svg(group, "text", { class: "soft", x: side ? right : left, y: y - tall / 2 + 12, "text-anchor": side ? "end" : "start", "font-size": 10 }, sign);
-      });
+      const lines = named(row), beyond = { over: right, under: left };
+      lines.forEach((line, n) => svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4 + 14 * (n - (lines.length - 1) / 2), "text-anchor": "end" }, line));
+      meant(row).forEach((signs, side) => signs.forEach((sign, n) => {
+        svg(group, "text", { class: "soft", x: side ? right : left, y: y - tall / 2 + 12 * (n + 1), "text-anchor": side ? "end" : "start", "font-size": 10 }, sign);
+      }));
       for (const mark of row.marks) {
-        const at = y + (row.marks.length < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1))) + (ends ? 6 : 0);
+        const at = y + (row.marks.length < 2 ? 0 : (mark.series / (count - 1) - 0.5) * Math.min(tall - 10, 9 * (count - 1))) + ends / 2;
         const colour = seriesColour(mark.series);
         if (!x.inside(mark.value)) {
           const over = mark.value > x.high, text = over ? `${digits(mark.value)} →` : `← ${digits(mark.value)}`;
@@ -236,6 +249,40 @@
   }
   function forestLegend(chart, legend) {
     chart.series.forEach((name, i) => legendItem(legend, MARKERS[SERIES[i % 8]], { fill: seriesColour(i) }, name));
+  }
+
+  // ---- dots: every seed in a colour of its own
+  const hue = (i, count) => `hsl(${265 - (245 * i) / Math.max(1, count - 1)} 65% 50%)`;
+  function dots(chart, panel, root, width) {
+    const names = namesWidth(panel, width), tall = 22, count = chart.series.length;
+    const left = names + 10, right = width - 52, top = 4, bottom = top + tall * panel.rows.length;
+    const x = scaleOf(panel.x, [], left, right);
+    root.setAttribute("height", bottom + 42);
+    xAxis(root, x, top, bottom, left, right, titled(panel.x));
+    guides(root, panel.x, x, top, bottom, false);
+    const first = panel.rows.findIndex((r) => control(r.role));
+    panel.rows.forEach((row, i) => {
+      const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
+      svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
+      svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, row.role === "baseline" ? names / BOLD : names));
+      for (const mark of row.marks) {
+        const at = y + (tall - 10) * (mark.series / Math.max(1, count - 1) - 0.5);
+        svg(group, "circle", { cx: x.clip(mark.value), cy: at, r: 2.6, fill: hue(mark.series, count) });
+      }
+      svg(group, "text", { class: "soft", x: right + 6, y: y + 4, "font-size": 11 }, row.note);
+      if (i === first && i > 0) svg(root, "line", { class: "axis", x1: 0, x2: right, y1: y - tall / 2, y2: y - tall / 2 });
+      hoverable(group, (box) => {
+        const ordered = [...row.marks].sort((a, b) => b.value - a.value), told = (mark) => `${chart.series[mark.series]}: ${digits(mark.value)}`;
+        html(box, "p", "name", row.label + (control(row.role) ? " (control)" : row.role === "baseline" ? " (baseline)" : ""));
+        html(box, "p", "", `${panel.name}, ${row.marks.length} seeds${row.note ? `, ${row.note} beyond the margin` : ""}`);
+        html(box, "p", "", `worst ${told(ordered[0])}`);
+        html(box, "p", "", `best ${told(ordered[ordered.length - 1])}`);
+      });
+    });
+  }
+  function dotsLegend(chart, legend) {
+    const last = chart.series.length - 1;
+    for (const i of new Set([0, Math.floor(last / 2), last])) legendItem(legend, MARKERS.circle, { fill: hue(i, last + 1) }, chart.series[i]);
   }
 
   // ---- bars
@@ -431,20 +478,27 @@
     const y = scaleOf(panel.y, panel.lines.flatMap((l) => l.y), bottom, top);
     xAxis(root, x, top, bottom, left, right, titled(panel.x));
     yAxis(root, y, left, right, top, bottom, titled(panel.y));
+    guides(root, panel.y, y, left, right, true);
     for (const line of panel.lines) {
       const style = styleOf(chart, line), group = svg(root, "g", { class: "line", "data-label": line.label });
       const up = line.x.map((v, i) => `${x(v)},${y.clip(line.high[i])}`), down = line.x.map((v, i) => `${x(v)},${y.clip(line.low[i])}`).reverse();
       svg(group, "polygon", { class: "band", points: [...up, ...down].join(" "), fill: style.stroke, visibility: "hidden" });
-      const points = line.x.map((v, i) => `${x(v)},${y(line.y[i])}`).join(" ");
+      const points = line.x.map((v, i) => `${x(v)},${line.marked ? y.clip(line.y[i]) : y(line.y[i])}`).join(" ");
       svg(group, "polyline", { class: "course", points, stroke: style.stroke, "stroke-dasharray": style["stroke-dasharray"], style: `stroke-width:${style.width}` });
+      line.x.forEach((v, i) => {
+        if (!line.marked || !y.inside(line.y[i])) return;
+        svg(group, "line", { x1: x(v), x2: x(v), y1: y.clip(line.low[i]), y2: y.clip(line.high[i]), stroke: style.stroke, "stroke-width": 1.4, opacity: 0.6 });
+        svg(group, "path", { d: MARKERS[CONTROLS[line.role] || "circle"], transform: `translate(${x(v)} ${y(line.y[i])})`, fill: style.stroke });
+      });
       const zone = svg(group, "polyline", { points, fill: "none", stroke: "transparent", "stroke-width": 9 });
       zone.addEventListener("pointerenter", () => highlight(root.closest(".chart"), line.label));
       zone.addEventListener("pointerleave", () => highlight(root.closest(".chart"), null));
       hoverable(zone, (box) => {
-        const n = line.y.length - 1;
+        const n = line.y.length - 1, told = (i) => range(line.y[i], [line.low[i], line.high[i]]);
         html(box, "p", "name", line.label + (control(line.role) ? " (control)" : ""));
         html(box, "p", "", `${panel.name}, ${line.seeds} seeds`);
-        html(box, "p", "", `at step ${Math.round(line.x[n])}: ${range(line.y[n], [line.low[n], line.high[n]])}`);
+        if (line.marked) line.x.forEach((v, i) => html(box, "p", "", `at ${short(v)}: ${told(i)}`));
+        else html(box, "p", "", `at step ${Math.round(line.x[n])}: ${told(n)}`);
       });
     }
   }
@@ -466,6 +520,7 @@
       item.dataset.label = line.label;
       const root = svg(item, "svg", { width: 26, height: 10, "aria-hidden": "true" });
       svg(root, "line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke: style.stroke, "stroke-width": style.width, "stroke-dasharray": style["stroke-dasharray"] });
+      if (line.marked) svg(root, "path", { d: MARKERS[CONTROLS[line.role] || "circle"], transform: "translate(13 5)", fill: style.stroke });
       item.appendChild(document.createTextNode(line.label));
       item.addEventListener("pointerenter", () => highlight(legend.closest(".chart"), line.label));
       item.addEventListener("pointerleave", () => highlight(legend.closest(".chart"), null));
@@ -473,7 +528,7 @@
   }
 
   // ---- the charts
-  const KINDS = { forest: [forest, forestLegend], heat: [heat, heatLegend], matrix: [matrix, matrixLegend], bars: [bars, barsLegend], scatter: [scatter, scatterLegend], lines: [lines, linesLegend] };
+  const KINDS = { forest: [forest, forestLegend], dots: [dots, dotsLegend], heat: [heat, heatLegend], matrix: [matrix, matrixLegend], bars: [bars, barsLegend], scatter: [scatter, scatterLegend], lines: [lines, linesLegend] };
   for (const chart of JSON.parse(document.getElementById("charts").textContent)) {
     if (!chart.panels.length) continue;
     const section = [...document.querySelectorAll(".chart")].find((s) => s.dataset.chart === chart.name);
