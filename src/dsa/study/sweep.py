@@ -57,7 +57,7 @@ def sweep(
     outputs = Path(cfg.output_dir)
     drive = Drive(plans, outputs, options, dispatch)
     drive.choose_finalists()
-    show_plan(plans, workers)
+    show_plan(plans, workers, here=queue is None)
     if options.dry_run:
         return 0
     before = drive.begun_with()
