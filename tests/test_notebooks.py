@@ -6,9 +6,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from dsa.pretrained.fetch import place_of
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 VARIES = "varies"  # the tag of cells whose numbers are another machine's: nothing of them is stored
 FEW = 'spec = compose([*(o for o in overrides if "steps" not in o), "steps=12", f"output_dir={tempfile.mkdtemp()}"])\n'
+FETCHED, OWN = 'place_of("smollm2").is_file()', "your_own_model"
+"""Where that notebook asks whether SmolLM2 is there: what is stored in it is what it says of its tiny model."""
 
 
 def said(cell):
@@ -20,6 +24,15 @@ def said(cell):
     return [text for text in (printed, *results) if text]
 
 
+def execute(notebook, path):
+    """Run it from top to bottom: it draws, and nothing fails."""
+    NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(path.parent)}}).execute()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    produced = [output for cell in cells for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in produced)
+    assert not any(output.output_type == "error" for output in produced)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_notebook_runs_draws_and_says_what_is_stored_in_it(path, outputs):
@@ -28,11 +41,8 @@ def test_the_notebook_runs_draws_and_says_what_is_stored_in_it(path, outputs):
     for cell in notebook.cells:
         if "train(spec)" in cell.source:
             cell.source = FEW + cell.source
-    NotebookClient(notebook, timeout=400, resources={"metadata": {"path": str(path.parent)}}).execute()
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    produced = [output for cell in cells for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in produced)
-    assert not any(output.output_type == "error" for output in produced)
+        cell.source = cell.source.replace(FETCHED, "False")
+    execute(notebook, path)
     compared = 0
     for now, then in zip(notebook.cells, stored.cells, strict=True):
         if now.cell_type == "code":
@@ -40,3 +50,14 @@ def test_the_notebook_runs_draws_and_says_what_is_stored_in_it(path, outputs):
             assert said(then) == ([] if varies else said(now))
             compared += bool(said(then))
     assert compared >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not place_of("smollm2").is_file(), reason="SmolLM2 is not in the cache: dsa fetch smollm2")
+def test_the_notebook_asks_smollm2_where_it_was_fetched():
+    path = next(path for path in NOTEBOOKS if path.stem == OWN)
+    notebook = nbformat.read(path, as_version=4)
+    assert any(FETCHED in cell.source for cell in notebook.cells)
+    execute(notebook, path)
+    printed = " ".join(text for cell in notebook.cells if cell.cell_type == "code" for text in said(cell))
+    assert "LlamaForCausalLM, 30 layers routed" in printed and "the same logits: True" in printed

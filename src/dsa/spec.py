@@ -243,7 +243,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         seq_len=plain["seq_len"],
         seed=seed,
         indexer_seed=at_least(plain["indexer_seed"], 0, "indexer_seed"),
-        index_every=sharing(plain.get("index_every", 1), "index_every"),  # runs of before there was a choice
+        index_every=regular(sharing(plain.get("index_every", 1), "index_every"), model),  # 1: runs of before it
         dtype=compute_dtype(plain["dtype"], trainer["accelerator"]),
         ops=text(plain["ops"], "ops"),
         in_training=flag(plain["precision"].get("in_training", False), "precision.in_training"),
@@ -257,6 +257,18 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         options={group: choice(plain, group) for group in plain["choices"]} | {"data": data.option},
         content=plain,
     )
+
+
+def regular(every: int | tuple[int, ...], model: Part) -> int | tuple[int, ...]:
+    """Layers that lead at equal distances as this distance, which is the same thing: [0, 2] of four layers is 2.
+
+    Of a pretrained model, where how many of its layers are routed is known only when it is there, as they are given.
+    """
+    if isinstance(every, int) or model.cls.given:
+        return every
+    layers = model.cls.size(model.node).layers
+    step = every[1] if len(every) > 1 else layers
+    return step if every == tuple(range(0, layers, step)) else every
 
 
 def settled(plain: dict[str, Any], admitted: tuple[str, ...]) -> dict[str, Any]:

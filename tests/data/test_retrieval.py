@@ -277,6 +277,24 @@ def test_where_rows_have_no_answer_of_their_own_there_is_no_exact_match(made):
     assert not [name for name in metrics.compute() if "exact" in name]
 
 
+def test_each_row_is_told_by_itself_in_the_order_of_the_rows(made):
+    """The second batch comes first, as from another process."""
+    whole = made("single").evaluation(6, LENGTH)._replace(depth=torch.arange(6) / 5)
+    metrics = EvalMetrics()
+    for rows in (slice(3, 6), slice(0, 3)):
+        part = Batch(whole.tokens[rows], whole.targets[rows], depth=whole.depth[rows])
+        metrics.update(right(part, [(1, LENGTH - 1)] if rows.start else []), part, rows.start)
+    values, samples = metrics.compute(), metrics.samples()
+    assert samples["exact_match"] == [1, 1, 1, 1, 0, 1] and samples["depth"] == pytest.approx(
+        [0, 0.2, 0.4, 0.6, 0.8, 1]
+    )
+    answers = (whole.targets != IGNORE).sum(1)
+    assert samples["loss"][4] == pytest.approx(50 / int(answers[4])) and max(samples["loss"][:4]) < 1e-6
+    assert sum(samples["loss"]) / 6 == pytest.approx(values["loss"], rel=1e-3), "answers of one length"
+    metrics.reset()
+    assert metrics.samples() == {}
+
+
 @pytest.mark.slow
 def test_a_run_tells_exact_match_of_all_that_it_compares_by_depth_too(outputs, novel):
     own = ["data=retrieval", "data.source.corpus._target_=dsa.data.TextFiles", f"+data.source.corpus.path={novel}"]
@@ -286,6 +304,10 @@ def test_a_run_tells_exact_match_of_all_that_it_compares_by_depth_too(outputs, n
     for name in ("val", "dense_val", "base_val", "swap_val", "swap_window"):
         assert 0 <= getattr(result, f"{name}_exact_match") <= getattr(result, f"{name}_accuracy") + 1e-6
         assert set(result.exact_match_by_depth[name]) == set("12345")
+        own = result.samples[f"{name}_exact_match"]
+        assert sum(own) / len(own) == pytest.approx(getattr(result, f"{name}_exact_match")) and len(own) >= 20
+    assert len(result.samples["depth"]) == len(result.samples["swap_val_loss"])
+    assert len((Path(result.folder) / "result.json").read_bytes()) < 40_000
     frame = load_study(Path(result.folder).parent)
     assert frame.loc[0, "swap_val_exact_match"] == result.swap_val_exact_match
     assert frame.loc[0, "exact_match_by_depth.swap_val.1"] == result.exact_match_by_depth["swap_val"]["1"]

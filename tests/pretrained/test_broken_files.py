@@ -88,13 +88,13 @@ def test_sizes_are_read_whatever_their_names(tmp_path):
     GPT2Config(n_layer=3, n_embd=24, n_head=2, vocab_size=50).save_pretrained(folder)
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
     spec = compose(["model=pretrained", f"model.path={folder}", "seq_len=32"])
-    assert size_of(spec) == (3, 24, 96, 2, 50)
+    assert size_of(spec)[:5] == (3, 24, 96, 2, 50)
     named = {"text_config": {"model_type": "gemma3_text"} | SIZES, "model_type": "gemma3", "vision_config": {}}
     other = tmp_path / "nested"
     other.mkdir()
     (other / "config.json").write_text(json.dumps(named))
     save_file({"x": torch.zeros(1)}, other / "model.safetensors")
-    assert Pretrained.size({"path": str(other)}) == (2, 32, 64, 4, 64)
+    assert Pretrained.size({"path": str(other)})[:5] == (2, 32, 64, 4, 64)
 
 
 def test_sizes_that_a_configuration_does_not_say_are_asked_for(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import options
@@ -23,6 +24,7 @@ from dsa.study.options import private_keys
 from dsa.study.outlook import outlook
 from dsa.study.question import read
 from dsa.study.states import Results, Shelf
+from dsa.study.workers.launch import workers
 from study.studies import TINY, load, planned, plans_of
 
 FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
@@ -387,3 +389,23 @@ def test_a_condition_without_a_budget_has_no_controls_at_its_own(outputs):
         ValueError, match=r"budget = own: each condition gives a selector.k, for its controls; h1d8 gives"
     ):
         planned(TWO | {"judge": "swap", "budget": "own"}, *FAST, "seq_len=64", f"output_dir={outputs}")
+
+
+def test_jobs_that_share_a_machine_are_warned_of_its_memory(outputs, capsys, monkeypatch):
+    plans = plans_of("name=x", "indexer=h1d8,h2d8", *FAST, "seq_len=64", f"output_dir={outputs}")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**40, available=2**20))
+    for at_once, here in ((1, True), (2, False)):
+        show_plan(plans, at_once, here)
+        assert "jobs at once" not in capsys.readouterr().out
+    show_plan(plans, 2)
+    assert "warning 2 jobs at once need up to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("launcher", "at_once"),
+    [({"n_jobs": 3}, 3), ({"n_jobs": -1}, 8), ({"n_jobs": None}, 8), ({"cpus_per_task": 4}, 2), ({}, 8)],
+)
+def test_as_many_jobs_run_at_once_as_the_launcher_is_told_to_or_has_cores_for(launcher, at_once, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    hydra = {"runtime": {"choices": {"hydra/launcher": "other"}}, "launcher": launcher}
+    assert workers(OmegaConf.create({"hydra": hydra})) == at_once

@@ -21,7 +21,8 @@ WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swa
 def measured(number):
     """An evaluation of which every value tells where it came from."""
     names = ("loss", "perplexity", "accuracy", "exact_match", "exact_match_depth_1", "exact_match_depth_5")
-    return {"val": {name: number + i / 10 for i, name in enumerate(names)}}
+    of_rows = {"loss": [number, number + 1.0], "exact_match": [0.0, 1.0], "depth": [0.25, 0.5]}
+    return {"val": {name: number + i / 10 for i, name in enumerate(names)}, "samples": of_rows}
 
 
 @pytest.mark.parametrize("trained", [True, False])
@@ -37,6 +38,9 @@ def test_what_a_run_is_compared_with_stands_under_its_own_name(trained):
             assert getattr(result, f"{prefix}_exact_match") == own["exact_match"]
             depths = {"1": own["exact_match_depth_1"], "5": own["exact_match_depth_5"]}
             assert result.exact_match_by_depth[prefix] == depths
+            of_rows = getattr(found, "dense" if name == "control" and not trained else name)["samples"]
+            assert result.samples[f"{prefix}_loss"] == of_rows["loss"]
+            assert result.samples[f"{prefix}_exact_match"] == [0.0, 1.0] and result.samples["depth"] == [0.25, 0.5]
     assert result.delta_loss == result.val_loss - result.dense_val_loss
 
 

@@ -1,18 +1,24 @@
 """Memory that a pretrained model needs is compared with what is free before it is read; what would fit is named."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, saved
+from backbones.tiny_models import CONFIGS, NARROW, WINDOWS, saved
 from conftest import QUIET
+from transformers import GptOssConfig
 
 import dsa
 from dsa import compose
+from dsa.backbones import Pass
+from dsa.backbones.pretrained import Pretrained
 from dsa.doors.budget import main
+from dsa.judging.speed import peak_megabytes
 from dsa.training import RunRefused
-from dsa.training.fits import check_room, memory_needed
+from dsa.training.fits import check_room, memory_needed, size_of, too_many
 
 MB = 2**20
 
@@ -61,6 +67,31 @@ def test_train_and_budget_say_it_before_the_model_is_read(given, monkeypatch, ca
         dsa.train(compose(given))
     assert main(given[:-1]) == 2
     assert "GB of memory" in capsys.readouterr().err
+
+
+def test_all_experts_count_and_the_copies_of_those_that_tokens_go_through(given, tmp_path):
+    sizes = NARROW | {"hidden_size": 64, "intermediate_size": 96}
+    config = GptOssConfig(**sizes, **WINDOWS, num_local_experts=8, num_experts_per_tok=2)
+    folder = saved(tmp_path / "experts", config, tokenizer=True)
+    spec = compose([*given, f"model.path={folder}", "data.eval_batch_size=1"])
+    model = Pretrained(64, str(folder))
+    size = size_of(spec)
+    assert size.parameters == sum(weight.numel() for weight in model.parameters())
+    assert size.routed == 2 * 3 * 64 * 96
+    tokens = torch.zeros(1, 256, dtype=torch.long)
+    with torch.no_grad():
+        copies = peak_megabytes(lambda: model.run(tokens, Pass(sparse=False)), torch.device("cpu"))
+    assert 0.8 < memory_needed(spec) / MB / (copies + size.parameters * 4 / MB) < 2
+
+
+def test_jobs_that_run_at_once_are_compared_with_what_is_free_for_all_together(given, monkeypatch):
+    specs = [compose([*given, f"seq_len={length}"]) for length in (64, 256, 128)]
+    need = memory_needed(specs[1]) / MB
+    free(monkeypatch, need * 2.5)
+    assert too_many(specs, 1) is None and too_many(specs, 2) is None and too_many(specs[:1], 8) is None
+    assert re.fullmatch(
+        r"3 jobs at once need up to .* GB of memory, .* are free here: 2 at once would fit\.", too_many(specs, 8)
+    )
 
 
 def test_a_model_that_is_trained_here_is_not_asked_about(monkeypatch):

@@ -48,8 +48,21 @@ def test_sharing_shapes_indexers_and_what_stands_on_them_alone():
     assert len(set(scratch)) == 4
     control = [graph_of(compose([*RUN, "selector=oracle", f"index_every={n}"]), "corpus").hash for n in (1, 2, [0, 3])]
     assert len(set(control)) == 1
-    spec = compose([*RUN, "index_every=[0,3]"])
-    assert "-lead0.3-" in run_id(spec, graph_of(spec, "corpus")) and spec.indexer_label == "h2d8-lead0.3"
+    spec = compose([*RUN, "index_every=[0,1]"])
+    assert "-lead0.1-" in run_id(spec, graph_of(spec, "corpus")) and spec.indexer_label == "h2d8-lead0.1"
+
+
+@pytest.mark.parametrize(("listed", "every"), [([0, 2], 2), ([0, 1, 2, 3], 1), ([0], 4), ([0, 3], 3)])
+def test_layers_that_lead_at_equal_distances_are_named_by_the_distance(listed, every):
+    """Of four layers."""
+    one, other = (compose([*RUN, f"index_every={given}"]) for given in (listed, every))
+    assert one.index_every == every
+    assert run_id(one, graph_of(one, "corpus")) == run_id(other, graph_of(other, "corpus"))
+
+
+def test_layers_that_lead_at_other_distances_stay_as_they_are():
+    for listed in ([0, 1], [0, 1, 2], [0, 2, 3], [0, 4]):
+        assert compose([*RUN, f"index_every={listed}"]).index_every == tuple(listed)
 
 
 def warm_up(every):

@@ -25,6 +25,8 @@ class RunResult:
     Exact match (where rows have an answer of their own): share of rows of which every asked token is right;
     `exact_match_by_depth`: the same by place of the answer, the first part the farthest from the question, for each of
     val, dense_val, base_val, swap_val, swap_window and swap_sink_window that was judged.
+    `samples`: where rows have an answer of their own, of each evaluation row in their order: `depth` of its answer (0
+    to 1), and for each of the same its loss (`swap_val_loss`: mean over its asked tokens) and exact match (0 or 1).
     `swap_sink_window_...`: of a pretrained model, its first keys and the nearest at the run's budget.
     """
 
@@ -68,6 +70,7 @@ class RunResult:
     swap_sink_window_accuracy: float | None = None
     swap_sink_window_exact_match: float | None = None
     exact_match_by_depth: dict[str, dict[str, float]] = field(default_factory=dict)
+    samples: dict[str, list[float]] = field(default_factory=dict)
     params: dict[str, float] = field(default_factory=dict)
     density: float | None = None
     mean_k: float | None = None

@@ -51,6 +51,8 @@ class Size(NamedTuple):
         width: of the hidden states; ff: of the feed-forward layers.
         heads: of a layer.
         vocab: tokens that it knows; 0 where the data decide.
+        weights: all of them, where they were counted; 0 where `parameters` is to estimate them.
+        routed: weights of the experts that a token goes through in a layer; 0 without experts.
     """
 
     layers: int
@@ -58,11 +60,16 @@ class Size(NamedTuple):
     ff: int
     heads: int
     vocab: int
+    weights: int = 0
+    routed: int = 0
 
     @property
     def parameters(self) -> int:
-        """About; a byte's vocabulary where it is not known."""
-        return self.layers * (4 * self.width**2 + 2 * self.width * self.ff) + (self.vocab or 256) * self.width
+        """As counted, or about; a byte's vocabulary where it is not known."""
+        return (
+            self.weights
+            or self.layers * (4 * self.width**2 + 2 * self.width * self.ff) + (self.vocab or 256) * self.width
+        )
 
 
 class SiteInputs(NamedTuple):

@@ -10,6 +10,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.backbones.cache import Cache
 from dsa.backbones.contracts import Pass
+from dsa.backbones.vocabulary import check_tokens
 from dsa.checks import positive
 
 if TYPE_CHECKING:  # it stands on this file
@@ -46,9 +47,7 @@ def generate(
         positive(chunk, "chunk")
     if not tokens.shape[1]:
         raise ValueError("tokens: there is none; give at least one to go on from.")
-    last = model.vocab_size - 1
-    if tokens.min() < 0 or tokens.max() > last:
-        raise ValueError(f"tokens: from {tokens.min()} to {tokens.max()}, but the model has tokens 0 to {last}.")
+    check_tokens(tokens, model.vocab_size, wait=True)
     how = Pass() if how is None else how
     if how.cache is None:
         how = replace(how, cache=Cache(room=tokens.shape[1] + new))

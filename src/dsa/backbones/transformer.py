@@ -11,6 +11,7 @@ from dsa.backbones.backbone import Backbone
 from dsa.backbones.contracts import Output, Pass
 from dsa.backbones.initial import draw
 from dsa.backbones.router import Router
+from dsa.backbones.vocabulary import check_tokens
 from dsa.checks import above, at_least, even, positive
 from dsa.ops import Rotation
 
@@ -105,6 +106,7 @@ class SparseTransformer(Backbone):
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        check_tokens(tokens, self.vocab_size)
         how = how.begun()
         rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, offset=how.offset)
         x = self.embedding(tokens)

@@ -8,14 +8,15 @@ import torch
 from dsa import compose
 from dsa.bench.measure import Work, machine, take_turns
 from dsa.build import attach_routers, build_backbone, build_data, build_indexers
-from dsa.judging.certificate import certify
+from dsa.judging.certificate import FOUND, certify, most_kept
 from dsa.judging.evaluation import evaluate
 from dsa.judging.judge import judge, probe_rows
-from dsa.judging.probe import probe
+from dsa.judging.probe import observed, probe
 
 
 def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
-    """Rows of milliseconds: routers put on the base, the evaluation, the probe, the certificate, and the whole.
+    """Rows of milliseconds: routers put on the base, the evaluation, the probe, the certificate of the first
+    composition on a base and that of each further one, and the whole of the first.
 
     Args:
         overrides: as train.py takes them.
@@ -36,10 +37,13 @@ def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
         "routers": routed,
         "evaluation": lambda: evaluate(spec.trainer, spec.dtype, data, model, sparse=True),
         "probe": lambda: probe(model, tokens, asked),
-        "whole": lambda: judge(spec.trainer, spec.dtype, data, model),
+        "whole": lambda: (FOUND.pop(model, None), judge(spec.trainer, spec.dtype, data, model)),
     }
     if model.given:
-        works["certificate"] = lambda: certify(model, tokens)
+        routed()
+        most = most_kept(observed(model, tokens))
+        works["certificate"] = lambda: (FOUND.pop(model, None), certify(model, tokens, most))
+        works["certificate, further"] = lambda: certify(model, tokens, most)
     with torch.no_grad():
         times = take_turns(works, rounds)
     rows = data.eval_batches * data.eval_batch_size

@@ -1,7 +1,8 @@
 """What a user of a pretrained model would check by hand first: is it still the model, and does it look ahead?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,10 +17,10 @@ from dsa.patterns.base import Pattern
 from dsa.precision import Exact
 from dsa.selectors.base import Selector, SelectorContext
 
-SHORT, BUDGETS, LAST = 128, 3, 16
+SHORT, BUDGETS, LAST, SINGLE = 128, 3, 16, 8
 """Tokens on which the checks are made, if a text has them: so many at least, and so many times the most keys that a
-query keeps, for selection to act on most of them; and how many of their last come one by one. What is checked are
-properties of model and composition, not of a text."""
+query keeps, for selection to act on most of them; how many of their last come after the others, and how many of these
+one by one. What is checked are properties of model and composition, not of a text."""
 
 
 class Certificate(NamedTuple):
@@ -31,8 +32,8 @@ class Certificate(NamedTuple):
         identity: largest change of a logit where every key is kept, through the kernels of a selection.
         causality: largest change of a logit when later tokens are others; it must be 0.
         reach: largest change of a logit that the selection makes: 0 would say that it did nothing.
-        decode: largest change of a logit where the text comes in parts, its last tokens one by one, as when it is
-            generated: rounding. None where an indexer of one's own cannot go on there.
+        decode: largest change of a logit where the text comes in parts, its last 16 tokens as eight at once and eight
+            one by one, as when it is generated: rounding. None where an indexer of one's own cannot go on there.
         reselected: selections of those last tokens that are then others, of all sites and groups of heads.
         ties: share of the queries that left a key out whose last kept one scores no better; None without an indexer.
     """
@@ -48,21 +49,23 @@ class Certificate(NamedTuple):
 
 
 @torch.no_grad()
-def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
-    """Check a routed model on the beginning of one text, in float32; its routers are what they were at the end."""
+def certify(model: Backbone, tokens: Int[Tensor, "row time"], most: int) -> dict[str, Any]:
+    """Check a routed model on the beginning of one text, in float32; its routers are what they were at the end.
+
+    Args:
+        most: keys that a query keeps at most, as `most_kept` finds it.
+    """
     seen: list[Observation] = []
     training = model.training
     model.eval()
     with torch.autocast(tokens.device.type, enabled=False):
-        most = most_kept(model, tokens[:1])
         text = tokens[:1, : max(SHORT, BUDGETS * most)]
-        dense = model.run(text, Pass(sparse=False)).logits
+        dense, identity = untouched(model, text)
         sparse = model.run(text, Pass(observe=seen.append)).logits
         early = first_changed(text.shape[1], most)
         other = text.clone()
         other[:, early:] = other[:, early:].flip(1) if text.shape[1] - early > 1 else (other[:, early:] + 1) % 2
         causality = largest(sparse[:, :early] - model.run(other, Pass()).logits[:, :early])
-        identity = largest((kept_whole(model, text) - dense)[:, :-1])
         decode, reselected = decoded(model, text, sparse, seen)
     model.train(training)
     reach, ties = largest(sparse - dense), share([here for layer in seen if (here := tied(layer)) is not None])
@@ -70,16 +73,47 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"]) -> dict[str, Any]:
     return Certificate(text.shape[1], acted, identity, causality, reach, decode, reselected, ties)._asdict()
 
 
-def most_kept(model: Backbone, row: Int[Tensor, "1 time"]) -> int:
-    """The most keys that a query keeps at a site whose selection leaves some out; 0 where none does."""
-    found = [0]
+def most_kept(seen: Sequence[Observation]) -> int:
+    """The most keys that a query of the first row keeps at a site whose selection leaves some out; 0 where none does.
 
-    def look(seen: Observation) -> None:
-        if seen.selection is not None:
-            found.append(int(seen.selection.counts.max()))
+    Args:
+        seen: what the sites did on it.
+    """
+    return max((int(layer.selection.counts[:1].max()) for layer in seen if layer.selection is not None), default=0)
 
-    model.run(row, Pass(observe=look, logits=False))
-    return max(found)
+
+class Untouched(NamedTuple):
+    """What a model says of a text without a composition.
+
+    Args:
+        of: the text, what its sites run through and its weights, by `marks`.
+        dense: its own logits.
+        identity: largest change of them where every key is kept, through the kernels of a selection.
+    """
+
+    of: tuple[Any, ...]
+    dense: Tensor
+    identity: float
+
+
+FOUND: WeakKeyDictionary[Backbone, Untouched] = WeakKeyDictionary()
+"""The last that was found of each model: compositions on one base are judged one after the other, and share it."""
+
+
+def untouched(model: Backbone, text: Tensor) -> tuple[Tensor, float]:
+    """A model's own logits, and how far from them it is with every key kept: found once for all compositions on it."""
+    found, of = FOUND.get(model), marks(model, text)
+    if found is None or found.of != of:
+        dense = model.run(text, Pass(sparse=False)).logits
+        found = FOUND[model] = Untouched(of, dense, largest((kept_whole(model, text) - dense)[:, :-1]))
+    return found.dense, found.identity
+
+
+def marks(model: Backbone, text: Tensor) -> tuple[Any, ...]:
+    """What decides `untouched`: the text, the places of the routers, their kernels, and how often weights were set."""
+    routers = [(router.site, router.backend) for router in model.routers if isinstance(router, Router)]
+    weights = [(weight.data_ptr(), weight._version) for weight in model.groups()["backbone"]]
+    return text.tolist(), model.router_of, routers, weights
 
 
 def first_changed(time: int, most: int) -> int:
@@ -97,7 +131,7 @@ def decoded(
     """
     time = text.shape[1]
     first = max(time - LAST, 1)
-    cuts = sorted({first // 2, *range(first, time)} - {0})
+    cuts = sorted({first // 2, first, *range(max(time - SINGLE, 1), time)} - {0, time})
     parts: list[Observation] = []
     how = Pass(cache=Cache(room=time), observe=parts.append)
     try:
@@ -106,9 +140,12 @@ def decoded(
         return None, None
     others = 0
     for observed in seen:
-        late = [part for part in parts if part.layer == observed.layer][-(time - first) :]
-        for t, part in enumerate(late, first):
-            others += int((kept(part, time) != kept(observed, time)[:, :, t : t + 1]).any(-1).sum())
+        whole_kept, t = kept(observed, time), 0
+        for part in (part for part in parts if part.layer == observed.layer):
+            end = t + part.queries.shape[2]
+            if t >= first:
+                others += int((kept(part, time) != whole_kept[:, :, t:end]).any(-1).sum())
+            t = end
     return largest(logits - whole), others
 
 

@@ -11,7 +11,7 @@ from typing import cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import CatMetric, MeanMetric
 
 from dsa import ops
 from dsa.backbones import Backbone, Pass
@@ -78,19 +78,22 @@ class Evaluation(pl.LightningModule):
         self.model, self.data, self.sparse = model, data, sparse
         self.metrics = EvalMetrics()
         self.values: dict[str, float] = {}
+        self.samples: dict[str, list[float]] = {}
 
     def val_dataloader(self) -> Iterable[Batch]:
         return self.data.eval_loader(self.global_rank, self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.metrics.update(self.model.run(batch.tokens, Pass(sparse=self.sparse)).logits, batch)
+        first = (batch_idx * self.trainer.world_size + self.global_rank) * len(batch.tokens)
+        self.metrics.update(self.model.run(batch.tokens, Pass(sparse=self.sparse)).logits, batch, first)
 
     def on_validation_epoch_end(self) -> None:
-        self.values = self.metrics.compute()
+        self.values, self.samples = self.metrics.compute(), self.metrics.samples()
         self.metrics.reset()
         ops.settle()
 
 
+DIGITS = 6  # of what is kept of each row
 DEPTHS = 5  # equal parts of the places where an answer can lie, the first the farthest from the question
 
 
@@ -98,7 +101,7 @@ class EvalMetrics(nn.Module):
     """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice.
 
     Where rows have an answer of their own also the exact match: the share of rows of which every asked token is right,
-    each with the right ones before it; of all, and by the depth at which the answer lies.
+    each with the right ones before it; of all, and by the depth at which the answer lies. And each row by itself.
 
     Raises:
         FloatingPointError: a loss is not a number; torchmetrics would leave it out.
@@ -107,6 +110,7 @@ class EvalMetrics(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.loss, self.accuracy, self.slice_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        self.rows = CatMetric()  # number, loss, exact match and depth of each
         self.exact, self.parts = MeanMetric(), nn.ModuleList(MeanMetric() for _ in range(DEPTHS))
 
     @property
@@ -115,7 +119,12 @@ class EvalMetrics(nn.Module):
         return cast(list[MeanMetric], list(self.parts))
 
     @torch.no_grad()
-    def update(self, logits: Tensor, batch: Batch) -> None:
+    def update(self, logits: Tensor, batch: Batch, first: int = 0) -> None:
+        """Take in a batch.
+
+        Args:
+            first: number of its first row among all that are evaluated.
+        """
         asked = batch.targets != IGNORE
         answers, wanted = logits[asked].float(), batch.targets[asked]
         losses = nn.functional.cross_entropy(answers, wanted, reduction="none")
@@ -133,6 +142,9 @@ class EvalMetrics(nn.Module):
             self.exact.update(exact)
             for part, metric in enumerate(self.exact_at):
                 metric.update(exact[(batch.depth * DEPTHS).long().clamp(max=DEPTHS - 1) == part])
+            of_row = torch.zeros_like(asked, dtype=losses.dtype).masked_scatter(asked, losses).sum(1) / asked.sum(1)
+            numbers = torch.arange(first, first + len(exact), device=exact.device)
+            self.rows.update(torch.stack([numbers, of_row, exact, batch.depth.to(exact.device)], 1))
 
     def compute(self) -> dict[str, float]:
         """Everything measured so far by all processes together; recall slice and exact match only where there are."""
@@ -148,13 +160,29 @@ class EvalMetrics(nn.Module):
             out |= {name: value for name, value in at.items() if not math.isnan(value)}
         return out
 
+    def samples(self) -> dict[str, list[float]]:
+        """What was measured of each row that has an answer of its own, by all processes together, in the order of the
+        rows: mean loss of its asked tokens [nats], exact match (0 or 1), and depth of the answer (0 to 1)."""
+        if not self.exact.update_called:
+            return {}
+        rows = sorted(self.rows.compute().tolist())
+        loss, exact, depth = (
+            [round(value, DIGITS) for value in column] for column in list(zip(*rows, strict=True))[1:]
+        )
+        return {"loss": loss, "exact_match": exact, "depth": depth}
+
     def reset(self) -> None:
-        for metric in (self.loss, self.accuracy, self.slice_loss, self.exact, *self.exact_at):
+        for metric in (self.loss, self.accuracy, self.slice_loss, self.rows, self.exact, *self.exact_at):
             metric.reset()
 
 
 def evaluate(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> dict[str, float]:
     """Loss, perplexity and accuracy on the fixed evaluation batches."""
+    return evaluated(devices, dtype, data, model, sparse).values
+
+
+def evaluated(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> Evaluation:
+    """The same, and what was measured of each row."""
     module = Evaluation(model, data, sparse)
     make_trainer(devices, dtype).validate(module, verbose=False)
-    return module.values
+    return module

@@ -9,9 +9,9 @@ from torch import Tensor
 from dsa.backbones import Backbone
 from dsa.data import IGNORE, DataModule
 from dsa.judging.calibrate import calibrate, constants
-from dsa.judging.certificate import certify
-from dsa.judging.evaluation import evaluate, make_trainer
-from dsa.judging.probe import averaged, probe
+from dsa.judging.certificate import certify, most_kept
+from dsa.judging.evaluation import evaluated, make_trainer
+from dsa.judging.probe import averaged, measure, observed
 from dsa.spec import Devices
 
 PROBE_ROWS = 8  # held-out rows on which a selection is measured, and at most a quarter of the evaluation rows
@@ -26,15 +26,19 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
     device = make_trainer(devices, dtype).strategy.root_device
     calibrate(model.to(device), data, device)
     routed = bool(model.router_of)
-    out: dict[str, Any] = {"val": evaluate(devices, dtype, data, model, sparse=routed)}
+    found = evaluated(devices, dtype, data, model, sparse=routed)
+    out: dict[str, Any] = {"val": found.values} | ({"samples": found.samples} if found.samples else {})
     if routed and look:
         tokens, asked = probe_rows(data)
-        layers = probe(model.to(device), tokens.to(device), None if asked is None else asked.to(device))
+        seen = observed(model.to(device), tokens.to(device))
+        layers = [measure(layer, None if asked is None else asked.to(device)) for layer in seen]
+        most = most_kept(seen)
+        del seen  # queries and keys of every layer
         told = [{"layer": site.number} | layer._asdict() for site, layer in zip(model.sites, layers, strict=True)]
         out["selection"] = {"mean": averaged(layers), "layers": told}
         out["constants"] = constants(model)
         if model.given:
-            out["certificate"] = certify(model, tokens.to(device))
+            out["certificate"] = certify(model, tokens.to(device), most)
     return out
 
 

@@ -62,22 +62,30 @@ def probe(
     Args:
         asked: queries that are asked for something; None for all.
     """
+    return [measure(layer, asked) for layer in observed(model, tokens)]
+
+
+@torch.no_grad()
+def observed(model: Backbone, tokens: Int[Tensor, "row time"]) -> list[Observation]:
+    """What each routed site does on some rows, in float32."""
     seen: list[Observation] = []
     training = model.training
     model.eval()
     with torch.autocast(tokens.device.type, enabled=False):
-        model.run(tokens, Pass(observe=seen.append))
-        layers = [measure(observation, asked) for observation in seen]
+        model.run(tokens, Pass(observe=seen.append, logits=False))
     model.train(training)
-    return layers
+    return seen
 
 
+@torch.no_grad()
 def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) -> LayerSelection:
     """Measure one layer's selection."""
     q, k, scale, cap = seen.queries, seen.keys, seen.scale, seen.cap
     time = q.shape[2]
     dense = ops.dense_logsumexp(q, k, seen.sink, scale=scale, cap=cap)
-    mass = best = (ops.dense_logsumexp(q, k, scale=scale, cap=cap) - dense).exp()  # of all keys: 1 without a sink
+    mass = best = torch.ones_like(dense)
+    if seen.sink is not None:  # which holds the rest
+        mass = best = (ops.dense_logsumexp(q, k, scale=scale, cap=cap) - dense).exp()
     recall = density = 1.0
     mean_k = (time + 1) / 2
     if seen.selection is not None:

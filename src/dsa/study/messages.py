@@ -25,6 +25,7 @@ from dsa.study.progress import duration, first_line
 from dsa.study.question import Study
 from dsa.study.states import Results, Shelf
 from dsa.study.workers.places import JOBS
+from dsa.training.fits import too_many
 
 SHOWN = ("base", "indexers", "joint", "judgement")
 
@@ -33,8 +34,12 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
 
 
-def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
-    """Studies, runs by state, artifacts by kind, what cannot apply, what it will cost."""
+def show_plan(plans: list[StudyPlan], workers: int = 1, here: bool = True) -> None:
+    """Studies, runs by state, artifacts by kind, what cannot apply, what it will cost.
+
+    Args:
+        workers: jobs that are done at once; here: on this machine, whose memory they share.
+    """
     out = console()
     runs: dict[tuple[str, str], PlannedRun] = {}
     for plan in plans:
@@ -54,6 +59,9 @@ def show_plan(plans: list[StudyPlan], workers: int = 1) -> None:
     out.print(f"{plural(len(runs), 'run')}: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
     out.print("; ".join(artifacts(todo, list(runs.values()))))
     show_cost(out, todo, list(runs.values()), workers)
+    left = todo.open(list(runs.values())) if here and workers > 1 else []
+    if (together := too_many([run.spec for run in left], workers)) is not None:
+        out.print(f"[yellow]warning[/] {escape(together)}")
 
 
 def size(study: Study) -> str:

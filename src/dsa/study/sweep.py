@@ -60,7 +60,7 @@ def sweep(
             raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
         drive = Drive(plans, outputs, options, dispatch)
         drive.choose_finalists()
-        show_plan(plans, workers)
+        show_plan(plans, workers, here=queue is None)
     if options.dry_run:
         return 0
     before = drive.begun_with()

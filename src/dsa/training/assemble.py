@@ -33,6 +33,7 @@ SHARES = ("accuracy", "exact_match")  # of right answers, where they are measure
 DEPTH = "exact_match_depth_"
 BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
 IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
+ROUNDED = 1  # selection of a token that may be another where it comes alone: two scores that differ by rounding
 UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
@@ -68,7 +69,7 @@ def assemble(
     result = blank(spec, graph, folder)
     result.status = "finished"
     result.chance_loss, result.unigram_loss, result.corpus = data.chance_loss, data.unigram_loss, data.fingerprint
-    fill(result, "val", found.final["val"], "loss", "perplexity", *SHARES)
+    fill(result, "val", found.final, "loss", "perplexity", *SHARES)
     result.recall_slice_loss = found.final["val"].get("recall_slice_loss")
     result.base_training = found.base_training
     result.certificate = found.final.get("certificate", {})
@@ -119,22 +120,26 @@ def threads_of(spec: Spec, graph: Graph) -> dict[str, int]:
 def compare(result: RunResult, found: Findings, dense: bool, trained_sparse: bool) -> None:
     """Fill in what the run is compared with."""
     if found.dense is not None:
-        fill(result, "base_val", found.dense["val"], "loss", *SHARES)
+        fill(result, "base_val", found.dense, "loss", *SHARES)
     if found.swap is not None and found.window is not None:
-        fill(result, "swap_val", found.swap["val"], "loss", *SHARES)
-        fill(result, "swap_window", found.window["val"], "loss", *SHARES)
+        fill(result, "swap_val", found.swap, "loss", *SHARES)
+        fill(result, "swap_window", found.window, "loss", *SHARES)
         if found.sinks is not None:
-            fill(result, "swap_sink_window", found.sinks["val"], "loss", *SHARES)
+            fill(result, "swap_sink_window", found.sinks, "loss", *SHARES)
         result.swap_selection = found.swap.get("selection", {})
     # Where the backbone was never touched, its own dense loss is the ceiling; the dense control is its own.
     ceiling = found.final if dense else found.control if trained_sparse else found.dense
     if ceiling is not None and result.val_loss is not None:
-        fill(result, "dense_val", ceiling["val"], "loss", "perplexity", *SHARES)
+        fill(result, "dense_val", ceiling, "loss", "perplexity", *SHARES)
         result.delta_loss = result.val_loss - ceiling["val"]["loss"]
 
 
-def fill(result: RunResult, prefix: str, measured: dict[str, float], *names: str) -> None:
-    """Take over what an evaluation measured; exact match by depth stands in a dictionary of its own."""
+def fill(result: RunResult, prefix: str, judgement: dict[str, Any], *names: str) -> None:
+    """Take over what a judgement's evaluation measured; exact match by depth, and what was measured of each row, stand
+    in dictionaries of their own."""
+    measured = judgement["val"]
+    for name, of_rows in judgement.get("samples", {}).items():
+        result.samples[name if name == "depth" else f"{prefix}_{name}"] = of_rows
     for name in names:
         setattr(result, f"{prefix}_{name}", measured.get(name))
     depths = {name.rpartition("_")[2]: value for name, value in measured.items() if name.startswith(DEPTH)}
@@ -304,6 +309,13 @@ def uncertified(result: RunResult) -> list[str]:
         out.append(
             f"with every key kept a logit is {told['identity']:.1e} from the model's own (certificate.identity): that "
             "is more than rounding, and its losses are not those of this model."
+        )
+    others = told["reselected"] or 0
+    if others > ROUNDED or (not others and (told["decode"] or 0.0) > IDENTITY):
+        out.append(
+            f"a text that comes token by token is not what one pass says: a logit is {told['decode']:.1e} off, and "
+            f"{others} of its selections are others (certificate.decode, certificate.reselected). What this "
+            "composition generates is not what was judged."
         )
     if not told["acted"] and (result.density or 1.0) < 1.0:
         out.append(

@@ -1,6 +1,7 @@
 """Whether a run fits into the memory of this machine, known before anything is read or trained."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import psutil
@@ -18,6 +19,20 @@ def too_large(spec: Spec) -> str | None:
     if need <= have:
         return None
     return f"training needs about {need / 2**30:.0f} GB, this machine has {have / 2**30:.0f}"
+
+
+def too_many(specs: Sequence[Spec], workers: int) -> str | None:
+    """The reason if the largest of these runs, as many at once as there are workers, need more memory than is free."""
+    at_once = min(workers, len(specs))
+    if at_once < 2:
+        return None
+    need, spec = max(((memory_needed(spec), spec) for spec in specs), key=lambda found: found[0])
+    have = memory_free(spec)
+    if need * at_once <= have:
+        return None
+    fitting = max(1, int(have / need))
+    all_need = f"{at_once} jobs at once need up to {need * at_once / 2**30:.1f} GB of memory"
+    return f"{all_need}, {have / 2**30:.1f} are free here: {fitting} at once would fit."
 
 
 def check_room(spec: Spec) -> None:
@@ -76,7 +91,8 @@ def memory_needed(spec: Spec) -> float:
     """Memory of training, about [bytes]: weights, gradients and two moments; activations; a layer's attention; logits.
 
     A backbone that is only judged needs its weights, one layer's activations at a time, and the logits of a batch three
-    times over, of which its loss is made.
+    times over, of which its loss is made. Where a layer has experts, a pass copies for each token those that it goes
+    through, so that no token's numbers depend on others'.
     """
     size, rows = size_of(spec), math.ceil(spec.data.node["batch_size"] / spec.trainer.accumulate)
     learns = spec.recipe.dense_steps > 0 or spec.recipe.sparse_steps > 0
@@ -86,7 +102,8 @@ def memory_needed(spec: Spec) -> float:
     activations = 4 * rows * spec.seq_len * (width * held + size.width * size.layers)
     attention = 4 * rows * size.heads * spec.seq_len * min(spec.seq_len, 1024) * 4
     logits = (8 if learns else 12) * rows * spec.seq_len * size.vocab
-    return (16 if learns else 5) * size.parameters + activations + attention + logits
+    experts = 4 * rows * spec.seq_len * size.routed * held
+    return (16 if learns else 5) * size.parameters + activations + attention + logits + experts
 
 
 def memory_here(spec: Spec) -> float:

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,7 @@ from dsa.backbones.pretrained.hook import (
     register,
     release,
 )
+from dsa.backbones.vocabulary import check_tokens
 from dsa.pretrained.files import files_of, fingerprint
 from dsa.pretrained.libraries import quiet, transformers
 
@@ -65,6 +66,7 @@ class Adopted(Backbone):
         self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
+        check_tokens(tokens, self.vocab_size)
         cache, length = how.cache, how.offset + tokens.shape[1]
         if self.context is not None and length > self.context:
             raise ValueError(f"seq_len = {length}: the model reads at most {self.context} tokens.")
@@ -144,18 +146,20 @@ class Pretrained(Adopted):
 
     @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:
-        """By its config.json.
+        """By its config.json, and its weights by counting them.
 
         Raises:
             ValueError: it does not say.
         """
-        own = config_of(node["path"]).get_text_config()
+        config = config_of(node["path"])
+        own = config.get_text_config()
         names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
         layers, width, heads, vocab = (getattr(own, name, None) for name in names)
         if not (layers and width and heads and vocab):
             raise ValueError(f"model.path = {node['path']}: its config.json does not say {', '.join(names[:-1])} and "
                              f"{names[-1]} of the model.")  # fmt: skip
-        return Size(layers, width, getattr(own, "intermediate_size", None) or 4 * width, heads, vocab)
+        ff = getattr(own, "intermediate_size", None) or 4 * width
+        return Size(layers, width, ff, heads, vocab, *weights_of(node["path"], config.to_json_string()))
 
 
 def config_of(path: str) -> Any:
@@ -169,6 +173,31 @@ def config_of(path: str) -> Any:
         return transformers().AutoConfig.from_pretrained(folder)
     except Exception as error:  # as many kinds as there are ways to be wrong
         raise unreadable(path, error) from error
+
+
+@lru_cache(maxsize=8)
+def weights_of(path: str, told: str) -> tuple[int, int]:
+    """How many weights a model has, and how many of them the experts of a layer that one token goes through.
+
+    Args:
+        told: its configuration as text: another one is counted anew.
+
+    Raises:
+        ValueError: transformers knows no causal language model of this kind.
+    """
+    config = config_of(path)
+    try:
+        with torch.device("meta"):
+            model = transformers().AutoModelForCausalLM.from_config(config, **EXPERTS)
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        raise unreadable(path, error) from error
+    chosen = getattr(config.get_text_config(), "num_experts_per_tok", None) or 0
+    experts = [module for module in model.modules() if isinstance(getattr(module, "num_experts", None), int)]
+    each = [
+        sum(weight.numel() for weight in module.parameters(recurse=False) if weight.dim() == 3) // module.num_experts
+        for module in experts
+    ]
+    return sum(weight.numel() for weight in model.parameters()), chosen * max(each, default=0)
 
 
 def loaded(path: str) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsa.cli_errors import sentence
@@ -53,8 +53,12 @@ def run_sweep(cfg: DictConfig, arguments: list[str], load: Load, launcher: Any) 
 
 
 def workers(cfg: DictConfig) -> int:
-    """Jobs that a launcher does at once, for the estimate."""
-    return 1 if here(cfg) else os.cpu_count() or 1
+    """Jobs that a launcher does at once: as many as it is told to, else as there are cores for."""
+    if here(cfg):
+        return 1
+    given = OmegaConf.select(cfg, "hydra.launcher.n_jobs")
+    each = OmegaConf.select(cfg, "hydra.launcher.cpus_per_task") or 1
+    return given if given is not None and given > 0 else max(1, (os.cpu_count() or 1) // each)
 
 
 def here(cfg: DictConfig) -> bool:

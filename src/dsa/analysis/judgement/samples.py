@@ -1,0 +1,71 @@
+"""Conditions compared sample by sample within each seed, where rows have an answer of their own (data=retrieval)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from dsa.analysis.inputs.prepared import Prepared
+from dsa.analysis.inputs.scale import Scale, scale_of
+from dsa.analysis.statistics.by_sample import BySample, by_sample
+
+DENSE = "dense"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A condition less what it is compared with, on the same samples.
+
+    Args:
+        reference: another condition, or dense attention beside the condition's own runs.
+    """
+
+    label: str
+    reference: str
+    seq_len: int
+    metric: str
+    found: BySample
+
+
+def sampled(prepared: Prepared, metric: str) -> list[Sampled]:
+    """Every condition at every length, against its baseline and against dense attention; those without samples are left
+    out.
+
+    Args:
+        metric: a loss or an exact match.
+
+    Raises:
+        ValueError: it is none that samples have, no run has samples, or runs draw their indexers several times a seed.
+    """
+    scale = scale_of(metric)
+    if scale.metric.endswith("accuracy"):
+        raise ValueError(f"metric = {metric}: of each row the loss and the exact match are kept; give one of these.")
+    draws = [(run["label"], run["seq_len"], run["seed"], run.get("judge")) for run in prepared.meta.runs]
+    if len(set(draws)) < len(draws):
+        raise ValueError("indexer_seed: this study draws indexers several times a seed; samples are told of one draw.")
+    out = [one for seq_len in prepared.lengths for one in at_length(prepared, seq_len, scale)]
+    if not out:
+        raise ValueError(f"no run here keeps {metric} of each row: data=retrieval and data=retrieval_model do.")
+    return out
+
+
+def at_length(prepared: Prepared, seq_len: int, scale: Scale) -> Iterator[Sampled]:
+    """The comparisons at one length."""
+    for label in prepared.conditions(seq_len):
+        own, other = of_rows(prepared, label, seq_len, scale.metric), prepared.meta.reference(label)
+        against = {DENSE: of_rows(prepared, label, seq_len, scale.dense)}
+        if other != label:
+            against = {other: of_rows(prepared, other, seq_len, scale.metric)} | against
+        for reference, theirs in against.items():
+            seeds = [seed for seed in own.index if seed in theirs.index]
+            if seeds:
+                d = np.stack([np.asarray(own[seed], float) - np.asarray(theirs[seed], float) for seed in seeds])
+                yield Sampled(label, reference, seq_len, scale.metric, by_sample(d))
+
+
+def of_rows(prepared: Prepared, label: str, seq_len: int, name: str) -> pd.Series:
+    """What was measured of each row, by seed."""
+    runs = prepared.rows(label, seq_len)
+    column = f"samples.{name}"
+    return runs[column].dropna() if column in runs else pd.Series(dtype=object)
