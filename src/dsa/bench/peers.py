@@ -85,10 +85,10 @@ def flex_works(length: int, layer: Layer) -> dict[str, Work]:
     selection = ops.select(layer.features(length), (Zone(first=None),), limit, backend=layer.backend)
     mask = block_mask(selection, length)
     attention: Any = torch.compile(flex_attention) if q.is_cuda else flex_attention
+    given = [x.detach() for x in (q, k, v)]  # the CPU's takes none that could have a gradient
 
     def forward() -> Any:
-        with torch.no_grad():
-            return [attention(q, k, v, block_mask=mask, enable_gqa=layer.heads != layer.kv_heads)]
+        return [attention(*given, block_mask=mask, enable_gqa=layer.heads != layer.kv_heads)]
 
     def train() -> Any:
         out = attention(q, k, v, block_mask=mask, enable_gqa=layer.heads != layer.kv_heads)
