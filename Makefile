@@ -26,9 +26,9 @@ test: install
 test-fast: install
 	$(PYTEST) -m "not slow"
 
-# The contract of the ops, kept by Triton's kernels on a CUDA device.
+# The contract of the ops, kept by Triton's kernels on a CUDA device; tests/ops/contract/test_large.py with long rows.
 test-gpu: install
-	CONTRACT_DEVICE=cuda $(BIN)/python -m pytest tests/ops/contract
+	CONTRACT_DEVICE=cuda CONTRACT_LENGTH=4096 $(BIN)/python -m pytest tests/ops/contract
 
 lint: install
 	$(BIN)/ruff format --check .

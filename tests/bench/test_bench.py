@@ -8,6 +8,7 @@ import torch
 
 from dsa.bench import attention, measure, peers, report
 from dsa.bench.__main__ import main
+from dsa.bench.layer import Layer
 from dsa.ops import native
 from dsa.ops.cost import attention_flops, kept_pairs
 
@@ -91,7 +92,8 @@ def test_each_panel_names_its_lines_with_their_dtype_and_says_why_the_loss_jumps
 
 @pytest.mark.skipif(native.unavailable() is not None, reason="no compiler")
 def test_the_loss_has_no_probabilities_to_use_where_a_row_of_keys_exceeds_a_tile():
-    kept = [attention.mass_kept(length, 4, 1, 256, 1, "cpu") for length in (2048, 2064)]
+    layer = Layer(k=4, index=(1, 8), heads=1, kv_heads=1, dim=256, backend="cpu")
+    kept = [attention.mass_kept(length, layer) for length in (2048, 2064)]
     assert kept == [True, False], "2048 keys of 256 dims are as many floats twice as a tile of 4 MB holds"
 
 
@@ -119,7 +121,7 @@ def test_the_break_even_is_where_the_ratio_crosses_one():
 
 
 def test_operations_are_counted_by_the_cost_formulas():
-    costs = attention.costs(length=100, k=10, index=(1, 8), heads=2, dim=4, batch=3)
+    costs = attention.costs(100, Layer(k=10, index=(1, 8), heads=2, kv_heads=2, dim=4, batch=3))
     assert costs["attend/forward"] == 3 * attention_flops(2, 4, kept_pairs(100, 10))
     assert costs["attend/train"] == 3 * costs["attend/forward"]
     assert costs["select/forward"] == 3 * (2 * 8 + 3) * 5050
@@ -128,7 +130,7 @@ def test_operations_are_counted_by_the_cost_formulas():
 def test_without_transformers_the_peers_say_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers.models.deepseek_v32", None)
     with pytest.raises(SystemExit, match="pip install 'transformers"):
-        peers.works(32, 4, (1, 8), 2, 8, 1)
+        peers.works(32, Layer(4, (1, 8), 2, 2, 8))
 
 
 def test_a_cohort_is_timed_together_and_apart(tmp_path, capsys):
@@ -177,3 +179,41 @@ def test_a_token_of_decoding_is_timed_beside_a_dense_one_and_what_it_reads_is_co
     assert "x dense" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--kv-heads 3: give a divisor of the 4 heads"):
         main("decode --heads 4 --kv-heads 3".split())
+
+
+def test_in_bf16_with_shared_heads_the_peers_compute_the_same_attention(tmp_path):
+    path, small = tmp_path / "x.json", "--lengths 64 --k 16 --heads 4 --dim 8 --indexer h1d8 --rounds 1 --dtype bf16"
+    main(f"attention {small} --kv-heads 2,4 --peers --json {path}".split())
+    for kv_heads in (2, 4):
+        rows = json.loads((tmp_path / f"x-kv{kv_heads}.json").read_text())
+        found = {(row["component"], row["direction"]) for row in rows}
+        assert {("flex", "forward"), ("transformers", "forward"), ("transformers", "train")} <= found
+        assert {row["dtype"] for row in rows} == {"bfloat16"}
+        assert {tuple(row["dense_ms_by_dtype"]) for row in rows} == {("bfloat16",)}
+        assert f"{kv_heads} key/value heads" in rows[0]["title"]
+    with pytest.raises(SystemExit, match="--kv-heads 3: give a divisor of the 4 heads"):
+        main(f"attention {small} --kv-heads 3".split())
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_flex_attention_attends_to_the_same_selection(kv_heads):
+    layer = Layer(k=9, index=(1, 8), heads=4, kv_heads=kv_heads, dim=16, batch=2)
+    ours = attention.sparse_works(150, layer)["total/forward"]()[0]
+    (theirs,) = peers.flex_works(150, layer)["flex/forward"]()
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+def test_a_peer_without_room_for_its_pairs_is_left_out():
+    layer = Layer(k=9, index=(1, 8), heads=32, kv_heads=4, dim=16, dtype=torch.bfloat16)
+    assert peers.ROOM < 2**17 * 2**17 * 32 * 2, "at 131072 tokens the logits alone would take more"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "ROOM", 64 * 64 * 100)
+        assert set(peers.works(64, layer)) == {"flex/forward"}
+        patch.setattr(peers, "ROOM", 64 * 64 - 1)
+        assert not peers.works(64, layer)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_cuda_device_that_is_said_in_a_sentence():
+    with pytest.raises(SystemExit, match=r"^--device cuda: there is no CUDA device here; give --device cpu\.$"):
+        main(["attention", "--device", "cuda"])

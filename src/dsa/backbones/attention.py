@@ -80,6 +80,7 @@ def attend_dense(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
+@ops.opaque
 def attend_routed(
     site: Site,
     router: Router,

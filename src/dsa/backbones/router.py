@@ -176,7 +176,9 @@ def keeps_every_key(limit: Int[Tensor, "batch group time"], context: SelectorCon
 
 def named(part: str, device: torch.device) -> AbstractContextManager[object]:
     """Shows a part of the attention to the profiler, if one runs: the name alone costs as much as a small op."""
-    return waited_for(part, device) if torch.autograd._profiler_enabled() else nullcontext()
+    if torch.compiler.is_compiling() or not torch.autograd._profiler_enabled():
+        return nullcontext()
+    return waited_for(part, device)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Measures the CPU: python -m dsa.bench attention | decode | train | cohort | judgement | pretrained | draw."""
+"""Measures a machine: python -m dsa.bench attention | decode | train | cohort | judgement | pretrained | draw."""
 
 import argparse
 import itertools
@@ -12,6 +12,13 @@ SIZES = [*((1, dim) for dim in (1, 2, 4)), *itertools.product(range(1, 5), (8, 1
 SHIPPED = ",".join(["ultra_light", *(f"h{heads}d{dim}" for heads, dim in SIZES)])
 FEW = ("h1d8", "h1d64", "h2d16", "h2d32", "h4d64", "ultra_light")
 """Indexers whose warm-up on a pretrained model is timed."""
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "cpu": {"lengths": [2048, 4096, 8192, 16384], "k": 256, "heads": 8, "dim": 32, "dtype": "fp32"},
+    "cuda": {"lengths": [2**n for n in range(12, 18)], "k": 2048, "heads": 32, "kv_heads": [4, 32], "dim": 128,
+             "dtype": "bf16"},
+}  # fmt: skip
+"""Of the attention layer that is measured on a device, where nothing else is given."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,12 +27,19 @@ def main(arguments: list[str] | None = None) -> None:
     what = parser.add_subparsers(dest="what", required=True)
     alone = what.add_parser("attention", help="select, attend and the indexer loss against dense attention")
     alone.add_argument("--formats", default="", help="also time selecting in these options of conf/precision: int8,fp8")
-    alone.add_argument("--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers")
+    alone.add_argument(
+        "--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers, and FlexAttention"
+    )
+    alone.add_argument("--device", choices=sorted(DEFAULTS), default="cpu", help="where (default cpu)")
+    alone.add_argument("--dtype", choices=sorted(DTYPES), help="of the attention (default fp32; on cuda bf16)")
+    alone.add_argument("--kv-heads", type=numbers, help="one after the other (default as heads; on cuda 4,32)")
     token = what.add_parser("decode", help="one token after many: select and attend with a cache, against dense")
     token.add_argument("--kv-heads", type=int, help="key/value heads that the heads share (default: one for each)")
+    alone.add_argument("--heads", type=int, help="(default 8; on cuda 32)")
+    alone.add_argument("--dim", type=int, help="of each head (default 32; on cuda 128)")
+    token.add_argument("--heads", type=int, default=8)
+    token.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
     for each in (alone, token):
-        each.add_argument("--heads", type=int, default=8)
-        each.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
         each.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     step = what.add_parser("train", help="whole training steps of a model")
     step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
@@ -33,13 +47,12 @@ def main(arguments: list[str] | None = None) -> None:
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
-    measured = (
-        (alone, "2048,4096,8192,16384", 256, 5), (token, "4096,8192,16384,32768,65536", 256, 50),
-        (step, "256,1024,4096", 64, 5),
-    )  # fmt: skip
-    for each, lengths, k, rounds in measured:
+    alone.add_argument("--lengths", type=numbers, help="tokens (default 2048 to 16384; on cuda 4096 to 131072)")
+    alone.add_argument("--k", type=int, help="keys a query keeps (default 256; on cuda 2048)")
+    for each, lengths, k in ((token, "4096,8192,16384,32768,65536", 256), (step, "256,1024,4096", 64)):
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
         each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
+    for each, rounds in ((alone, 5), (token, 50), (step, 5)):
         each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
         each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
         each.add_argument(
@@ -76,26 +89,52 @@ def main(arguments: list[str] | None = None) -> None:
     if given.what == "decode":
         tokens_of(given, index)
         return
+    if given.what == "attention":
+        layer_of(given, index)
+        return
     from dsa import compose  # late: --help needs no torch
-    from dsa.bench import attention, report, train
+    from dsa.bench import report, train
 
     if given.batch is None:
         given.batch = compose().data.node["batch_size"]
+    memory = [name for name in given.memory.split(",") if name]
     options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
-    if given.what == "attention":
-        names = [name for name in given.formats.split(",") if name]
-        formats = {name: compose([f"precision={name}"]).precision.make() for name in names}
-        rows = attention.measure(
-            index=index, heads=given.heads, dim=given.dim, peers=given.peers, formats=formats, **options
-        )
-    else:
-        memory = [name for name in given.memory.split(",") if name]
-        rows = train.measure(indexer=given.indexer, model=given.model, memory=memory, **options)
-    title = f"{given.what}: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
-    title += f", memory {given.memory}" if given.what == "train" and given.memory else ""
+    rows = train.measure(indexer=given.indexer, model=given.model, memory=memory, **options)
+    title = f"train: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
+    title += f", memory {given.memory}" if given.memory else ""
     report.show(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)
+
+
+def layer_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
+    """Measure one layer's attention; with several numbers of key/value heads one after the other."""
+    import torch  # late: --help needs none
+
+    from dsa import compose
+    from dsa.bench import attention, report
+    from dsa.bench.layer import Layer
+
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: there is no CUDA device here; give --device cpu.")
+    for name, value in DEFAULTS[given.device].items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    many = given.kv_heads or [given.heads]
+    if wrong := [n for n in many if given.heads % n]:
+        raise SystemExit(f"--kv-heads {wrong[0]}: give a divisor of the {given.heads} heads.")
+    names = [name for name in given.formats.split(",") if name]
+    formats = {name: compose([f"precision={name}"]).precision.make() for name in names}
+    for kv_heads in many:
+        layer = Layer(given.k, index, given.heads, kv_heads, given.dim, given.batch, given.backend,
+                      torch.device(given.device), getattr(torch, DTYPES[given.dtype]))  # fmt: skip
+        rows = attention.measure(layer, given.lengths, given.rounds, given.peers, formats)
+        title = f"attention: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
+        title += f", {kv_heads} key/value heads" if kv_heads != given.heads or len(many) > 1 else ""
+        report.show(rows, title)
+        if given.json is not None:
+            path = given.json.with_stem(f"{given.json.stem}-kv{kv_heads}") if len(many) > 1 else given.json
+            report.write(rows, path, title)
 
 
 def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:

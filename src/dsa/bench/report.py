@@ -134,7 +134,9 @@ def panel(axis: Axes, rows: Rows, colours: dict[str, str], title: str, wanted: t
         lengths, times = [row["length"] for row in own], [row["ms"] for row in own]
         label = "sparse, all of it" if whole else component
         colour, width = colours[component], 2.5 if whole else 1
-        axis.plot(lengths, times, color=colour, marker="o", lw=width, label=f"{label} (float32)")
+        axis.plot(
+            lengths, times, color=colour, marker="o", lw=width, label=f"{label} ({own[0].get('dtype', 'float32')})"
+        )
         hollow = [(row["length"], row["ms"]) for row in own if row.get("mass_kept") is False]
         if hollow:
             axis.plot(*zip(*hollow, strict=True), "o", mfc="white", mec=colour)

@@ -18,6 +18,7 @@ from dsa.ops.dispatch import (
     settle,
 )
 from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
+from dsa.ops.opaque import opaque
 from dsa.ops.rotary import Rotation
 from dsa.ops.scorers import KEY_MARGIN, Emphasis, Hash, IndexFeatures, Integers, Recency, TrueAttention
 from dsa.ops.two_stage import TwoStage
@@ -56,6 +57,7 @@ __all__ = [
     "keeps_everything",
     "kept",
     "multiplies",
+    "opaque",
     "own_dtypes",
     "part_of",
     "select",

@@ -6,9 +6,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dsa.ops.dispatch import learning, own_dtypes
+from dsa.ops.opaque import opaque
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 
 
+@opaque
 def indexer_losses(
     features: Sequence[IndexFeatures],
     target: TrueAttention | Float[Tensor, "batch group time key"],

@@ -14,6 +14,7 @@ from torch import Tensor
 from dsa.ops import blocked, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
 from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
+from dsa.ops.opaque import opaque
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import Zones, by_group
 
@@ -89,6 +90,7 @@ def multiplies(dtype: torch.dtype, name: str, device: torch.device) -> bool:
     return serving(name, Call(device=device)).multiplies(dtype)
 
 
+@opaque
 def select(
     scorer: Scorer,
     zones: Zones | tuple[Zones, ...],
@@ -205,6 +207,7 @@ def side_by_side(parts: list[Selection]) -> Selection:
     return Selection(torch.cat(positions, 1), torch.cat([part.counts for part in parts], 1))
 
 
+@opaque
 def attend(
     q: Float[Tensor, "batch head time dim"],
     k: Float[Tensor, "batch kv_head key dim"],
@@ -230,6 +233,7 @@ def attend(
         return serving(backend, Call((q, k, v), cap=cap)).attend(q, k, v, selection, sink, scale=scale, cap=cap)
 
 
+@opaque
 def attend_with_target(
     q: Float[Tensor, "batch head time dim"],
     k: Float[Tensor, "batch kv_head key dim"],
@@ -283,6 +287,7 @@ def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
     return bool((selection.counts == torch.arange(1, keys + 1, device=selection.counts.device)).all())
 
 
+@opaque
 def dense_logsumexp(
     q: Float[Tensor, "batch head time dim"],
     k: Float[Tensor, "batch kv_head key dim"],
@@ -298,6 +303,7 @@ def dense_logsumexp(
         return serving(backend, Call((q, k), cap=cap)).dense_logsumexp(q, k, sink, scale=scale, cap=cap)
 
 
+@opaque
 def indexer_loss(
     features: IndexFeatures | Mixed,
     target: TrueAttention | Float[Tensor, "batch group time key"],

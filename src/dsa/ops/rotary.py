@@ -94,6 +94,6 @@ def turned(
     """The halves (a, b) of the last axis as (a cos - b sin, b cos + a sin)."""
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     (first, second), (left, right) = x.chunk(2, -1), out.chunk(2, -1)
-    torch.mul(first, cosine, out=left).addcmul_(second, sine, value=-1)
-    torch.mul(second, cosine, out=right).addcmul_(first, sine)
+    left.copy_(first).mul_(cosine).addcmul_(second, sine, value=-1)
+    right.copy_(second).mul_(cosine).addcmul_(first, sine)
     return out

@@ -12,7 +12,7 @@ from contract.dispatched import Dispatched
 from dsa.ops import blocked, native, reference, triton
 from dsa.ops.blocked import tiles as tiles_of_blocked
 from dsa.ops.triton import sizes
-from dsa.ops.triton.launch import interpreted
+from dsa.ops.triton.launch import interpreted, unavailable
 
 attending = importlib.import_module("dsa.ops.native.attend")  # the package names a function as it names the module
 
@@ -31,6 +31,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType | Dispatched]
             patch.setattr(tiles_of_blocked, "WIDTH", 16)
             yield blocked
     elif request.param == "triton":
+        if (reason := unavailable()) is not None:
+            pytest.skip(reason)
         with pytest.MonkeyPatch.context() as patch:
             if interpreted():  # few programs, each of which costs milliseconds
                 for name, size in {"ROWS": 64, "KEYS": 64, "TILE": 64, "SPAN": 1024, "SCORES": 25_000}.items():
