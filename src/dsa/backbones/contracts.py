@@ -127,6 +127,7 @@ class Pass:
         picked: called by each router with the number of its site and what its indexer picked for each row, once a row's
             first tokens are there.
         after: called by each site with what came of it, before that goes anywhere.
+        taught: called by each site with its number and its router's losses; once more where it is recomputed.
         emphasis: what counts more in the indexers' losses, by number of the site.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
@@ -143,6 +144,7 @@ class Pass:
     chose: Callable[[int, Choice], None] | None = None
     picked: Callable[[int, Picked], None] | None = None
     after: Callable[[Attended], None] | None = None
+    taught: Callable[[int, Mapping[str, Tensor]], object] | None = None
     emphasis: Mapping[int, Emphasis] = field(default_factory=dict, compare=False, repr=False)
     logits: bool = True
     cache: Cache | None = None

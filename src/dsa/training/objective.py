@@ -1,18 +1,19 @@
 """What is minimised: the language model's loss for the backbone, the indexers' loss for the indexers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsa.backbones import Attended, Backbone, Pass
-from dsa.checks import above, flag
+from dsa.checks import above, flag, one_of
 from dsa.data import IGNORE, Batch
 from dsa.ops import Emphasis
+from dsa.training.balance import BALANCES, Balanced
 
 Emphases = Mapping[int, Emphasis]
 """What counts more in the indexers' losses, by number of the site."""
@@ -21,11 +22,13 @@ Emphases = Mapping[int, Emphasis]
 class IndexerObjective:
     """How much the indexers' loss weighs and whether it is taken while the attention is sparse.
 
-    The two losses share no parameter, so the weight only scales the indexers' gradient before clipping.
+    The two losses share no parameter, so the weight only scales the indexers' gradient before clipping. The losses of
+    layers that share an indexer do, and may be balanced.
 
     Args:
         weight: factor on the indexers' loss.
         train_when_sparse: False leaves the indexers as the warm-up made them.
+        balance: of layers that share an indexer: fixed, each counts alike; gradnorm or uncertainty.
 
     Attributes:
         whole: it compares the rows of a batch, which must not be taken in parts.
@@ -33,9 +36,19 @@ class IndexerObjective:
 
     whole: ClassVar[bool] = False
 
-    def __init__(self, weight: float, train_when_sparse: bool) -> None:
+    def __init__(self, weight: float, train_when_sparse: bool, balance: str = "fixed") -> None:
         self.weight = above(weight, 0, "objective.weight")
         self.train_when_sparse = flag(train_when_sparse, "objective.train_when_sparse")
+        self.balance = BALANCES.get(one_of(balance, ("fixed", *BALANCES), "objective.balance"))
+
+    def balanced(self, of: Sequence[int], parameters: Sequence[list[nn.Parameter]]) -> Balanced | None:
+        """What weighs the losses of layers against each other; None: each counts alike.
+
+        Args:
+            of: number of each layer's indexer.
+            parameters: of each indexer, by its number.
+        """
+        return None if self.balance is None else Balanced(self.balance, of, parameters)
 
     def emphasis(self, model: Backbone, batch: Batch, how: Pass) -> Emphases:
         """What of the attention counts more than the rest, found by a pass of its own through the model.
