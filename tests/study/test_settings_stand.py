@@ -53,7 +53,7 @@ VALUES: dict[str, dict[str, Any]] = {
                "lr_final": 0.3, "clip": 2.0},
     "objective": {"weight": 2.0, "balance": "gradnorm"},
     "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
-    "memory": {"checkpoint": True, "offload": True},
+    "memory": {"checkpoint": True, "offload": True, "chunk": 64},
     "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "ddp", "num_nodes": 2, "shard": True,
                 "accumulate": 2},
     "logger": {"project": "mine", "entity": "us", "mode": "offline", "judgement_runs": 7},

@@ -28,7 +28,7 @@ from dsa.training.fit import fit
 from dsa.training.log import METRICS, RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
-from dsa.training.objective import IndexerObjective, language_model_loss
+from dsa.training.objective import IndexerObjective, losses_of
 from dsa.training.shard import whole
 from dsa.training.stages import Group, Stage
 
@@ -61,12 +61,12 @@ class JointTraining(Training):
         if self.teaches:
             with fork_rng([self.device] if self.device.type == "cuda" else []):  # both passes draw the same
                 how = replace(how, emphasis=self.objective.emphasis(self.model, batch, how))
-        logits, losses = self.model.run(batch.tokens, how)
+        loss, losses = losses_of(self.model, batch, how)
         self.note_choices(chosen, picked)
         for name, balance in self.balances.items():
             assert isinstance(balance, Balanced)
             losses[name] = balance.mean([taught[site.index][name] for site in self.model.sites])
-        out = {"loss": language_model_loss(logits, batch.targets)}
+        out = {"loss": loss}
         return out | {f"{name}_loss": loss for name, loss in losses.items()}
 
     @property

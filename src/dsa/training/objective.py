@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsa.backbones import Attended, Backbone, Pass
+from dsa.backbones.memory import token_losses
 from dsa.checks import above, flag, one_of
 from dsa.data import IGNORE, Batch
 from dsa.ops import Emphasis
@@ -75,8 +76,10 @@ class AskedKL(IndexerObjective):
                 "objective: asked_kl compares the queries of a whole batch, and several processes have a part each; "
                 "give trainer.devices=1 and trainer.strategy=auto, or objective=kl."
             )
-        logits = model.run(batch.tokens, replace(how, teach=False, watch=None, logits=True)).logits
-        rows = Emphasis(rows=token_losses(logits, batch.targets))
+        told: list[Tensor] = []
+        how = replace(how, teach=False, watch=None, logits=True, targets=batch.targets, told=told.append)
+        logits = model.run(batch.tokens, how).logits
+        rows = Emphasis(rows=told[0] if told else token_losses(logits, batch.targets))
         return {site.index: rows for site in model.sites}
 
 
@@ -99,9 +102,8 @@ class GradientKL(IndexerObjective):
                 site.out.requires_grad_()
             seen.setdefault(site.site.index, site)  # once, also where the pass is recomputed
 
-        logits = model.run(batch.tokens, replace(how, teach=False, watch=None, after=keep, logits=True)).logits
+        loss, _ = losses_of(model, batch, replace(how, teach=False, watch=None, after=keep, logits=True))
         outs = [seen[site.index].out for site in model.sites if site.index in seen]
-        loss = language_model_loss(logits, batch.targets)
         upstream = torch.autograd.grad(loss, outs, allow_unused=True) if outs else ()
         if len(outs) < len(model.sites) or any(x is None for x in upstream):
             raise ValueError(
@@ -121,8 +123,10 @@ def language_model_loss(
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
-def token_losses(
-    logits: Float[Tensor, "batch time vocab"], targets: Int[Tensor, "batch time"]
-) -> Float[Tensor, "batch time"]:
-    """Cross-entropy of each position [nats]; 0 of one that asks for nothing."""
-    return F.cross_entropy(logits.float().mT, targets, ignore_index=IGNORE, reduction="none")
+def losses_of(model: Backbone, batch: Batch, how: Pass) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The language-model loss of a pass [nats], in chunks where the model takes them, and its other losses."""
+    told: list[Tensor] = []
+    logits, losses = model.run(batch.tokens, replace(how, targets=batch.targets, told=told.append))
+    if not told:
+        return language_model_loss(logits, batch.targets), losses
+    return told[0].sum() / (batch.targets != IGNORE).sum(), losses
