@@ -227,7 +227,12 @@ def indexer_of(spec: Spec) -> dict[str, Any]:
 
 def objective_of(spec: Spec) -> dict[str, Any]:
     """The objective apart from what only joint training asks of it."""
-    return {name: value for name, value in spec.objective.node.items() if name != "train_when_sparse"}
+    return {name: value for name, value in said_of(spec).items() if name != "train_when_sparse"}
+
+
+def said_of(spec: Spec) -> dict[str, Any]:
+    """The objective; that losses which teach the same are not balanced goes unsaid."""
+    return {name: value for name, value in spec.objective.node.items() if (name, value) != ("balance", "fixed")}
 
 
 def joint_of(
@@ -243,7 +248,7 @@ def joint_of(
         if spec.uses_indexer or spec.pattern.cls.learns:
             stage["indexer_lr"] = recipe.sparse_indexer_lr
         if spec.uses_indexer:
-            identity["objective"] = spec.objective.node
+            identity["objective"] = said_of(spec)
             targets = (*targets, spec.indexer.target, spec.objective.target)
             if spec.in_training:
                 targets = (*targets, spec.precision.target)

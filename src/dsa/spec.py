@@ -14,7 +14,18 @@ from omegaconf.errors import OmegaConfBaseException
 from dsa import cli_errors, config, targets
 from dsa.artifacts.names import GROUPS
 from dsa.backbones.memory import Memory
-from dsa.checks import at_least, flag, folder_name, null_or_text, one_of, positive, sharing, text, texts
+from dsa.checks import (
+    at_least,
+    flag,
+    folder_name,
+    null_or_positive,
+    null_or_text,
+    one_of,
+    positive,
+    sharing,
+    text,
+    texts,
+)
 from dsa.config import choice, resolved
 from dsa.part import Part, option_of
 from dsa.recipe import Recipe, nested, recipe_of, untouched
@@ -233,6 +244,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         memory=Memory(
             flag(memory["checkpoint"], "memory.checkpoint"),
             flag(memory["offload"], "memory.offload"),
+            null_or_positive(memory["chunk"], "memory.chunk", "tokens whose logits are held at a time; null is all"),
         ),
         callbacks=Callbacks(
             flag(callbacks["progress_bar"], "callbacks.progress_bar"),

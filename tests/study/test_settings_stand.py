@@ -16,7 +16,7 @@ from dsa.study.sweep import at
 from study import studies
 from study.studies import load, plans_of
 
-BASE = ["name=x", "seq_len=512", "exploratory=true"]
+BASE = ["name=x", "seq_len=512", "exploratory=true", "index_every=2"]  # sharing, without which nothing is balanced
 
 # For every key of every group a value that its options do not have; a new key is missed until it stands here.
 VALUES: dict[str, dict[str, Any]] = {
@@ -51,9 +51,9 @@ VALUES: dict[str, dict[str, Any]] = {
     "recipe": {"dense.steps": 7, "dense.until": 0.9, "dense.lr": 0.002, "warmup.steps": 6, "warmup.indexer_lr": 0.004,
                "sparse.steps": 5, "sparse.lr": 0.005, "sparse.indexer_lr": 0.006, "lr_warmup": 0.2,
                "lr_final": 0.3, "clip": 2.0},
-    "objective": {"weight": 2.0},
+    "objective": {"weight": 2.0, "balance": "gradnorm"},
     "optimizer": {"betas": [0.8, 0.95], "weight_decay": 0.1},
-    "memory": {"checkpoint": True, "offload": True},
+    "memory": {"checkpoint": True, "offload": True, "chunk": 64},
     "trainer": {"accelerator": "cpu", "devices": 3, "strategy": "ddp", "num_nodes": 2, "shard": True,
                 "accumulate": 2},
     "logger": {"project": "mine", "entity": "us", "mode": "offline", "judgement_runs": 7},

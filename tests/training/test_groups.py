@@ -9,7 +9,7 @@ from dsa.artifacts.store import Store
 from dsa.build import build_data
 from dsa.graph import graph_of
 from dsa.judging.checkpoints import read_weights
-from dsa.training import joint
+from dsa.training import objective
 from dsa.training.dashboard import Dashboard
 from dsa.training.joint import make_joint, start_of
 from dsa.training.log import read_rows
@@ -50,10 +50,10 @@ def same(a, b):
 @pytest.fixture
 def huge_language_model_loss(monkeypatch):
     """The language model's loss, and with it the backbone's gradient, a million times as large."""
-    loss = joint.language_model_loss
+    loss = objective.language_model_loss
 
     def times(factor):
-        monkeypatch.setattr(joint, "language_model_loss", lambda *given: loss(*given) * factor)
+        monkeypatch.setattr(objective, "language_model_loss", lambda *given: loss(*given) * factor)
 
     return times
 

@@ -130,8 +130,8 @@ def test_every_metric_that_another_page_names_is_written(run):
     stages = {"sparse", "dense", "warmup", "val", "select", "cost", "speed", "memory", "stability"}
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for name in named(page.read_text()):
-            alone = re.search(  # of retrieval, of a pattern that chooses, of an indexer that picks
-                "exact_match|pattern|group_|picked|router_loss|warmup/indexer_h2d32", name
+            alone = re.search(  # of retrieval, a pattern that chooses, an indexer that picks or is shared
+                "exact_match|pattern|group_|picked|router_loss|warmup/indexer_h2d32|balance", name
             )
             if name.split("/")[0] in stages and not alone:  # else a folder
                 assert re.sub("^dense/", "sparse/", name) in written | ELSEWHERE | {"select/map"}, page

@@ -121,6 +121,8 @@ def attend_routed(
     losses = {}
     if how.teach and cast is not None:
         losses = router.losses(routed, target.emphasised(how.emphasis.get(site.index)))
+        if how.taught is not None:
+            how.taught(site.index, losses)
     if how.observe is not None:
         zones, features = router.pattern.zones(), routed.features
         bits = None if features is None else router.bits(features)

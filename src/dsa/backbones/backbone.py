@@ -1,7 +1,7 @@
 """What every backbone is: sites that routers can be attached to, a forward pass, and groups of what can learn."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.generation import generate
-from dsa.backbones.memory import Memory
+from dsa.backbones.memory import Memory, losses_in_chunks
 from dsa.backbones.router import Router
 
 
@@ -21,7 +21,8 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         given: it comes with weights that somebody trained: it is a base as it is.
-        memory: how its training saves memory: `run` recomputes its layers where `recomputes` says so.
+        memory: how its training saves memory: `run` recomputes its layers where `recomputes` says so, and takes its
+            loss in chunks where `chunks` does.
         vocab_size: number of tokens.
         sites: its attention layers, in the order in which a pass meets them.
         routers: what is attached; router_of: the index of each site's router, empty while the attention is dense.
@@ -63,20 +64,46 @@ class Backbone(nn.Module, ABC):
         return generate(self, tokens, new, chunk=chunk, temperature=temperature, seed=seed, how=how)
 
     def save_memory(self, memory: Memory) -> None:
-        """Train in less memory from now on. A backbone that can recompute its layers overrides `recomputes`.
+        """Train in less memory from now on. A backbone that can recompute its layers overrides `recomputes`, one that
+        ends by `answered` overrides `chunks`.
 
         Raises:
-            ValueError: it cannot recompute them.
+            ValueError: it cannot recompute them, or take its loss in chunks.
         """
         if memory.checkpoint and not self.recomputes:
             raise ValueError(
                 f"memory.checkpoint = true: {self.called} cannot recompute its layers; give memory.checkpoint=false."
             )
+        if memory.chunk is not None and not self.chunks:
+            raise ValueError(
+                f"memory.chunk = {memory.chunk}: {self.called} cannot take its loss in chunks; give memory.chunk=null."
+            )
         self.memory = memory
+
+    def answered(
+        self, head: Callable[[Tensor], Tensor], states: Float[Tensor, "batch time width"], how: Pass,
+        losses: dict[str, Float[Tensor, ""]],
+    ) -> Output:  # fmt: skip
+        """What a pass gives out.
+
+        Args:
+            head: from last hidden states to logits.
+            states: the last hidden states.
+            losses: the mean over sites of each loss.
+        """
+        if how.targets is None or how.told is None or self.memory.chunk is None:
+            return Output(head(states if how.logits else states[:, -1:]), losses)
+        how.told(losses_in_chunks(head, states, how.targets, self.memory.chunk))
+        return Output(head(states[:, -1:].detach()), losses)
 
     @property
     def recomputes(self) -> bool:
         """Whether its layers can be recomputed in the backward pass."""
+        return False
+
+    @property
+    def chunks(self) -> bool:
+        """Whether its loss can be taken in chunks of tokens."""
         return False
 
     @property

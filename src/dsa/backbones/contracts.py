@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.backbones.cache import Cache
@@ -134,7 +134,11 @@ class Pass:
         picked: called by each router with the number of its site and what its indexer picked for each row, once a row's
             first tokens are there.
         after: called by each site with what came of it, before that goes anywhere.
+        taught: called by each site with its number and its router's losses; once more where it is recomputed.
         emphasis: what counts more in the indexers' losses, by number of the site.
+        targets: what each token is asked, where losses are all that is wanted of the logits.
+        told: called with each token's loss by a backbone that takes them in chunks of tokens; there are then logits of
+            the last token alone.
         logits: wanted of all tokens; False: nobody looks at them, and a backbone may leave out all but the last.
         cache: of the tokens before; the pass begins at position cache.length and adds its own.
         replay: selections that are given, by number of the site whose router would make them; of the whole text.
@@ -150,7 +154,10 @@ class Pass:
     chose: Callable[[int, Choice], None] | None = None
     picked: Callable[[int, Picked], None] | None = None
     after: Callable[[Attended], None] | None = None
+    taught: Callable[[int, Mapping[str, Tensor]], object] | None = None
     emphasis: Mapping[int, Emphasis] = field(default_factory=dict, compare=False, repr=False)
+    targets: Int[Tensor, "batch time"] | None = field(default=None, compare=False, repr=False)
+    told: Callable[[Tensor], object] | None = None
     logits: bool = True
     cache: Cache | None = None
     replay: Mapping[int, Selection] = field(default_factory=dict, compare=False, repr=False)

@@ -99,6 +99,10 @@ class SparseTransformer(Backbone):
         return True
 
     @property
+    def chunks(self) -> bool:
+        return True
+
+    @property
     def shards(self) -> list[nn.Module]:
         return list(self.blocks)
 
@@ -119,7 +123,7 @@ class SparseTransformer(Backbone):
             losses.append(own)
         if how.cache is not None:
             how.cache.length += tokens.shape[1]
-        return Output(self.to_logits(self.norm(x if how.logits else x[:, -1:])), mean_losses(losses))
+        return self.answered(lambda x: self.to_logits(self.norm(x)), x, how, mean_losses(losses))
 
     def initialise(self, seed: int) -> None:
         """Norms 1; the embedding normal with standard deviation 0.02; all else with (3 fan-in)^-1/2.

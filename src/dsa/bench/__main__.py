@@ -1,4 +1,4 @@
-"""Measures a machine: python -m dsa.bench attention | decode | train | cohort | judgement | pretrained | draw."""
+"""Measures a machine: python -m dsa.bench attention | decode | train | memory | cohort | judgement | pretrained."""
 
 import argparse
 import itertools
@@ -10,6 +10,7 @@ from dsa.signals import read_to_the_end
 
 SIZES = [*((1, dim) for dim in (1, 2, 4)), *itertools.product(range(1, 5), (8, 16, 32, 64))]
 SHIPPED = ",".join(["ultra_light", *(f"h{heads}d{dim}" for heads, dim in SIZES)])
+WAYS = "none,checkpoint,offload,chunked,checkpoint+chunked"
 FEW = ("h1d8", "h1d64", "h2d16", "h2d32", "h4d64", "ultra_light")
 """Indexers whose warm-up on a pretrained model is timed."""
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
@@ -43,22 +44,28 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     step = what.add_parser("train", help="whole training steps of a model")
     step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
-    step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
+    most = what.add_parser("memory", help="most memory that a training step holds, by ways to save it")
+    most.add_argument("--batch", type=int, default=1, help="rows (default 1)")
+    most.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
+    for each in (step, most):
+        each.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
     alone.add_argument("--lengths", type=numbers, help="tokens (default 2048 to 16384; on cuda 4096 to 131072)")
     alone.add_argument("--k", type=int, help="keys a query keeps (default 256; on cuda 2048)")
-    for each, lengths, k in ((token, "4096,8192,16384,32768,65536", 256), (step, "256,1024,4096", 64)):
+    for each, lengths, k in (
+        (token, "4096,8192,16384,32768,65536", 256), (step, "256,1024,4096", 64), (most, "1024,4096,16384", 64),
+    ):  # fmt: skip
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
         each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
-    for each, rounds in ((alone, 5), (token, 50), (step, 5)):
+    for each, rounds in ((alone, 5), (token, 50), (step, 5), (most, None)):
         each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
         each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
-        each.add_argument(
-            "--rounds", type=int, default=rounds, help=f"measurements, of which the median counts (default {rounds})"
-        )
         each.add_argument("--json", type=Path, help="write the rows here, and a plot of attention and train beside it")
+        if rounds is not None:
+            many = f"measurements, of which the median counts (default {rounds})"
+            each.add_argument("--rounds", type=int, default=rounds, help=many)
     cohort = what.add_parser("cohort", help="a warm-up step of many indexers, together and apart")
     cohort.add_argument("--model", default="mqar", help="an option of conf/model (default mqar)")
     cohort.add_argument("--length", type=int, default=256, help="tokens (default 256)")
@@ -91,6 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     if given.what == "attention":
         layer_of(given, index)
+        return
+    if given.what == "memory":
+        peaks_of(given)
         return
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import report, train
@@ -151,6 +161,18 @@ def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
     )
     title += f", batch {given.batch}, backend {given.backend}"
     report.show_tokens(rows, title)
+    if given.json is not None:
+        report.write_rows(rows, given.json, title)
+
+
+def peaks_of(given: argparse.Namespace) -> None:
+    """Measure ways to save memory."""
+    from dsa.bench import memory, report  # late: --help needs no torch
+
+    options = {name: getattr(given, name) for name in ("lengths", "k", "indexer", "model", "batch", "backend")}
+    rows = memory.measure(ways=[way.split("+") for way in given.ways.split(",")], **options)
+    title = f"memory: {given.model}, {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
+    report.show_peaks(rows, title)
     if given.json is not None:
         report.write_rows(rows, given.json, title)
 

@@ -85,6 +85,19 @@ def show_parts(rows: Rows, title: str) -> None:
     Console().print(table)
 
 
+def show_peaks(rows: Rows, title: str) -> None:
+    """Print the most memory that steps hold: a line for each way to save it, a column for each length."""
+    table = Table(title=f"{title}: peak MB of a sparse step, of a dense one", caption=about(rows))
+    lengths = list(dict.fromkeys(row["length"] for row in rows))
+    table.add_column("memory")
+    for length in lengths:
+        table.add_column(f"{length:,}", justify="right")
+    for way in dict.fromkeys(row["memory"] for row in rows):
+        own = {row["length"]: row for row in rows if row["memory"] == way}
+        table.add_row(way, *(f"{own[n]['peak_mb']:.0f}, {own[n]['dense_peak_mb']:.0f}" for n in lengths))
+    Console().print(table)
+
+
 def draw(path: Path) -> None:
     """The plot of rows that were written before, beside them, without measuring again."""
     rows = json.loads(path.read_text())

@@ -166,8 +166,10 @@ def measure(spec: Spec, data: DataModule, model: Backbone, device: torch.device,
 def one_step(model: Backbone, tokens: torch.Tensor, sparse: bool, learns: bool) -> None:
     """Forward and backward over one row, as in training; without logits where the backbone learns nothing."""
     with model.memory.saving():
-        logits, losses = model.run(tokens, Pass(sparse=sparse, teach=sparse, logits=learns))
-    total = torch.stack([logits.float().mean(), *losses.values()]).sum()
+        told: list[torch.Tensor] = []
+        how = Pass(sparse=sparse, teach=sparse, logits=learns, targets=tokens if learns else None, told=told.append)
+        logits, losses = model.run(tokens, how)
+    total = torch.stack([(told[0] if told else logits).float().mean(), *losses.values()]).sum()
     if total.requires_grad:
         total.backward()
     model.zero_grad(set_to_none=True)

@@ -19,7 +19,7 @@ from dsa.training.fit import fit
 from dsa.training.log import METRICS, RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
-from dsa.training.objective import language_model_loss
+from dsa.training.objective import losses_of
 from dsa.training.shard import whole
 from dsa.training.stages import Group, Stage
 
@@ -60,8 +60,7 @@ class BaseTraining(Training):
         return self.criterion.lr_share(step, self.recipe.lr_warmup, self.recipe.lr_final)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self.model.run(batch.tokens, Pass(sparse=False)).logits
-        return {"loss": language_model_loss(logits, batch.targets)}
+        return {"loss": losses_of(self.model, batch, Pass(sparse=False))[0]}
 
 
 def make_base(store: Store, spec: Spec, need: Need, data: DataModule, dashboard: Dashboard) -> Artifact:

@@ -27,6 +27,7 @@ from dsa.judging.world import first_process, wait_for_all
 from dsa.patterns import Choosing
 from dsa.precision import Exact
 from dsa.spec import Spec
+from dsa.training.balance import Balanced
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
 from dsa.training.log import METRICS, RunLog
@@ -61,6 +62,7 @@ class CohortTraining(Training):
         self.members = members
         self.indexers = nn.ModuleDict({member.need.hash: member.indexers for member in members})
         self.patterns = nn.ModuleDict({member.need.hash: member.patterns for member in members})
+        self.balances.update({name: one for member in members for name, one in member.balances().items()})
         self.strict_loading = False  # checkpoints leave out the base
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -87,7 +89,15 @@ class CohortTraining(Training):
 
         with torch.no_grad():
             self.model.run(batch.tokens, replace(dense, watch=watch, logits=False))
-        return {name: torch.stack(parts).mean() for name, parts in found.items()}
+        return {name: self.mean(name, parts) for name, parts in found.items()}
+
+    def mean(self, name: str, parts: list[Tensor]) -> Tensor:
+        """A loss over the sites."""
+        if name not in self.balances:
+            return torch.stack(parts).mean()
+        balance = self.balances[name]
+        assert isinstance(balance, Balanced)
+        return balance.mean(parts)
 
     def by_objective(self) -> list[list[Member]]:
         """Members whose indexers learn the same."""
@@ -165,6 +175,8 @@ class CohortTraining(Training):
                     f"train/grad_norm_{part}s": row[f"train/grad_norm_{key}"],
                     f"train/lr_{part}s": row[f"train/lr_{key}"],
                 }
+                balances = {name.removesuffix(key): value for name, value in row.items() if name.endswith(f"_{key}")}
+                own |= {f"{name}{part}": value for name, value in balances.items() if name.startswith("train/balance_")}
             own |= member.averaged(own)
             together |= {f"{name}/{member.spec.indexer_label}": value for name, value in own.items()}
             member.log.add(self.stage, self.global_step, "train", own | speed)

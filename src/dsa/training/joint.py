@@ -1,5 +1,6 @@
 """Joint training: backbone and indexers go on together, with attention on the selection."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from dsa.ops import Picked
 from dsa.patterns import Choice
 from dsa.recipe import Recipe
 from dsa.spec import Spec
+from dsa.training.balance import Balanced
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
 from dsa.training.log import METRICS, RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
-from dsa.training.objective import IndexerObjective, language_model_loss
+from dsa.training.objective import IndexerObjective, losses_of
 from dsa.training.shard import whole
 from dsa.training.stages import Group, Stage
 
@@ -37,21 +39,34 @@ class JointTraining(Training):
     def __init__(self, objective: IndexerObjective, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.objective = objective
+        own = [router.indexer for router in self.model.routers if isinstance(router, Router)]
+        taught = [[] if indexer is None else list(indexer.parameters()) for indexer in own]
+        balance = objective.balanced(self.model.router_of, taught) if self.teaches else None
+        if balance is not None:
+            self.balances["indexer"] = balance
+
+    @property
+    def teaches(self) -> bool:
+        """Whether indexers learn."""
+        return any(group.name == "indexers" for group in self.learning)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        teach = any(group.name == "indexers" for group in self.learning)
         chosen: dict[int, Choice] = {}
         picked: dict[int, Picked] = {}
+        taught: dict[int, Mapping[str, Tensor]] = {}
         how = Pass(
-            sparse=self.sparse, teach=teach, progress=self.progress, step=self.global_step + 1,
-            chose=chosen.__setitem__, picked=picked.__setitem__,
+            sparse=self.sparse, teach=self.teaches, progress=self.progress, step=self.global_step + 1,
+            chose=chosen.__setitem__, picked=picked.__setitem__, taught=taught.setdefault,
         )  # fmt: skip
-        if teach:
+        if self.teaches:
             with fork_rng([self.device] if self.device.type == "cuda" else []):  # both passes draw the same
                 how = replace(how, emphasis=self.objective.emphasis(self.model, batch, how))
-        logits, losses = self.model.run(batch.tokens, how)
+        loss, losses = losses_of(self.model, batch, how)
         self.note_choices(chosen, picked)
-        out = {"loss": language_model_loss(logits, batch.targets)}
+        for name, balance in self.balances.items():
+            assert isinstance(balance, Balanced)
+            losses[name] = balance.mean([taught[site.index][name] for site in self.model.sites])
+        out = {"loss": loss}
         return out | {f"{name}_loss": loss for name, loss in losses.items()}
 
     @property

@@ -15,6 +15,7 @@ from dsa.ops import IndexFeatures, Scorer, TrueAttention
 from dsa.patterns import Choosing
 from dsa.precision import Precision
 from dsa.spec import Spec
+from dsa.training.balance import Balanced
 from dsa.training.captured import captured_by_entry, missed
 from dsa.training.log import RunLog
 from dsa.training.objective import IndexerObjective
@@ -76,6 +77,13 @@ class Member:
     def picks(self) -> bool:
         """Whether its indexers pick among others, and learn to."""
         return isinstance(self.indexers[0], Picking)
+
+    def balances(self) -> dict[str, Balanced]:
+        """What weighs the losses of sites that share an indexer against each other, by name of the loss."""
+        own = [indexer.parts() for indexer in self.indexers if isinstance(indexer, Indexer)]
+        taught = {name: [list(parts[name].parameters()) for parts in own] for name in own[0]}
+        found = {self.key(name): self.objective.balanced(self.of, parameters) for name, parameters in taught.items()}
+        return {name: balance for name, balance in found.items() if balance is not None}
 
     def averaged(self, row: dict[str, float]) -> dict[str, float]:
         """Where its indexers are made of several, the mean of their losses; as any other's it is `indexer_loss`."""

@@ -19,6 +19,7 @@ from dsa.data import Batch, DataModule
 from dsa.judging.evaluation import Evaluation
 from dsa.judging.speed import Contention
 from dsa.spec import Recipe
+from dsa.training.balance import Balanced
 from dsa.training.log import RunLog
 from dsa.training.shard import gathered, shard
 from dsa.training.stages import Group, Stage
@@ -63,6 +64,7 @@ class Training(Evaluation):
         for group in groups:
             for parameter in group.parameters:
                 parameter.requires_grad_(True)
+        self.balances = nn.ModuleDict()  # of losses that teach the same parameters, by the loss's name
         self.sums: dict[str, Tensor] = {}  # of the step's losses, on the device
         self.row: dict[str, float] = {}
         self.started = 0.0
@@ -161,6 +163,10 @@ class Training(Evaluation):
         """After each optimiser step, before any checkpoint: write the step's row."""
         if (batch_idx + 1) % self.accumulate:
             return
+        for name, balance in self.balances.items():
+            assert isinstance(balance, Balanced)
+            counted = balance.learn(self.total, self.accumulate * self.trainer.world_size)
+            self.row |= {f"balance_{site:02d}_{name}": weight for site, weight in counted.items()}
         seconds = time.perf_counter() - self.started
         tokens = self.data.batch_size * self.data.seq_len
         names, shown = list(self.row), next(iter(self.sums))

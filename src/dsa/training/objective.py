@@ -1,18 +1,20 @@
 """What is minimised: the language model's loss for the backbone, the indexers' loss for the indexers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsa.backbones import Attended, Backbone, Pass
-from dsa.checks import above, flag
+from dsa.backbones.memory import token_losses
+from dsa.checks import above, flag, one_of
 from dsa.data import IGNORE, Batch
 from dsa.ops import Emphasis
+from dsa.training.balance import BALANCES, Balanced
 
 Emphases = Mapping[int, Emphasis]
 """What counts more in the indexers' losses, by number of the site."""
@@ -21,11 +23,13 @@ Emphases = Mapping[int, Emphasis]
 class IndexerObjective:
     """How much the indexers' loss weighs and whether it is taken while the attention is sparse.
 
-    The two losses share no parameter, so the weight only scales the indexers' gradient before clipping.
+    The two losses share no parameter, so the weight only scales the indexers' gradient before clipping. The losses of
+    layers that share an indexer do, and may be balanced.
 
     Args:
         weight: factor on the indexers' loss.
         train_when_sparse: False leaves the indexers as the warm-up made them.
+        balance: of layers that share an indexer: fixed, each counts alike; gradnorm or uncertainty.
 
     Attributes:
         whole: it compares the rows of a batch, which must not be taken in parts.
@@ -33,9 +37,19 @@ class IndexerObjective:
 
     whole: ClassVar[bool] = False
 
-    def __init__(self, weight: float, train_when_sparse: bool) -> None:
+    def __init__(self, weight: float, train_when_sparse: bool, balance: str = "fixed") -> None:
         self.weight = above(weight, 0, "objective.weight")
         self.train_when_sparse = flag(train_when_sparse, "objective.train_when_sparse")
+        self.balance = BALANCES.get(one_of(balance, ("fixed", *BALANCES), "objective.balance"))
+
+    def balanced(self, of: Sequence[int], parameters: Sequence[list[nn.Parameter]]) -> Balanced | None:
+        """What weighs the losses of layers against each other; None: each counts alike.
+
+        Args:
+            of: number of each layer's indexer.
+            parameters: of each indexer, by its number.
+        """
+        return None if self.balance is None else Balanced(self.balance, of, parameters)
 
     def emphasis(self, model: Backbone, batch: Batch, how: Pass) -> Emphases:
         """What of the attention counts more than the rest, found by a pass of its own through the model.
@@ -62,8 +76,10 @@ class AskedKL(IndexerObjective):
                 "objective: asked_kl compares the queries of a whole batch, and several processes have a part each; "
                 "give trainer.devices=1 and trainer.strategy=auto, or objective=kl."
             )
-        logits = model.run(batch.tokens, replace(how, teach=False, watch=None, logits=True)).logits
-        rows = Emphasis(rows=token_losses(logits, batch.targets))
+        told: list[Tensor] = []
+        how = replace(how, teach=False, watch=None, logits=True, targets=batch.targets, told=told.append)
+        logits = model.run(batch.tokens, how).logits
+        rows = Emphasis(rows=told[0] if told else token_losses(logits, batch.targets))
         return {site.index: rows for site in model.sites}
 
 
@@ -86,9 +102,8 @@ class GradientKL(IndexerObjective):
                 site.out.requires_grad_()
             seen.setdefault(site.site.index, site)  # once, also where the pass is recomputed
 
-        logits = model.run(batch.tokens, replace(how, teach=False, watch=None, after=keep, logits=True)).logits
+        loss, _ = losses_of(model, batch, replace(how, teach=False, watch=None, after=keep, logits=True))
         outs = [seen[site.index].out for site in model.sites if site.index in seen]
-        loss = language_model_loss(logits, batch.targets)
         upstream = torch.autograd.grad(loss, outs, allow_unused=True) if outs else ()
         if len(outs) < len(model.sites) or any(x is None for x in upstream):
             raise ValueError(
@@ -108,8 +123,10 @@ def language_model_loss(
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORE)
 
 
-def token_losses(
-    logits: Float[Tensor, "batch time vocab"], targets: Int[Tensor, "batch time"]
-) -> Float[Tensor, "batch time"]:
-    """Cross-entropy of each position [nats]; 0 of one that asks for nothing."""
-    return F.cross_entropy(logits.float().mT, targets, ignore_index=IGNORE, reduction="none")
+def losses_of(model: Backbone, batch: Batch, how: Pass) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The language-model loss of a pass [nats], in chunks where the model takes them, and its other losses."""
+    told: list[Tensor] = []
+    logits, losses = model.run(batch.tokens, replace(how, targets=batch.targets, told=told.append))
+    if not told:
+        return language_model_loss(logits, batch.targets), losses
+    return told[0].sum() / (batch.targets != IGNORE).sum(), losses

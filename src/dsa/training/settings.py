@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dsa.artifacts.digest import digest
-from dsa.build import build_backbone
+from dsa.build import build_backbone, leading
 from dsa.checks import one_of
 from dsa.ops import checked_backend
 from dsa.spec import Part, Spec
@@ -43,9 +43,26 @@ def check_settings(spec: Spec, met: set[str] | None = None) -> None:
             f"trainer.accumulate = {spec.trainer.accumulate}: objective={spec.objective.option} compares the queries "
             "of a whole batch; give trainer.accumulate=1, or another objective."
         )
+    if spec.uses_indexer and spec.objective.make().balance is not None:
+        check_balance(spec)
     if spec.trainer.accelerator not in ("auto", "cpu", "gpu"):
         check_accelerator(spec.trainer.accelerator)
     one_of(spec.trainer.strategy, ("auto", "ddp"), "trainer.strategy")
+
+
+def check_balance(spec: Spec) -> None:
+    """Refuse to balance losses of which no two teach the same parameters, or of parameters that lie in parts."""
+    given, layers = f"objective.balance = {spec.objective.node['balance']}", spec.model.cls.size(spec.model.node).layers
+    if len(leading(layers, spec.index_every)) == layers:
+        raise ValueError(
+            f"{given}: no two losses teach the same parameters where every layer has an indexer of its own; give "
+            "index_every=2 or more, or objective.balance=fixed."
+        )
+    if spec.trainer.shard:
+        raise ValueError(
+            f"{given}: it needs the gradient of each loss, and every process has a part of the parameters; give "
+            "trainer=ddp, or objective.balance=fixed."
+        )
 
 
 def unmet(met: set[str], *parts: Part) -> Iterator[Part]:

@@ -71,9 +71,13 @@ class Adopted(Backbone):
         if self.context is not None and length > self.context:
             raise ValueError(f"seq_len = {length}: the model reads at most {self.context} tokens.")
         given: dict[str, Any] = {"use_cache": False} if cache is None else past_of(cache, self.hf.config)
-        if not how.logits:
+        chunked = how.targets is not None and self.memory.chunk is not None
+        if chunked or not how.logits:
             given["logits_to_keep"] = 1
         with self.hook.passing(replace(how, cache=None)) as losses:
+            if chunked:
+                states = last_states(self.hf, input_ids=tokens, **given)[0]
+                return self.answered(self.head, states, how, mean_losses(losses))
             logits = self.hf(input_ids=tokens, **given).logits
         if cache is not None:
             cache.length = length
@@ -91,6 +95,28 @@ class Adopted(Backbone):
     @property
     def recomputes(self) -> bool:
         return bool(recomputable(self.hf))
+
+    @property
+    def chunks(self) -> bool:
+        """Whether its logits are what its head makes of its last hidden states, without a scale or a cap."""
+        where = next(self.hf.parameters()).device
+        if where.type == "meta":
+            return True  # sizes alone; the weights are asked when they are there
+        model: Any = self.hf
+        louder = model.get_decoder().register_forward_hook(magnified)  # small logits would not meet a cap
+        try:
+            with torch.no_grad():
+                states, logits = last_states(model, input_ids=torch.arange(8, device=where)[None])  # padding may be 0
+                return bool((self.head(states) == logits).all())
+        finally:
+            louder.remove()
+
+    @property
+    def head(self) -> nn.Module:
+        """From last hidden states to logits."""
+        model: Any = self.hf
+        found: nn.Module = model.get_output_embeddings()
+        return found
 
     @property
     def shards(self) -> list[nn.Module]:
@@ -243,6 +269,23 @@ def past_of(cache: Cache, config: Any) -> dict[str, Any]:
     if cache.past is None:
         cache.past = GrowingCache(config, cache.room)
     return {"use_cache": True, "past_key_values": cache.past}
+
+
+def magnified(_: nn.Module, given: Any, out: Any) -> Any:
+    """A forward hook: last hidden states a thousand times as large."""
+    out.last_hidden_state = out.last_hidden_state * 1000
+    return out
+
+
+def last_states(model: Any, **given: Any) -> tuple[Tensor, Tensor]:
+    """The last hidden states of a pass, which its head reads, and its logits."""
+    seen: list[Tensor] = []
+    handle = model.get_decoder().register_forward_hook(lambda *called: seen.append(called[2].last_hidden_state))
+    try:
+        logits = model(**given).logits
+    finally:
+        handle.remove()
+    return seen[0], logits
 
 
 def recomputable(model: nn.Module) -> list[nn.Module]:
