@@ -41,7 +41,8 @@ def transformers_works(length: int, layer: Layer) -> dict[str, Work]:
     except ImportError as error:
         raise SystemExit(HOW_TO_GET) from error
     torch.manual_seed(0)
-    width, rotary, kind = layer.heads * layer.dim, layer.index[1] // 2, {"device": layer.device, "dtype": layer.dtype}
+    width, rotary = layer.heads * layer.dim, layer.index[1] // 2
+    kind: Any = {"device": layer.device, "dtype": layer.dtype}
     config: Any = SimpleNamespace(
         hidden_size=width, q_lora_rank=width, index_n_heads=layer.index[0], index_head_dim=layer.index[1],
         index_topk=layer.k, qk_rope_head_dim=rotary,
