@@ -27,9 +27,11 @@ def main(arguments: list[str] | None = None) -> None:
         each.add_argument("--heads", type=int, default=8)
         each.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
         each.add_argument("--batch", type=int, default=1, help="rows (default 1)")
-    step = what.add_parser("train", help="whole training steps of a model")
-    step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
-    step.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
+    step = what.add_parser("train", help="whole training steps of models")
+    step.add_argument("--batch", type=numbers, help="rows, as 1,8 (default as train.py: data.batch_size)")
+    step.add_argument(
+        "--model", type=names, default=["tiny"], help="options of conf/model, as tiny,seed (default tiny)"
+    )
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
@@ -79,21 +81,21 @@ def main(arguments: list[str] | None = None) -> None:
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import attention, report, train
 
-    if given.batch is None:
-        given.batch = compose().data.node["batch_size"]
-    options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
+    options = {name: getattr(given, name) for name in ("lengths", "k", "backend", "rounds")}
+    title = f"{given.what}: {given.indexer}, k {given.k}, backend {given.backend}"
     if given.what == "attention":
-        names = [name for name in given.formats.split(",") if name]
-        formats = {name: compose([f"precision={name}"]).precision.make() for name in names}
+        formats = {name: compose([f"precision={name}"]).precision.make() for name in names(given.formats)}
+        title += f", batch {given.batch}"
         rows = attention.measure(
-            index=index, heads=given.heads, dim=given.dim, peers=given.peers, formats=formats, **options
-        )
+            index=index, heads=given.heads, dim=given.dim, peers=given.peers, formats=formats, batch=given.batch,
+            **options,
+        )  # fmt: skip
+        report.show(rows, title)
     else:
-        memory = [name for name in given.memory.split(",") if name]
-        rows = train.measure(indexer=given.indexer, model=given.model, memory=memory, **options)
-    title = f"{given.what}: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
-    title += f", memory {given.memory}" if given.what == "train" and given.memory else ""
-    report.show(rows, title)
+        memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
+        title += f", memory {given.memory}" if memory else ""
+        rows = train.measure(indexer=given.indexer, models=given.model, batches=batches, memory=memory, **options)
+        report.show_steps(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)
 
@@ -138,6 +140,10 @@ def shown(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     report.show_parts(rows, title)
     return rows
+
+
+def names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
 
 
 def numbers(text: str) -> list[int]:
