@@ -175,7 +175,10 @@ def run_forward(
     else:
         kernels = loaded("attend.cpp", structures, HEAD_DIM=dim)
         chunks = heads_ if mass is None else mass.shape[0]
-        tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
+        tile, rows = tile_keys(keys, dim, 2, FORWARD_TILE), batch * chunks
+        # Where the threads can have a part each, no more: each packs all keys, and all hold as many pairs.
+        shared_out = rows > 0 and threads % rows == 0
+        parts = max(1, min(threads // rows, time // 64)) if shared_out else units(rows, threads, time // 64)
         bounds = room_for_bounds(positions, keys, tile)
         kept = mass is not None and tile < keys
         args = told(bounds, tile, parts, *scratch(kernels, "forward_scratch", threads, tile, time, slots, kept))
