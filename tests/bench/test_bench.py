@@ -1,5 +1,7 @@
 """The bench command: rows, table, plot; figures that can be checked by hand."""
 
+import importlib
+import itertools
 import json
 import sys
 
@@ -44,11 +46,26 @@ def test_selecting_is_timed_in_number_formats_beside_float32(tmp_path):
 @pytest.mark.slow
 def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
     path = tmp_path / "train.json"
-    main(f"train --lengths 64 --k 16 --rounds 1 --json {path}".split())
+    main(f"train --model mqar --lengths 64 --batch 2 --k 16 --rounds 1 --json {path}".split())
     rows = {row["component"]: row["ms"] for row in json.loads(path.read_text())}
     assert set(rows) == {"indexer", "select", "attend", "indexer_loss", "rest", "total"}
     assert min(rows.values()) > 0
     assert sum(rows.values()) == pytest.approx(2 * rows["total"], rel=0.05)
+
+
+def test_whole_steps_of_several_models_and_numbers_of_rows_are_a_line_and_a_panel_each(tmp_path, capsys):
+    path = tmp_path / "steps.json"
+    main(f"train --model mqar,tiny --batch 1,2 --lengths 32 --k 8 --rounds 1 --json {path}".split())
+    rows = json.loads(path.read_text())
+    kinds = {(row["model"], row["rows"], row["length"]) for row in rows}
+    assert kinds == {(model, batch, 32) for model in ("mqar", "tiny") for batch in (1, 2)}
+    told = capsys.readouterr().out.splitlines()
+    for model, batch in itertools.product(("mqar", "tiny"), (1, 2)):
+        (line,) = [line.split() for line in told if line.split()[1:4:2] == [model, str(batch)]]
+        own = {row["component"]: row for row in rows if (row["model"], row["rows"]) == (model, batch)}
+        assert f"{own['total']['ms']:.1f}" in line and f"{own['indexer_loss']['ms']:.1f}" in line
+    titles = [axis.get_title().split(": ")[-1] for axis in report.drawn(rows, "train").axes]
+    assert titles == ["mqar, 1 rows", "mqar, 2 rows", "tiny, 1 rows", "tiny, 2 rows"]
 
 
 @pytest.mark.slow
@@ -91,10 +108,11 @@ def test_each_panel_names_its_lines_with_their_dtype_and_says_why_the_loss_jumps
 
 
 @pytest.mark.skipif(native.unavailable() is not None, reason="no compiler")
-def test_the_loss_has_no_probabilities_to_use_where_a_row_of_keys_exceeds_a_tile():
-    layer = Layer(k=4, index=(1, 8), heads=1, kv_heads=1, dim=256, backend="cpu")
-    kept = [attention.mass_kept(length, layer) for length in (2048, 2064)]
-    assert kept == [True, False], "2048 keys of 256 dims are as many floats twice as a tile of 4 MB holds"
+def test_the_loss_has_no_probabilities_to_use_where_they_would_take_too_much_memory(monkeypatch):
+    attending = importlib.import_module("dsa.ops.native.attend")
+    monkeypatch.setattr(attending, "KEPT_MASS", 64 * 16 * 4)
+    layer = Layer(k=16, index=(1, 8), heads=1, kv_heads=1, dim=8, backend="cpu")
+    assert [attention.mass_kept(length, layer) for length in (64, 65)] == [True, False]
 
 
 def test_peak_memory_counts_what_is_allocated_beyond_the_results():

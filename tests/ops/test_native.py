@@ -78,6 +78,27 @@ def test_the_loss_is_the_same_from_the_probabilities_that_attending_left(built, 
     assert (native.indexer_loss(features, squared, selection) - left).abs() > 1e-3  # it is what was left that is read
 
 
+@pytest.mark.parametrize("sunk", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_many_tiles_leave_the_probabilities_that_one_leaves(built, monkeypatch, threads, sunk):
+    torch.set_num_threads(threads)
+    q, k, v = qkv(2, 4, 150, 150, 8)
+    sink = randoms(4) if sunk else None
+    selection = random_selection(2, 2, 150, 150, 40)  # some queries keep nothing, some nothing of the last tile
+    assert (selection.counts == 0).any() and (selection.positions.amax(-1) < 130).any()
+    one = native.attend_with_target(q, k, v, selection, 2, sink)
+    monkeypatch.setattr(attending, "tile_keys", lambda *_: 20)
+    many, again = (native.attend_with_target(q, k, v, selection, 2, sink) for _ in range(2))
+    chosen = torch.arange(48) < selection.counts.transpose(0, 1)[..., None]
+    left = [target.mass.sums.where(chosen, 0.0) for _, target in (one, many, again)]
+    torch.testing.assert_close(left[1], left[0])
+    assert torch.equal(left[1], left[2]) and torch.equal(many[0], again[0])
+    assert torch.equal(many[0], native.attend(q, k, v, selection, sink)[0]), "what is left does not change the output"
+    if not sunk:
+        kept = (selection.counts > 0).transpose(0, 1).float()
+        torch.testing.assert_close(left[1].sum(-1), 2 * kept)  # two heads a group
+
+
 def test_without_room_or_with_other_groups_no_probabilities_are_left(built, monkeypatch):
     q, k, v = qkv(1, 4, 60, 60, 8)
     selection = random_selection(1, 1, 60, 60, 20)

@@ -42,13 +42,15 @@ def main(arguments: list[str] | None = None) -> None:
     token.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
     for each in (alone, token):
         each.add_argument("--batch", type=int, default=1, help="rows (default 1)")
-    step = what.add_parser("train", help="whole training steps of a model")
-    step.add_argument("--batch", type=int, help="rows (default as train.py: data.batch_size)")
+    step = what.add_parser("train", help="whole training steps of models")
+    step.add_argument("--batch", type=numbers, help="rows, as 1,8 (default as train.py: data.batch_size)")
+    step.add_argument(
+        "--model", type=names, default=["tiny"], help="options of conf/model, as tiny,seed (default tiny)"
+    )
     most = what.add_parser("memory", help="most memory that a training step holds, by ways to save it")
+    most.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     most.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     most.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
-    for each in (step, most):
-        each.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
@@ -105,14 +107,12 @@ def main(arguments: list[str] | None = None) -> None:
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import report, train
 
-    if given.batch is None:
-        given.batch = compose().data.node["batch_size"]
-    memory = [name for name in given.memory.split(",") if name]
-    options = {name: getattr(given, name) for name in ("lengths", "k", "batch", "backend", "rounds")}
-    rows = train.measure(indexer=given.indexer, model=given.model, memory=memory, **options)
-    title = f"train: {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
-    title += f", memory {given.memory}" if given.memory else ""
-    report.show(rows, title)
+    options = {name: getattr(given, name) for name in ("lengths", "k", "backend", "rounds")}
+    memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
+    title = f"train: {given.indexer}, k {given.k}, backend {given.backend}"
+    title += f", memory {given.memory}" if memory else ""
+    rows = train.measure(indexer=given.indexer, models=given.model, batches=batches, memory=memory, **options)
+    report.show_steps(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)
 
@@ -133,8 +133,7 @@ def layer_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
     many = given.kv_heads or [given.heads]
     if wrong := [n for n in many if given.heads % n]:
         raise SystemExit(f"--kv-heads {wrong[0]}: give a divisor of the {given.heads} heads.")
-    names = [name for name in given.formats.split(",") if name]
-    formats = {name: compose([f"precision={name}"]).precision.make() for name in names}
+    formats = {name: compose([f"precision={name}"]).precision.make() for name in names(given.formats)}
     for kv_heads in many:
         layer = Layer(given.k, index, given.heads, kv_heads, given.dim, given.batch, given.backend,
                       torch.device(given.device), getattr(torch, DTYPES[given.dtype]))  # fmt: skip
@@ -199,6 +198,10 @@ def shown(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     report.show_parts(rows, title)
     return rows
+
+
+def names(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
 
 
 def numbers(text: str) -> list[int]:

@@ -33,6 +33,25 @@ def show(rows: Rows, title: str) -> None:
     Console(width=max(console.width, 120)).print(table)
 
 
+def show_steps(rows: Rows, title: str) -> None:
+    """Print whole training steps, one a line: how many times faster than a dense step, and where the time goes."""
+    table = Table(title=title, caption=f"{about(rows)}; ms of a step and of its parts")
+    parts = [name for name in dict.fromkeys(row["component"] for row in rows) if name != "total"]
+    for column in ("model", "rows", "length", "sparse", "dense", "x dense", *parts, "peak MB", "dense MB"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    steps: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        steps.setdefault((row["model"], row["rows"], row["length"]), {})[row["component"]] = row
+    for (model, batch, length), step in steps.items():
+        whole = step["total"]
+        table.add_row(
+            model, str(batch), str(length), f"{whole['ms']:.1f}", f"{whole['dense_ms']:.1f}", f"{whole['ratio']:.2f}",
+            *(f"{step[name]['ms']:.1f}" for name in parts), f"{whole['peak_mb']:.0f}", f"{whole['dense_peak_mb']:.0f}",
+        )  # fmt: skip
+    console = Console()
+    Console(width=max(console.width, 140)).print(table)
+
+
 def show_tokens(rows: Rows, title: str) -> None:
     """Print rows of decoding: a token's time by the median and of the fastest, what it reads of the cache, and how much
     that holds."""
@@ -111,7 +130,7 @@ PANELS = {
 """Title and lines of each panel; None for all: the indexer loss is no part of a forward pass."""
 
 WITHOUT_MASS = (
-    "Hollow: a row's keys no longer fit one tile of the attention kernel, which then leaves no probabilities behind, "
+    "Hollow: the probabilities of all selected keys would take too much memory; attending then leaves none behind, "
     "and the loss computes them again."
 )
 
@@ -124,12 +143,17 @@ def plot(rows: Rows, path: Path, title: str) -> None:
 
 
 def drawn(rows: Rows, title: str) -> Figure:
-    """Time against length on log axes: a panel for each direction, with lines of its own that name their dtype."""
-    directions = list(dict.fromkeys(row["direction"] for row in rows))
+    """Time against length on log axes: a panel for each direction, and for each model and number of rows whose steps
+    were measured, with lines of its own that name their dtype."""
+    panels: dict[tuple[str, str], Rows] = {}
+    for row in rows:
+        whose = f": {row['model']}, {row['rows']} rows" if "model" in row else ""
+        panels.setdefault((row["direction"], whose), []).append(row)
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(row["component"] for row in rows))}
-    figure, axes = plt.subplots(1, len(directions), figsize=(6.5 * len(directions), 5.0), squeeze=False)
-    for axis, direction in zip(axes[0], directions, strict=True):
-        panel(axis, [row for row in rows if row["direction"] == direction], colours, *PANELS[direction])
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.5 * len(panels), 5.0), squeeze=False)
+    for axis, ((direction, whose), own) in zip(axes[0], panels.items(), strict=True):
+        heading, wanted = PANELS[direction]
+        panel(axis, own, colours, heading + whose, wanted)
     again = any(row.get("mass_kept") is False for row in rows)
     figure.suptitle(f"{title}\n{about(rows)}", fontsize=9)
     if again:

@@ -1,5 +1,6 @@
-"""Whole training steps of a model: dense against sparse, and where the time of a sparse step goes."""
+"""Whole training steps of models: dense against sparse, and where the time of a sparse step goes."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -15,18 +16,21 @@ PARTS = ("indexer", "select", "attend", "indexer_loss")
 
 
 def measure(
-    lengths: list[int], k: int, indexer: str, model: str, batch: int, backend: str, rounds: int, memory: list[str]
-) -> list[dict[str, Any]]:
-    """A row per (length, component); components are those of a sparse step, "rest" and "total".
+    lengths: list[int], k: int, indexer: str, models: list[str], batches: list[int], backend: str, rounds: int,
+    memory: list[str],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A row per (model, rows, length, component); components are those of a sparse step, "rest" and "total".
 
     The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it. Where
     layers are recomputed there is the total alone: a part runs within the backward pass of another.
 
     Args:
+        models: options of conf/model.
+        batches: numbers of rows.
         memory: settings of the group that are true.
     """
     table = []
-    for length in lengths:
+    for model, batch, length in itertools.product(models, batches, lengths):
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         saved = [f"memory.{name}=true" for name in memory]
         spec = compose([*choices, "selector=topk", f"selector.k={k}", "memory=none", *saved])
@@ -42,6 +46,8 @@ def measure(
         for component, share in parts.items():
             table.append(
                 {
+                    "model": model,
+                    "rows": batch,
                     "length": length,
                     "component": component,
                     "direction": "train",

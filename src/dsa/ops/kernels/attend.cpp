@@ -47,17 +47,21 @@ inline void add_rows(R& to, const float* rows, const int32_t* index, const float
   for (int x = 0; x < R::N; x++) to.x[x] += (part[0].x[x] + part[1].x[x]) + (part[2].x[x] + part[3].x[x]);
 }
 
+// Floats of a query's logits that wait for the last tile: the last vector of a tile's may reach beyond the slots.
+int64_t kept_pitch(int64_t slots) { return slots + W; }
+
 }  // namespace
 
 extern "C" int64_t size_of(int64_t structure) { return sizes<Attend, Heads>(structure); }
-extern "C" int64_t forward_scratch(int64_t tile, int64_t time, int64_t slots) {
-  return round_up(tile * FORWARD + 2 * time + slots + W, 16);
+// `kept`: 1 if a head's logits wait for its last tile, 0 if not.
+extern "C" int64_t forward_scratch(int64_t tile, int64_t time, int64_t slots, int64_t kept) {
+  return round_up(tile * FORWARD + 2 * time + slots + W + kept * time * kept_pitch(slots), 16);
 }
 
 // Softmax over the keys of a query tile by tile: the output so far is rescaled when a larger logit comes.
 // The heads are taken in so many chunks. `mass`: null, or [chunk, batch, time, slots rounded up to vectors of 16], for
-// the probabilities summed over each chunk's heads, where one tile holds all keys. Returns whether all positions were
-// keys.
+// the probabilities summed over each chunk's heads. Where there are several tiles, a head's logits wait for the last:
+// only then is it known what they sum up to. Returns whether all positions were keys.
 extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) {
   const Attend& a = *args;
   if (!find_all_bounds(a)) return false;
@@ -69,6 +73,7 @@ extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) 
     const int64_t from = first_of(a, b, part), to = first_of(a, b, part + 1);
     float* const records = a.scratch + thread * a.scratch_per_thread;
     float *peak = records + a.tile * FORWARD, *total = peak + a.time, *logits = total + a.time;
+    float* const kept = mass && tiles > 1 ? logits + a.slots + W : nullptr;
     for (int64_t h = chunk * together; h < (chunk + 1) * together; h++) {
       const Slots slots(a, a.row(b, h));
       float* logsumexp = a.logsumexp + (b * a.heads + h) * a.time;
@@ -100,6 +105,8 @@ extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) 
           const float before = !first ? peak[t] : a.sink ? a.sink[h] : -INF;
           const float now = n ? std::max(before, largest(highest)) : before;
           const float base = now == -INF ? 0.f : now;
+          float* const waiting = kept ? kept + (t - from) * kept_pitch(a.slots) : nullptr;
+          for (int64_t i = 0; waiting && i < n; i += W) store(waiting + s0 + i, load(logits + i));
           vf exponentials = {};
           for (int64_t i = 0; i < n; i += W) {
             const vf e = exponential(load(logits + i) - base);
@@ -120,7 +127,9 @@ extern "C" bool attend_forward(const Attend* args, int64_t chunks, float* mass) 
             if (mass) {
               float* to_row = mass + ((chunk * a.batch + b) * a.time + t) * pitch;
               const bool begin_sum = h == chunk * together;
-              for (int64_t i = 0; i < n; i += W) {
+              for (int64_t i = 0; waiting && i < s0 + n; i += W)
+                store(logits + i, exponential(load(waiting + i) - base));
+              for (int64_t i = 0; i < s0 + n; i += W) {
                 const vf p = load(logits + i) * share;
                 store(to_row + i, begin_sum ? p : load(to_row + i) + p);
               }

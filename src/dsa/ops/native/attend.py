@@ -36,8 +36,9 @@ FORWARD_TILE, BACKWARD_TILE = 1 << 22, 1 << 21
 """Bytes of a tile of keys: measured best with a second-level cache of 2 MB."""
 FEW = 2
 """Queries are few where their selections together hold not one in so many keys: those are then read where they lie."""
-KEPT_MASS = 1 << 26
-"""Bytes of probabilities that attending leaves for the indexer loss at most."""
+KEPT_MASS = 1 << 28
+"""Bytes of probabilities that attending leaves for the indexer loss at most, with the logits that wait for the last of
+several tiles: as many as 8 rows of 32768 tokens with 256 keys each take, of which a step holds many times that."""
 
 ATTEND = (
     "q k v out *logsumexp *sink *positions *counts *bounds batch heads kv_heads groups time keys slots scale tile "
@@ -94,15 +95,15 @@ def room_for_mass(
 ) -> Float[Tensor, "group batch time padded"] | None:
     """For the probabilities summed over each group's heads.
 
-    None where they would be too many, the selection's groups are others, queries are few, or the kernel meets a row's
-    keys in several tiles.
+    None where they would be too many, the selection's groups are others, or queries are few.
     """
     batch, own_groups, time, slots = selection.positions.shape
     keys, dim = k.shape[2:]
-    if few(time, slots, keys) or own_groups != groups or tile_keys(keys, dim, 2, FORWARD_TILE) < keys:
+    if few(time, slots, keys) or own_groups != groups:
         return None
     shape = (groups, batch, time, -(-slots // 16) * 16)
-    return torch.empty(shape) if 4 * math.prod(shape) <= KEPT_MASS else None
+    waiting = torch.get_num_threads() * time * slots if tile_keys(keys, dim, 2, FORWARD_TILE) < keys else 0
+    return torch.empty(shape) if 4 * (math.prod(shape) + waiting) <= KEPT_MASS else None
 
 
 def few(time: int, slots: int, keys: int) -> bool:
@@ -174,9 +175,13 @@ def run_forward(
     else:
         kernels = loaded("attend.cpp", structures, HEAD_DIM=dim)
         chunks = heads_ if mass is None else mass.shape[0]
-        tile, parts = tile_keys(keys, dim, 2, FORWARD_TILE), units(batch * chunks, threads, time // 64)
+        tile, rows = tile_keys(keys, dim, 2, FORWARD_TILE), batch * chunks
+        # Where the threads can have a part each, no more: each packs all keys, and all hold as many pairs.
+        shared_out = rows > 0 and threads % rows == 0
+        parts = max(1, min(threads // rows, time // 64)) if shared_out else units(rows, threads, time // 64)
         bounds = room_for_bounds(positions, keys, tile)
-        args = told(bounds, tile, parts, *scratch(kernels, "forward_scratch", threads, tile, time, slots))
+        kept = mass is not None and tile < keys
+        args = told(bounds, tile, parts, *scratch(kernels, "forward_scratch", threads, tile, time, slots, kept))
         done = call(kernels.attend_forward, args, i64(chunks), pointer(address(mass)), result=ctypes.c_bool)
     if not done:
         raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
