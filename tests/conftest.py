@@ -16,6 +16,7 @@ from typed import calls, first_of_a_kind
 jaxtyping.jaxtyped = first_of_a_kind  # what the hook below puts around every function
 TYPED = ["ops", "indexers", "patterns", "selectors", "precision", "backbones", "judging", "inspection", "data"]
 install_import_hook([f"dsa.{package}" for package in TYPED], "typed.checked")  # shapes are checked at every call
+install_import_hook(["dsa.training"], "typed.of_tensors")  # a stand-in may serve for anything else there
 
 import parsed_once  # noqa: E402, F401  (it changes how Hydra reads)
 

@@ -6,7 +6,7 @@ A run calls the same functions with the same shapes hundreds of times, and check
 import functools
 from collections import Counter
 from types import FunctionType
-from typing import Any
+from typing import Any, get_args
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
@@ -14,6 +14,22 @@ from torch import Tensor
 
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # as type checkers read it, an int is a float too
 exactly = jaxtyping.jaxtyped
+
+
+def of_tensors(target: Any) -> Any:
+    """`checked`, but of tensors alone."""
+    if isinstance(target, FunctionType):
+        target.__annotations__ = {name: kind for name, kind in target.__annotations__.items() if has_tensors(kind)}
+    return checked(target)
+
+
+def has_tensors(kind: Any) -> bool:
+    """Whether an annotation speaks of the shapes of tensors."""
+    if isinstance(kind, type) and issubclass(kind, jaxtyping.AbstractArray):
+        return True
+    return any(map(has_tensors, get_args(kind)))
+
+
 FIRST = 8  # calls of a kind that are checked in a test
 calls: Counter[Any] = Counter()  # by code, since a function may hold tensors; emptied before each test
 

@@ -52,12 +52,12 @@ def sweep(
         raise ValueError(f"planned = {cfg.planned}: a sweep hands it to its own jobs; leave it out.")
     packages = cfg.allow_targets
     texts(list(packages) if isinstance(packages, ListConfig) else packages, "allow_targets")
-    outputs = Path(cfg.output_dir)
     with all_kept():
         plans = plan_all(cfg, arguments, load, options)
         check_devices(plans, 1 if queue is None else queue.settings["tasks_per_node"])
         if not options.wait and queue is None:
             raise ValueError("wait = false: only a scheduler goes on alone; give hydra/launcher=submitit_slurm.")
+        outputs = Path(cfg.output_dir)
         drive = Drive(plans, outputs, options, dispatch)
         drive.choose_finalists()
         show_plan(plans, workers, here=queue is None)
