@@ -121,7 +121,7 @@ def test_layers_that_share_an_indexer_are_compared_on_one_base_beside_one_set_of
 def test_a_study_compares_layers_that_lead_with_layers_in_a_row(typed, outputs):
     yaml = {"judge": "swap", "conditions": {"index_every": [1, 2] if typed else [1, 2, [0, 1]]}, "controls": []}
     given = ["index_every=1,2,[0,1]"] if typed else []
-    plan = planned(yaml, *FAST, *given, "seq_len=64", "indexer=h1d8", f"output_dir={outputs}")
+    plan = planned(yaml, *FAST, *given, "model.layers=3", "seq_len=64", "indexer=h1d8", f"output_dir={outputs}")
     found = {run.label: run.spec.index_every for run in plan.runs}
     assert found == {"index_every1": 1, "index_every2": 2, "index_every0.1": (0, 1)}
 
