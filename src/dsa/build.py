@@ -28,8 +28,24 @@ def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
 
 def build_indexer(spec: Spec, site: Site) -> Indexer:
     """An indexer for a site, with whatever initial weights."""
-    indexer: Indexer = spec.indexer.make(**spec.indexer.cls.given(site.width, site.kv_heads))
+    indexer: Indexer = spec.indexer.make(**given_by(spec, site))
     return indexer
+
+
+def given_by(spec: Spec, site: Site) -> dict[str, int]:
+    """What the indexer of a site is given beside its settings.
+
+    Raises:
+        ValueError: it is to read a latent that the site does not have.
+    """
+    if spec.indexer.node.get("latent") is True and not site.latent:
+        name = spec.model.option.rstrip("~")
+        raise ValueError(
+            f"indexer.latent = true: model={name} projects its queries from the hidden states, "
+            "it has no latent of lower rank between; give indexer.latent=false, or a model that has one (DeepSeek-V3)."
+        )
+    given: dict[str, int] = spec.indexer.cls.given(site.width, site.kv_heads, site.latent)
+    return given
 
 
 def build_indexers(spec: Spec, backbone: Backbone) -> list[Indexer]:

@@ -220,8 +220,10 @@ def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
 
 
 def indexer_of(spec: Spec) -> dict[str, Any]:
-    """What decides which indexers there are and how they begin; one at every site goes unsaid."""
-    own: dict[str, Any] = {"indexer": spec.indexer.node, "indexer_seed": spec.indexer_seed}
+    """What decides which indexers there are and how they begin; one at every site goes unsaid, and that queries are
+    projected from hidden states."""
+    node = {name: value for name, value in spec.indexer.node.items() if (name, value) != ("latent", False)}
+    own: dict[str, Any] = {"indexer": node, "indexer_seed": spec.indexer_seed}
     return own if spec.index_every == 1 else own | {"index_every": spec.index_every}
 
 

@@ -6,39 +6,20 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, SIZES, made, saved
+from backbones.tiny_models import CONFIGS, LATENT, SIZES, made, routed, saved
 from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, DynamicCache, GPTNeoConfig
 
-from dsa.backbones import Memory, Pass, Router
-from dsa.backbones.initial import draw_indexer
+from dsa.backbones import Memory, Pass
 from dsa.backbones.pretrained import Adopted, Pretrained, hook, masks
 from dsa.backbones.pretrained.model import recomputable
 from dsa.backbones.router import dense_target
 from dsa.data import Batch
-from dsa.indexers import BlockMeanIndexer, LightningIndexer, OverlappingPoolIndexer
+from dsa.indexers import BlockMeanIndexer, OverlappingPoolIndexer
 from dsa.judging.probe import measure
 from dsa.ops.reference import to_mask
-from dsa.patterns import Causal
-from dsa.precision import Exact
-from dsa.selectors import TopK
 from dsa.training.objective import GradientKL, language_model_loss
 
 LENGTH, EARLY = 40, 25
-
-
-def lightning(width):
-    return LightningIndexer(width, heads=2, dim=8)
-
-
-def routed(model, k, backend="auto", every=1, make=lightning):
-    """A model whose sites keep k keys of each query, `every` of them those that the first one chose."""
-    routers = []
-    for site in model.sites[::every]:
-        indexer = make(site.width)
-        draw_indexer(indexer, 0, site.index)
-        routers.append(Router(indexer, Causal(64), TopK(k), Exact(), site.index, backend))
-    model.attach(routers, [site.index // every for site in model.sites])
-    return model
 
 
 @pytest.fixture
@@ -93,7 +74,7 @@ def test_padding_changes_nothing(tiny, tokens, side, every):
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [BlockMeanIndexer, OverlappingPoolIndexer])
 def test_blocks_decode_token_by_token_what_one_pass_gives_and_left_padding_changes_nothing(kind, tokens):
-    model = routed(Adopted(made(CONFIGS["llama"]())), 10, make=lambda width: kind(width, heads=2, dim=8, unit=4))
+    model = routed(Adopted(made(CONFIGS["llama"]())), 10, make=lambda site: kind(site.width, heads=2, dim=8, unit=4))
     parts, past = [], DynamicCache()
     for part in tokens.tensor_split([13, 15, *range(30, LENGTH)], 1):
         parts.append(model.hf(input_ids=part, past_key_values=past, use_cache=True).logits)
@@ -322,10 +303,6 @@ def test_texts_packed_into_a_row_are_refused_and_padding_is_read_once_a_pass(mon
         alone = model.hf(input_ids=tokens[:1, padded:], use_cache=False).logits
         torch.testing.assert_close(got[:1, padded:], alone, atol=1e-5, rtol=0)
     assert calls == [LENGTH] * 2, "not once a layer"
-
-
-LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
-          "num_key_value_heads": 4, "first_k_dense_replace": 2}  # fmt: skip
 
 
 @torch.no_grad()

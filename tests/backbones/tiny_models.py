@@ -21,6 +21,13 @@ from transformers import (  # one list, each its own configuration
 )
 from transformers.utils import logging
 
+from dsa.backbones import Router
+from dsa.backbones.initial import draw_indexer
+from dsa.indexers import LightningIndexer
+from dsa.patterns import Causal
+from dsa.precision import Exact
+from dsa.selectors import TopK
+
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
@@ -55,6 +62,10 @@ CONFIGS = {
 }
 
 
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8,
+          "num_key_value_heads": 4, "first_k_dense_replace": 2}  # fmt: skip
+"""Of models whose queries, keys and values come from latents of low rank (DeepSeek's MLA)."""
+
 WORDS = "def return import self class for in if else not and or is None the a of to"
 
 
@@ -68,6 +79,21 @@ def made(config, seed=0):
                 weight.mul_(8)
             if name.endswith("sinks"):
                 weight.normal_()
+    return model
+
+
+def lightning(site):
+    return LightningIndexer(site.width, heads=2, dim=8)
+
+
+def routed(model, k, backend="auto", every=1, make=lightning):
+    """A model whose sites keep k keys of each query, `every` of them those that the first one chose."""
+    routers = []
+    for site in model.sites[::every]:
+        indexer = make(site)
+        draw_indexer(indexer, 0, site.index)
+        routers.append(Router(indexer, Causal(64), TopK(k), Exact(), site.index, backend))
+    model.attach(routers, [site.index // every for site in model.sites])
     return model
 
 

@@ -31,7 +31,7 @@ def test_the_comment_of_every_indexer_states_its_parameters(name):
     from dsa.config import config_dir
 
     part = part_of(name)
-    indexer = part.make(**part.cls.given(width=256, kv_heads=4))
+    indexer = part.make(**part.cls.given(width=256, kv_heads=4, latent=0))
     first = (config_dir() / "indexer" / f"{name}.yaml").read_text().splitlines()[0]
     assert f"{indexer.parameter_counts()[0]:,} parameters" in first
 
@@ -64,7 +64,7 @@ def test_scores_depend_on_the_distance_alone():
 def test_projections_cost_what_the_counter_counts(name):
     """Without positions: what they cost is no matrix product."""
     part = part_of(name)
-    indexer = part.make(**part.cls.given(width=32, kv_heads=2))
+    indexer = part.make(**part.cls.given(width=32, kv_heads=2, latent=0))
     with FlopCounterMode(display=False) as counter:
         features = indexer(torch.randn(1, 128, 32), Rotation(128, 10000.0))
     picked = features.picked.shares() if isinstance(features, Mixed) else None

@@ -25,16 +25,20 @@ SHAPES = [  # rows, length, width, heads, dims, rotated dims, keys a query keeps
 ]
 
 
-def theirs(name, shape, seed=0, theta=10000.0, pads=0):
+RANK = 20  # of the latent; no width of SHAPES
+
+
+def theirs(name, shape, seed=0, theta=10000.0, pads=0, rank=None):
     """Scores and chosen keys of transformers' indexer with random weights, and what it read.
 
     Args:
         pads: tokens of padding before each row's first.
+        rank: of the latent of the queries; None: their latent is the hidden states.
     """
     rows, length, width, heads, dim, rotated, k = shape
     config_of, indexer_of, rotary_of = MODELS[name]
     config = config_of(
-        hidden_size=width, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, qk_rope_head_dim=rotated,
+        hidden_size=width, q_lora_rank=rank or width, index_n_heads=heads, index_head_dim=dim, qk_rope_head_dim=rotated,
         index_topk=k, rope_parameters={"rope_type": "default", "rope_theta": theta},
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -42,25 +46,25 @@ def theirs(name, shape, seed=0, theta=10000.0, pads=0):
     for weight in indexer.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     x = torch.randn(rows, length, width)
+    latent = x if rank is None else torch.randn(rows, length, rank)
     positions = torch.arange(length).expand(rows, -1) - torch.as_tensor(pads).view(-1, 1)
     mask = torch.full((length, length), -torch.inf).triu(1).expand(rows, -1, -1)
     mask = mask.masked_fill((positions < 0)[:, None], -torch.inf)
     positions = positions.clamp(min=0)
     with Ranked() as ranked:
-        # the latent of the query is the hidden states: what a site has
-        chosen = indexer(x, x, rotary_of(config)(x, positions), mask, positions)
-    return indexer, x, ranked.scores[0], chosen.long()
+        chosen = indexer(x, latent, rotary_of(config)(x, positions), mask, positions)
+    return indexer, (x, latent), ranked.scores[0], chosen.long()
 
 
-def ours(name, indexer, shape):
+def ours(name, indexer, shape, rank=None):
     """Our indexer with their weights."""
     _, _, width, heads, dim, rotated, _ = shape
-    own = LightningIndexer(width, heads, dim, rotary_dim=rotated)
+    own = LightningIndexer(width, heads, dim, rotary_dim=rotated, latent=rank is not None, latent_width=rank or 0)
     order = torch.arange(dim)
     if name == "glm5":  # pairs of neighbours become pairs across halves
         order = torch.cat([order[0:rotated:2], order[1:rotated:2], order[rotated:]])
     with torch.no_grad():
-        own.to_query.weight.copy_(indexer.wq_b.weight.view(heads, dim, width)[:, order].flatten(0, 1))
+        own.to_query.weight.copy_(indexer.wq_b.weight.unflatten(0, (heads, dim))[:, order].flatten(0, 1))
         own.to_key.weight.copy_(indexer.wk.weight[order])
         own.key_norm.weight.copy_(indexer.k_norm.weight[order])
         own.key_norm.bias.copy_(indexer.k_norm.bias[order])
@@ -71,12 +75,13 @@ def ours(name, indexer, shape):
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("theta", "padded"), [(10000.0, 0), (500.0, 0), (10000.0, 11)])
-def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta, padded):
+@pytest.mark.parametrize("rank", [None, RANK], ids=["hidden", "latent"])
+def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta, padded, rank):
     rows, length, *_, k = shape
     pads = padded * (torch.arange(rows) + 1)
-    indexer, x, expected, chosen = theirs(name, shape, theta=theta, pads=pads)
+    indexer, (x, latent), expected, chosen = theirs(name, shape, theta=theta, pads=pads, rank=rank)
     with torch.no_grad():
-        features = ours(name, indexer, shape)(x, Rotation(length, theta))
+        features = ours(name, indexer, shape, rank)(x, Rotation(length, theta), latent=latent)
     later = torch.ones(length, length, dtype=torch.bool).triu(1) | (torch.arange(length) < pads[:, None])[:, None]
     scores = features.scores(slice(0, length), slice(0, length))[:, 0]
     torch.testing.assert_close(scores.masked_fill(later, 0), expected.masked_fill(later, 0), rtol=1e-5, atol=1e-4)
@@ -102,7 +107,7 @@ def test_scores_and_selected_keys_are_those_of_transformers(name, shape, theta, 
 def test_position_matters_and_only_in_the_rotated_dims(name):
     """The comparison would see a rotation that is left out, or of other dims."""
     shape = SHAPES[0]
-    indexer, x, expected, _ = theirs(name, shape)
+    indexer, (x, _), expected, _ = theirs(name, shape)
     own, later = ours(name, indexer, shape), torch.ones(96, 96, dtype=torch.bool).triu(1)
     for rotated in (0, 4, 16):
         own.rotary_dim = rotated

@@ -26,6 +26,7 @@ SHAPES = [  # rows, length, width, heads, dims, rotated dims, tokens of a block,
     (1, 75, 32, 4, 16, 2, 16, 2),
 ]
 PADDED = pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+LATENT = pytest.mark.parametrize("rank", [None, 20], ids=["hidden", "latent"])
 EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES)
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
 
@@ -43,9 +44,14 @@ def before(shape, padded):
     return pads, torch.arange(shape[1]) - pads[:, None]
 
 
-def answer(own, x):
+def latent_of(x, rank):
+    """The latent of the queries; without a rank it is the hidden states."""
+    return x if rank is None else torch.randn(*x.shape[:2], rank)
+
+
+def answer(own, x, latent=None):
     with torch.no_grad():
-        return own(x, Rotation(x.shape[1], 10000.0))
+        return own(x, Rotation(x.shape[1], 10000.0), latent=latent)
 
 
 @PADDED
@@ -82,25 +88,27 @@ def test_qsa_scores_and_keeps_as_qwen4(shape, padded):
 
 @PADDED
 @EVERY_SHAPE
-def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape, padded):
+@LATENT
+def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape, padded, rank):
     rows, length, width, heads, dim, _, unit, blocks = shape
     config = glm_settings.Glm5NextTextConfig(
-        hidden_size=width, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, index_topk=blocks * unit,
+        hidden_size=width, q_lora_rank=rank or width, index_n_heads=heads, index_head_dim=dim,
+        index_topk=blocks * unit,
         index_kpool=unit, index_kpool_always_select_tail=True,
     )  # fmt: skip
     torch.manual_seed(0)
     theirs = glm.Glm5NextTextIndexer(config, 0)
     x, _ = drawn(theirs, shape)
+    latent = latent_of(x, rank)
     pads, time = before(shape, padded)
     with Ranked() as ranked:
-        # the latent of the query is the hidden states: what a site has
-        chosen = theirs(x, x, time >= 0, None).long()
+        chosen = theirs(x, latent, time >= 0, None).long()
     expected = torch.zeros(rows, 1, length, length // unit)
     for row, skipped in enumerate((pads // unit).tolist()):  # its pools begin with the row's first token
         expected[row, 0, :, skipped:] = ranked.scores[0][row, :, : length // unit - skipped]
     wanted = torch.zeros(rows, length, length + 1, dtype=torch.bool)
     wanted.scatter_(-1, chosen.where(chosen >= 0, length), True)
-    own = GatedPoolIndexer(width, heads, dim, unit, rotary_dim=0)
+    own = GatedPoolIndexer(width, heads, dim, unit, rotary_dim=0, latent=rank is not None, latent_width=rank or 0)
     with torch.no_grad():
         own.to_query.weight.copy_(theirs.wq_b.weight)
         own.to_key.weight.copy_(theirs.wk.weight)
@@ -110,7 +118,7 @@ def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape, padded):
         own.place.copy_(theirs.index_kpool_compress_ape)
     # theirs keeps the open pool beside its budget, ours within it
     open_pool = (time + 1).clamp(min=0) % unit
-    assert_same_blocks(answer(own, x), expected, wanted[:, None, :, :length], blocks, open_pool, pads)
+    assert_same_blocks(answer(own, x, latent), expected, wanted[:, None, :, :length], blocks, open_pool, pads)
 
 
 @EVERY_SHAPE
@@ -142,20 +150,22 @@ def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
 
 
 @EVERY_SHAPE
-def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape):
+@LATENT
+def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape, rank):
     rows, length, width, heads, dim, rotated, unit, blocks = shape
     rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotated / dim}
     config = deepseek_settings.DeepseekV4Config(
-        hidden_size=width, head_dim=dim, q_lora_rank=width, index_n_heads=heads, index_head_dim=dim, index_topk=blocks,
+        hidden_size=width, head_dim=dim, q_lora_rank=rank or width, index_n_heads=heads, index_head_dim=dim,
+        index_topk=blocks,
         compress_rates={"compressed_sparse_attention": unit, "heavily_compressed_attention": 2 * unit},
     )  # fmt: skip
     config.rope_parameters = {"main": rope, "compress": rope}
     torch.manual_seed(0)
     theirs = deepseek.DeepseekV4Indexer(config)
     x, positions = drawn(theirs, shape)
+    latent = latent_of(x, rank)
     with torch.no_grad(), Ranked() as ranked:
-        # the latent of the query is the hidden states: what a site has
-        chosen = theirs(x, x, positions, None, 0)
+        chosen = theirs(x, latent, positions, None, 0)
     expected = ranked.scores[0][:, None]
     units = length // unit
     pools = torch.zeros(rows, length, units + 1, dtype=torch.bool)
@@ -166,18 +176,20 @@ def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape):
     wanted = torch.zeros(rows, length, length, dtype=torch.bool)
     wanted[..., : units * unit] = pools[..., :units].repeat_interleave(unit, -1)
     wanted |= tail & torch.ones(length, length, dtype=torch.bool).tril()
-    own = OverlappingPoolIndexer(width, heads, dim, unit, rotary_dim=rotated)
+    own = OverlappingPoolIndexer(
+        width, heads, dim, unit, rotary_dim=rotated, latent=rank is not None, latent_width=rank or 0
+    )
     last = torch.arange(dim - rotated, dim)  # it turns the last dims, neighbours against each other
     order = torch.cat([last[0::2], last[1::2], torch.arange(dim - rotated)])
     both = torch.cat([order, dim + order])
     with torch.no_grad():
-        own.to_query.weight.copy_(theirs.q_b_proj.weight.view(heads, dim, width)[:, order].flatten(0, 1))
+        own.to_query.weight.copy_(theirs.q_b_proj.weight.unflatten(0, (heads, dim))[:, order].flatten(0, 1))
         own.to_key.weight.copy_(theirs.kv_proj.weight[both])
         own.to_gate.weight.copy_(theirs.gate_proj.weight[both])
         own.to_weight.weight.copy_(theirs.scorer.weights_proj.weight)
         own.place.copy_(theirs.position_bias[:, both])
         own.key_norm.weight.copy_(theirs.kv_norm.weight[order])
-    assert_same_blocks(answer(own, x), expected, wanted[:, None], blocks, open_pool)
+    assert_same_blocks(answer(own, x, latent), expected, wanted[:, None], blocks, open_pool)
 
 
 def test_sizes_are_the_published_ones():

@@ -64,11 +64,11 @@ NO_COMPARISON = sorted({*GROUPS} - {"indexer", "pattern", "selector", "precision
 
 
 def keys(node: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Every setting below a group; which class makes it is none."""
+    """Every setting below a group; which class makes it is none, and the model of these plans has no latent."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from keys(value, f"{path}{key}.")
-        elif key not in ("_target_", "_partial_", "fixed"):  # fixed: what it names takes the option's place
+        elif key not in ("_target_", "_partial_", "fixed", "latent"):  # fixed: what it names takes the option's place
             yield f"{path}{key}"
 
 

@@ -91,13 +91,15 @@ def attend_routed(
     rotary: Rotation,
     how: Pass,
     sink: Float[Tensor, "head"] | None = None,
+    latent: Float[Tensor, "batch time latent"] | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Losses]:
     """Attention over what the router chose, its losses, and word of it to whoever observes the pass.
 
     Args:
         sink: learned logits, one a head, that stand in the denominator beside the keys.
+        latent: that the queries are projected from, for an indexer that projects its own from it.
     """
-    routed = router.route(site, x, q, k, rotary, how, sink)
+    routed = router.route(site, x, q, k, rotary, how, sink, latent)
     selection, cast, backend = routed.selection, routed.cast, router.backend
     scale, cap = site.scale, site.cap
     groups = 1 if selection is None else selection.positions.shape[1]

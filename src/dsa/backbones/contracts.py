@@ -26,6 +26,7 @@ class Site:
         scale: of the attention logits; None = dim^-1/2.
         cap: of the scaled logits: cap * tanh(logits / cap); None = none.
         layer: number among all attention layers of the model; None = index.
+        latent: width of the low-rank latent that its queries are projected from; 0: it has none.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Site:
     scale: float | None = None
     cap: float | None = None
     layer: int | None = None
+    latent: int = 0
 
     @property
     def number(self) -> int:
@@ -81,6 +83,7 @@ class SiteInputs(NamedTuple):
     keys: Float[Tensor, "batch kv_head time dim"]
     rotary: Rotation
     sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
+    latent: Float[Tensor, "batch time latent"] | None = None  # that its queries are projected from, if there is one
 
 
 class Attended(NamedTuple):

@@ -45,11 +45,12 @@ class Router(nn.Module):
         self.site, self.backend = site, ops.checked_backend(backend)
 
     def route(self, site: Site, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
-              how: Pass, sink: Float[Tensor, "head"] | None = None) -> Routed:  # fmt: skip
+              how: Pass, sink: Float[Tensor, "head"] | None = None,
+              latent: Float[Tensor, "batch time latent"] | None = None) -> Routed:  # fmt: skip
         """What the queries of a site attend to. Sites that share a router get what it chose at its own."""
         if site.index != self.site:
             return how.routes[self.site]
-        features, cast = self.index(x, rotary, how)
+        features, cast = self.index(x, rotary, how, latent)
         choice = self.choose(x, how)
         context = self.context(len(x), x.shape[1], x.device, how, choice)
         if self.site in how.replay:
@@ -70,13 +71,14 @@ class Router(nn.Module):
             return {"indexer": ops.indexer_loss(routed.cast, target, routed.selection, backend=self.backend)}
 
     def index(
-        self, x: Tensor, rotary: Rotation, how: Pass
+        self, x: Tensor, rotary: Rotation, how: Pass, latent: Tensor | None = None
     ) -> tuple[IndexFeatures | Mixed | None, IndexFeatures | Mixed | None]:
         """Index features before and after rounding to the precision's format."""
         if self.indexer is None:
             return None, None
         with named("indexer", x.device):
-            features = self.indexer(x, rotary, NOTHING if how.cache is None else AtSite(how.cache, self.site))
+            keep = NOTHING if how.cache is None else AtSite(how.cache, self.site)
+            features = self.indexer(x, rotary, keep, latent)
             if how.picked is not None and isinstance(features, Mixed) and features.picked is not None:
                 how.picked(self.site, features.picked)
             return features, features.mapped(self.precision.cast)

@@ -61,7 +61,9 @@ def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, b
 
         def watch(inputs: SiteInputs) -> None:
             with torch.enable_grad():
-                features = [member[inputs.site.index](inputs.hidden, inputs.rotary) for member in members]
+                features = [
+                    member[inputs.site.index](inputs.hidden, inputs.rotary, latent=inputs.latent) for member in members
+                ]
                 target = dense_target(
                     inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink
                 )  # fmt: skip

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ class Indexer(nn.Module, ABC):
         unit: tokens per selectable unit.
         forced: keys that it always keeps, as a window or the unit that is still open; contiguous zones up to the query.
         prefix: of how many of a row's first tokens it reads the hidden states before it decides anything [tokens].
+        latent_width: of the query latent that it reads behind the hidden states; 0: it reads these alone.
 
     A pass that goes on after others reads the tokens of an open unit again (`open_at`): `score` always begins with one.
     """
@@ -61,18 +63,20 @@ class Indexer(nn.Module, ABC):
     unit: int = 1
     forced: Zones = ()
     prefix: int = 0
+    latent_width: int = 0
 
     def __init__(self, init: float = 0.02) -> None:
         super().__init__()
         self.init = above_zero(init, "indexer.init")
 
     @classmethod
-    def given(cls, width: int, kv_heads: int) -> dict[str, int]:
+    def given(cls, width: int, kv_heads: int, latent: int) -> dict[str, int]:
         """What its constructor is given beside its settings, of the attention layer that it serves.
 
         Args:
             width: of the layer's hidden states.
             kv_heads: its key/value heads.
+            latent: width of the low-rank latent that its queries are projected from; 0: it has none.
         """
         return {"d_model": width}
 
@@ -89,12 +93,25 @@ class Indexer(nn.Module, ABC):
         """
         return None
 
+    def reading(
+        self, hidden: Float[Tensor, "batch time width"], latent: Float[Tensor, "batch time latent"] | None
+    ) -> Float[Tensor, "batch time model"]:
+        """What it reads of a layer, without gradient: its hidden states, with the latent behind them if it wants it."""
+        if not self.latent_width:
+            return hidden.detach().float()
+        assert latent is not None, "indexer.latent = true is refused where there is none"
+        return torch.cat([hidden.detach().float(), latent.detach().float()], -1)
+
     @abstractmethod
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        """Index features of detached hidden states."""
+        """Index features of detached hidden states, as `reading` gives them."""
 
     def forward(
-        self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep = NOTHING
+        self,
+        hidden: Float[Tensor, "batch time width"],
+        rotary: Rotation,
+        keep: Keep = NOTHING,
+        latent: Float[Tensor, "batch time latent"] | None = None,
     ) -> IndexFeatures | Mixed:
         """Index features in float32 also under autocast: their format is the precision group's business.
 
@@ -102,9 +119,10 @@ class Indexer(nn.Module, ABC):
 
         Args:
             keep: where the pass may go on after others, what they left.
+            latent: that the layer's queries are projected from, if there is one.
         """
-        with own_dtypes(x):
-            return self.features(x.detach().float(), rotary, keep)
+        with own_dtypes(hidden):
+            return self.features(self.reading(hidden, latent), rotary, keep)
 
     def features(self, x: Float[Tensor, "batch time model"], rotary: Rotation, keep: Keep) -> IndexFeatures | Mixed:
         """What `score` says of the new tokens, with the keys of earlier ones before theirs."""

@@ -9,7 +9,7 @@ from dsa.indexers.lightning import LightningIndexer
 from dsa.indexers.picking import Picking
 from dsa.ops.cost import index_pair_flops
 
-SHIPPED = {"rotary_dim": None, "weight": "signed", "init": 0.02}
+SHIPPED = {"rotary_dim": None, "weight": "signed", "init": 0.02, "latent": False}
 """What the options h1d16, h2d32, ... have besides their size."""
 
 

@@ -28,6 +28,7 @@ class GatedPoolIndexer(LightningIndexer):
         rotary_dim: how many dims the rotary embedding turns, the pool as its first token; None = all.
         weight: of a head, as in LightningIndexer.
         init: standard deviation of the initial weights.
+        latent, latent_width: as in LightningIndexer.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class GatedPoolIndexer(LightningIndexer):
         rotary_dim: int | None = None,
         weight: str = "signed",
         init: float = 0.02,
+        latent: bool = False,
+        latent_width: int = 0,
     ) -> None:
-        super().__init__(d_model, heads, dim, rotary_dim, weight, init)
+        super().__init__(d_model, heads, dim, rotary_dim, weight, init, latent, latent_width)
         self.unit = positive(unit, "indexer.unit")
         self.forced = last_blocks(unit)
         self.to_gate = nn.Linear(d_model, dim, bias=False)
@@ -48,7 +51,7 @@ class GatedPoolIndexer(LightningIndexer):
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
         queries, keys, weights = self.projected(x)
-        keys, gates = (blocks_of(each, self.unit) for each in (keys, self.to_gate(x)))
+        keys, gates = (blocks_of(each, self.unit) for each in (keys, self.to_gate(self.hidden(x))))
         pooled = rearrange(self.pooled(keys, gates + self.place), "b u d -> b 1 u d")
         pooled = rotary.every(self.unit)(pooled, self.rotary_dim)
         return IndexFeatures(rotary(queries, self.rotary_dim), pooled, weights)

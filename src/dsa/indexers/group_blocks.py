@@ -64,8 +64,8 @@ class GroupBlockIndexer(Indexer):
         self.query_norm, self.key_norm = (nn.RMSNorm(dim, eps=1e-6) if normed else nn.Identity() for _ in range(2))
 
     @classmethod
-    def given(cls, width: int, kv_heads: int) -> dict[str, int]:
-        return {**super().given(width, kv_heads), "kv_heads": kv_heads}
+    def given(cls, width: int, kv_heads: int, latent: int) -> dict[str, int]:
+        return {**super().given(width, kv_heads, latent), "kv_heads": kv_heads}
 
     def open_at(self, position: int) -> int:
         """None where each token has its key."""

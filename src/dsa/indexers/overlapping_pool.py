@@ -29,8 +29,10 @@ class OverlappingPoolIndexer(GatedPoolIndexer):
         rotary_dim: int | None = None,
         weight: str = "signed",
         init: float = 0.02,
+        latent: bool = False,
+        latent_width: int = 0,
     ) -> None:
-        super().__init__(d_model, heads, dim, unit, rotary_dim, weight, init)
+        super().__init__(d_model, heads, dim, unit, rotary_dim, weight, init, latent, latent_width)
         self.to_key, self.to_gate = (nn.Linear(d_model, 2 * dim, bias=False) for _ in range(2))
         self.place = nn.Parameter(torch.zeros(unit, 2 * dim))
         self.key_norm = nn.RMSNorm(dim, eps=1e-6)

@@ -26,6 +26,7 @@ class TwoStageIndexer(LightningIndexer):
         rotary_dim: how many dims the rotary embedding turns; None = all.
         weight: of a head, as in LightningIndexer.
         init: standard deviation of the initial weights.
+        latent, latent_width: as in LightningIndexer.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class TwoStageIndexer(LightningIndexer):
         rotary_dim: int | None = None,
         weight: str = "signed",
         init: float = 0.02,
+        latent: bool = False,
+        latent_width: int = 0,
     ) -> None:
-        super().__init__(d_model, heads, dim, rotary_dim, weight, init)
+        super().__init__(d_model, heads, dim, rotary_dim, weight, init, latent, latent_width)
         self.block = positive(block, "indexer.block")
         self.blocks = at_least(blocks, 2, "indexer.blocks", "the first and the query's own are always searched")
 

@@ -18,7 +18,8 @@ def index_features(indexer: Indexer, width: int) -> IndexFeatures:
     Of one that picks among others those with which it begins a row.
     """
     device = next(indexer.parameters()).device
-    return indexer(torch.zeros(1, 1, width, device=device), Rotation(1, 10000.0, device)).each[0]
+    hidden, latent = (torch.zeros(1, 1, size, device=device) for size in (width, indexer.latent_width))
+    return indexer(hidden, Rotation(1, 10000.0, device), latent=latent).each[0]
 
 
 def routed_indexers(model: Backbone) -> list[tuple[Router, Indexer, int]]:

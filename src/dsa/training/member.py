@@ -122,8 +122,9 @@ class Member:
         key = self.need.hash, self.of[inputs.site.index]
         if key not in said:
             parts = self.indexer(inputs.site.index).parts()
-            x, rotary = inputs.hidden, inputs.rotary
-            found = {name: self.precision.cast(part(x, rotary).each[0]) for name, part in parts.items()}
+            x, rotary, latent = inputs.hidden, inputs.rotary, inputs.latent
+            said_by = {name: part(x, rotary, latent=latent).each[0] for name, part in parts.items()}
+            found = {name: self.precision.cast(features) for name, features in said_by.items()}
             said[key] = Answer(inputs, found)
         return said[key]
 

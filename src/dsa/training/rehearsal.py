@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from dsa.backbones import Backbone, Pass, SiteInputs
-from dsa.build import build_indexer, build_model
+from dsa.build import build_indexer, build_model, given_by
 from dsa.data import DataModule
 from dsa.ops import Rotation
 from dsa.selectors import Dense
@@ -56,7 +56,7 @@ def variants(spec: Spec) -> list[tuple[Part, dict[str, Any]]]:
     own: list[tuple[Part, dict[str, Any]]] = [(spec.pattern, {}), (spec.selector, {})]
     if not spec.uses_indexer:
         return own
-    return [(spec.indexer, given(spec)), (spec.precision, {}), *own]
+    return [(spec.indexer, given_by(spec, first_site(spec))), (spec.precision, {}), *own]
 
 
 def rehearse_budget(spec: Spec) -> None:
@@ -82,17 +82,11 @@ def rehearse_indexer(spec: Spec) -> None:
         ValueError: as `rehearse`.
     """
     draw, site, time = torch.Generator().manual_seed(0), first_site(spec), min(spec.seq_len, SHORT)
-    check_made([(spec.indexer, given(spec)), (spec.precision, {})])
+    check_made([(spec.indexer, given_by(spec, site)), (spec.precision, {})])
     hidden = torch.randn(1, time, site.width, generator=draw)
     queries = torch.randn(1, site.heads, time, site.dim, generator=draw)
     keys = torch.randn(1, site.kv_heads, time, site.dim, generator=draw)
     with torch.no_grad():
-        inputs = SiteInputs(site, hidden, queries, keys, Rotation(time, base=10000.0))
+        latent = torch.randn(1, time, site.latent, generator=draw) if site.latent else None
+        inputs = SiteInputs(site, hidden, queries, keys, Rotation(time, base=10000.0), latent=latent)
         checked_scorer(build_indexer(spec, site), spec.precision.make(), inputs)
-
-
-def given(spec: Spec) -> dict[str, int]:
-    """What its indexers take besides their settings."""
-    site = first_site(spec)
-    taken: dict[str, int] = spec.indexer.cls.given(site.width, site.kv_heads)
-    return taken

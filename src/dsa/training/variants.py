@@ -76,8 +76,9 @@ def checked_budget(
 def checked_scorer(indexer: Indexer, precision: Precision, inputs: SiteInputs) -> Scorer:
     """What an indexer ranks keys by, once each of its parts and its format were looked at."""
     parts = [checked_cast(precision, checked_features(one, inputs)) for one in indexer.parts().values()]
+    x, rotary, latent = inputs.hidden, inputs.rotary, inputs.latent
     with told(indexer, "forward"):
-        whole = parts[0] if len(parts) == 1 else indexer(inputs.hidden, inputs.rotary).mapped(precision.cast)
+        whole = parts[0] if len(parts) == 1 else indexer(x, rotary, latent=latent).mapped(precision.cast)
     with told(indexer, "scorer"):
         index = indexer.scorer(whole)
     if not isinstance(index, Scorer):
@@ -90,11 +91,11 @@ def checked_features(indexer: Indexer, inputs: SiteInputs) -> IndexFeatures:
     x, heads = inputs.hidden, inputs.site.heads
     batch, time = x.shape[:2]
     with told(indexer, "score"), own_dtypes(x):
-        answer = indexer.score(x.detach().float(), inputs.rotary)
+        answer = indexer.score(indexer.reading(x, inputs.latent), inputs.rotary)
     if not isinstance(answer, IndexFeatures):
         raise fault(indexer, "score", "", kind(answer), "dsa.ops.IndexFeatures(queries, keys, weights)")
     with told(indexer, "forward"):
-        features = indexer(x, inputs.rotary)
+        features = indexer(x, inputs.rotary, latent=inputs.latent)
     dims = [("batch", batch), ("group", None), ("time", time), ("head", None), ("dim", None)]
     check_tensor(indexer, "score", "queries", features.queries, dims, (torch.float32,))
     groups, unit = features.groups, features.unit
@@ -181,7 +182,7 @@ def check_selector(
 ) -> None:  # fmt: skip
     """What ranks keys, and the rule that sees their scores."""
     with told(selector, "scorer"):
-        site, _, q, k, _, sink = inputs
+        site, _, q, k, _, sink, _ = inputs
         scorer = selector.scorer(index, lambda: dense_target(site, q, k, backend, sink=sink), context)
     if not isinstance(scorer, Scorer):
         raise fault(selector, "scorer", "", kind(scorer), "what ranks keys, a dsa.ops.Scorer")

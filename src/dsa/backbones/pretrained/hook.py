@@ -36,6 +36,7 @@ class Layer:
         site: None while the layer stays dense.
         hidden: of the call under way: it lives from the module's call to that of the interface within.
         past: the cache of transformers that the call was given, likewise.
+        latent: that its queries are projected from, likewise, if there is one; rank: its width, 0 without.
         shapes: width, heads, key/value heads and their dims; values: dims of the values.
         window: keys that a query sees, if the layer has a window of its own; cap: of its logits, if they have one;
             sink: it has learned sinks.
@@ -45,11 +46,13 @@ class Layer:
     site: Site | None = None
     hidden: Tensor | None = None
     past: Any = None
+    latent: Tensor | None = None
     window: int | None = None
     cap: float | None = None
     sink: bool = False
     shapes: tuple[int, ...] = ()
     values: int = 0
+    rank: int = 0
     scale: float | None = None
 
 
@@ -142,6 +145,8 @@ class Hook:
 
 LAYER = "dsa_layer"
 """Attribute of an attention module that a hook reaches: there it lives as long as the module, and is copied with it."""
+FROM_LATENT = "q_b_proj"
+"""What transformers calls the second half of a query projection of low rank: it is given the latent, normed."""
 
 
 def release(model: nn.Module) -> None:
@@ -180,14 +185,14 @@ def attention(
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
         note(layer, query, key, value, kwargs)
-    hook, site, hidden, past = layer.hook, layer.site, layer.hidden, layer.past
-    layer.hidden = layer.past = None
+    hook, site, hidden, past, latent = layer.hook, layer.site, layer.hidden, layer.past, layer.latent
+    layer.hidden = layer.past = layer.latent = None
     if site is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     assert hidden is not None and hook.how is not None
     how, router, sink = hook.how, hook.router(site.index), kwargs.get("s_aux")
     if how.watch is not None:
-        how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink))
+        how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink, latent))
     if not how.sparse or router is None:
         dense, weights = own_attention(module, query, key, value, attention_mask, **kwargs)
         if how.after is not None:
@@ -209,7 +214,8 @@ def attention(
         if past is not None:
             own = replace(own, cache=kept_of(hook, past, site, rows.start, k, q.shape[2]))
         turn = rotation(hook, states, own.offset)
-        out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink)
+        low = None if latent is None else latent[rows, new]
+        out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink, low)
         hook.losses.append(losses)
     return out[..., : layer.values].transpose(1, 2), None
 
@@ -298,6 +304,7 @@ def note(layer: Layer, query: Tensor, key: Tensor, value: Tensor, kwargs: dict[s
     layer.window = kwargs.get("sliding_window")
     layer.cap = kwargs.get("softcap")
     layer.sink = kwargs.get("s_aux") is not None
+    layer.rank = 0 if layer.latent is None else layer.latent.shape[-1]
 
 
 def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -306,3 +313,10 @@ def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, 
     if layer.hook.how is not None:
         layer.hidden = named["hidden_states"] if "hidden_states" in named else arguments[0]
         layer.past = named.get("past_key_values")
+
+
+def keep_latent(projection: nn.Module, arguments: tuple[Any, ...]) -> None:
+    """Before queries are projected from their latent: keep it until the interface is called."""
+    layer: Layer = getattr(projection, LAYER)
+    if layer.hook.how is not None:
+        layer.latent = arguments[0]

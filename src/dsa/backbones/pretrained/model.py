@@ -17,11 +17,13 @@ from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.memory import Memory
 from dsa.backbones.pretrained.hook import (
     EAGER,
+    FROM_LATENT,
     LAYER,
     PLAIN,
     Hook,
     Layer,
     keep_hidden,
+    keep_latent,
     recomputed,
     register,
     release,
@@ -43,8 +45,8 @@ class Adopted(Backbone):
     """A causal language model of transformers that is in memory already.
 
     A layer whose attention has a window of its own stays as it is, unless all have one and no row is longer: then they
-    are routed, and longer texts refused. Indexers see the hidden states that the layer projects, and turn their queries
-    and keys by positions with the model's own wavelength base.
+    are routed, and longer texts refused. Indexers see the hidden states that the layer projects, and the latent of its
+    queries if it has one; they turn their queries and keys by positions with the model's own wavelength base.
 
     Args:
         model: the model; its forward pass goes through the routers that are attached here, whoever calls it.
@@ -329,21 +331,33 @@ def find_layers(hook: Hook, model: Any) -> None:
         ValueError: none calls the interface.
     """
     numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
-    handles = [module.register_forward_pre_hook(keep_hidden, with_kwargs=True) for module in numbered]
-    hook.handles += [*handles, model.register_forward_pre_hook(hook.begin)]
-    for module in numbered:  # what transformers numbers: attention, and in some models what is around it
-        setattr(module, LAYER, Layer(hook))
+    found = [reach(hook, module) for module in numbered]  # attention, and in some models what is around it
+    hook.handles.append(model.register_forward_pre_hook(hook.begin))
     meet(model)
     hook.how = None
-    for module, handle in zip(numbered, handles, strict=True):
-        layer = getattr(module, LAYER)
+    for layer, reached in found:
         if layer.shapes:
             hook.layers.append(layer)
-        else:
+            hook.handles += reached.values()
+            continue
+        for module, handle in reached.items():
             handle.remove()
             delattr(module, LAYER)
     if not hook.layers:
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
+
+
+def reach(hook: Hook, module: nn.Module) -> tuple[Layer, dict[nn.Module, Any]]:
+    """Put a hook before a module that transformers numbers, and before its projection of queries from a latent if it
+    has one. Returns: what it may be a layer of, and the handle in each module."""
+    layer = Layer(hook)
+    reached = {module: module.register_forward_pre_hook(keep_hidden, with_kwargs=True)}
+    projection = getattr(module, FROM_LATENT, None)
+    if projection is not None:
+        reached[projection] = projection.register_forward_pre_hook(keep_latent)
+    for each in reached:
+        setattr(each, LAYER, layer)
+    return layer, reached
 
 
 @torch.no_grad()
@@ -376,7 +390,7 @@ def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, na
                 f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes values that "
                 "are no wider than keys."
             )
-        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap, number)
+        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap, number, layer.rank)
         index += 1
     if not index and alike and not within:
         raise ValueError(
