@@ -31,7 +31,7 @@ def test_a_compiled_model_learns_what_it_learns_uncompiled_and_its_attention_is_
     assert found["far"] < 1e-6
     assert any("indexer" in name for name in found["learns"]) and len(found["learns"]) > 10
     blocks = "norm and convolution, projections, the output's, feed-forward; projections where the rotation is made"
-    assert len(found["graphs"]) == 1 + 4 + 1 + 1, f"positions; of all blocks together {blocks}; the losses' mean"
+    assert len(found["graphs"]) == 1 + 4 + 1 + 2, f"positions; of all blocks together {blocks}; losses' mean, head"
     called = " ".join(name for graph in found["graphs"] for name in graph)
     assert all(part in called for part in ("rms_norm", "conv1d", "linear", "gelu", "cos"))
     assert not any(part in called for part in ("einsum", "topk", "sort", "softmax", "logsumexp", "scatter", "relu"))
