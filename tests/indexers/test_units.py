@@ -20,7 +20,7 @@ from dsa.ops.zones import first_forced
 RUN = [*SMALL, *QUIET, "seq_len=62", "dtype=fp32", "pattern=causal", "selector.k=14"]
 OWN = [
     "allow_targets=[indexers]", "indexer._target_=indexers.pooled.MeanPooled", "indexer.heads=2", "indexer.dim=8",
-    "indexer.rotary_dim=0", "~indexer.rotary_dim",
+    "indexer.rotary_dim=0", "~indexer.rotary_dim", "~indexer.latent",
 ]  # fmt: skip
 SHIPPED = ["indexer=block_mean", f"indexer.unit={UNIT}", "indexer.dim=8"]
 POOLED = ["indexer=glm5_kpool", f"indexer.unit={UNIT}", "indexer.heads=2", "indexer.dim=8"]
