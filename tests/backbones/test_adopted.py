@@ -6,7 +6,16 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, LATENT, SIZES, made, routed, saved
+from backbones.tiny_models import (
+    CONFIGS,
+    LATENT,
+    SIZES,
+    in_parts,
+    left_padding_changes_nothing,
+    made,
+    routed,
+    saved,
+)
 from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, DynamicCache, GPTNeoConfig
 
 from dsa.backbones import Memory, Pass
@@ -75,17 +84,9 @@ def test_padding_changes_nothing(tiny, tokens, side, every):
 @pytest.mark.parametrize("kind", [BlockMeanIndexer, OverlappingPoolIndexer])
 def test_blocks_decode_token_by_token_what_one_pass_gives_and_left_padding_changes_nothing(kind, tokens):
     model = routed(Adopted(made(CONFIGS["llama"]())), 10, make=lambda site: kind(site.width, heads=2, dim=8, unit=4))
-    parts, past = [], DynamicCache()
-    for part in tokens.tensor_split([13, 15, *range(30, LENGTH)], 1):
-        parts.append(model.hf(input_ids=part, past_key_values=past, use_cache=True).logits)
     whole = model.hf(input_ids=tokens, use_cache=False).logits
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
-    mask = torch.ones_like(tokens)
-    mask[0, :9] = 0
-    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    padded = model.hf.generate(tokens, attention_mask=mask, **settings)
-    assert padded[0, 9:].equal(model.hf.generate(tokens[:1, 9:], **settings)[0])
-    assert padded[1:].equal(model.hf.generate(tokens[1:], use_cache=False, **settings))
+    torch.testing.assert_close(in_parts(model, tokens), whole, atol=1e-5, rtol=1e-4)
+    assert left_padding_changes_nothing(model, tokens)
 
 
 def test_a_layer_with_a_window_of_its_own_and_one_that_is_named_stay_dense():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import LATENT, SIZES, made, routed
-from transformers import AutoConfig, DynamicCache
+from backbones.tiny_models import LATENT, SIZES, in_parts, left_padding_changes_nothing, made, routed
+from transformers import AutoConfig
 
 from dsa.backbones import Memory, Pass
 from dsa.backbones.pretrained import Adopted
@@ -86,21 +86,13 @@ def test_nothing_depends_on_later_tokens_and_parts_with_a_cache_give_one_pass(na
     whole, changed = (model.run(each, Pass()).logits for each in (tokens, other))
     assert whole[:, :EARLY].equal(changed[:, :EARLY]) and not whole[:, EARLY:].equal(changed[:, EARLY:])
     assert (whole - dense).abs().max() > 1e-3
-    parts, past = [], DynamicCache()
-    for part in tokens.tensor_split([13, 15, *range(30, LENGTH)], 1):
-        parts.append(model.hf(input_ids=part, past_key_values=past, use_cache=True).logits)
-    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(in_parts(model, tokens), whole, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_padding_on_the_left_changes_nothing(tokens):
     model = low_rank("gated_pool")
-    mask = torch.ones_like(tokens)
-    mask[0, :9] = 0
-    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    padded = model.hf.generate(tokens, attention_mask=mask, **settings)
-    assert padded[0, 9:].equal(model.hf.generate(tokens[:1, 9:], **settings)[0])
-    assert padded[1:].equal(model.hf.generate(tokens[1:], use_cache=False, **settings))
+    assert left_padding_changes_nothing(model, tokens)
 
 
 def test_indexers_learn_from_the_latent_and_no_gradient_goes_back_into_it(tokens):

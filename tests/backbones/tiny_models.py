@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (  # one list, each its own configuration
     AutoModelForCausalLM,
+    DynamicCache,
     Gemma2Config,
     Gemma3TextConfig,
     Glm4Config,
@@ -105,8 +106,34 @@ def saved(folder: Path, config, seed=0, tokenizer=False) -> Path:
         engine.pre_tokenizer = pre_tokenizers.Whitespace()
         engine.decoder = decoders.Fuse()
         trainer = trainers.BpeTrainer(vocab_size=64, special_tokens=["<end>"], limit_alphabet=60, show_progress=False)
-        engine.train_from_iterator(
-            ["def return import self class for in if else not and or is None the a of to"] * 4, trainer
-        )
+        engine.train_from_iterator([WORDS] * 4, trainer)
         engine.save(str(folder / "tokenizer.json"))
     return folder
+
+
+def little_text(folder: Path) -> Path:
+    """Files of text that such a tokenizer reads, in a folder of their own."""
+    place = folder / "text"
+    place.mkdir()
+    for number in range(12):
+        words = [f"def {name}(self): return None\n" for name in "import class for in if else not and or is".split()]
+        (place / f"{number}.txt").write_text("".join(words[number % 5 :] * 40))
+    return place
+
+
+def in_parts(model, tokens):
+    """Logits of rows of 48 tokens that come in parts, with transformers' own cache, the last ones one by one."""
+    parts, past = [], DynamicCache()
+    for part in tokens.tensor_split([13, 15, *range(30, tokens.shape[1])], 1):
+        parts.append(model.hf(input_ids=part, past_key_values=past, use_cache=True).logits)
+    return torch.cat(parts, 1)
+
+
+def left_padding_changes_nothing(model, tokens):
+    """Whether what two rows generate is what each generates alone, the first one padded."""
+    mask = torch.ones_like(tokens)
+    mask[0, :9] = 0
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    padded = model.hf.generate(tokens, attention_mask=mask, **settings)
+    alone = model.hf.generate(tokens[:1, 9:], **settings)[0], model.hf.generate(tokens[1:], use_cache=False, **settings)
+    return padded[0, 9:].equal(alone[0]) and padded[1:].equal(alone[1])

@@ -14,7 +14,7 @@ from dsa.backbones.pretrained import Adopted
 from dsa.build import attach_routers, build_indexers
 from dsa.judging.certificate import certify, most_kept
 from dsa.judging.probe import observed
-from dsa.training.assemble import uncertified, warnings_of
+from dsa.training.caveats import uncertified, warnings_of
 
 
 def certified(length, *overrides, ahead=0):

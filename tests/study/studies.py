@@ -16,14 +16,19 @@ from omegaconf import DictConfig
 
 from dsa.config import config_dir
 from dsa.study.drive import Drive
+from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.options import Options
 from dsa.study.outcome import Outcome
 from dsa.study.plan import StudyPlan
+from dsa.study.states import Results, Shelf
 from dsa.study.sweep import in_process, plan_all
 from dsa.study.workers.job import work
 
 ROOT = Path(__file__).parents[2]
 TINY = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "steps=8", "timing=false", "stale=keep", "ops=blocked"]
+FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
+INDEXERS = [f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (8, 16, 32, 64)][:14]
+TWO = {"conditions": {"indexer": ["h1d8", "h2d8"]}}
 CRASH = """
 import os, signal
 from dsa.indexers import LightningIndexer
@@ -40,6 +45,11 @@ exploratory: true
 """
 GONE = {"host": os.uname().nodename, "pid": 2**22 + 1, "process_started": 0.0, "token": "x"}
 """The claim of a process of this host that is no more."""
+
+
+def jobs_of(plan, outputs):
+    todo = ToDo(Shelf(outputs, "rerun"), Results("rerun"))
+    return [job for kind in IN_ORDER for job in todo.jobs(kind, plan.applicable)]
 
 
 def load(overrides: list[str]) -> DictConfig:

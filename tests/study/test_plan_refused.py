@@ -11,11 +11,7 @@ from dsa.build import build_model
 from dsa.judging.speed import peak_megabytes
 from dsa.training.fits import memory_needed
 from dsa.training.objective import language_model_loss
-from study.studies import load, planned, plans_of
-
-FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
-INDEXERS = [f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (8, 16, 32, 64)][:14]
-TWO = {"conditions": {"indexer": ["h1d8", "h2d8"]}}
+from study.studies import FAST, TWO, load, planned, plans_of
 
 
 def test_a_budget_that_reaches_the_length_is_not_applicable_and_says_why(outputs):

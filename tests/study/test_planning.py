@@ -17,28 +17,18 @@ from dsa.config import config_dir
 from dsa.graph import graph_of, run_id
 from dsa.study.composer import Composer
 from dsa.study.conditions import expand
-from dsa.study.jobs import IN_ORDER, ToDo
+from dsa.study.jobs import IN_ORDER
 from dsa.study.lists import as_list
 from dsa.study.messages import show_plan
 from dsa.study.options import private_keys
 from dsa.study.outlook import outlook
 from dsa.study.question import read
-from dsa.study.states import Results, Shelf
 from dsa.study.workers.launch import workers
-from study.studies import TINY, load, planned, plans_of
-
-FAST = ["data=mqar", "model=mqar", "pattern=causal", "selector.k=8", "exploratory=true"]
-INDEXERS = [f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (8, 16, 32, 64)][:14]
-TWO = {"conditions": {"indexer": ["h1d8", "h2d8"]}}
+from study.studies import FAST, INDEXERS, TINY, TWO, jobs_of, load, planned, plans_of
 
 
 def labels(block, groups=("indexer", "pattern", "precision")):
     return [label for label, _ in expand(block, set(groups))]
-
-
-def jobs_of(plan, outputs):
-    todo = ToDo(Shelf(outputs, "rerun"), Results("rerun"))
-    return [job for kind in IN_ORDER for job in todo.jobs(kind, plan.applicable)]
 
 
 @pytest.mark.parametrize(("text", "values"), [("0,1,2", [0, 1, 2]), ("[4,5]", [4, 5]), ("range(0,3)", [0, 1, 2])])
@@ -348,29 +338,6 @@ def test_a_study_read_from_its_file_is_what_hydra_composes(name):
     assert [f"study={name}"] not in calls
 
 
-@pytest.mark.parametrize("typed", [False, True])
-def test_each_budget_has_controls_and_a_baseline_of_its_own_on_one_base(typed, outputs):
-    ratios = ["${pairs:1/2}", "${pairs:2}"]
-    yaml = {
-        "judge": "swap", "budget": "own", "baseline": {"indexer": "h2d8"},
-        "conditions": {"indexer": ["h1d8", "h2d8"], "selector.k": ["${pairs:1}", "${pairs:4}"] if typed else ratios},
-        "controls": ["dense", "oracle", "static", "replicate"],
-    }  # fmt: skip
-    given = [f"selector.k={','.join(ratios)}"] if typed else []
-    fixed = ["data=mqar", "model=mqar", "pattern=causal", "exploratory=true", "recipe=recall", "seq_len=64"]
-    plan = planned(yaml, *fixed, *given, f"output_dir={outputs}")
-    found = {(run.compared_as, run.context, run.spec.selector.node.get("k")) for run in plan.runs}
-    controls = ("oracle", "static", "replicate", "condition")
-    assert found == {(kind, context, k) for kind in controls for context, k in (("k1/2pairs", 2), ("k2pairs", 8))} | {
-        ("dense", context, None) for context in ("k1/2pairs", "k2pairs")
-    }
-    again = {run.label: run.spec.indexer.option for run in plan.runs if run.compared_as == "replicate"}
-    assert again == {"replicate-k1/2pairs": "h2d8", "replicate-k2pairs": "h2d8"}
-    assert len({run.graph.base.hash for run in plan.runs}) == 1
-    (cohort,) = [job for job in jobs_of(plan, outputs) if job.kind == "cohort"]
-    assert len(cohort.makes) == 4, "an indexer is trained once for all budgets"
-
-
 def test_a_replicate_is_the_baseline_with_indexers_of_other_seeds_on_the_same_base(outputs):
     yaml = TWO | {"judge": "swap", "controls": ["replicate"]}
     plan = planned(yaml, *FAST, "seq_len=64", "seed=3,4", f"output_dir={outputs}")
@@ -382,13 +349,6 @@ def test_a_replicate_is_the_baseline_with_indexers_of_other_seeds_on_the_same_ba
         assert again.graph.base.hash == first.graph.base.hash
         assert again.graph.indexers.hash != first.graph.indexers.hash
         assert again.spec.condition == first.spec.condition
-
-
-def test_a_condition_without_a_budget_has_no_controls_at_its_own(outputs):
-    with pytest.raises(
-        ValueError, match=r"budget = own: each condition gives a selector.k, for its controls; h1d8 gives"
-    ):
-        planned(TWO | {"judge": "swap", "budget": "own"}, *FAST, "seq_len=64", f"output_dir={outputs}")
 
 
 def test_jobs_that_share_a_machine_are_warned_of_its_memory(outputs, capsys, monkeypatch):

@@ -15,9 +15,9 @@ from dsa.training.cohort import CohortTraining
 from dsa.training.execute import train
 from dsa.training.joint import JointTraining
 from dsa.training.member import Member
-from dsa.training.module import Training
 from dsa.training.settings import check_settings
 from dsa.training.stages import Group, Stage
+from training.whole_runs import interrupted_in_both_stages
 
 RUN = [
     *SMALL, *QUIET, "model.layers=3", "seq_len=32", "dtype=fp32", "pattern=causal", "selector.k=6", "indexer=h2d8",
@@ -270,20 +270,5 @@ def test_a_run_is_balanced_in_both_stages_and_goes_on_where_it_was_interrupted(t
     assert "train/balance_02_indexer" not in names
     weights = {row.split(",")[names.index("train/balance_00_indexer")] for row in rows[1:]} - {""}
     assert len(weights) > 3
-    begin, left = Training.on_train_batch_start, [3, 5]  # a step of the warm-up, then one of joint training
-
-    def dying(self, *given):
-        if self.stage.name != "dense" and left:
-            left[0] -= 1
-            if left[0] == 0:
-                left.pop(0)
-                raise KeyboardInterrupt
-        begin(self, *given)
-
-    monkeypatch.setattr(Training, "on_train_batch_start", dying)
-    again = compose([*settings, f"output_dir={tmp_path / 'again'}"])
-    for _ in range(2):
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(again)
-    parts = train(again)
-    assert not left and (parts.val_loss, parts.swap_val_loss) == (whole.val_loss, whole.swap_val_loss)
+    parts = interrupted_in_both_stages([*settings, f"output_dir={tmp_path / 'again'}"], monkeypatch)
+    assert (parts.val_loss, parts.swap_val_loss) == (whole.val_loss, whole.swap_val_loss)

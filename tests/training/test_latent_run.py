@@ -4,7 +4,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import LATENT, SIZES, saved
+from backbones.tiny_models import LATENT, SIZES, little_text, saved
 from conftest import QUIET
 from transformers import AutoModelForCausalLM, DeepseekV3Config
 
@@ -20,13 +20,8 @@ RANK = LATENT["q_lora_rank"]
 def settings(tmp_path_factory):
     place = tmp_path_factory.mktemp("latent")
     saved(place / "tiny", DeepseekV3Config(**SIZES, **LATENT), tokenizer=True)
-    text = place / "text"
-    text.mkdir()
-    for number in range(12):
-        words = [f"def {name}(self): return None\n" for name in "import class for in if else not and or is".split()]
-        (text / f"{number}.txt").write_text("".join(words[number % 5 :] * 40))
     return [
-        "model=pretrained", f"model.path={place / 'tiny'}", "data=text_model", f"data.path={text}",
+        "model=pretrained", f"model.path={place / 'tiny'}", "data=text_model", f"data.path={little_text(place)}",
         f"cache_dir={place}", f"output_dir={place / 'outputs'}", "indexer=deepseek_v32", "indexer.heads=2",
         "indexer.dim=8", "indexer.rotary_dim=4", "indexer.latent=true", "pattern=causal", "selector.k=6", "seq_len=48",
         "dtype=fp32", "recipe=continue", "recipe.warmup.steps=3", "recipe.sparse.steps=2", *QUIET,

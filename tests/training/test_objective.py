@@ -16,10 +16,10 @@ from dsa.training.cohort import CohortTraining
 from dsa.training.execute import train
 from dsa.training.joint import JointTraining
 from dsa.training.member import Member
-from dsa.training.module import Training
 from dsa.training.objective import GradientKL, language_model_loss
 from dsa.training.settings import check_settings
 from dsa.training.stages import Group, Stage
+from training.whole_runs import interrupted_in_both_stages
 
 RUN = [
     *SMALL, *QUIET, "seq_len=32", "dtype=fp32", "pattern=causal", "selector.k=6", "indexer=h2d8",
@@ -182,20 +182,5 @@ def test_a_whole_batch_is_wanted_and_a_gradient_at_every_layer(data, batch):
 def test_a_run_learns_by_it_in_both_stages_and_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, name):
     settings = [*RUN, f"objective={name}"]
     whole = train(compose([*settings, f"output_dir={tmp_path / 'whole'}"]))
-    begin, left = Training.on_train_batch_start, [3, 5]  # a step of the warm-up, then one of joint training
-
-    def dying(self, *given):
-        if self.stage.name != "dense" and left:
-            left[0] -= 1
-            if left[0] == 0:
-                left.pop(0)
-                raise KeyboardInterrupt
-        begin(self, *given)
-
-    monkeypatch.setattr(Training, "on_train_batch_start", dying)
-    again = compose([*settings, f"output_dir={tmp_path / 'again'}"])
-    for _ in range(2):
-        with pytest.raises((KeyboardInterrupt, SystemExit)):
-            train(again)
-    parts = train(again)
-    assert not left and (parts.val_loss, parts.swap_val_loss) == (whole.val_loss, whole.swap_val_loss)
+    parts = interrupted_in_both_stages([*settings, f"output_dir={tmp_path / 'again'}"], monkeypatch)
+    assert (parts.val_loss, parts.swap_val_loss) == (whole.val_loss, whole.swap_val_loss)

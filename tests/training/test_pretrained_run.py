@@ -8,7 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, made, saved
+from backbones.tiny_models import CONFIGS, little_text, made, saved
 from conftest import QUIET, options
 from rich.console import Console
 from safetensors.torch import load_file
@@ -32,15 +32,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def settings(folder, tmp_path_factory):
     place = tmp_path_factory.mktemp("pretrained")
-    text = place / "text"
-    text.mkdir()
-    for number in range(12):
-        words = [f"def {name}(self): return None\n" for name in "import class for in if else not and or is".split()]
-        (text / f"{number}.txt").write_text("".join(words[number % 5 :] * 40))
     return [
-        "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}", f"cache_dir={place}",
-        "indexer=h2d8", "pattern=causal", "selector.k=6", f"seq_len={LENGTH}", "recipe.warmup.steps=4", "dtype=fp32",
-        f"output_dir={place / 'outputs'}", *QUIET,
+        "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={little_text(place)}",
+        f"cache_dir={place}", "indexer=h2d8", "pattern=causal", "selector.k=6", f"seq_len={LENGTH}",
+        "recipe.warmup.steps=4", "dtype=fp32", f"output_dir={place / 'outputs'}", *QUIET,
     ]  # fmt: skip
 
 

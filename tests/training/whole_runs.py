@@ -6,12 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import QUIET, SMALL
 from forked import launch
 
-from dsa import load_run
+from dsa import compose, load_run, train
 from dsa.artifacts.store import PLACES
+from dsa.training.module import Training
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = ["recipe.dense.steps=12", "recipe.warmup.steps=8", "recipe.sparse.steps=10"]
@@ -36,6 +38,29 @@ def same(a, b):
 
 def start(overrides):
     return launch([sys.executable, str(ROOT / "train.py"), *overrides], os.environ | {"WANDB_MODE": "offline"})
+
+
+def interrupted_in_both_stages(overrides, monkeypatch):
+    """A run that Ctrl-C stops in the third step of its warm-up, then in the fifth of joint training, and that goes on
+    both times."""
+    begin, left = Training.on_train_batch_start, [3, 5]
+
+    def dying(self, *given):
+        if self.stage.name != "dense" and left:
+            left[0] -= 1
+            if left[0] == 0:
+                left.pop(0)
+                raise KeyboardInterrupt
+        begin(self, *given)
+
+    monkeypatch.setattr(Training, "on_train_batch_start", dying)
+    spec = compose(overrides)
+    for _ in range(2):
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            train(spec)
+    parts = train(spec)
+    assert not left
+    return parts
 
 
 def kill_when(process, seen):

@@ -8,8 +8,8 @@ from typing import Any
 from dsa.build import build_data
 from dsa.judging.models import Models
 from dsa.spec import Spec, compose
-from dsa.training.assemble import BELOW_UNIGRAM
 from dsa.training.base import make_base
+from dsa.training.caveats import BELOW_UNIGRAM
 from dsa.training.fits import check_room
 from dsa.training.run import Run
 from dsa.training.sites import sites_of

@@ -60,7 +60,7 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"], most: int) -> dict
     model.eval()
     with torch.autocast(tokens.device.type, enabled=False):
         text = tokens[:1, : max(SHORT, BUDGETS * most)]
-        dense, identity = untouched(model, text)
+        dense, identity = own_logits(model, text)
         sparse = model.run(text, Pass(observe=seen.append)).logits
         early = first_changed(text.shape[1], most)
         other = text.clone()
@@ -82,7 +82,7 @@ def most_kept(seen: Sequence[Observation]) -> int:
     return max((int(layer.selection.counts[:1].max()) for layer in seen if layer.selection is not None), default=0)
 
 
-class Untouched(NamedTuple):
+class Own(NamedTuple):
     """What a model says of a text without a composition.
 
     Args:
@@ -96,21 +96,21 @@ class Untouched(NamedTuple):
     identity: float
 
 
-FOUND: WeakKeyDictionary[Backbone, Untouched] = WeakKeyDictionary()
+FOUND: WeakKeyDictionary[Backbone, Own] = WeakKeyDictionary()
 """The last that was found of each model: compositions on one base are judged one after the other, and share it."""
 
 
-def untouched(model: Backbone, text: Tensor) -> tuple[Tensor, float]:
+def own_logits(model: Backbone, text: Tensor) -> tuple[Tensor, float]:
     """A model's own logits, and how far from them it is with every key kept: found once for all compositions on it."""
     found, of = FOUND.get(model), marks(model, text)
     if found is None or found.of != of:
         dense = model.run(text, Pass(sparse=False)).logits
-        found = FOUND[model] = Untouched(of, dense, largest((kept_whole(model, text) - dense)[:, :-1]))
+        found = FOUND[model] = Own(of, dense, largest((kept_whole(model, text) - dense)[:, :-1]))
     return found.dense, found.identity
 
 
 def marks(model: Backbone, text: Tensor) -> tuple[Any, ...]:
-    """What decides `untouched`: the text, the places of the routers, their kernels, and how often weights were set."""
+    """What decides `own_logits`: the text, the places of the routers, their kernels, and how often weights were set."""
     routers = [(router.site, router.backend) for router in model.routers if isinstance(router, Router)]
     weights = [(weight.data_ptr(), weight._version) for weight in model.groups()["backbone"]]
     return text.tolist(), model.router_of, routers, weights

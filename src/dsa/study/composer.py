@@ -84,7 +84,7 @@ class Composer:
             paths = [place / group / f"{option}.yaml" for place in self.places]
             path = next((path for path in paths if path.is_file()), None)
             changed = any(root(override.lstrip("+~")).split("=")[0] == group for override in self.extra)
-            self.files[name] = None if path is None or changed else plain(path.read_text(encoding="utf-8"))
+            self.files[name] = None if path is None or changed else content_in(path.read_text(encoding="utf-8"))
         return self.files[name]
 
     def study(self, name: str) -> Any:
@@ -97,7 +97,7 @@ class Composer:
         path = next((path for path in paths if path.is_file()), None)
         text = "" if path is None else path.read_text(encoding="utf-8")
         head, _, rest = text.partition("\n")
-        found = plain(rest) if head.strip() == "# @package plan" else None
+        found = content_in(rest) if head.strip() == "# @package plan" else None
         return OmegaConf.to_container(self.load([f"study={name}"]).plan, resolve=False) if found is None else found
 
     def put(self, cfg: Plain, key: str, value: Any, choices: dict[str, Any]) -> Plain:
@@ -124,7 +124,7 @@ class Composer:
         return any(base.get(key) != changed.get(key) for key in (base.keys() | changed.keys()) - {group})
 
 
-def plain(text: str) -> Plain | None:
+def content_in(text: str) -> Plain | None:
     """A yaml's content; None if it says where it is placed (@package), or begins with other options."""
     if "@package" in text:
         return None

@@ -20,21 +20,15 @@ from dsa.graph import Graph
 from dsa.judging.cost import flops, index_features, indexer_megabytes, parameters
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.speed import inference, peak_megabytes
-from dsa.judging.threads import counted
 from dsa.ops.dispatch import computes_selected_only
-from dsa.selectors import Dense
-from dsa.selectors.adaptive import Adaptive
 from dsa.spec import Spec
 from dsa.training.blank import blank
+from dsa.training.caveats import warnings_of
 from dsa.training.log import column
 
 Row = dict[str, str]
 SHARES = ("accuracy", "exact_match")  # of right answers, where they are measured
 DEPTH = "exact_match_depth_"
-BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
-IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
-ROUNDED = 1  # selection of a token that may be another where it comes alone: two scores that differ by rounding
-UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
 @dataclass(frozen=True)
@@ -232,125 +226,3 @@ def stability(rows: list[Row], stage: str) -> dict[str, float | None]:
         spikes += losses[i] > middle + 5 * max(deviation, 1e-9)
     p99 = norms[min(len(norms) - 1, int(0.99 * len(norms)))] if norms else None
     return {"loss_std": spread, "spikes": spikes, "grad_norm_p99": p99}
-
-
-def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    out = []
-    unigram = result.unigram_loss
-    if result.val_loss is not None and unigram is not None and result.val_loss > unigram - BELOW_UNIGRAM:
-        out.append(
-            f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: "
-            "the loss carries no information about attention, and nothing may be ranked by it."
-        )
-    base = result.base_training
-    if base.get("until") is not None and base["solved_at"] is None:
-        out.append(
-            f"the base was not solved: its accuracy after all {base['steps']} steps is {base['accuracy']:.3f}, below "
-            f"recipe.dense.until = {base['until']:g}. Give more recipe.dense.steps or an easier task."
-        )
-    if not spec.sparse:
-        return out
-    everything = issubclass(spec.selector.cls, Dense)
-    if result.density is not None and result.density >= 1.0 and not everything:
-        out.append(
-            f"window or budget reaches seq_len = {spec.seq_len}: every query keeps every key, this attention is dense."
-        )
-    if spec.pattern.cls.learns and not spec.uses_indexer:
-        out.append(
-            f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
-            "learns in the warm-up: with the backbone untouched its default is shown."
-        )
-    out += uncertified(result)
-    out += off_target(spec, result, model)
-    if result.dense_val_loss is None and spec.recipe.sparse_steps:
-        out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
-    out += unlearned(spec, result)
-    if spec.uses_indexer and spec.precision.make().simulated(spec.ops, next(model.parameters()).device):
-        out.append(
-            f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "
-            "quality counts, speed does not."
-        )
-    if spec.uses_indexer and not result.speed_is_real and (result.density or 1.0) < 1.0:
-        out.append(
-            "times are not a speed claim: a part of the attention is computed under a mask, or a format is simulated."
-        )
-    if any(layer.get("picked") for layer in result.selection.get("layers", [])):
-        out.append(
-            "times are of one sequence and of the indexer that it picked; flops are the mean over the sequences on "
-            "which the selection was measured."
-        )
-    if spec.uses_indexer and not spec.recipe.warmup_steps and not spec.recipe.sparse_steps:
-        out.append("no stage trained the indexers.")
-    of = result.provenance["threads_of"]
-    if of.get("joint") is not None and of["joint"] != of.get("control", of["joint"]):
-        out.append(
-            f"this run was trained with {counted(of['joint'])} and its dense control with {counted(of['control'])}: "
-            "part of their difference may be rounding."
-        )
-    if result.time.get("contended"):
-        out.append(
-            "other processes used the processor while this run or its control trained: their times are not comparable. "
-            "On a busy machine OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive before the command makes it faster."
-        )
-    return out
-
-
-def uncertified(result: RunResult) -> list[str]:
-    """Warnings where the certificate of a pretrained model finds a fault, or could find none."""
-    told = result.certificate
-    out: list[str] = []
-    if not told:
-        return out
-    if told["causality"] > 0:
-        out.append(
-            f"this composition looks ahead: other later tokens change an earlier logit by {told['causality']:.1e} "
-            "(certificate.causality). None of its numbers can be believed."
-        )
-    if told["identity"] > IDENTITY:
-        out.append(
-            f"with every key kept a logit is {told['identity']:.1e} from the model's own (certificate.identity): that "
-            "is more than rounding, and its losses are not those of this model."
-        )
-    others = told["reselected"] or 0
-    if others > ROUNDED or (not others and (told["decode"] or 0.0) > IDENTITY):
-        out.append(
-            f"a text that comes token by token is not what one pass says: a logit is {told['decode']:.1e} off, and "
-            f"{others} of its selections are others (certificate.decode, certificate.reselected). What this "
-            "composition generates is not what was judged."
-        )
-    if not told["acted"] and (result.density or 1.0) < 1.0:
-        out.append(
-            f"on the {told['tokens']} tokens of the certificate the selection left no key out: it says nothing of what "
-            "is selected."
-        )
-    return out
-
-
-def unlearned(spec: Spec, result: RunResult) -> list[str]:
-    """A warning where joint training took from the model what it knew, by the dense control, which trained alike."""
-    before, after = result.base_val_loss, result.dense_val_loss
-    if not spec.recipe.sparse_steps or before is None or after is None or after < before + UNLEARNED:
-        return []
-    return [
-        f"joint training made dense attention itself worse: {before:.4f} before, {after:.4f} after "
-        f"{spec.recipe.sparse_steps} steps. Compare with base_val_loss, and give a smaller recipe.sparse.lr (it is "
-        f"{spec.recipe.sparse_lr:g}; recipe=adapt is meant for pretrained models)."
-    ]
-
-
-def off_target(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
-    """A warning where an adaptive selector misses the mean budget that makes it comparable."""
-    router = next((router for router in model.routers if isinstance(router, Router)), None)
-    if router is None or not router.selector.calibrates or result.mean_k is None:
-        return []
-    selector = router.selector
-    assert isinstance(selector, Adaptive)
-    target = selector.target(router.pattern.own_budget(torch.arange(spec.seq_len)))
-    if target is None or abs(result.mean_k / target - 1) <= 0.05:
-        return []
-    return [
-        f"selector {spec.selector.option} keeps {result.mean_k:.1f} keys a query, "
-        f"its target is {target:.1f}: not at equal density with topk. Move "
-        f"selector.min_k = {selector.min_k} or selector.max_k = {selector.max_k}."
-    ]

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,32 +13,14 @@ from torch import Tensor, nn
 from dsa.backbones.attention import mean_losses
 from dsa.backbones.backbone import Backbone
 from dsa.backbones.cache import Cache
-from dsa.backbones.contracts import Output, Pass, Site, Size
+from dsa.backbones.contracts import Output, Pass, Size
 from dsa.backbones.memory import Memory
-from dsa.backbones.pretrained.hook import (
-    EAGER,
-    FROM_LATENT,
-    LAYER,
-    PLAIN,
-    Hook,
-    Layer,
-    keep_hidden,
-    keep_latent,
-    recomputed,
-    register,
-    release,
-)
+from dsa.backbones.pretrained.hook import recomputed
+from dsa.backbones.pretrained.reading import EXPERTS, config_of, loaded, weights_of
+from dsa.backbones.pretrained.sites import hooked
 from dsa.backbones.vocabulary import check_tokens
-from dsa.pretrained.files import files_of, fingerprint
-from dsa.pretrained.libraries import quiet, transformers
-
-EXPERTS = {"experts_implementation": "batched_mm"}
-"""Grouped products of experts exist on processors in bfloat16 alone."""
-
-NO_INTERFACE = (
-    "model: {0} does not call transformers' attention interface, through which sparse attention is put into a model. "
-    "Llama, Qwen, Mistral, Gemma 2 and 3, Phi-3, GPT-NeoX, GLM-4, OLMo 2, Granite, gpt-oss and most models since do."
-)
+from dsa.pretrained.files import fingerprint
+from dsa.pretrained.libraries import transformers
 
 
 class Adopted(Backbone):
@@ -190,80 +172,6 @@ class Pretrained(Adopted):
         return Size(layers, width, ff, heads, vocab, *weights_of(node["path"], config.to_json_string()))
 
 
-def config_of(path: str) -> Any:
-    """The configuration of a pretrained model, as transformers reads it.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    folder = str(files_of(path))
-    try:
-        return transformers().AutoConfig.from_pretrained(folder)
-    except Exception as error:  # as many kinds as there are ways to be wrong
-        raise unreadable(path, error) from error
-
-
-@lru_cache(maxsize=8)
-def weights_of(path: str, told: str) -> tuple[int, int]:
-    """How many weights a model has, and how many of them the experts of a layer that one token goes through.
-
-    Args:
-        told: its configuration as text: another one is counted anew.
-
-    Raises:
-        ValueError: transformers knows no causal language model of this kind.
-    """
-    config = config_of(path)
-    try:
-        with torch.device("meta"):
-            model = transformers().AutoModelForCausalLM.from_config(config, **EXPERTS)
-    except Exception as error:  # as many kinds as there are ways to be wrong
-        raise unreadable(path, error) from error
-    chosen = getattr(config.get_text_config(), "num_experts_per_tok", None) or 0
-    experts = [module for module in model.modules() if isinstance(getattr(module, "num_experts", None), int)]
-    each = [
-        sum(weight.numel() for weight in module.parameters(recurse=False) if weight.dim() == 3) // module.num_experts
-        for module in experts
-    ]
-    return sum(weight.numel() for weight in model.parameters()), chosen * max(each, default=0)
-
-
-def loaded(path: str) -> nn.Module:
-    """A model with its weights in float32.
-
-    Raises:
-        ValueError: its files are damaged, or lack weights.
-    """
-    library, folder = transformers(), str(files_of(path))
-    try:
-        with quiet(library):
-            model, told = library.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **EXPERTS
-            )
-    except MemoryError:
-        raise
-    except Exception as error:  # as many kinds as there are ways to be wrong
-        if isinstance(error, RuntimeError) and "memory" in str(error):
-            raise
-        raise unreadable(path, error) from error
-    if missing := sorted(told["missing_keys"]):
-        raise ValueError(
-            f"model.path = {path}: its files lack {len(missing)} of the model's weights ({missing[0]}, ...), which "
-            "would be drawn at random. They may be half downloaded, or of a model without a head for tokens."
-        )
-    whole: nn.Module = model
-    return whole
-
-
-def unreadable(path: str, error: Exception) -> ValueError:
-    """What is said of files that transformers cannot read."""
-    first = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
-    return ValueError(
-        f"model.path = {path}: its files cannot be read ({type(error).__name__}: {first}). They may be damaged or half "
-        "downloaded, or of an architecture that transformers does not know."
-    )
-
-
 def past_of(cache: Cache, config: Any) -> dict[str, Any]:
     """What a model is told of the tokens before, whose keys and values transformers keeps."""
     from dsa.backbones.pretrained.cache import GrowingCache  # late: it stands on transformers
@@ -296,113 +204,3 @@ def recomputable(model: nn.Module) -> list[nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-
-
-def hooked(model: Any, router: Any, leave_dense: Sequence[int], seq_len: int | None) -> Hook:
-    """Reach into a model: its attention layers, found by what they call, become sites or stay dense.
-
-    Args:
-        router: gives the router of a site.
-
-    Raises:
-        ValueError: it does not use the interface.
-    """
-    if not model._can_set_attn_implementation():
-        raise ValueError(NO_INTERFACE.format(type(model).__name__))
-    register()
-    own = partial(model.set_attn_implementation, model.config._attn_implementation)
-    hook = Hook(router, rope_base(model.config.get_text_config()), own)
-    model.set_attn_implementation(EAGER)
-    try:
-        find_layers(hook, model)
-        number_sites(hook, leave_dense, seq_len, type(model).__name__)
-    except BaseException:  # a model that is refused stays as it was
-        release(model)
-        raise
-    if not any(layer.sink or layer.cap for layer in hook.layers):
-        model.set_attn_implementation(PLAIN)
-    return hook
-
-
-def find_layers(hook: Hook, model: Any) -> None:
-    """Put a hook into the attention layers of a model, found by what they call.
-
-    Raises:
-        ValueError: none calls the interface.
-    """
-    numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
-    found = [reach(hook, module) for module in numbered]  # attention, and in some models what is around it
-    hook.handles.append(model.register_forward_pre_hook(hook.begin))
-    meet(model)
-    hook.how = None
-    for layer, reached in found:
-        if layer.shapes:
-            hook.layers.append(layer)
-            hook.handles += reached.values()
-            continue
-        for module, handle in reached.items():
-            handle.remove()
-            delattr(module, LAYER)
-    if not hook.layers:
-        raise ValueError(NO_INTERFACE.format(type(model).__name__))
-
-
-def reach(hook: Hook, module: nn.Module) -> tuple[Layer, dict[nn.Module, Any]]:
-    """Put a hook before a module that transformers numbers, and before its projection of queries from a latent if it
-    has one. Returns: what it may be a layer of, and the handle in each module."""
-    layer = Layer(hook)
-    reached = {module: module.register_forward_pre_hook(keep_hidden, with_kwargs=True)}
-    projection = getattr(module, FROM_LATENT, None)
-    if projection is not None:
-        reached[projection] = projection.register_forward_pre_hook(keep_latent)
-    for each in reached:
-        setattr(each, LAYER, layer)
-    return layer, reached
-
-
-@torch.no_grad()
-def meet(model: Any) -> None:
-    """Run two tokens through a model; with a mask of its own, so that sizes alone are enough."""
-    device = next(model.parameters()).device
-    tokens, mask = torch.zeros(1, 2, dtype=torch.long, device=device), torch.zeros(1, 1, 2, 2, device=device)
-    model(input_ids=tokens, attention_mask=mask, position_ids=torch.arange(2, device=device)[None], use_cache=False)
-
-
-def number_sites(hook: Hook, leave_dense: Sequence[int], seq_len: int | None, name: str) -> None:
-    """Which layers become sites: those without a window of their own that nobody leaves dense; where all have one,
-    those in which it never acts.
-
-    Raises:
-        ValueError: none, or a layer that is not there.
-    """
-    beyond = [number for number in leave_dense if not 0 <= number < len(hook.layers)]
-    if beyond:
-        raise ValueError(f"model.leave_dense: no layer {beyond[0]}; {name} has layers 0 to {len(hook.layers) - 1}.")
-    index, windows = 0, [layer.window for layer in hook.layers if layer.window is not None]
-    alike = len(windows) == len(hook.layers)
-    within = alike and seq_len is not None and seq_len <= min(windows)
-    for number, layer in enumerate(hook.layers):
-        if (layer.window is not None and not within) or number in leave_dense:
-            continue
-        width, heads, kv_heads, dim = layer.shapes
-        if layer.values > dim:
-            raise ValueError(
-                f"model: values of {name} have {layer.values} dims, its keys {dim}: sparse attention takes values that "
-                "are no wider than keys."
-            )
-        layer.site = Site(index, width, heads, kv_heads, dim, layer.scale, layer.cap, number, layer.rank)
-        index += 1
-    if not index and alike and not within:
-        raise ValueError(
-            f"model: every attention layer of {name} has a window of its own, which never acts on rows of at most "
-            f"{min(windows)} tokens: give seq_len={min(windows)} or less."
-        )
-    if not index:
-        raise ValueError(f"model: every attention layer of {name} has a window of its own or is left dense.")
-
-
-def rope_base(config: Any) -> float:
-    """Wavelength base of a model's rotary embedding; of full attention where it has two, 10000 where it has none."""
-    found = getattr(config, "rope_parameters", None) or {}
-    found = found.get("full_attention", found)
-    return float(found.get("rope_theta", 10000.0))

@@ -6,8 +6,6 @@ from matplotlib.patches import Patch
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.spec import Chart
 
-ROW = 0.2  # inches
-
 
 def draw_bars(chart: Chart) -> Figure:
     """Conditions downwards, each bar its parts in order, with its share of the reference.
@@ -15,9 +13,7 @@ def draw_bars(chart: Chart) -> Figure:
     Raises:
         ValueError: the chart has nothing to show.
     """
-    rows = max((len(panel.rows) for panel in chart.panels), default=0)
-    names = [style.fit(row.label) for panel in chart.panels for row in panel.rows]
-    figure, axes = style.new_figure(chart, len(chart.panels), 2.8 + style.width_of_labels(names), 1.4 + ROW * rows)
+    figure, axes, rows = style.figure_of_rows(chart, width=2.8, height=1.4)
     for axes_, panel in zip(axes, chart.panels, strict=True):
         axes_.set_title(style.fit(panel.name, 48), fontsize=8, loc="left")
         longest = max(sum(mark.value for mark in row.marks) for row in panel.rows)

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.spec import Axis, Chart, Mark, Panel, Row
 
-ROW, COLUMN = 0.2, 0.11  # inches
+COLUMN = 0.11  # inches
 
 
 def new_cells(chart: Chart) -> tuple[Figure, list[Axes]]:
@@ -19,10 +19,8 @@ def new_cells(chart: Chart) -> tuple[Figure, list[Axes]]:
     Raises:
         ValueError: the chart has nothing to show.
     """
-    rows = max((len(panel.rows) for panel in chart.panels), default=0)
-    names = [style.fit(row.label) for panel in chart.panels for row in panel.rows]
-    width = max(1.6, COLUMN * len(chart.series)) + 0.9 + style.width_of_labels(names)
-    return style.new_figure(chart, len(chart.panels), width, 1.75 + ROW * rows)
+    figure, axes, _ = style.figure_of_rows(chart, max(1.6, COLUMN * len(chart.series)) + 0.9, 1.75)
+    return figure, axes
 
 
 def draw_cells(

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from dsa.analysis.output.figures import style
 from dsa.analysis.output.figures.spec import Chart, Panel
 
-ROW = 0.2  # inches
 SPREAD = 0.5  # of a row's height, over which its dots lie [rows]
 
 
@@ -18,9 +17,7 @@ def draw_dots(chart: Chart) -> Figure:
     Raises:
         ValueError: the chart has nothing to show.
     """
-    rows = max((len(panel.rows) for panel in chart.panels), default=0)
-    names = [style.fit(row.label) for panel in chart.panels for row in panel.rows]
-    figure, axes = style.new_figure(chart, len(chart.panels), 3.2 + style.width_of_labels(names), 1.2 + ROW * rows)
+    figure, axes, rows = style.figure_of_rows(chart, width=3.2, height=1.2)
     for axes_, panel in zip(axes, chart.panels, strict=True):
         draw_panel(axes_, panel, rows, len(chart.series))
     return figure

@@ -23,6 +23,7 @@ CONTROL_MARKERS = {"dense": "s", "oracle": "^", "random": "X", "window": "v", "s
                    "replicate": "D"}  # fmt: skip
 LINEAR = 0.6  # width of the linear part either side of 0, of an axis that is logarithmic beyond [decades]
 MOST_TICKS = 9
+ROW = 0.2  # height of a named row [inches]
 DASHES = ("-", "--", "-.", ":")
 CONTROL_DASHES = {"dense": (0, (6, 2)), "oracle": (0, (4, 2, 1, 2)), "random": (0, (1, 1)), "window": (0, (1, 3)),
                   "sink_window": (0, (3, 1, 1, 1)), "static": (0, (5, 1)), "replicate": (0, (2, 2))}  # fmt: skip
@@ -45,6 +46,18 @@ def new_figure(chart: Chart, panels: int, width: float, height: float) -> tuple[
         axes_.tick_params(labelsize=7)
         axes_.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def figure_of_rows(chart: Chart, width: float, height: float) -> tuple[Figure, list[Axes], int]:
+    """A figure whose panels have named rows, as wide and as high without names and rows [inches]; the most rows.
+
+    Raises:
+        ValueError: the chart has nothing to show.
+    """
+    rows = max((len(panel.rows) for panel in chart.panels), default=0)
+    names = [fit(row.label) for panel in chart.panels for row in panel.rows]
+    figure, axes = new_figure(chart, len(chart.panels), width + width_of_labels(names), height + ROW * rows)
+    return figure, axes, rows
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], most: int = 6, fontsize: float = 7) -> None:

@@ -120,6 +120,11 @@
     const width = textWidth(label), middle = Math.max(width / 2 + 2, Math.min((left + right) / 2, right + 10 - width / 2));
     svg(root, "text", { class: "soft", x: middle, y: bottom + 34, "text-anchor": "middle" }, cut(label, right + 8));
   }
+  function stripe(root, y, height, width) {
+    const group = svg(root, "g", { class: "row", tabindex: -1 });
+    svg(group, "rect", { class: "stripe", x: 0, y, width, height, opacity: 0.6 });
+    return group;
+  }
   function guides(root, axis, scale, from, to, across) {
     for (const value of axis.guides) {
       if (!scale.inside(value)) continue;
@@ -216,8 +221,7 @@
     guides(root, panel.x, x, top, bottom, false);
     const first = panel.rows.findIndex((r) => control(r.role));
     panel.rows.forEach((row, i) => {
-      const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
-      svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
+      const y = top + tall * (i + 0.5), group = stripe(root, y - tall / 2, tall, width);
       const lines = named(row), beyond = { over: right, under: left };
       lines.forEach((line, n) => svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4 + 14 * (n - (lines.length - 1) / 2), "text-anchor": "end" }, line));
       meant(row).forEach((signs, side) => signs.forEach((sign, n) => {
@@ -262,8 +266,7 @@
     guides(root, panel.x, x, top, bottom, false);
     const first = panel.rows.findIndex((r) => control(r.role));
     panel.rows.forEach((row, i) => {
-      const group = svg(root, "g", { class: "row", tabindex: -1 }), y = top + tall * (i + 0.5);
-      svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
+      const y = top + tall * (i + 0.5), group = stripe(root, y - tall / 2, tall, width);
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, row.role === "baseline" ? names / BOLD : names));
       for (const mark of row.marks) {
         const at = y + (tall - 10) * (mark.series / Math.max(1, count - 1) - 0.5);
@@ -294,8 +297,7 @@
     root.setAttribute("height", bottom + 42);
     xAxis(root, x, top, bottom, left, right, titled(panel.x));
     panel.rows.forEach((row, i) => {
-      const group = svg(root, "g", { class: "row" }), y = top + tall * (i + 0.5);
-      svg(group, "rect", { class: "stripe", x: 0, y: y - tall / 2, width, height: tall, opacity: 0.6 });
+      const y = top + tall * (i + 0.5), group = stripe(root, y - tall / 2, tall, width);
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 4, "text-anchor": "end" }, cut(row.label, names));
       let from = 0;
       for (const mark of row.marks) {
@@ -332,8 +334,7 @@
     root.setAttribute("height", bottom + under + 10);
     svg(root, "text", { class: "soft", x: left, y: bottom + under }, cut(titled(panel.x), width - left));
     panel.rows.forEach((row, i) => {
-      const group = svg(root, "g", { class: "row" }), y = top + tall * i;
-      svg(group, "rect", { class: "stripe", x: 0, y, width, height: tall, opacity: 0.6 });
+      const y = top + tall * i, group = stripe(root, y, tall, width);
       svg(group, "text", { class: roleClass(row.role), x: names, y: y + 14, "text-anchor": "end" }, cut(row.label, names));
       for (const mark of row.marks) {
         svg(group, "rect", { ...look(mark), x: left + wide * mark.series + 0.5, y: y + 1, width: Math.max(1, wide - 1), height: tall - 2 });

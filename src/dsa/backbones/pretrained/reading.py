@@ -1,0 +1,87 @@
+"""What the files of a pretrained model say: its configuration, its weights, and how many these are."""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from dsa.pretrained.files import files_of
+from dsa.pretrained.libraries import quiet, transformers
+
+EXPERTS = {"experts_implementation": "batched_mm"}
+"""Grouped products of experts exist on processors in bfloat16 alone."""
+
+
+def config_of(path: str) -> Any:
+    """The configuration of a pretrained model, as transformers reads it.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    folder = str(files_of(path))
+    try:
+        return transformers().AutoConfig.from_pretrained(folder)
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        raise unreadable(path, error) from error
+
+
+@lru_cache(maxsize=8)
+def weights_of(path: str, told: str) -> tuple[int, int]:
+    """How many weights a model has, and how many of them the experts of a layer that one token goes through.
+
+    Args:
+        told: its configuration as text: another one is counted anew.
+
+    Raises:
+        ValueError: transformers knows no causal language model of this kind.
+    """
+    config = config_of(path)
+    try:
+        with torch.device("meta"):
+            model = transformers().AutoModelForCausalLM.from_config(config, **EXPERTS)
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        raise unreadable(path, error) from error
+    chosen = getattr(config.get_text_config(), "num_experts_per_tok", None) or 0
+    experts = [module for module in model.modules() if isinstance(getattr(module, "num_experts", None), int)]
+    each = [
+        sum(weight.numel() for weight in module.parameters(recurse=False) if weight.dim() == 3) // module.num_experts
+        for module in experts
+    ]
+    return sum(weight.numel() for weight in model.parameters()), chosen * max(each, default=0)
+
+
+def loaded(path: str) -> nn.Module:
+    """A model with its weights in float32.
+
+    Raises:
+        ValueError: its files are damaged, or lack weights.
+    """
+    library, folder = transformers(), str(files_of(path))
+    try:
+        with quiet(library):
+            model, told = library.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **EXPERTS
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # as many kinds as there are ways to be wrong
+        if isinstance(error, RuntimeError) and "memory" in str(error):
+            raise
+        raise unreadable(path, error) from error
+    if missing := sorted(told["missing_keys"]):
+        raise ValueError(
+            f"model.path = {path}: its files lack {len(missing)} of the model's weights ({missing[0]}, ...), which "
+            "would be drawn at random. They may be half downloaded, or of a model without a head for tokens."
+        )
+    whole: nn.Module = model
+    return whole
+
+
+def unreadable(path: str, error: Exception) -> ValueError:
+    """What is said of files that transformers cannot read."""
+    first = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
+    return ValueError(
+        f"model.path = {path}: its files cannot be read ({type(error).__name__}: {first}). They may be damaged or half "
+        "downloaded, or of an architecture that transformers does not know."
+    )
