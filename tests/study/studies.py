@@ -34,7 +34,7 @@ import os, signal
 from dsa.indexers import LightningIndexer
 
 class Crash(LightningIndexer):
-    def forward(self, *inputs):
+    def forward(self, *given, **named):
         os.kill(os.getpid(), signal.SIGSEGV)
 """
 FEW = """# @package plan

@@ -26,9 +26,9 @@ def held(outputs: Path) -> dict[Path, int]:
 
 def test_a_batch_loads_its_base_once_and_judges_dense_attention_once(outputs, monkeypatch):
     loads, evaluated = [], []
-    build, evaluate = models.build_backbone, judge.evaluate
+    build, evaluate = models.build_backbone, judge.evaluated
     monkeypatch.setattr(models, "build_backbone", lambda *given: loads.append(given[0].seed) or build(*given))
-    monkeypatch.setattr(judge, "evaluate", lambda *given, sparse: evaluated.append(sparse) or evaluate(*given, sparse))
+    monkeypatch.setattr(judge, "evaluated", lambda *given, sparse: evaluated.append(sparse) or evaluate(*given, sparse))
     assert drive([study(outputs, PATTERNS, "logger=csv")], outputs).status == 0
     assert len(loads) == 1, "one base, one load"
     assert evaluated.count(False) == 1, "dense attention, for all of them"
