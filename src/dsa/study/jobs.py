@@ -14,7 +14,7 @@ from dsa.artifacts.store import LAST, PARTIAL, PLACES
 from dsa.graph import Need
 from dsa.study.estimate import predicted
 from dsa.study.planned import PlannedRun
-from dsa.study.states import Results, Shelf
+from dsa.study.states import OPEN, Results, Shelf
 from dsa.study.workers.places import COHORTS, JOBS
 
 Kind = Literal["base", "cohort", "control", "joint", "judge"]
@@ -104,7 +104,7 @@ class Job:
 
 def of_a_run(run: PlannedRun, groups: dict[str, str], silent: bool) -> dict[str, Any]:
     """What a worker is told of a run."""
-    named = {"study": run.study, "run_id": run.folder.name, "label": run.label}
+    named = {"study": run.study, "run_id": run.run_id, "label": run.label}
     return named | {"group": groups.get(run.study, run.study), "silent": silent, "config": run.spec.content}
 
 
@@ -121,7 +121,7 @@ class ToDo:
 
     def open(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
         """Runs that have no result yet; one that failed has."""
-        return [run for run in runs if self.results.state(run) in ("missing", "stale")]
+        return [run for run in runs if self.results.state(run) in OPEN]
 
     def jobs(self, kind: Kind, runs: Iterable[PlannedRun]) -> list[Job]:
         """The jobs of one kind that are left."""
@@ -225,4 +225,4 @@ def checkpoint(need: Need | None) -> str:
 
 def traces_of_runs(runs: Iterable[PlannedRun]) -> tuple[str, ...]:
     """Results: each tells that a job got further."""
-    return tuple(f"{run.study}/{run.folder.name}/{FILE}" for run in runs)
+    return tuple(f"{run.study}/{run.run_id}/{FILE}" for run in runs)

@@ -23,7 +23,7 @@ from dsa.study.plan import StudyPlan
 from dsa.study.planned import PlannedRun
 from dsa.study.progress import duration, first_line
 from dsa.study.question import Study
-from dsa.study.states import Results, Shelf
+from dsa.study.states import OPEN, Results, Shelf
 from dsa.study.workers.places import JOBS
 from dsa.training.fits import too_many
 
@@ -55,12 +55,14 @@ def show_plan(plans: list[StudyPlan], workers: int = 1, here: bool = True) -> No
         runs |= {run.key: run for run in plan.applicable}
     spec = plans[0].runs[0].spec
     todo = ToDo(Shelf(spec.outputs, spec.stale), Results(spec.stale))
-    states = Counter(todo.results.state(run) for run in runs.values())
-    out.print(f"{plural(len(runs), 'run')}: " + ", ".join(f"{count} {name}" for name, count in sorted(states.items())))
+    states = {key: todo.results.state(run) for key, run in runs.items()}
+    counts = sorted(Counter(states.values()).items())
+    out.print(f"{plural(len(runs), 'run')}: " + ", ".join(f"{count} {name}" for name, count in counts))
     out.print("; ".join(artifacts(todo, list(runs.values()))))
-    show_cost(out, todo, list(runs.values()), workers)
-    left = todo.open(list(runs.values())) if here and workers > 1 else []
-    if (together := too_many([run.spec for run in left], workers)) is not None:
+    left = [run for key, run in runs.items() if states[key] in OPEN]
+    show_cost(out, todo, left, workers)
+    specs = [run.spec for run in left] if here and workers > 1 else []
+    if (together := too_many(specs, workers)) is not None:
         out.print(f"[yellow]warning[/] {escape(together)}")
 
 
@@ -128,12 +130,11 @@ def artifacts(todo: ToDo, runs: list[PlannedRun]) -> list[str]:
     return out
 
 
-def show_cost(out: Console, todo: ToDo, runs: list[PlannedRun], workers: int) -> None:
-    """Jobs, hours and disk of what is left."""
-    left = todo.open(runs)
+def show_cost(out: Console, todo: ToDo, left: list[PlannedRun], workers: int) -> None:
+    """Jobs, hours and disk of the runs that are left."""
     jobs = [job for kind in IN_ORDER for job in todo.jobs_of(kind, left)]
     counts = Counter(job.kind for job in jobs)
-    factor = scale(runs[0].spec.outputs) if runs else 1.0
+    factor = scale(todo.shelf.store.root)
     cost = sum(job.predicted for job in jobs) * factor / workers
     basis = "by the jobs already timed" if factor != 1.0 else "by counted operations"
     what = ", ".join(f"{counts[kind]} {kind}" for kind in IN_ORDER if counts[kind]) or "none"

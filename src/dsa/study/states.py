@@ -20,6 +20,8 @@ OF_A_RUN = {"label", "role", "kind", "context", "seq_len", "seed", "judge", "pha
             "artifacts", "study"}  # fmt: skip
 
 State = Literal["done", "failed", "stale", "missing"]
+OPEN: tuple[State, ...] = ("missing", "stale")
+"""Of runs that have no result yet; one that failed has."""
 
 
 class Shelf:
