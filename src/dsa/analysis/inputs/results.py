@@ -78,6 +78,12 @@ def one_a_seed(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
+    """One row a condition, length and seed, in the plan's order, and what has none; see `every_run`."""
+    frame, gaps = every_run(meta, results)
+    return one_a_seed(frame), gaps
+
+
+def every_run(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
     """One row a finished run, in the plan's order, and what has none.
 
     A row has its run's label, kind (condition, or which control), context, seq_len and seed, and all that its result
@@ -104,5 +110,4 @@ def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame
     frame = pd.json_normalize(rows) if rows else pd.DataFrame(columns=columns)
     order = {run["label"]: place for place, run in reversed(list(enumerate(meta.runs)))}
     frame = frame.sort_values(["seq_len", "label", "seed"], key=lambda c: c.map(order) if c.name == "label" else c)
-    frame = one_a_seed(frame)
     return frame[columns + [name for name in frame if name not in columns]], tuple(gaps)

@@ -1,0 +1,45 @@
+"""python -m dsa.analysis draws outputs/<study>: how much lies between bases, how much between draws of the indexers."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a row a condition; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dsa.analysis draws", description=__doc__)
+    parser.add_argument("study", type=Path, help="folder of a study that lists indexer_seed, as outputs/quick")
+    parser.add_argument("--metric", help="swap_val_loss, swap_val_accuracy, ... (default: the study's own)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for programs")
+    given = parser.parse_args(arguments)
+    from dsa.analysis.inputs.meta import read_meta  # late: --help needs no statistics
+    from dsa.analysis.inputs.results import read_results
+    from dsa.analysis.judgement.draws import drawn
+    from dsa.analysis.output.cells import number, titled, wide_console
+
+    try:
+        meta = read_meta(given.study)
+        found = drawn(meta, read_results(given.study, meta), given.metric or meta.metric)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    table = titled(
+        f"{found[0].metric} over dense attention on the same base: standard deviations, and bases within the margin",
+        "tokens", "condition", "mean", "between bases", "between draws", "of the variance between draws",
+        "all draws hold", "some", "none", "bases", "draws",
+    )  # fmt: skip
+    for one in found:
+        of = one.found
+        share = "–" if of.share is None or of.interval is None else (
+            f"{of.share:.0%} [{of.interval[0]:.0%}, {of.interval[1]:.0%}]"
+        )  # fmt: skip
+        hold = ("–",) * 3 if one.hold is None else map(str, one.hold)
+        table.add_row(str(one.seq_len), one.label, number(of.mean), number(of.between), number(of.within), share, *hold,
+                      str(of.bases), str(of.draws))  # fmt: skip
+    wide_console().print(table)
+    if given.json is not None:
+        given.json.write_text(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False) + "\n")
+        print(given.json)
+    return 0
