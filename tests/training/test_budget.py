@@ -43,6 +43,16 @@ def test_each_selector_at_each_budget_is_judged_drawn_and_found_again(command, c
     assert times == {path: path.stat().st_mtime_ns for path in times}, "nothing is judged twice"
 
 
+def test_without_a_folder_each_question_has_one_of_its_own_below_the_output_folder(command, capsys):
+    overrides, place = command
+    for more in ([], ["seed=1"], []):
+        assert main([*overrides, *more, "--k", "24"]) == 0
+    found = sorted(path.parent for path in (place / "outputs" / "budgets").glob("*/budget.json"))
+    assert len(found) == 2 and all(json.loads((one / "budget.json").read_text())["name"] == one.name for one in found)
+    asked = [json.loads((one / "budget.json").read_text())["overrides"] for one in found]
+    assert sorted("seed=1" in one for one in asked) == [False, True]
+
+
 def test_a_choice_for_each_key_value_head_holds_more_than_a_shared_one(command):
     told = json.loads((command[1] / "told" / "budget.json").read_text())
     mass = {(p["selector"], p["k"]): p["mass"] for p in told["points"]}
@@ -52,7 +62,7 @@ def test_a_choice_for_each_key_value_head_holds_more_than_a_shared_one(command):
 def test_enough_is_the_budget_from_which_on_nothing_is_lost():
     def curve(*over):
         points = [Point("oracle", k, 2 + o, o, 0.9, [0.9]) for k, o in zip((4, 8, 16, 32), over, strict=True)]
-        return Budget("m", "d", 64, 8, 2.0, 3.0, 0.05, points)
+        return Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 3.0, 0.05, points)
 
     assert curve(0.4, 0.2, 0.04, 0.01).enough("oracle") == 16
     assert curve(0.01, 0.2, 0.04, 0.01).enough("oracle") == 16, "a budget below it that lies within by chance is none"
@@ -65,15 +75,19 @@ def test_enough_is_the_budget_from_which_on_nothing_is_lost():
 def test_nothing_is_concluded_from_a_loss_that_keys_do_not_move():
     oracle = [Point("oracle", k, 2.0, over, 0.9, [0.9]) for k, over in ((4, 0.1), (8, 0.0))]
     random = [Point("random", k, 2.0, over, 0.1, [0.1]) for k, over in ((4, 0.1), (8, 0.0))]
+    better = [Point("random", k, 2.0, 0.0, 0.1, [0.1]) for k in (4, 8)]
+    never = [Point("oracle", k, 2.0, 0.1, 0.9, [0.9]) for k in (4, 8)]
     told = {
-        "untrained": Budget("m", "d", 64, 8, 2.0, 2.005, 0.05, oracle),
-        "as good": Budget("m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, *random]),
-        "worse": Budget("m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, random[0]]),
+        "untrained": Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 2.005, 0.05, oracle),
+        "as good": Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, *random]),
+        "better": Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, *better]),
+        "alone": Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 3.0, 0.05, [*never, *better]),
+        "worse": Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 3.0, 0.05, [*oracle, random[0]]),
     }
     said = {name: sentence(budget) for name, budget in told.items()}
     assert "not below the unigram loss 2.005" in said["untrained"]
     assert "Random keys are within 0.05 nats of it from 8 on" in said["as good"]
-    assert [name for name in said if "nothing can be concluded" in said[name]] == ["untrained", "as good"]
+    assert [name for name in said if "nothing can be concluded" not in said[name]] == ["worse"]
 
 
 def test_a_layer_is_named_by_its_number_in_the_model(command, capsys, tmp_path):
@@ -81,8 +95,8 @@ def test_a_layer_is_named_by_its_number_in_the_model(command, capsys, tmp_path):
     told = json.loads((tmp_path / "budget.json").read_text())
     assert told["layers"] == [1] and all(len(point["layers"]) == 1 for point in told["points"])
     points = [Point(**point) for point in told["points"]]
-    drawn = figure(Budget(*(told[name] for name in ("model", "data", "seq_len", "rows", "dense", "unigram", "margin")),
-                          points, told["layers"]))  # fmt: skip
+    kept = {name: value for name, value in told.items() if name not in ("points", "enough")}
+    drawn = figure(Budget(**kept, points=points))
     assert [text.get_text() for axes in drawn.axes for text in axes.texts] == ["layer 1"]
 
 

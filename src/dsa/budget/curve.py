@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dsa.artifacts.digest import digest
 from dsa.build import build_data
 from dsa.judging.models import Models
 from dsa.spec import Spec, compose
@@ -43,11 +44,15 @@ class Budget:
     """A model's curves.
 
     Args:
+        name: of model, data and length, ended by a hash of what they and the budgets are.
+        overrides: what was asked for.
         dense: loss of dense attention; unigram: of the best constant prediction [nats a token].
         margin: largest loss over dense that counts as none.
         layers: numbers of the routed layers among all of the model.
     """
 
+    name: str
+    overrides: list[str]
     model: str
     data: str
     seq_len: int
@@ -111,7 +116,9 @@ def measure(
         told(points[-1])
     rows, unigram = data.eval_batches * data.eval_batch_size, data.unigram_loss
     layers = [site.number for site in sites_of(first)]
-    return Budget(first.model.option, first.data.option, first.seq_len, rows, dense, unigram, margin, points, layers)
+    model, source, length = first.model.option, first.data.option, first.seq_len
+    name = f"{model}-{source}-L{length}-{digest([run.graph.dense.hash, ks])}"
+    return Budget(name, [*overrides], model, source, length, rows, dense, unigram, margin, points, layers)
 
 
 def compositions(overrides: Sequence[str], ks: Sequence[int]) -> Iterator[tuple[Spec, str, int]]:
@@ -138,10 +145,10 @@ def sentence(budget: Budget) -> str:
             f"That is not below the unigram loss {budget.unigram:.3f}: the loss carries no information about "
             "attention, and nothing can be concluded. Is the model trained?"
         )
-    elif best is not None and best == chance:
+    elif chance is not None and (best is None or chance <= best):
         said += (
-            f"Random keys are within {budget.margin:g} nats of it from {chance} on, as those of the true attention "
-            "are: nothing can be concluded about which keys it needs."
+            f"Random keys are within {budget.margin:g} nats of it from {chance} on, those of the true attention no "
+            "sooner: nothing can be concluded about which keys it needs."
         )
     elif best is None:
         most = max(point.k for point in budget.points)

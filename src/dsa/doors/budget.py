@@ -22,7 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--margin", type=float, default=0.05, help="loss over dense that counts as none [nats a token] (%(default)s)"
     )
-    parser.add_argument("--to", type=Path, default=None, help="folder for json, csv and png")
+    parser.add_argument(
+        "--to", type=Path, default=None, help="folder for json, csv and png; if none, one in output_dir/budgets"
+    )
     given = parser.parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("dsa").setLevel(logging.INFO)
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.analysis.output.cells import wide_console  # late: --help needs no torch
     from dsa.budget.curve import Point, measure
     from dsa.budget.show import show, write
+    from dsa.spec import compose
     from dsa.training.errors import category, reason
 
     def told(point: Point) -> None:
@@ -41,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
             above_zero(given.margin, "--margin")
             overrides = ["logger=csv", *given.overrides]
             budget = measure(overrides, given.k, given.margin, told)
+            folder = given.to or compose(overrides).outputs / "budgets" / budget.name
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -50,7 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {reason(error)}", file=sys.stderr)
             return 1
         show(budget, wide_console())
-        folder = given.to or Path("outputs") / "budgets" / f"{budget.model}-{budget.data}-L{budget.seq_len}"
         for path in write(budget, folder):
             print(path)
     return 0
