@@ -15,6 +15,7 @@ NEEDS_NETWORK = {"hub", "tinystories", "wikitext"}
 NEEDS_A_PATH = {"text", "text_bpe"}
 PRETRAINED = {"pretrained", "smollm2", "gemma3_270m"}  # they train in tests/training/test_pretrained_run.py
 NEEDS_A_MODEL = {"stdlib_model", "text_model", "retrieval_model"}
+OF_A_TRAINED_MODEL = ("pretrained", "adapt")
 NEEDS_DEVICES = {"gpu", "ddp", "fsdp"}
 LARGE = {"small", "medium", "large"}
 LONG = {"retrieval": 512, "retrieval_bpe": 512}  # sentences take more tokens than a short row has
@@ -108,7 +109,7 @@ def take_a_step(spec):
         (group, name)
         for group in ("recipe", "objective", "optimizer", "logger", "callbacks", "trainer", "memory", "experiment")
         for name in options(group)
-        if name not in NEEDS_DEVICES and (group, name) != ("recipe", "pretrained")
+        if name not in NEEDS_DEVICES and (group != "recipe" or name not in OF_A_TRAINED_MODEL)
     ],
     ids=lambda value: value,
 )
@@ -119,9 +120,10 @@ def test_every_way_to_train_and_record_makes_a_whole_run(group, name, outputs):
     assert result.val_loss is not None
 
 
-def test_a_warm_up_alone_needs_a_model_that_is_trained():
-    with pytest.raises(ValueError, match="a warm-up alone needs a model that is trained already"):
-        compose(["recipe=pretrained"])
+@pytest.mark.parametrize("name", OF_A_TRAINED_MODEL)
+def test_a_warm_up_needs_a_model_that_is_trained(name):
+    with pytest.raises(ValueError, match=r"recipe.warmup.steps = 100: a warm-up needs a model that is trained already"):
+        compose([f"recipe={name}"])
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_DEVICES))

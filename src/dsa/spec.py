@@ -214,10 +214,10 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
     recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
     if given:
         recipe = replace(recipe, dense_steps=0, dense_until=None)
-    elif not recipe.dense_steps and not recipe.sparse_steps:
+    elif recipe.warmup_steps and not recipe.dense_steps:
         raise ValueError(
-            "recipe: a warm-up alone needs a model that is trained already: give recipe.dense.steps from 1, or "
-            "model=pretrained model.path=..."
+            f"recipe.warmup.steps = {recipe.warmup_steps}: a warm-up needs a model that is trained already: give "
+            "recipe.dense.steps from 1, model=pretrained model.path=..., or no warm-up (recipe=scratch)."
         )
     null_or_text(plain["cache_dir"], "cache_dir")
     if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":

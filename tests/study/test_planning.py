@@ -248,6 +248,7 @@ def test_claims_and_metrics_are_those_that_the_analysis_knows():
 def test_a_baseline_that_the_command_line_leaves_out_is_the_first_condition(outputs):
     (plan,) = plans_of("study=quick", "indexer=h1d8,h2d8", "seq_len=64", f"output_dir={outputs}")
     assert plan.study.baseline == "h1d8"
+    assert "h4d64" not in plan.study.question, "the yaml asks about a baseline that is not there"
 
 
 def shortest(call, tries=2):

@@ -13,6 +13,7 @@ from dsa.artifacts.results import RunResult
 from dsa.backbones import Site
 from dsa.ops import native
 from dsa.training.assemble import Findings, compare, is_speed, measure
+from dsa.training.caveats import warnings_of
 
 WHERE = {"final": "val", "dense": "base_val", "swap": "swap_val", "window": "swap_window",
          "sinks": "swap_sink_window", "control": "dense_val"}  # fmt: skip
@@ -84,3 +85,12 @@ def test_the_memory_of_a_run_in_which_the_backbone_learns_nothing_holds_no_gradi
     assert saw and all(name.startswith("routers.") for names in saw for name in names)
     assert bool(saw[0]) == (selector == "topk") and result.memory["peak_mb"] > 0
     assert all(weight.requires_grad for weight in model.parameters()), "as they were"
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_pretrained_model_that_makes_nothing_of_its_text_is_asked_for_its_tokenizer(given):
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, val_loss=4.0, unigram_loss=3.0)
+    spec = SimpleNamespace(given=given, sparse=False, data=SimpleNamespace(option="text"))
+    (told,) = warnings_of(spec, result, nn.Module())
+    assert "carries no information" in told
+    assert ("Is data=text read by this model's own tokenizer, as data=text_model is?" in told) is given

@@ -96,11 +96,16 @@ def test_a_setting_refused_at_the_door_leaves_nothing(how, status, outputs):
         ("model.d_model=63", r"^model\.heads = 2: must divide model\.d_model = 63\.$"),
         ("objective.weight=-1", r"^objective\.weight = -1: give a number above 0\.$"),
         ("optimizer.betas=[2,3]", r"^optimizer = adamw~: Invalid beta parameter at index 0: 2\.?0?$"),
+        (
+            "trainer=gpu",
+            r"^trainer\.accelerator = cuda: there is none here; give trainer\.accelerator=auto, or one of cpu\.$",
+        ),
         ("ops=cpu", r"^ops = cpu: no C\+\+ compiler here\. Or give ops=auto\.$"),
     ],
 )
 def test_a_setting_that_cannot_be_trained_is_named_before_the_dense_base(override, words, outputs, monkeypatch):
     monkeypatch.setattr("dsa.ops.native.unavailable", lambda: "no C++ compiler here.")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(RunRefused, match=words):
         train(compose([*RUN, override, f"output_dir={outputs}"]))
     assert not list(outputs.glob("runs/*")) and not (outputs / "bases").exists()

@@ -150,9 +150,9 @@ def read(name: str, plan: dict[str, Any], given: dict[str, list[Any]], groups: s
     judge = one_of(plan.get("judge") or "val", JUDGE, "judge")
     return Study(
         name=name,
-        question=str(plan.get("question") or "How do these conditions compare?"),
+        question=question_of(plan, own, conditions),
         hypothesis=hypothesis_of(plan.get("hypothesis"), judge),
-        baseline=baseline_of(plan.get("baseline"), own, conditions),
+        baseline=baseline_of(plan.get("baseline"), own, conditions) or next(iter(conditions)),
         conditions=conditions,
         common=stacked(written, fixed, groups=groups),
         budget=budget_of(plan.get("budget"), conditions),
@@ -267,11 +267,18 @@ def contrasts_of(
     return out
 
 
-def baseline_of(wanted: Any, written: dict[str, Layer], conditions: dict[str, Layer]) -> str:
-    """Label of the baseline; the first condition where the command line left it out."""
+def question_of(plan: dict[str, Any], written: dict[str, Layer], conditions: dict[str, Layer]) -> str:
+    """What a yaml asks; it speaks of its baseline, so without it nothing but how the conditions compare."""
+    wanted = plan.get("baseline")
+    asked = plan.get("question") if wanted is None or baseline_of(wanted, written, conditions) else None
+    return str(asked or "How do these conditions compare?")
+
+
+def baseline_of(wanted: Any, written: dict[str, Layer], conditions: dict[str, Layer]) -> str | None:
+    """Label of the baseline; None where the yaml names none, or the command line left it out."""
     if isinstance(wanted, str) and wanted in written:
         wanted = wanted if wanted in conditions else written[wanted]
-    return found(wanted, conditions) or next(iter(conditions))
+    return found(wanted, conditions)
 
 
 def found(wanted: Any, conditions: dict[str, Layer]) -> str | None:

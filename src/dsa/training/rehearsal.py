@@ -11,7 +11,7 @@ from dsa.ops import Rotation
 from dsa.selectors import Dense
 from dsa.spec import Part, Spec
 from dsa.training.room import Made, gaps_in_blocks, never_decides, too_coarse
-from dsa.training.settings import check_settings
+from dsa.training.settings import check_device, check_settings
 from dsa.training.sites import first_site
 from dsa.training.variants import check_made, check_router, checked_budget, checked_scorer
 
@@ -25,6 +25,7 @@ def rehearse(spec: Spec, data: DataModule) -> None:
         ValueError: one sentence that names the setting or the class, what it got or gave, and what is allowed.
     """
     check_settings(spec)
+    check_device(spec.trainer.accelerator)
     check_made(variants(spec))
     made = Made(spec)
     if (reason := gaps_in_blocks(made)) is not None:

@@ -81,6 +81,18 @@ def check_accelerator(name: str) -> None:
     one_of(name, ("auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())), "trainer.accelerator")
 
 
+def check_device(name: str) -> None:
+    """Refuse to begin a run on an accelerator that is not here; a plan may be made without it."""
+    from pytorch_lightning.accelerators import AcceleratorRegistry  # late: it takes seconds to import
+
+    here = {one for one, entry in AcceleratorRegistry.items() if entry["accelerator"].is_available()}
+    if name not in ("auto", *here) and not (name == "gpu" and here & {"cuda", "mps"}):
+        raise ValueError(
+            f"trainer.accelerator = {name}: there is none here; give trainer.accelerator=auto, or one of "
+            f"{', '.join(sorted(here))}."
+        )
+
+
 @contextmanager
 def named(part: Part) -> Iterator[None]:
     """Name the option where an error comes from somewhere that knows nothing of settings.
