@@ -23,7 +23,7 @@ import parsed_once  # noqa: E402, F401  (it changes how Hydra reads)
 from dsa.config import config_dir  # noqa: E402
 from dsa.ops.compiler import cache_folder  # noqa: E402
 
-gc.freeze()  # collections need not look again and again at what was imported
+os.fsync = lambda fd: None  # nobody cuts the power here, and of what was written a kill takes nothing back
 THREADS = min(2, torch.get_num_threads())
 torch.set_num_threads(THREADS)
 
@@ -39,6 +39,18 @@ SMALL = [
     "seq_len=64",
 ]
 QUIET = ["logger=csv", "callbacks=quiet"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that train something or start processes come first: what is left at the end, a file a process, is short."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Collections need not look again and again at what was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def options(group: str) -> list[str]:

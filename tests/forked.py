@@ -7,6 +7,7 @@ imports take.
 
 import atexit
 import functools
+import gc
 import json
 import os
 import runpy
@@ -32,15 +33,16 @@ IMPORTED = ("dsa.doors.train", "dsa.doors.sweep", "dsa.training", "dsa.study.swe
             "dsa.study.__main__", "dsa.study.workers.job", "dsa.bench.__main__", "hydra._internal.utils",
             "submitit.core.submission", "tensorboard")  # fmt: skip
 SERVER = "FORKED_FROM"  # the server's socket: programs that a program starts find it there
-START = 120  # seconds in which it must be there
+START = 400  # seconds in which it must be there; several where many share the machine
 
 
 class Program:
     """A program that was launched; the part of `subprocess.Popen` that tests use."""
 
     def __init__(
-        self, line: Sequence[str], environment: Mapping[str, str], cwd: Path, session: bool, output: Path | None
-    ) -> None:
+        self, line: Sequence[str], environment: Mapping[str, str], cwd: Path, session: bool, output: Path | None,
+        children: bool,
+    ) -> None:  # fmt: skip
         self.returncode: int | None = None
         place = environment.get(SERVER) or server()
         self.connection = connected(place)
@@ -52,7 +54,7 @@ class Program:
         self.stdout = output.open(errors="replace")
         environment = {**environment, SERVER: place}
         request = {"line": list(line), "environment": environment, "session": session, "output": str(output)}
-        self.connection.sendall(json.dumps(request | {"cwd": str(cwd)}).encode() + b"\n")
+        self.connection.sendall(json.dumps(request | {"cwd": str(cwd), "children": children}).encode() + b"\n")
         self.pid = int(self.connection.recv(64))
 
     def poll(self) -> int | None:
@@ -91,7 +93,7 @@ class Program:
 
 def launch(
     line: Sequence[str], environment: Mapping[str, str] = os.environ, cwd: Path = ROOT, session: bool = False,
-    output: Path | None = None,
+    output: Path | None = None, children: bool = False,
 ) -> Program:  # fmt: skip
     """A program in a process of its own.
 
@@ -99,15 +101,18 @@ def launch(
         line: the interpreter, then a script, `-m` a module or `-c` code, and its arguments.
         session: at the head of a process group of its own.
         output: where its words are added; None keeps them for `communicate`.
+        children: what it starts as another interpreter is launched so too.
     """
-    return Program(line, environment, cwd, session, output)
+    return Program(line, environment, cwd, session, output, children)
 
 
 @functools.cache
 def server() -> str:
     """The socket of this process's server, which ends with it."""
     folder = tempfile.mkdtemp()
-    process = subprocess.Popen([sys.executable, __file__, f"{folder}/socket"], stdin=subprocess.PIPE, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--serve", f"{folder}/socket"], stdin=subprocess.PIPE, cwd=ROOT
+    )
     assert process.stdin is not None
     for end in (lambda: shutil.rmtree(folder, ignore_errors=True), process.wait, process.stdin.close):
         atexit.register(end)  # the last one is called first
@@ -133,10 +138,14 @@ def serve(place: str) -> None:
     for name in IMPORTED:
         import_module(name)
     assert threading.active_count() == 1, "a fork would inherit what other threads hold"
+    interpreter(place).write_text(f'#!/bin/sh\nexec {sys.executable} {__file__} "$@"\n')
+    interpreter(place).chmod(0o755)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(place)
     listener.listen(64)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers need no burial
+    os.fsync = lambda fd: None  # nobody cuts the power
+    gc.freeze()  # programs need not look again and again at what was imported
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
@@ -174,6 +183,8 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if request["children"]:
+        sys.executable = str(interpreter(os.environ[SERVER]))
     status = 1
     try:
         status = run(request["line"][1:])
@@ -193,7 +204,9 @@ def become(request: dict[str, Any]) -> None:
 def run(line: list[str]) -> int:
     """What the interpreter does with its arguments and $PYTHONPATH."""
     import torch
+    from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
+    rank_zero_only.rank = _get_rank() or 0  # what Lightning asks the environment when it is imported
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     own = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
@@ -217,5 +230,21 @@ def run(line: list[str]) -> int:
     return 0
 
 
+def interpreter(place: str) -> Path:
+    """Beside a server's socket: what a program may start in the place of an interpreter, with output in a file."""
+    return Path(place).with_name("python")
+
+
+def stand_in(line: list[str]) -> int:
+    """Launch a program and pass on what it is sent to stop."""
+    program = launch([sys.executable, *line], cwd=Path.cwd(), output=Path(os.readlink("/proc/self/fd/1")))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(program.pid, number))
+    return program.wait()
+
+
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    if sys.argv[1] == "--serve":
+        serve(sys.argv[2])
+    else:
+        sys.exit(stand_in(sys.argv[1:]))

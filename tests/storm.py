@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ def kill(sweep: Program) -> bool:
     return running
 
 
-def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
+def storm(place: Path, kills: int, seed: int = 0, smaller: Sequence[str] = ()) -> dict[str, Any]:
     """Figures of a storm.
 
     Args:
         place: an empty folder.
         kills: process groups to kill.
+        smaller: settings of the study that are others.
 
     Raises:
         AssertionError: the study did not end, or not with the same numbers.
@@ -63,13 +65,13 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
     for folder in (calm, outputs):
         folder.parent.mkdir(parents=True)
     begin = time.monotonic()
-    assert start(calm).wait() == 0, (calm.parent / "sweeps.log").read_text()
+    assert start(calm, *smaller).wait() == 0, (calm.parent / "sweeps.log").read_text()
     whole = time.monotonic() - begin
     done = rounds = finished = left = 0
     begin = time.monotonic()
     while done < kills:
         more = draw.choice(([], [], JOBLIB))
-        sweeps = [start(outputs, *more) for _ in range(draw.choice((1, 1, 2)))]
+        sweeps = [start(outputs, *smaller, *more) for _ in range(draw.choice((1, 1, 2)))]
         time.sleep(draw.uniform(0.1, 1.0) * whole)
         died = sum([kill(sweep) for sweep in sweeps])
         done, rounds = done + died, rounds + 1
@@ -81,7 +83,7 @@ def storm(place: Path, kills: int, seed: int = 0) -> dict[str, Any]:
             print(f"{done} kills: the study ended {finished} times, each time with the same bits", flush=True)
             outputs = place / f"storm{finished}" / "outputs"
             outputs.parent.mkdir(parents=True)
-    status = start(outputs).wait()
+    status = start(outputs, *smaller).wait()
     assert status == 0, (outputs.parent / "sweeps.log").read_text()[-4000:]
     check(calm, outputs)
     return {

@@ -13,6 +13,13 @@ VARIES = "varies"  # the tag of cells whose numbers are another machine's: nothi
 FEW = 'spec = compose([*(o for o in overrides if "steps" not in o), "steps=12", f"output_dir={tempfile.mkdtemp()}"])\n'
 FETCHED, OWN = 'place_of("smollm2").is_file()', "your_own_model"
 """Where that notebook asks whether SmolLM2 is there: what is stored in it is what it says of its tiny model."""
+ASKED = {
+    '"data.eval_batches=2"': '"data.eval_batches=1", "data.eval_batch_size=1"',
+    "([16], 10)": "([16], 2)",
+    '("h1d8", "h2d32", "h4d64")': '("h2d32",)',
+    "range(80)": "range(1)",
+}
+"""What that notebook asks SmolLM2, and how much of it is enough to see that it can. Its tiny model need not learn."""
 
 
 def said(cell):
@@ -58,6 +65,9 @@ def test_the_notebook_asks_smollm2_where_it_was_fetched():
     path = next(path for path in NOTEBOOKS if path.stem == OWN)
     notebook = nbformat.read(path, as_version=4)
     assert any(FETCHED in cell.source for cell in notebook.cells)
+    for asked, enough in ASKED.items():
+        (cell,) = (cell for cell in notebook.cells if asked in cell.source)
+        cell.source = cell.source.replace(asked, enough)
     execute(notebook, path)
     printed = " ".join(text for cell in notebook.cells if cell.cell_type == "code" for text in said(cell))
     assert "LlamaForCausalLM, 30 layers routed" in printed and "the same logits: True" in printed

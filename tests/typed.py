@@ -38,7 +38,7 @@ def has_tensors(kind: Any) -> bool:
     return any(map(has_tensors, get_args(kind)))
 
 
-FIRST = 8  # calls of a kind that are checked in a test
+FIRST = 3  # calls of a kind that are checked in a test
 calls: Counter[Any] = Counter()  # by code, since a function may hold tensors; emptied before each test
 
 
@@ -55,7 +55,8 @@ def first_of_a_kind(target: Any = None, *, typechecker: Any = None) -> Any:
     @functools.wraps(target)
     def called(*args: Any, **named: Any) -> Any:
         __tracebackhide__ = True
-        kind = (target.__code__, *[(one.shape, one.dtype) if isinstance(one, Tensor) else type(one) for one in args])
+        given = [(one.shape, one.dtype) if isinstance(one, Tensor) else type(one) for one in (*args, *named.values())]
+        kind = (target.__code__, *given, *named)
         calls[kind] += 1
         return (strict if calls[kind] <= FIRST else target)(*args, **named)
 

@@ -1,10 +1,10 @@
 import json
 import logging
-import subprocess
 import sys
 
 import numpy as np
 import pytest
+from forked import launch
 
 from dsa.data.cache import Tokens, cached, content_hash
 
@@ -137,10 +137,7 @@ print(cached(folder, "key", build).content)
 
 @pytest.mark.slow
 def test_two_processes_that_start_together_build_once_and_read_the_same(tmp_path):
-    started = [
-        subprocess.Popen([sys.executable, "-c", START, str(tmp_path), str(i)], stdout=subprocess.PIPE, text=True)
-        for i in range(2)
-    ]
+    started = [launch([sys.executable, "-c", START, str(tmp_path), str(i)]) for i in range(2)]
     contents = [process.communicate(timeout=120)[0].strip() for process in started]
     assert contents == [BUILT.content] * 2
     assert (tmp_path / "builds").read_text() == "built\n"

@@ -1,12 +1,12 @@
 """Runs side by side: what the table says of each, and how runs are found."""
 
-import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from conftest import QUIET, SMALL
+from forked import launch
 from omegaconf import OmegaConf
 from rich.console import Console
 
@@ -161,15 +161,15 @@ def test_a_path_without_a_run_beside_good_ones_is_an_error_too(tmp_path, capsys)
 def test_a_multirun_ends_with_the_table_that_compare_prints_again(outputs):
     more = ["judge=swap", "steps=6", "ops=blocked", f"output_dir={outputs}"]
     line = [sys.executable, str(ROOT / "train.py"), "-m", "pattern=causal", "selector.k=8,0,9", *SMALL, *QUIET, *more]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=300, cwd=ROOT)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert done.stdout.count("configuration\n") == 1, "once for all runs"
-    good, bad, other = table(done.stdout[done.stdout.index("3 runs") :])
+    text, _ = (done := launch(line)).communicate(timeout=300)
+    assert done.returncode == 1 and "Traceback" not in text, text
+    assert text.count("configuration\n") == 1, "once for all runs"
+    good, bad, other = table(text[text.index("3 runs") :])
     assert (good["selector.k"], good["status"], bad["selector.k"], bad["swap loss"]) == (
         "8", "finished", "0", "",
     )  # fmt: skip
-    assert bad["status"] == "failed" and "selector.k=0: selector.k = 0" in done.stdout
-    assert (done.stdout + done.stderr).count("h2d16-causal-topk~-swap-mqar") < 9, "no line of a job comes twice"
+    assert bad["status"] == "failed" and "selector.k=0: selector.k = 0" in text
+    assert text.count("h2d16-causal-topk~-swap-mqar") < 9, "no line of a job comes twice"
     again = [sys.executable, "-m", "dsa.doors.command", "compare", f"{outputs}/runs/*"]
-    told = table(subprocess.run(again, capture_output=True, text=True, timeout=100).stdout)
+    told = table(launch(again).communicate(timeout=100)[0])
     assert sorted(told, key=lambda row: row["selector.k"]) == [bad, good, other]

@@ -2,11 +2,11 @@
 
 import logging
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import launch
 
 from dsa.ops import compiler, native
 
@@ -36,7 +36,7 @@ def fresh(monkeypatch):
 def test_processes_that_start_together_share_one_cache(tmp_path: Path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     command = [sys.executable, "-c", BUILD]
-    started = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    started = [launch(command, environment) for _ in range(4)]
     assert {process.communicate()[0].strip() for process in started} == {"None [7, 8]"}
     assert [path.suffix for path in (tmp_path / "dsa" / "kernels").iterdir()] == [".so"]
 

@@ -66,15 +66,18 @@ def test_selection_refuses_with_a_sentence(run_folder, mark, capsys):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "words", "apart"),
     [
-        (SMUGGLED, "model.d_model._target_ = "),
-        ({"data.source": {"_target_": "foreign.run"}}, "data.source._target_ = foreign.run: "),
-        ({"optimizer": {"_target_": "foreign.run"}}, "optimizer._target_ = foreign.run: "),
+        (SMUGGLED, "model.d_model._target_ = ", True),
+        ({"data.source": {"_target_": "foreign.run"}}, "data.source._target_ = foreign.run: ", False),
+        ({"optimizer": {"_target_": "foreign.run"}}, "optimizer._target_ = foreign.run: ", False),
     ],
     ids=["model", "data", "optimizer"],
 )
-def test_timing_a_study_refuses_with_a_sentence(changes, words, run_folder, mark, capsys):
+def test_timing_a_study_refuses_with_a_sentence(changes, words, apart, run_folder, mark, capsys, monkeypatch):
+    """In a process of its own, as the command has it; or in this one, which saves the imports."""
+    if not apart:
+        monkeypatch.setattr("dsa.study.timing.in_fresh_process", lambda call, *arguments: call(*arguments))
     folder = run_folder(changes)
     assert study(["time", str(folder.parent)]) == 2
     assert words in capsys.readouterr().err

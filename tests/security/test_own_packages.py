@@ -18,7 +18,8 @@ def test_loading_asks_the_user_and_not_the_folder(run_folder, mark):
 
 
 @pytest.mark.parametrize(("command", "code"), [("time", 2), ("conclude", 1)])
-def test_a_command_that_loads_runs_says_how_a_package_is_admitted(command, code, run_folder, mark, capsys):
+def test_a_command_that_loads_runs_says_how_a_package_is_admitted(command, code, run_folder, mark, capsys, monkeypatch):
+    monkeypatch.setattr("dsa.study.timing.in_fresh_process", lambda call, *arguments: call(*arguments))
     study = run_folder(OWN).parent
     assert main([command, str(study)]) == code
     said = capsys.readouterr().err

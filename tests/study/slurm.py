@@ -1,7 +1,7 @@
 """A SLURM of one machine: sbatch, srun, squeue, scancel and scontrol as one script, told apart by its name.
 
 Its state is a folder, $FAKE_SLURM: jobs/<id>/state of every job and array element, and the file `hold`, while which is
-there nothing starts. Jobs really run, one after the other, in a process of their own.
+there nothing starts. Jobs really run, one after the other, in a process of their own that forked.py starts.
 """
 
 import os
@@ -12,6 +12,10 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from forked import launch
 
 ROOT = Path(os.environ["FAKE_SLURM"])
 OVER = ("COMPLETED", "FAILED", "CANCELLED")
@@ -68,6 +72,7 @@ def run(script: str, names: str, after: str, tasks: str) -> None:
             (ROOT / "jobs" / name / "pid").write_text(str(job.pid))
             tell(name, "RUNNING")
             status = job.wait()
+            (ROOT / "jobs" / name / "pid").unlink()
             tell(name, "PENDING" if again.exists() else "COMPLETED" if status == 0 else "FAILED")
 
 
@@ -81,12 +86,20 @@ def srun(*arguments: str) -> int:
     tasks = []
     for rank in range(int(os.environ["SLURM_NTASKS"])):
         environment = os.environ | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
-        with (
-            Path(filled(where["--output"], rank)).open("a") as out,
-            Path(filled(where["--error"], rank)).open("a") as err,
-        ):
-            tasks.append(subprocess.Popen(rest, env=environment, stdout=out, stderr=err))
-    return max(abs(task.wait()) for task in tasks)
+        out, err = (Path(filled(where[flag], rank)) for flag in ("--output", "--error"))
+        err.touch()  # one file has the words of both streams
+        tasks.append(launch(rest, environment, Path.cwd(), output=out))
+    running = ROOT / "jobs" / job_name() / "tasks"
+    running.write_text(" ".join(str(task.pid) for task in tasks))
+    worst = max(abs(task.wait()) for task in tasks)
+    running.unlink()
+    return worst
+
+
+def job_name() -> str:
+    """The job that this process is a part of."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def filled(path: str, rank: int) -> str:
@@ -122,6 +135,11 @@ def preempt(name: str) -> None:
 def kill(name: str) -> None:
     with suppress(OSError, ValueError):
         os.killpg(int((ROOT / "jobs" / name / "pid").read_text()), signal.SIGKILL)
+    tasks = ROOT / "jobs" / name / "tasks"
+    for task in tasks.read_text().split() if tasks.exists() else ():
+        with suppress(ProcessLookupError):
+            os.kill(int(task), signal.SIGKILL)
+    tasks.unlink(missing_ok=True)
 
 
 def base(name: str) -> str:

@@ -194,12 +194,12 @@ def test_two_sweeps_at_once_share_the_work(outputs):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_for_a_while_makes_no_other_record_failures(outputs, monkeypatch):
-    first = start(outputs, "steps=600")
+    first = start(outputs, "steps=150")
     wait_for(lambda: list(outputs.glob("bases/*/metrics.csv")), first)
     first.send_signal(signal.SIGSTOP)
     (claim,) = outputs.glob(f".jobs/*/{CLAIM}")
     os.utime(claim, (time.time() - 90,) * 2)
-    second = start(outputs, "steps=600")
+    second = start(outputs, "steps=150")
     time.sleep(8)
     assert second.poll() is None
     first.send_signal(signal.SIGCONT)

@@ -9,6 +9,7 @@ import torch
 from dsa.study import timing
 from dsa.study.__main__ import main
 from dsa.study.timing import FILE, time_study
+from study.rounds import which_process
 from study.studies import drive
 
 pytestmark = pytest.mark.slow
@@ -57,18 +58,13 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
 def test_each_turn_is_a_process_of_its_own_with_as_many_threads_as_here(study, monkeypatch):
     """Both conditions of a turn share one, the next turn has another."""
     monkeypatch.setattr(timing, "ROUNDS", 2)
-    monkeypatch.setattr(timing, "one_round", where)
+    monkeypatch.setattr(timing, "one_round", which_process)
     ready = timing.finished_runs(study, json.loads((study / "study.json").read_text()), 64)
     found = timing.in_turns(ready, ())
     first, second = ([turn["pid"] for turn in found["turns"][label]] for label in ready)
     assert first == second and len({*first, os.getpid()}) == 3
     assert {turn["threads"] for turn in found["turns"]["dense"]} == {torch.get_num_threads()}
     assert found["others"] == 0.05 and not found["contended"]
-
-
-def where(folders, admitted, threads):
-    """A round that says which process took it."""
-    return {label: {"pid": os.getpid(), "threads": threads} for label in folders}, 0.05
 
 
 def test_a_fresh_process_can_take_a_turn(study):

@@ -21,7 +21,8 @@ RUN = [
 SIZES = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 32, 64)} - {"h1d1", "h4d64"}
 EVERY = [fitting("indexer", name) for name in indexers() if name not in SIZES]  # one kind: the ends of it
 STUDY = OmegaConf.load(config_dir() / "study" / "optimal_indexer_config.yaml")
-TWENTY = [[f"indexer={name}", f"indexer_seed={seed}"] for name in STUDY.conditions.indexer for seed in (1, 2)]
+TWENTY = [[f"indexer={name}", "indexer_seed=1"] for name in STUDY.conditions.indexer]
+AGAIN = [[f"indexer={name}", "indexer_seed=2"] for name in STUDY.conditions.indexer[::4]]
 SEEDS = [["indexer=h2d8", f"indexer_seed={seed}"] for seed in (1, 2)]
 SHARED = ["indexer=h2d8", "index_every=2"]
 LEARNED = [

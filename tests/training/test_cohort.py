@@ -18,6 +18,7 @@ from dsa.judging.models import Models
 from dsa.training import cohort
 from dsa.training.joint import start_of
 from training.cohorts import (
+    AGAIN,
     EVERY,
     FEW,
     LEARNED,
@@ -101,9 +102,9 @@ def test_the_warm_up_leaves_the_base_as_it_is(based, monkeypatch):
 
 @pytest.mark.slow
 def test_the_twenty_shipped_indexers_become_in_one_cohort_what_each_becomes_alone(based, alone):
-    members = [[*member, "recipe.warmup.steps=3"] for member in TWENTY]
+    members = [[*member, "recipe.warmup.steps=3"] for member in (*TWENTY, *AGAIN)]
     wishes, data = wishes_of(members, based)
-    assert len({need.hash for _, need in wishes}) == 2 * 20
+    assert len({need.hash for _, need in wishes}) == 20 + 5
     assert make(wishes, data) == {}
     for member, wish in zip(members, wishes, strict=True):
         assert same(weights(wish), alone(member)[0]), member
@@ -127,7 +128,7 @@ def test_two_processes_train_a_cohort_as_each_of_its_members_alone_and_as_one_pr
     script.write_text(DISTRIBUTED.format(cohorts=[(FEW, str(based)), *apart]))
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = launch([sys.executable, str(script)], environment, tmp_path)
+    done = launch([sys.executable, str(script)], environment, tmp_path, children=True)
     text, _ = done.communicate(timeout=300)
     assert done.returncode == 0, text
     wishes, _ = wishes_of(FEW, based)

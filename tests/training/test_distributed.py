@@ -25,7 +25,7 @@ def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accum
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", f"trainer.accumulate={accumulate}"]
     command = [sys.executable, str(ROOT / "train.py"), *chosen, *overrides, f"output_dir={outputs / 'two'}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = launch(command, environment)
+    done = launch(command, environment, children=True)
     text, _ = done.communicate(timeout=300)
     assert done.returncode == 0, text
     (path,) = (outputs / "two" / "runs").glob("*/result.json")
@@ -44,7 +44,7 @@ def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accum
 def test_a_batch_that_cannot_be_shared_is_refused(outputs):
     overrides = ["trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=3"]
     command = [sys.executable, str(ROOT / "train.py"), *RUN, *overrides, f"output_dir={outputs}"]
-    done = launch(command)
+    done = launch(command, children=True)
     text, _ = done.communicate(timeout=300)
     assert done.returncode == 1
     assert "data.batch_size = 3" in text

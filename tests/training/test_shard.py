@@ -56,7 +56,7 @@ def test_two_processes_with_a_part_each_train_what_one_trains_and_go_on_after_a_
     script.write_text(DYING)
     sharded = [*RUN, "trainer=fsdp", "trainer.accelerator=cpu", "trainer.accumulate=2", f"output_dir={two}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = launch([sys.executable, str(script), *sharded], environment)
+    done = launch([sys.executable, str(script), *sharded], environment, children=True)
     text, _ = done.communicate(timeout=300)
     assert done.returncode == -signal.SIGKILL, text
     found = re.search(r"keeps (\d+) weights, (\d+) states of (\d+)", text)
@@ -64,7 +64,7 @@ def test_two_processes_with_a_part_each_train_what_one_trains_and_go_on_after_a_
     weights, states, whole = map(int, found.groups())
     assert weights == states == whole // 2, "they lie in parts"
     assert list((two / PLACES["joint"]).glob("dense-*.partial/last.ckpt"))
-    done = launch([sys.executable, str(ROOT / "train.py"), *sharded], environment)
+    done = launch([sys.executable, str(ROOT / "train.py"), *sharded], environment, children=True)
     text, _ = done.communicate(timeout=300)
     assert done.returncode == 0, text
     one = train(compose([*RUN, f"output_dir={outputs}"]))

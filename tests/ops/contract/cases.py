@@ -17,7 +17,8 @@ GPU = os.environ.get("CONTRACT_DEVICE", "cpu")  # where Triton's kernels compute
 TRITON_ALONE = interpreted() or GPU != "cpu"
 BACKENDS = ["triton"] if TRITON_ALONE else ["reference", "blocked", "cpu", *BUILDS]
 WITHOUT_MATRIX_UNIT = pytest.param("-mno-amx-bf16", marks=pytest.mark.slow)
-SEEDS, EXAMPLES = (1, 2) if interpreted() else (4, 50)  # an interpreted program costs milliseconds
+# An interpreted program costs milliseconds: BATCH texts where a test is of something else than how many there are.
+SEEDS, EXAMPLES, BATCH = (1, 2, 1) if interpreted() else (4, 50, 2)
 examples = settings(deadline=None, max_examples=EXAMPLES, suppress_health_check=list(HealthCheck), derandomize=True)
 
 

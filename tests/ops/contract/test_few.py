@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contract.cases import CAUSAL, doubled, far, qkv, random_selection, randoms, wholes
+from contract.cases import BATCH, CAUSAL, doubled, far, qkv, random_selection, randoms, wholes
 from dsa.backbones import Cache
 from dsa.ops import Hash, IndexFeatures, Recency, Zone, reference
 from dsa.ops.native import arguments
@@ -75,13 +75,13 @@ def test_a_score_that_is_no_number_is_found_in_any_part(backend, in_parts):
 @pytest.mark.parametrize("dim", [8, 32, 20])
 @pytest.mark.parametrize(("kv_heads", "groups", "sink"), [(4, 1, False), (2, 2, True), (1, 4, True)])
 def test_few_queries_attend_as_the_definition_says(backend, in_parts, dim, time, kv_heads, groups, sink):
-    q, k, v = qkv(2, 4, time, LENGTH, dim, kv_heads=kv_heads)
+    q, k, v = qkv(BATCH, 4, time, LENGTH, dim, kv_heads=kv_heads)
     cache = Cache()
     with torch.no_grad():
         for part in (slice(0, 100), slice(100, LENGTH)):
             kept = [cache.extend(name, 0, x[:, :, part], 2) for name, x in (("key", k), ("value", v))]
     k, v = (x.requires_grad_() for x in kept)
-    selection = random_selection(2, groups, time, LENGTH, 30)
+    selection = random_selection(BATCH, groups, time, LENGTH, 30)
     sinks = randoms(4) if sink else None
     options = {"scale": 0.3}
     out, logsumexp = backend.attend(q, k, v, selection, sinks, **options)

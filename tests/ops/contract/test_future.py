@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from contract.cases import CAUSAL, SEEDS, attention, randoms
+from contract.cases import BATCH, CAUSAL, SEEDS, attention, randoms
 from dsa.ops import Hash, IndexFeatures, Recency, Zone, reference
 
 LENGTH, CHANGE = 96, 41
@@ -19,15 +19,15 @@ TRIMS = {"none": None, "entropy": lambda rows: rows.entropy.exp().round().long()
 
 def tokens(seed, future):
     """Queries, keys, values and index features; those from CHANGE on of another seed."""
-    shapes = (2, 4, LENGTH, 8), (2, 2, LENGTH, 8), (2, 2, LENGTH, 8), (2, 1, LENGTH, 2, 4), (2, 1, LENGTH, 4)
-    now, later = ([randoms(*shape, seed=s + i) for i, shape in enumerate(shapes)] for s in (10 * seed, future))
+    shapes = (4, LENGTH, 8), (2, LENGTH, 8), (2, LENGTH, 8), (1, LENGTH, 2, 4), (1, LENGTH, 4)
+    now, later = ([randoms(BATCH, *shape, seed=s + i) for i, shape in enumerate(shapes)] for s in (10 * seed, future))
     return [torch.cat([a[:, :, :CHANGE], b[:, :, CHANGE:]], 2) for a, b in zip(now, later, strict=True)]
 
 
 def answers(backend, rule, trim, q, k, v, index_q, index_k, scorer=None, unit=1):
     features = IndexFeatures(index_q, index_k[:, :, : LENGTH // unit * unit], None, "none", "max", unit)
     ranks = features if scorer is None else scorer(q, k)
-    selection = backend.select(ranks, RULES[rule], torch.full((2, 1, LENGTH), 8), TRIMS[trim])
+    selection = backend.select(ranks, RULES[rule], torch.full((BATCH, 1, LENGTH), 8), TRIMS[trim])
     out, target = backend.attend_with_target(q, k, v, selection, 1, torch.ones(4), scale=0.4)
     mask = reference.to_mask(selection, LENGTH)
     return [mask, out, target.logsumexp, backend.dense_logsumexp(q, k), backend.attend(q, k, v, selection)[0]]
