@@ -10,7 +10,7 @@ from dsa.data import DataModule
 from dsa.ops import Rotation
 from dsa.selectors import Dense
 from dsa.spec import Part, Spec
-from dsa.training.room import Made, gaps_in_blocks, never_decides, too_coarse
+from dsa.training.room import Made, gaps_in_blocks, never_decides, no_entries, too_coarse
 from dsa.training.settings import check_settings
 from dsa.training.sites import first_site
 from dsa.training.variants import check_made, check_router, checked_budget, checked_scorer
@@ -27,7 +27,7 @@ def rehearse(spec: Spec, data: DataModule) -> None:
     check_settings(spec)
     check_made(variants(spec))
     made = Made(spec)
-    if (reason := gaps_in_blocks(made)) is not None:
+    if (reason := no_entries(made) or gaps_in_blocks(made)) is not None:
         raise ValueError(f"{reason}.")
     if (reason := never_decides(made)) is not None:
         raise ValueError(f"{reason}; give less, or a larger seq_len.")

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dsa.backbones.compressed import misfit
 from dsa.build import build_indexer
 from dsa.config import shipped
 from dsa.indexers import Indexer
@@ -39,6 +40,14 @@ class Made:
         """The first site's, without weights."""
         with torch.device("meta"):
             return build_indexer(self.spec, first_site(self.spec))
+
+
+def no_entries(made: Made) -> str | None:
+    """Why the composition cannot choose among the keys of the model's attention; None if it can."""
+    spec = made.spec
+    if not spec.sparse:
+        return None
+    return misfit(first_site(spec).stride, made.indexer if spec.uses_indexer else None, made.pattern)
 
 
 def gaps_in_blocks(made: Made) -> str | None:
@@ -122,7 +131,7 @@ def too_coarse(made: Made) -> str | None:
         return None
     last = torch.arange(spec.seq_len)[None, -indexer.unit :]  # one of them has the most that is kept anyway
     context = SelectorContext(last, pattern.visible(last, own), pattern.own_budget(last, own))
-    budget = int(selector.limit(context).max())
+    budget = int(first_site(spec).budget(selector.limit(context), last).max())
     taken = max(int((last + 1 - first_forced(own, last)).max()), forced_keys(pattern, last[:, -1:]))
     if budget - taken >= indexer.unit:
         return None
