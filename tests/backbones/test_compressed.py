@@ -265,15 +265,12 @@ def test_recomputed_blocks_and_bfloat16_give_the_same(tokens):
 
 
 @pytest.mark.parametrize("objective", ["asked_kl", "gradient_kl"])
-def test_what_counts_more_is_found_for_entries_too(tokens, objective):
+@pytest.mark.parametrize("sparse", [True, False])
+def test_what_counts_more_is_found_for_entries_too(tokens, objective, sparse):
     from dsa.data.batch import Batch
 
-    model = build(*K)
-    emphasis = (
-        compose([f"objective={objective}"])
-        .objective.make()
-        .emphasis(model, Batch(tokens, tokens.roll(-1, 1)), Pass(teach=True))
-    )
+    model, own = build(*K), compose([f"objective={objective}"]).objective.make()
+    emphasis = own.emphasis(model, Batch(tokens, tokens.roll(-1, 1)), Pass(sparse=sparse, teach=sparse))
     emphasised = model.run(tokens, Pass(teach=True, emphasis=emphasis)).losses["indexer"]
     assert emphasised.isfinite() and emphasised != model.run(tokens, Pass(teach=True)).losses["indexer"]
 
