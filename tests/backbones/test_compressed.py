@@ -9,6 +9,7 @@ from conftest import SMALL, fitting
 from dsa import build_model, compose
 from dsa.backbones import Cache, Pass
 from dsa.backbones.entries import Entries
+from dsa.build import build_data
 from dsa.judging.cost import flops
 from dsa.judging.probe import probe
 from dsa.ops import Recency, Selection, TrueAttention, select
@@ -16,6 +17,7 @@ from dsa.ops.cost import attention_flops
 from dsa.ops.in_units import InUnits
 from dsa.ops.zones import Zone
 from dsa.training.objective import language_model_loss
+from dsa.training.rehearsal import rehearse
 
 WINDOW, STRIDE = 8, 4
 CSA = ["model.kv=csa", f"model.kv_window={WINDOW}", "pattern=causal", *fitting("indexer", "deepseek_v4_csa")]
@@ -322,6 +324,15 @@ def test_a_model_of_tokens_is_named_and_drawn_as_if_there_were_no_entries():
 def test_what_cannot_be_is_refused_in_a_sentence(overrides, words):
     with pytest.raises(ValueError, match=words.replace(".", r"\.")):
         build_model(compose([*SMALL, *CSA[:3], "indexer=block_mean", *overrides]), 64)
+
+
+@pytest.mark.parametrize(("selector", "unit"), [("topk", "indexer.unit"), ("oracle", "model.kv_stride")])
+def test_a_budget_below_an_entry_is_refused_and_one_of_an_entry_is_taken(selector, unit):
+    spec = compose([*SMALL, *CSA, f"selector={selector}", "selector.k=3"])
+    with pytest.raises(ValueError, match=rf"no room for a block of 4 tokens\. .* or a smaller {unit}\."):
+        rehearse(spec, build_data(spec))
+    spec = compose([*SMALL, *CSA, f"selector={selector}", "selector.k=4"])
+    rehearse(spec, build_data(spec))
 
 
 def test_indices_of_entries_are_neither_written_nor_read(tokens, tmp_path):

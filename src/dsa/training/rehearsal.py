@@ -32,9 +32,9 @@ def rehearse(spec: Spec, data: DataModule) -> None:
     if (reason := never_decides(made)) is not None:
         raise ValueError(f"{reason}; give less, or a larger seq_len.")
     if (reason := too_coarse(made)) is not None:
+        part, size = (spec.indexer, "indexer.unit") if spec.uses_indexer else (spec.selector, "model.kv_stride")
         raise ValueError(
-            f"indexer={spec.indexer.option}: {reason}. Give a larger selector.k or pattern.budget, or a smaller "
-            "indexer.unit."
+            f"{part.slot}={part.option}: {reason}. Give a larger selector.k or pattern.budget, or a smaller {size}."
         )
     model = build_model(spec, data.vocab_size)
     if spec.sparse:
