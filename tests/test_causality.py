@@ -64,6 +64,23 @@ def test_changing_the_future_leaves_the_past_untouched_with_every_kind_of_indexe
     assert_causal(["pattern=causal", "selector.k=10", *fitting("indexer", indexer)])
 
 
+ENTRIES = ["model.kv=csa", "model.kv_window=8", "pattern=causal"]
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_changing_the_future_leaves_the_past_untouched_with_entries_under_every_selector(selector):
+    small = {"min_k": 8, "max_k": 24, "start_k": 8, "end_k": 16, "k": 16}
+    keys = OmegaConf.load(config_dir() / "selector" / f"{selector}.yaml")
+    overrides = [f"selector.{name}={value}" for name, value in small.items() if name in keys]
+    assert_causal([*ENTRIES, *fitting("indexer", "deepseek_v4_csa"), f"selector={selector}", *overrides])
+
+
+@pytest.mark.parametrize("indexer", ["block_mean", "glm5_kpool", "minimax_m3", "moba", "quest"])
+@pytest.mark.parametrize("overlap", ["true", "false"])
+def test_changing_the_future_leaves_the_past_untouched_with_entries_and_every_kind_of_blocks(indexer, overlap):
+    assert_causal([*ENTRIES, *fitting("indexer", indexer), f"model.kv_overlap={overlap}", "selector.k=16"])
+
+
 @pytest.mark.parametrize("ops", ["reference", "blocked", "cpu"])
 @pytest.mark.parametrize("pattern", ["causal", "hierarchical_8_32_16", "sinks"])
 def test_changing_the_future_leaves_the_past_untouched_in_every_backend(ops, pattern):

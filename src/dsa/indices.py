@@ -28,11 +28,13 @@ def dump_indices(model: Backbone, tokens: Int[Tensor, "1 time"], file: str | Pat
     Returns: what was written.
 
     Raises:
-        ValueError: it is no backbone, or not one text; or heads of a layer select apart, for which the array has no
-            axis.
+        ValueError: it is no backbone, or not one text; or heads of a layer select apart, or it attends to entries of
+            several tokens, for which the array has no place.
     """
     if not isinstance(model, Backbone):
         raise ValueError(f"indices: {type(model).__name__} is no backbone; give dsa.attached(model), or a loaded run.")
+    if any(site.stride > 1 for site in model.sites):
+        raise ValueError("indices: this model attends to compressed entries, for which the array has no place.")
     if tokens.dim() != 2 or len(tokens) != 1:
         raise ValueError(f"indices: tokens of shape {tuple(tokens.shape)}; give one text, [1, time].")
     seen: list[Observation] = []

@@ -10,6 +10,7 @@ from dsa.artifacts.store import PLACES
 from dsa.backbones import Pass, Site
 from dsa.backbones.attention import attend
 from dsa.backbones.contracts import Cache
+from dsa.backbones.transformer import KV
 from dsa.build import build_backbone, build_data, build_indexers
 from dsa.judging.checkpoints import fit_weights, read_weights
 from dsa.judging.probe import probe
@@ -20,7 +21,7 @@ from dsa.training.log import read_rows
 
 TOY = [
     "model._target_=backbones.toy.GroupedQueries", "allow_targets=[backbones]", "model.d_model=32", "model.layers=2",
-    *(f"~model.{name}" for name in ("heads", "ff", "conv", "rope_base")),
+    *(f"~model.{name}" for name in ("heads", "ff", "conv", "rope_base", *KV)),
     "data=mqar", "data.batch_size=4", "data.eval_batch_size=4", "data.eval_batches=2", "seq_len=32", "dtype=fp32",
     "pattern=causal", "selector.k=6", "indexer=h2d8", *QUIET,
 ]  # fmt: skip

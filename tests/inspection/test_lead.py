@@ -46,9 +46,9 @@ def test_each_time_the_layer_goes_whose_absence_costs_least():
 class Echo(Router):
     """Chooses what the router before it chose."""
 
-    def route(self, site, x, q, k, rotary, how, *given):
+    def route(self, site, x, attention, rotary, how, *given):
         before = max((number for number in how.routes if number < self.site), default=None)
-        routed = super().route(site, x, q, k, rotary, how, *given)
+        routed = super().route(site, x, attention, rotary, how, *given)
         if site.index == self.site:
             routed = how.routes[self.site] = routed._replace(selection=how.routes[before].selection)
         return routed

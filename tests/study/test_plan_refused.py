@@ -39,6 +39,15 @@ def test_patterns_with_gaps_are_not_applicable_to_blocks_and_the_plan_says_why(o
     assert all("its keys lie 4 tokens apart" in reason for reason in reasons.values())
 
 
+def test_indexers_and_patterns_that_choose_no_entries_are_not_applicable_and_the_plan_says_why(outputs):
+    (plan,) = plans_of("name=x", "model.kv=csa", "indexer=deepseek_v4_csa,h1d8", "pattern=causal,local_global",
+                       "seq_len=512", "data=mqar", "exploratory=true", f"output_dir={outputs}")  # fmt: skip
+    reasons = {run.label: run.reason for run in plan.runs if run.role == "condition"}
+    assert reasons.pop("deepseek_v4_csa-causal") is None
+    assert "give pattern=causal" in reasons.pop("deepseek_v4_csa-local_global")
+    assert len(reasons) == 2 and all("indexer.unit = 1: with model.kv=csa" in reason for reason in reasons.values())
+
+
 def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
     with pytest.raises(ValueError, match=r"3 contrasts .* Give 7 seeds"):

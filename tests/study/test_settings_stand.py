@@ -47,7 +47,8 @@ VALUES: dict[str, dict[str, Any]] = {
              "source.corpus.split": "third", "source.corpus.validation_split": "rest", "source.corpus.revision": "def",
              "source.corpus.max_documents": 4,
              "source.corpus.max_bytes": 998},
-    "model": {"d_model": 96, "layers": 3, "heads": 3, "ff": 80, "conv": 5, "rope_base": 5000.0},
+    "model": {"d_model": 96, "layers": 3, "heads": 3, "ff": 80, "conv": 5, "rope_base": 5000.0,
+              "kv_stride": 8, "kv_window": 64, "kv_rotary_dim": 4},
     "recipe": {"dense.steps": 7, "dense.until": 0.9, "dense.lr": 0.002, "warmup.steps": 6, "warmup.indexer_lr": 0.004,
                "sparse.steps": 5, "sparse.lr": 0.005, "sparse.indexer_lr": 0.006, "lr_warmup": 0.2,
                "lr_final": 0.3, "clip": 2.0},
@@ -64,11 +65,18 @@ NO_COMPARISON = sorted({*GROUPS} - {"indexer", "pattern", "selector", "precision
 
 
 def keys(node: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Every setting below a group; which class makes it is none, and the model of these plans has no latent."""
+    """Every setting below a group; which class makes it is none, the model of these plans has no latent, and their
+    indexers choose no entries."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from keys(value, f"{path}{key}.")
-        elif key not in ("_target_", "_partial_", "fixed", "latent"):  # fixed: what it names takes the option's place
+        elif key not in (
+            "_target_",
+            "_partial_",
+            "fixed",
+            "latent",
+            "kv",
+        ):  # fixed: what it names takes the option's place
             yield f"{path}{key}"
 
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dsa import ops
 from dsa.backbones.contracts import Attended, Observation, Pass, Site, SiteInputs
+from dsa.backbones.entries import Entries
 from dsa.backbones.router import Router, dense_target, named
-from dsa.ops import Rotation, Selection
+from dsa.ops import Rotation, Selection, TrueAttention
 from dsa.patterns import Choice
 
 Losses = dict[str, Float[Tensor, ""]]
@@ -92,21 +93,30 @@ def attend_routed(
     how: Pass,
     sink: Float[Tensor, "head"] | None = None,
     latent: Float[Tensor, "batch time latent"] | None = None,
+    entries: Entries | None = None,
 ) -> tuple[Float[Tensor, "batch head time dim"], Losses]:
     """Attention over what the router chose, its losses, and word of it to whoever observes the pass.
 
     Args:
         sink: learned logits, one a head, that stand in the denominator beside the keys.
         latent: that the queries are projected from, for an indexer that projects its own from it.
+        entries: what is read in place of the tokens, whose keys and values are then those of their entries.
     """
-    routed = router.route(site, x, q, k, rotary, how, sink, latent)
-    selection, cast, backend = routed.selection, routed.cast, router.backend
-    scale, cap = site.scale, site.cap
+    backend, scale, cap = router.backend, site.scale, site.cap
+
+    def attention() -> TrueAttention:
+        return dense_target(site, q, k, backend, sink=sink) if entries is None else entries.attention(q)
+
+    routed = router.route(site, x, attention, rotary, how, latent)
+    selection, cast = routed.selection, routed.cast
     groups = 1 if selection is None else selection.positions.shape[1]
     groups = groups if cast is None else max(groups, cast.groups)
     wants_target = (how.teach and cast is not None) or how.observe is not None
     with named("attend", q.device):
-        if selection is None:
+        if entries is not None:
+            out, logsumexp = entries.attend(q, selection)
+            target = entries.target(q, logsumexp, groups)
+        elif selection is None:
             out = attend_everything(site, q, k, v, sink, backend)
         elif wants_target:
             out, target = ops.attend_with_target(
@@ -114,7 +124,7 @@ def attend_routed(
             )
         else:
             out, _ = ops.attend(q, k, v, selection, sink, scale=scale, cap=cap, backend=backend)
-    if selection is None and wants_target:
+    if entries is None and selection is None and wants_target:
         target = dense_target(site, q, k, backend, groups, sink)
     if how.after is not None:
         how.after(Attended(site, v, out))
@@ -131,7 +141,7 @@ def attend_routed(
         how.observe(
             Observation(
                 site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits, routed.choice,
-                sink,
+                sink, entries,
             )
         )  # fmt: skip
     return out, losses

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsa.backbones.compressed import misfit
 from dsa.backbones.contracts import Output, Pass, Site, Size
 from dsa.backbones.generation import generate
 from dsa.backbones.memory import Memory, losses_in_chunks
@@ -123,7 +124,7 @@ class Backbone(nn.Module, ABC):
             of: index of each site's router; None gives each site its own.
 
         Raises:
-            ValueError: a site has no router, or one that reads a later site.
+            ValueError: a site has no router, one that reads a later site, or one that cannot choose among its keys.
         """
         which = tuple(range(len(routers)) if of is None else of)
         if routers and len(which) != len(self.sites):
@@ -133,6 +134,9 @@ class Backbone(nn.Module, ABC):
                 raise ValueError(
                     f"attach: the router of site {site} reads site {routers[router].site}, which is later."
                 )
+            own = routers[router]
+            if (reason := misfit(self.sites[site].stride, own.indexer, own.pattern)) is not None:
+                raise ValueError(f"{reason}.")
         self.routers, self.router_of = nn.ModuleList(routers), which
 
     def router(self, site: int) -> Router | None:

@@ -8,7 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.backbones.cache import Cache
-from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Selection, Zones
+from dsa.backbones.entries import Entries
+from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Selection, Zones, cost
 from dsa.patterns import Choice
 from dsa.precision import Bits
 from dsa.selectors import SelectorContext
@@ -27,6 +28,8 @@ class Site:
         cap: of the scaled logits: cap * tanh(logits / cap); None = none.
         layer: number among all attention layers of the model; None = index.
         latent: width of the low-rank latent that its queries are projected from; 0: it has none.
+        stride: tokens that one of its keys stands for, a compressed entry; 1: its keys are the tokens'.
+        window: where it reads entries, how many of the nearest tokens it reads beside them.
     """
 
     index: int
@@ -38,11 +41,31 @@ class Site:
     cap: float | None = None
     layer: int | None = None
     latent: int = 0
+    stride: int = 1
+    window: int = 0
 
     @property
     def number(self) -> int:
         """What a user calls it: the number among all attention layers of the model."""
         return self.index if self.layer is None else self.layer
+
+    def budget(self, limit: Int[Tensor, "batch group time"], time: Int[Tensor, "batch time"]) -> Tensor:
+        """The most tokens that a query may keep; where it reads entries whole ones, and on top the last tokens, of
+        which there is no entry yet and which it reads anyway.
+
+        Args:
+            limit: of the selector.
+            time: positions of the queries.
+        """
+        if self.stride == 1:
+            return limit
+        return limit // self.stride * self.stride + ((time + 1) % self.stride)[:, None]
+
+    def pairs(self, length: int) -> int:
+        """Pairs of a query and a key that it attends to where nothing is left out."""
+        if self.stride == 1:
+            return cost.causal_pairs(length)
+        return cost.entry_pairs(length, self.stride, self.window)
 
 
 class Size(NamedTuple):
@@ -75,7 +98,10 @@ class Size(NamedTuple):
 
 
 class SiteInputs(NamedTuple):
-    """What a site attends with, for those who train an indexer on it; queries and keys after rotation."""
+    """What a site attends with, for those who train an indexer on it; queries and keys after rotation.
+
+    Where it reads entries, each token has the key of its own.
+    """
 
     site: Site
     hidden: Float[Tensor, "batch time width"]
@@ -84,6 +110,7 @@ class SiteInputs(NamedTuple):
     rotary: Rotation
     sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
     latent: Float[Tensor, "batch time latent"] | None = None  # that its queries are projected from, if there is one
+    logsumexp: Float[Tensor, "batch head time"] | None = None  # of its dense attention, if it is over other keys too
 
 
 class Attended(NamedTuple):
@@ -105,7 +132,10 @@ class Routed(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What one site did in one forward pass, for those who measure; no gradient."""
+    """What one site did in one forward pass, for those who measure; no gradient.
+
+    Where it read entries, keys and selection are those of tokens, each with the key of its entry.
+    """
 
     layer: int
     queries: Float[Tensor, "batch head time dim"]
@@ -120,6 +150,7 @@ class Observation(NamedTuple):
     bits: Bits | None = None  # what the format of the index scores spends; None: it does not say, or there is none
     choice: Choice | None = None  # of a pattern that chooses
     sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
+    entries: Entries | None = None  # that it read
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """All that decides a selection at a site: indexer, pattern, selector and precision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -10,10 +10,10 @@ from torch.profiler import record_function
 
 from dsa import ops
 from dsa.backbones.cache import AtSite
-from dsa.backbones.contracts import Pass, Routed, Site
+from dsa.backbones.contracts import Pass, Routed, Site, SiteInputs
 from dsa.indexers import Indexer
 from dsa.indexers.base import NOTHING
-from dsa.ops import IndexFeatures, Mixed, Rotation, Selection, TrueAttention
+from dsa.ops import IndexFeatures, InUnits, Mixed, Rotation, Selection, TrueAttention
 from dsa.patterns import Choice, Pattern
 from dsa.precision import Bits, Precision
 from dsa.selectors import Selector, SelectorContext
@@ -44,20 +44,26 @@ class Router(nn.Module):
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
         self.site, self.backend = site, ops.checked_backend(backend)
 
-    def route(self, site: Site, x: Float[Tensor, "batch time width"], q: Tensor, k: Tensor, rotary: Rotation,
-              how: Pass, sink: Float[Tensor, "head"] | None = None,
-              latent: Float[Tensor, "batch time latent"] | None = None) -> Routed:  # fmt: skip
-        """What the queries of a site attend to. Sites that share a router get what it chose at its own."""
+    def route(self, site: Site, x: Float[Tensor, "batch time width"], attention: Callable[[], TrueAttention],
+              rotary: Rotation, how: Pass, latent: Float[Tensor, "batch time latent"] | None = None,
+              ) -> Routed:  # fmt: skip
+        """What the queries of a site attend to. Sites that share a router get what it chose at its own.
+
+        Args:
+            attention: the dense one, of which a control asks; where the site reads entries over these alone.
+        """
         if site.index != self.site:
             return how.routes[self.site]
         features, cast = self.index(x, rotary, how, latent)
         choice = self.choose(x, how)
         context = self.context(len(x), x.shape[1], x.device, how, choice)
         if self.site in how.replay:
+            if site.stride > 1:
+                raise ValueError("replay: this model attends to compressed entries, whose positions no array gives.")
             given = replayed(how.replay[self.site], how.offset, x.shape[1])
             return how.routes.setdefault(self.site, Routed(given, features, cast, context, choice))
         with named("select", x.device):
-            selection = self.select(cast, q.detach(), k.detach(), context, how.offset, site, sink, choice)
+            selection = self.select(cast, attention, context, how.offset, site, choice)
         if self.training and selection is not None:
             self.selector.observe(selection, context)
         how.routes[self.site] = Routed(selection, features, cast, context, choice)
@@ -119,21 +125,21 @@ class Router(nn.Module):
     def select(
         self,
         cast: IndexFeatures | Mixed | None,
-        q: Tensor,
-        k: Tensor,
+        attention: Callable[[], TrueAttention],
         context: SelectorContext,
         offset: int,
         site: Site,
-        sink: Tensor | None = None,
         choice: Choice | None = None,
     ) -> Selection | None:
         """The selection, or None if every query keeps every earlier key."""
-        limit = self.selector.limit(context)
+        limit = site.budget(self.selector.limit(context), context.time)
         trim = self.selector.trim if self.selector.trims else None
         if trim is None and keeps_every_key(limit, context):
             return None
         index = None if cast is None or self.indexer is None else self.indexer.scorer(cast)
-        scorer = self.selector.scorer(index, lambda: dense_target(site, q, k, self.backend, sink=sink), context)
+        scorer = self.selector.scorer(index, attention, context)
+        if scorer.unit < site.stride:
+            scorer = InUnits(scorer, site.stride)
         if choice is None:
             return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
         library = [one.zones() for one in self.pattern.library]
@@ -159,6 +165,14 @@ def of_choice(each: Sequence[Int[Tensor, "group time"]], choice: Choice | None) 
         return own
     batch, groups, _ = choice.entry.shape
     return torch.stack([one.expand(batch, groups, -1) for one in each]).gather(0, choice.entry[None])[0]
+
+
+def attention_of(inputs: SiteInputs, backend: str) -> TrueAttention:
+    """The dense attention of a site, as an indexer learns it."""
+    site, q, k = inputs.site, inputs.queries, inputs.keys
+    if inputs.logsumexp is None:
+        return dense_target(site, q, k, backend, sink=inputs.sink)
+    return TrueAttention(q.detach(), k.detach(), inputs.logsumexp, scale=site.scale, cap=site.cap)
 
 
 def dense_target(

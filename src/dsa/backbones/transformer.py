@@ -1,5 +1,9 @@
 """A plain pre-norm transformer whose attention is sparse."""
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -8,12 +12,16 @@ from torch.utils.checkpoint import checkpoint
 
 from dsa.backbones.attention import Losses, SparseAttention, mean_losses
 from dsa.backbones.backbone import Backbone
+from dsa.backbones.compressed import CompressedAttention, Compression
 from dsa.backbones.contracts import Output, Pass
 from dsa.backbones.initial import draw
 from dsa.backbones.router import Router
 from dsa.backbones.vocabulary import check_tokens
-from dsa.checks import above, at_least, even, positive
+from dsa.checks import above, at_least, even, one_of, positive
 from dsa.ops import Rotation
+
+KV = ("kv", *(f"kv_{field.name}" for field in fields(Compression)))
+"""Settings of what attention reads."""
 
 
 class CausalConv(nn.Module):
@@ -34,11 +42,17 @@ class CausalConv(nn.Module):
 class Block(nn.Module):
     """Attention, then a GELU feed-forward layer, each on normed inputs and added to the stream."""
 
-    def __init__(self, site: int, d_model: int, heads: int, ff: int, conv: int) -> None:
+    def __init__(
+        self, site: int, d_model: int, heads: int, ff: int, conv: int, compression: Compression | None
+    ) -> None:
         super().__init__()
         self.attention_norm, self.ff_norm = nn.RMSNorm(d_model), nn.RMSNorm(d_model)
         self.conv = CausalConv(site, d_model, conv) if conv else None
-        self.attention = SparseAttention(site, d_model, heads)
+        self.attention = (
+            SparseAttention(site, d_model, heads)
+            if compression is None
+            else CompressedAttention(site, d_model, heads, compression)
+        )
         self.to_hidden = nn.Linear(d_model, ff, bias=False)
         self.from_hidden = nn.Linear(ff, d_model, bias=False)
 
@@ -65,6 +79,9 @@ class SparseTransformer(Backbone):
         conv: width of the causal convolution before attention; 0 = none.
         rope_base: wavelength base of the rotary embedding.
         seed: of the initial weights, each drawn from (seed, its name) alone.
+        kv: what attention reads: token, the keys and values of every token; csa, one compressed entry for a few tokens
+            and the nearest tokens raw, by one key/value head (DeepSeek-V4's compressed sparse attention).
+        kv_stride, kv_window, kv_rotary_dim, kv_overlap, kv_sink: of csa, see Compression.
     """
 
     def __init__(
@@ -77,6 +94,12 @@ class SparseTransformer(Backbone):
         conv: int,
         rope_base: float,
         seed: int = 0,
+        kv: str = "token",
+        kv_stride: int = 4,
+        kv_window: int = 128,
+        kv_rotary_dim: int | None = 8,
+        kv_overlap: bool = True,
+        kv_sink: bool = True,
     ) -> None:
         super().__init__()
         for name, value in (("d_model", d_model), ("layers", layers), ("heads", heads), ("ff", ff)):
@@ -86,13 +109,20 @@ class SparseTransformer(Backbone):
         at_least(conv, 0, "model.conv")
         above(rope_base, 1, "model.rope_base")
         even(d_model // heads, "model.d_model / model.heads", "the rotary embedding turns pairs of dimensions")
+        asked = Compression(kv_stride, kv_window, kv_rotary_dim, kv_overlap, kv_sink)
+        compression = asked if one_of(kv, ("token", "csa"), "model.kv") == "csa" else None
         self.vocab_size, self.rope_base = vocab_size, rope_base
         self.embedding = nn.Embedding(vocab_size, d_model)
-        self.blocks = nn.ModuleList(Block(site, d_model, heads, ff, conv) for site in range(layers))
+        self.blocks = nn.ModuleList(Block(site, d_model, heads, ff, conv, compression) for site in range(layers))
         self.norm = nn.RMSNorm(d_model)
         self.to_logits = nn.Linear(d_model, vocab_size, bias=False)
         self.sites = tuple(block.attention.site for block in self.attention_blocks())
         self.initialise(seed)
+
+    @classmethod
+    def identity(cls, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Attention that reads tokens goes unsaid, and what only others ask."""
+        return {name: value for name, value in node.items() if node.get("kv") == "csa" or name not in KV}
 
     @property
     def recomputes(self) -> bool:
@@ -126,8 +156,15 @@ class SparseTransformer(Backbone):
         return self.answered(lambda x: self.to_logits(self.norm(x)), x, how, mean_losses(losses))
 
     def initialise(self, seed: int) -> None:
-        """Norms 1; the embedding normal with standard deviation 0.02; all else with (3 fan-in)^-1/2.
+        """Norms 1; the embedding normal with standard deviation 0.02; sinks and places in an entry 0; all else with
+        (3 fan-in)^-1/2.
 
         The recall tasks do not train from 0.02 everywhere.
         """
-        draw(self, seed, "", lambda name, w: 0.02 if name == "embedding.weight" else (3 * w[0].numel()) ** -0.5)
+
+        def deviation(name: str, weight: Tensor) -> float:
+            if name.endswith((".sink", ".place")):
+                return 0.0
+            return 0.02 if name == "embedding.weight" else (3 * weight[0].numel()) ** -0.5
+
+        draw(self, seed, "", deviation)

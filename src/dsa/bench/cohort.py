@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dsa import compose, ops
 from dsa.backbones import Backbone, Pass, SiteInputs
-from dsa.backbones.router import dense_target
+from dsa.backbones.router import attention_of
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.build import build_backbone, build_data, build_indexers
 from dsa.indexers import Indexer
@@ -64,10 +64,7 @@ def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, b
                 features = [
                     member[inputs.site.index](inputs.hidden, inputs.rotary, latent=inputs.latent) for member in members
                 ]
-                target = dense_target(
-                    inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink
-                )  # fmt: skip
-                found.extend(ops.indexer_losses(features, target, backend=backend))
+                found.extend(ops.indexer_losses(features, attention_of(inputs, backend), backend=backend))
 
         with torch.no_grad():
             base.run(tokens, Pass(sparse=False, watch=watch, logits=False))

@@ -14,7 +14,8 @@ class OverlappingPoolIndexer(GatedPoolIndexer):
 
     Each token has two keys and two gates, one pair for its own pool and one for the next. k[pool] is the gated mean of
     the own keys of its tokens and of the other keys of the tokens before it, normed, then rotated as the pool's first
-    token. There attention reads a compressed entry for a chosen pool, here the pool's tokens.
+    token. There attention reads a compressed entry for a chosen pool, here the pool's tokens; with model.kv=csa an
+    entry too.
     d_model * (heads * dim + 4 * dim + heads) + 2 * unit * dim parameters, and dim of the key norm.
 
     Args: as GatedPoolIndexer.
@@ -44,8 +45,18 @@ class OverlappingPoolIndexer(GatedPoolIndexer):
     def pooled(
         self, keys: Float[Tensor, "batch pool unit key"], gates: Float[Tensor, "batch pool unit key"]
     ) -> Float[Tensor, "batch pool dim"]:
-        (ahead, own), (gate_ahead, gate_own) = keys.chunk(2, -1), gates.chunk(2, -1)
-        ahead = F.pad(ahead, (0, 0, 0, 0, 1, 0))[:, :-1]
-        gate_ahead = F.pad(gate_ahead, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]  # none before the first pool
-        share = torch.cat([gate_ahead, gate_own], 2).softmax(2)
-        return self.key_norm((share * torch.cat([ahead, own], 2)).sum(2))
+        keys, gates = overlapping(keys, gates)
+        return self.key_norm((gates.softmax(2) * keys).sum(2))
+
+
+def overlapping(
+    keys: Float[Tensor, "batch pool unit key"], gates: Float[Tensor, "batch pool unit key"]
+) -> tuple[Float[Tensor, "batch pool two_units dim"], Float[Tensor, "batch pool two_units dim"]]:
+    """What each pool is made of: the first halves of what the pool before holds, then the second halves of its own.
+
+    Returns: keys, and their gates before the softmax.
+    """
+    (ahead, own), (gate_ahead, gate_own) = keys.chunk(2, -1), gates.chunk(2, -1)
+    ahead = F.pad(ahead, (0, 0, 0, 0, 1, 0))[:, :-1]
+    gate_ahead = F.pad(gate_ahead, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]  # none before the first pool
+    return torch.cat([ahead, own], 2), torch.cat([gate_ahead, gate_own], 2)

@@ -46,8 +46,12 @@ def query_blocks(seen: Observation) -> Iterator[QueryBlock]:
     """A layer's queries, block by block.
 
     Raises:
-        ValueError: the layer attended to every earlier key.
+        ValueError: the layer attended to every earlier key, or to entries of several tokens.
     """
+    if seen.entries is not None:
+        raise ValueError(
+            "model.kv = csa: this layer attends to compressed entries; what is measured here is of tokens."
+        )
     if seen.selection is None:
         raise ValueError("every query keeps every earlier key: nothing was selected.")
     q, k = seen.queries, seen.keys

@@ -53,8 +53,7 @@ def flops(
 
     Where a pattern chooses or an indexer picks, the mean over what was chosen and picked.
     """
-    pairs = cost.causal_pairs(length)
-    dense = sum(cost.attention_flops(site.heads, site.dim, pairs) for site in model.sites)
+    dense = sum(cost.attention_flops(site.heads, site.dim, site.pairs(length)) for site in model.sites)
     indexer = routing = 0.0
     for router, own, width in routed_indexers(model):
         for work in own.work(length, picked.get(router.site)):

@@ -3,12 +3,12 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsa import ops
 from dsa.backbones import Backbone, Observation, Pass
-from dsa.ops import IndexFeatures, Mixed, Selection, TrueAttention, Zone
+from dsa.ops import IndexFeatures, InUnits, Mixed, Scorer, Selection, TrueAttention, Zone
 from dsa.precision import Bits
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -18,12 +18,13 @@ class LayerSelection(NamedTuple):
     """One layer's selection, averaged over rows and heads.
 
     Args:
-        mass: share of the dense attention probability on the selected keys; a learned sink holds the rest of it.
+        mass: share of the dense attention probability on the selected keys; a learned sink holds the rest of it. Where
+            a site reads entries, on those and on the window's tokens.
         oracle_mass: the same for the keys of highest attention, as many per query, over all earlier keys.
         recall: share of those keys that were selected, over queries that could not keep everything.
         kl: KL(p || softmax(I)) over all earlier keys [nats]; None without an indexer.
-        density: kept pairs over causal pairs.
-        mean_k: kept keys per query.
+        density: kept pairs over those of dense attention, the causal ones; of entries and tokens as they are read.
+        mean_k: kept keys per query [tokens]; of an entry as many as it stands for, and those that have none yet.
         quantisation_error: relative error (root mean square) of the index scores through the precision's format.
         zero_share: share of index scores that are exactly zero, where only position decides.
         index_bits: mean bits of a number of the index queries and keys, without what scales take; simulated or not.
@@ -81,24 +82,20 @@ def observed(model: Backbone, tokens: Int[Tensor, "row time"]) -> list[Observati
 def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) -> LayerSelection:
     """Measure one layer's selection."""
     q, k, scale, cap = seen.queries, seen.keys, seen.scale, seen.cap
-    time = q.shape[2]
-    dense = ops.dense_logsumexp(q, k, seen.sink, scale=scale, cap=cap)
+    time, entries = q.shape[2], seen.entries
+    dense = dense_of(seen)
     mass = best = torch.ones_like(dense)
     if seen.sink is not None:  # which holds the rest
-        mass = best = (ops.dense_logsumexp(q, k, scale=scale, cap=cap) - dense).exp()
+        mass = best = captured(seen, None, dense)
     recall = density = 1.0
     mean_k = (time + 1) / 2
     if seen.selection is not None:
-        groups = seen.selection.positions.shape[1]
-        counts = seen.selection.counts
-        attention = TrueAttention(q, k, dense, groups, scale=scale, cap=cap)
-        oracle = ops.select(attention, EVERYTHING, counts.long())
-        mass, best = (
-            ops.captured(q, k, selection, dense, scale=scale, cap=cap) for selection in (seen.selection, oracle)
-        )
-        recall = overlap(seen.selection, oracle)
-        mean_k = counts.float().mean().item()
-        density = mean_k / ((time + 1) / 2)
+        oracle = best_of(seen, dense, seen.selection)
+        mass, best = (captured(seen, selection, dense) for selection in (seen.selection, oracle))
+        found = (seen.selection, oracle)
+        recall = overlap(*(found if entries is None else map(entries.closed, found)))
+        mean_k = seen.selection.counts.float().mean().item()
+        density = mean_k / ((time + 1) / 2) if entries is None else entries.density(seen.selection)
     kl = error = zeros = kl_asked = None
     if seen.features is not None and seen.cast is not None:
         target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale, cap=cap)
@@ -113,6 +110,34 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
         *spent(seen.bits), mass_asked, best_asked, kl_asked, None if seen.choice is None else seen.choice.shares(),
         picked_of(seen),
     )  # fmt: skip
+
+
+def dense_of(seen: Observation) -> Float[Tensor, "batch head time"]:
+    """Log-sum-exp of a layer's dense attention."""
+    q, k = seen.queries, seen.keys
+    if seen.entries is not None:
+        return seen.entries.attend(q, None)[1]
+    return ops.dense_logsumexp(q, k, seen.sink, scale=seen.scale, cap=seen.cap)
+
+
+def captured(seen: Observation, selection: Selection | None, dense: Tensor) -> Float[Tensor, "batch head time"]:
+    """Share of a layer's dense probability on a selection; None: on every key, without a sink."""
+    q, k, scale, cap = seen.queries, seen.keys, seen.scale, seen.cap
+    if seen.entries is not None:
+        return seen.entries.captured(q, selection, dense)
+    if selection is None:
+        return (ops.dense_logsumexp(q, k, scale=scale, cap=cap) - dense).exp()
+    return ops.captured(q, k, selection, dense, scale=scale, cap=cap)
+
+
+def best_of(seen: Observation, dense: Tensor, selection: Selection) -> Selection:
+    """As many keys of highest attention as a selection has of each query."""
+    groups, entries = selection.positions.shape[1], seen.entries
+    if entries is None:
+        attention: Scorer = TrueAttention(seen.queries, seen.keys, dense, groups, scale=seen.scale, cap=seen.cap)
+    else:
+        attention = InUnits(TrueAttention(seen.queries, entries.far, dense, groups), entries.stride)
+    return ops.select(attention, EVERYTHING, selection.counts.long())
 
 
 def picked_of(seen: Observation) -> dict[str, float] | None:

@@ -17,6 +17,7 @@ from dsa.ops.dispatch import (
     select_chosen,
     settle,
 )
+from dsa.ops.in_units import InUnits
 from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
 from dsa.ops.opaque import opaque
 from dsa.ops.rotary import Rotation
@@ -31,6 +32,7 @@ __all__ = [
     "Call",
     "Emphasis",
     "Hash",
+    "InUnits",
     "IndexFeatures",
     "Integers",
     "Mixed",

@@ -16,6 +16,15 @@ def kept_pairs(length: int, k: int) -> int:
     return k * length - k * (k - 1) // 2
 
 
+def entry_pairs(length: int, stride: int, window: int) -> int:
+    """Pairs of a query with its nearest tokens and with an entry for each `stride` tokens that are all there.
+
+    Args:
+        window: how many of the nearest tokens, the query's own among them.
+    """
+    return kept_pairs(length, window) + sum((t + 1) // stride for t in range(length))
+
+
 def scored_pairs(zones: Zones, length: int, unit: int = 1, forced: Zones = ()) -> int:
     """Pairs of a query and a unit that competes for it, whatever its budget: what an indexer has to score.
 

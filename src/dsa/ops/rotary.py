@@ -53,15 +53,17 @@ class Rotation:
             self.coarse[unit] = Rotation(length, self.base, self.position.device, offset=self.offset, step=unit)
         return self.coarse[unit]
 
-    def __call__(self, x: Float[Tensor, "batch head time *rest dim"], dim: int | None = None) -> Tensor:
-        """Rotate the first `dim` (None: all) of the last axis; time is the third axis."""
+    def __call__(
+        self, x: Float[Tensor, "batch head time *rest dim"], dim: int | None = None, back: bool = False
+    ) -> Tensor:
+        """Rotate the first `dim` (None: all) of the last axis, or rotate them back; time is the third axis."""
         size = x.shape[-1] if dim is None else dim
         if size == 0:
             return x
         if size < x.shape[-1]:
-            return torch.cat([self(x[..., :size]), x[..., size:]], -1)
+            return torch.cat([self(x[..., :size], None, back), x[..., size:]], -1)
         cosine, sine = (t.view(-1, *[1] * (x.dim() - 4), size // 2).to(x.dtype) for t in self.table(size))
-        return Turn.apply(x, cosine, sine)
+        return Turn.apply(x, cosine, -sine if back else sine)
 
     def table(self, dim: int) -> tuple[Float[Tensor, "time half"], Float[Tensor, "time half"]]:
         """Cosine and sine of the angle by which each pair of dimensions turns, at each position."""

@@ -4,7 +4,7 @@ from dsa.build import build_indexer, numbers_of_indexers
 from dsa.spec import Spec
 from dsa.training.fits import too_large
 from dsa.training.rehearsal import rehearse_budget
-from dsa.training.room import Made, gaps_in_blocks, never_decides, too_coarse, too_wide
+from dsa.training.room import Made, gaps_in_blocks, never_decides, no_entries, too_coarse, too_wide
 from dsa.training.sites import sites_of
 from dsa.training.variants import VariantFault
 
@@ -16,7 +16,7 @@ def obstacle(spec: Spec) -> str | None:
         ValueError: its pattern or selector is impossible in itself.
     """
     made = Made(spec)
-    about = (too_wide, never_decides, gaps_in_blocks, too_coarse)
+    about = (no_entries, too_wide, never_decides, gaps_in_blocks, too_coarse)
     return next((reason for ask in about if (reason := ask(made)) is not None), None) or too_large(spec)
 
 

@@ -31,7 +31,7 @@ def captured_by_entry(
     Args:
         dense: log-sum-exp of the site's attention logits.
     """
-    site, _, q, k, _, sink, _ = inputs
+    site, q, k, sink = inputs.site, inputs.queries, inputs.keys, inputs.sink
     batch, time = len(q), torch.arange(q.shape[2], device=q.device)
     found = []
     for one in pattern.library:

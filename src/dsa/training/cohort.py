@@ -18,7 +18,7 @@ from dsa.artifacts.atomic import replacing, write_json
 from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
-from dsa.backbones.router import dense_target
+from dsa.backbones.router import attention_of
 from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers
 from dsa.data import Batch, DataModule
 from dsa.graph import Need, objective_of
@@ -115,7 +115,7 @@ class CohortTraining(Training):
             learners: members that do, and what counts more for their indexers.
         """
         backend = self.members[0].spec.ops
-        target = dense_target(inputs.site, inputs.queries, inputs.keys, backend, sink=inputs.sink)
+        target = attention_of(inputs, backend)
         out: dict[str, Tensor] = {}
         for members, emphasis in learners:
             features = {

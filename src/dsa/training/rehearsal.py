@@ -10,7 +10,7 @@ from dsa.data import DataModule
 from dsa.ops import Rotation
 from dsa.selectors import Dense
 from dsa.spec import Part, Spec
-from dsa.training.room import Made, gaps_in_blocks, never_decides, too_coarse
+from dsa.training.room import Made, gaps_in_blocks, never_decides, no_entries, too_coarse
 from dsa.training.settings import check_device, check_settings
 from dsa.training.sites import first_site
 from dsa.training.variants import check_made, check_router, checked_budget, checked_scorer
@@ -28,14 +28,14 @@ def rehearse(spec: Spec, data: DataModule) -> None:
     check_device(spec.trainer.accelerator)
     check_made(variants(spec))
     made = Made(spec)
-    if (reason := gaps_in_blocks(made)) is not None:
+    if (reason := no_entries(made) or gaps_in_blocks(made)) is not None:
         raise ValueError(f"{reason}.")
     if (reason := never_decides(made)) is not None:
         raise ValueError(f"{reason}; give less, or a larger seq_len.")
     if (reason := too_coarse(made)) is not None:
+        part, size = (spec.indexer, "indexer.unit") if spec.uses_indexer else (spec.selector, "model.kv_stride")
         raise ValueError(
-            f"indexer={spec.indexer.option}: {reason}. Give a larger selector.k or pattern.budget, or a smaller "
-            "indexer.unit."
+            f"{part.slot}={part.option}: {reason}. Give a larger selector.k or pattern.budget, or a smaller {size}."
         )
     model = build_model(spec, data.vocab_size)
     if spec.sparse:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dsa.backbones.compressed import misfit
 from dsa.build import build_indexer
 from dsa.config import shipped
 from dsa.indexers import Indexer
@@ -39,6 +40,14 @@ class Made:
         """The first site's, without weights."""
         with torch.device("meta"):
             return build_indexer(self.spec, first_site(self.spec))
+
+
+def no_entries(made: Made) -> str | None:
+    """Why the composition cannot choose among the keys of the model's attention; None if it can."""
+    spec = made.spec
+    if not spec.sparse:
+        return None
+    return misfit(first_site(spec).stride, made.indexer if spec.uses_indexer else None, made.pattern)
 
 
 def gaps_in_blocks(made: Made) -> str | None:
@@ -109,24 +118,25 @@ def too_wide(made: Made) -> str | None:
 
 
 def too_coarse(made: Made) -> str | None:
-    """The reason if what a query keeps anyway can leave its budget no room for one of the indexer's blocks; a rule
-    that sees scores or is calibrated may always find some."""
+    """The reason if what a query keeps anyway can leave its budget no room for one of the indexer's blocks, or of the
+    model's entries; a rule that sees scores or is calibrated may always find some."""
     spec = made.spec
-    if not spec.sparse or not spec.uses_indexer:
+    if not spec.sparse:
         return None
-    indexer = made.indexer
-    if indexer.unit == 1:
+    site = first_site(spec)
+    unit, own = (made.indexer.unit, made.indexer.forced) if spec.uses_indexer else (site.stride, ())
+    if unit == 1:
         return None
-    pattern, selector, own = made.pattern, made.selector, indexer.forced
+    pattern, selector = made.pattern, made.selector
     if selector.trims or selector.calibrates:
         return None
-    last = torch.arange(spec.seq_len)[None, -indexer.unit :]  # one of them has the most that is kept anyway
+    last = torch.arange(spec.seq_len)[None, -unit:]  # one of them has the most that is kept anyway
     context = SelectorContext(last, pattern.visible(last, own), pattern.own_budget(last, own))
-    budget = int(selector.limit(context).max())
+    budget = int(site.budget(selector.limit(context), last).max())
     taken = max(int((last + 1 - first_forced(own, last)).max()), forced_keys(pattern, last[:, -1:]))
-    if budget - taken >= indexer.unit:
+    if budget - taken >= unit:
         return None
-    return f"up to {taken} keys are kept anyway: a budget of {budget} has no room for a block of {indexer.unit} tokens"
+    return f"up to {taken} keys are kept anyway: a budget of {budget} has no room for a block of {unit} tokens"
 
 
 def forced_keys(pattern: Pattern, last: Int[Tensor, "1 1"]) -> int:

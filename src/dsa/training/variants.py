@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dsa import ops
 from dsa.backbones import Router, Site, SiteInputs
-from dsa.backbones.router import dense_target
+from dsa.backbones.router import attention_of
 from dsa.indexers import Indexer
 from dsa.ops import IndexFeatures, ScoredRows, Scorer, Zone, Zones, own_dtypes
 from dsa.patterns import Pattern
@@ -182,8 +182,7 @@ def check_selector(
 ) -> None:  # fmt: skip
     """What ranks keys, and the rule that sees their scores."""
     with told(selector, "scorer"):
-        site, _, q, k, _, sink, _ = inputs
-        scorer = selector.scorer(index, lambda: dense_target(site, q, k, backend, sink=sink), context)
+        scorer = selector.scorer(index, lambda: attention_of(inputs, backend), context)
     if not isinstance(scorer, Scorer):
         raise fault(selector, "scorer", "", kind(scorer), "what ranks keys, a dsa.ops.Scorer")
     if not selector.trims:
