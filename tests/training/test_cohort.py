@@ -75,8 +75,8 @@ def test_members_of_unequal_warm_ups_each_get_their_own(based, alone):
 def test_the_attention_to_learn_is_computed_once_a_layer_and_step_for_all_members(based, monkeypatch):
     wishes, data = wishes_of(FEW[:4], based)
     targets, losses = [], []
-    target, divergences = cohort.dense_target, cohort.ops.indexer_losses
-    monkeypatch.setattr(cohort, "dense_target", lambda *a, **b: targets.append(a[0].index) or target(*a, **b))
+    target, divergences = cohort.attention_of, cohort.ops.indexer_losses
+    monkeypatch.setattr(cohort, "attention_of", lambda *a: targets.append(a[0].site.index) or target(*a))
     monkeypatch.setattr(
         cohort.ops, "indexer_losses", lambda *a, **b: losses.append(len(a[0])) or divergences(*a, **b)
     )  # fmt: skip
