@@ -61,19 +61,18 @@ class Entries:
         time = torch.arange(self.offset, self.offset + self.time, device=self.near.device)
         seen = (time + 1).clamp(max=self.window)
         first = time + 1 - seen - (self.offset + self.time - near)
-        if selection is None:
-            units, most = None, self.far.shape[2]
-            counts = ((time + 1) // self.stride).expand(len(self.near), 1, -1)
+        if selection is None:  # a row of units for all queries, of which each sees the first ones
+            units, counts = torch.arange(self.far.shape[2], device=time.device), (time + 1) // self.stride
+            units = units.where(units < counts[:, None], -1)[None, None].int()
         else:
             units, counts = units_of(selection, self.stride)
-            most = units.shape[3]
-        slot = torch.arange(min(self.window, self.offset + self.time) + most, device=time.device)
+        far = F.pad(torch.where(units < 0, -1, near + units), (0, 1), value=-1)  # one more, for slots behind all
+        slot = torch.arange(min(self.window, self.offset + self.time) + units.shape[3], device=time.device)
         place = slot - seen[:, None]
-        unit = place if units is None else units.gather(3, place.clamp(0, most - 1).expand(*counts.shape, -1))
-        positions = torch.where(place < 0, first[:, None] + slot, near + unit)
-        total = seen + counts
-        positions = torch.where(slot < total[..., None], positions, -1)
-        return Selection(positions.int(), total.int())
+        entry = far.gather(3, place.clamp(0, units.shape[3]).expand(*far.shape[:3], -1))
+        positions = torch.where(place < 0, (first[:, None] + slot).int(), entry)
+        shape = len(self.near), far.shape[1], self.time
+        return Selection(positions.expand(*shape, -1).contiguous(), (seen + counts).int().expand(shape).contiguous())
 
     def attend(
         self, q: Float[Tensor, "batch head time dim"], selection: Selection | None
@@ -127,9 +126,9 @@ class Entries:
 def units_of(
     selection: Selection, unit: int
 ) -> tuple[Int[Tensor, "batch group time slot"], Int[Tensor, "batch group time"]]:
-    """The units of which a selection has all tokens, ascending, and how many those are; whole units come first in it,
-    what follows is of one that is still open."""
+    """The units of which a selection has all tokens, ascending, unused slots -1, and how many those are; whole units
+    come first in it, what follows is of one that is still open."""
     positions = F.pad(selection.positions, (0, -selection.positions.shape[3] % unit), value=-1)
     first, last = positions[..., ::unit], positions[..., unit - 1 :: unit]
     whole = (first >= 0) & (last - first == unit - 1)
-    return last.long() // unit, whole.sum(-1)
+    return (last // unit).where(whole, -1).int(), whole.sum(-1)
