@@ -108,11 +108,12 @@ class Hook:
     @contextmanager
     def passing(self, how: Pass) -> Iterator[list[Losses]]:
         """Forward passes within attend like this; the losses of the sites are in the list at the end."""
-        before, self.wanted = self.wanted, how
+        before, self.wanted, self.losses = self.wanted, how, []
         try:
             yield self.losses
         finally:
-            self.wanted, self.how, self.parts, self.losses = before, None, {}, []
+            self.wanted = before
+            self.forget()
 
     @contextmanager
     def during(self, how: Pass | None, parts: dict[int, Pass]) -> Iterator[list[Losses]]:
@@ -129,6 +130,23 @@ class Hook:
         self.how, self.parts, self.masked = self.wanted.begun(), {}, None
         self.losses.clear()
 
+    def end(self, model: nn.Module, *_: Any) -> None:
+        """A forward pass of the model ended, or failed: nothing of it stays. Where transformers itself runs layers once
+        more in the backward pass, they need what it decided: that stays until the next pass then."""
+        if not (torch.is_grad_enabled() and any(runs_again(module) for module in model.modules())):
+            self.forget()
+
+    def forget(self) -> None:
+        """No pass is under way."""
+        self.how, self.parts, self.masked, self.losses = None, {}, None, []
+        for layer in self.layers:
+            layer.hidden = layer.past = layer.latent = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the model is at no pass, and has read nothing."""
+        now: dict[str, Any] = {"how": None, "parts": {}, "losses": [], "masked": None, "reads": WeakKeyDictionary()}
+        return vars(self) | now
+
     def stretches(self, mask: Tensor | None, rows: int, keys: int) -> list[tuple[slice, slice]]:
         """What `stretches` finds in a mask; in one that the layer before was given too, it was found there."""
         if mask is None:
@@ -141,6 +159,11 @@ class Hook:
         """The pass of some rows: what shared routers decided for other rows is not seen."""
         assert self.how is not None
         return self.parts.setdefault(rows.start or 0, self.how.begun())
+
+
+def runs_again(module: nn.Module) -> bool:
+    """Whether transformers runs a module once more in the backward pass."""
+    return module.training and getattr(module, "gradient_checkpointing", False) is True
 
 
 LAYER = "dsa_layer"
