@@ -19,6 +19,7 @@ from dsa.artifacts.store import PLACES
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.cache import GrowingCache
 from dsa.backbones.pretrained.hook import LAYER
+from dsa.graph import named
 from dsa.training import RunFailed, console
 
 LENGTH = 48
@@ -109,6 +110,29 @@ def test_the_base_is_what_the_files_hold_and_not_where_they_lie(settings, folder
     other = saved(tmp_path / "other", CONFIGS["llama"](), seed=1, tokenizer=True)
     spec = dsa.compose([*settings, f"model.path={other}"])
     assert graph_of(spec, run.corpus).base.hash != graph_of(dsa.compose(settings), run.corpus).base.hash
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["model.path=/models/llama-1.5B/"], "llama-1.5B"),
+        (["model.path=owner/qwen"], "qwen"),
+        (["model.path=/models/Tiny-Q4_0.gguf", "model.leave_dense=[0]"], "Tiny-Q4_0~"),
+        (["model.path=tiny"], "tiny"),
+        ([f"model.path=/{'x' * 60}"], "x" * 40),
+        (["model=smollm2", "model.path=smollm2", "model.leave_dense=[0]"], "smollm2~"),
+    ],
+)
+def test_a_run_is_named_by_its_model(settings, overrides, name):
+    spec = dsa.compose([*settings, *overrides])
+    assert (spec.model.option, spec.options["model"]) == (name, name)
+    assert f"-{name}-text-" in named(spec, ["indexer"])
+
+
+def test_the_title_of_a_result_has_the_model(run, monkeypatch):
+    monkeypatch.setattr(console, "console", Console(file=(out := io.StringIO()), width=120))
+    console.show_result(run, [])
+    assert "tiny · text · L 48 · seed 0" in out.getvalue() and "-tiny-text-" in run.run_id
 
 
 def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(run, folder, tmp_path):
