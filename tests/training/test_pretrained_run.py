@@ -210,6 +210,12 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
     config.num_hidden_layers = 3
     with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
         dsa.attach(made(config), run.folder)
+    files = saved(tmp_path / "three", config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is not told to judge what is refused
+        with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
+            dsa.attach(model := AutoModelForCausalLM.from_pretrained(files), run.folder)
+    assert model.config._attn_implementation == "sdpa" and not any(hasattr(part, LAYER) for part in model.modules())
     wide = CONFIGS["llama"]()
     wide.hidden_size = 64
     with pytest.raises(ValueError, match=r"do not fit the model: .* is \(16, 32\) where the model has \(16, 64\)"):
