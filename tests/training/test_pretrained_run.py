@@ -220,8 +220,10 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
     wide.hidden_size = 64
     with pytest.raises(ValueError, match=r"do not fit the model: .* is \(16, 32\) where the model has \(16, 64\)"):
         dsa.attach(made(wide), run.folder)
-    with pytest.raises(FileNotFoundError, match="give the folder of a finished run"):
+    with pytest.raises(FileNotFoundError, match="no result; give the folder of a finished run"):
         dsa.attach(made(CONFIGS["llama"]()), tmp_path)
+    with pytest.raises(FileNotFoundError, match="x: there is no such folder; give the folder of a finished run"):
+        dsa.attach(made(CONFIGS["llama"]()), tmp_path / "x")
 
 
 @pytest.fixture(scope="module")
@@ -398,7 +400,11 @@ def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model.path=/nowhere"], r"model\.path = /nowhere: give a folder, a GGUF file, or a name on the hub"),
+        (
+            ["model.path=/nowhere"],
+            r"model\.path = /nowhere: nothing is there \(seen from .*\)\. Give a folder, a GGUF file",
+        ),
+        (["model.path={empty}/a.bin"], r"a\.bin: that is no folder\. Give a folder, a GGUF file, or a name on the hub"),
         (["model.path=nobody.gguf"], r"model\.path = nobody\.gguf: there is no such file"),
         (["model.path={empty}"], r"no config\.json there, which every model of transformers has"),
         (["seq_len=300"], r"seq_len = 300: the model reads at most 256 tokens"),
@@ -408,6 +414,7 @@ def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
 )
 def test_what_cannot_be_is_said_in_a_sentence(settings, tmp_path, overrides, said):
     own = [override.format(empty=tmp_path) for override in overrides]
+    (tmp_path / "a.bin").touch()
     kept = [s for s in settings if not (own[0].startswith("data=") and s.startswith("data"))]
     with pytest.raises((RunFailed, ValueError), match=said):
         dsa.train(dsa.compose([*kept, *own]))
