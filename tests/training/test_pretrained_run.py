@@ -12,7 +12,7 @@ from backbones.tiny_models import CONFIGS, little_text, made, saved
 from conftest import QUIET, options
 from rich.console import Console
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
 import dsa
 from dsa.artifacts.store import PLACES
@@ -318,6 +318,16 @@ def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):
         AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens, past_key_values=foreign)
         with pytest.raises(ValueError, match="its keys are not those that this model read last"):
             model(input_ids=tokens[:, :1], past_key_values=foreign)
+        for size in (12, 40):  # full at once, or with room
+            with pytest.raises(ValueError, match=r"^past_key_values: StaticCache .* fixed size.* give a DynamicCache"):
+                model(tokens, past_key_values=StaticCache(model.config, max_cache_len=size))
+        cut = DynamicCache()
+        model(input_ids=tokens, past_key_values=cut)
+        cut.crop(-3)
+        with pytest.raises(ValueError, match=r"put in another order \(beam search\) or cut \(decoding that guesses"):
+            model(input_ids=tokens[:, :1], past_key_values=cut)
+        with pytest.raises(ValueError, match=r"fixed size.* Leave cache_implementation out"):
+            model.generate(tokens, cache_implementation="static", max_new_tokens=3, pad_token_id=0)
 
 
 def test_indexers_of_another_model_of_the_same_shape_are_told(run, folder, tmp_path):

@@ -225,6 +225,8 @@ def attention(
         return dense, weights
     if layer.window is not None:
         check_within(layer.window, key.shape[2] if past is None else past.get_seq_length(module.layer_idx))
+    if past is not None:
+        check_grows(past, module.layer_idx)
     value = F.pad(value, (0, key.shape[3] - layer.values))  # the ops take values as wide as keys
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
@@ -252,6 +254,16 @@ def check_within(window: int, tokens: int) -> None:
         )
 
 
+def check_grows(past: Any, layer: Any) -> None:
+    """Refuse a cache of transformers in which the keys of a layer have a fixed size."""
+    if past.layers[layer].is_compileable:
+        raise ValueError(
+            f"past_key_values: {type(past).__name__} holds the keys of a layer in a tensor of fixed size, which no "
+            "routed layer reads. Leave cache_implementation out, or give a DynamicCache or a GrowingCache "
+            "(dsa.backbones.pretrained.cache), or use_cache=False."
+        )
+
+
 def rotation(hook: Hook, hidden: Tensor, offset: int = 0) -> Rotation:
     """Positions of a stretch of tokens, counted from the first of its text: only differences matter."""
     return Rotation(hidden.shape[1], hook.rope_base, hidden.device, offset=offset)
@@ -274,7 +286,8 @@ def kept_of(hook: Hook, past: Any, site: Site, row: int, key: Tensor, new: int) 
     if read.tokens != before or (read.last is not None and not read.last.equal(key[:, :, before - 1])):
         raise ValueError(
             "past_key_values: its keys are not those that this model read last. It was filled by another model, put in "
-            "another order (beam search), cut, or is no cache that grows; give a new DynamicCache, or use_cache=False."
+            "another order (beam search) or cut (decoding that guesses tokens, as prompt lookup); give a new "
+            "DynamicCache, or use_cache=False."
         )
     read.cache.length, read.tokens, read.last = before, key.shape[2], key[:, :, -1].clone()
     reads[site.index, row] = read
