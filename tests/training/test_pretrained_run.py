@@ -391,7 +391,13 @@ def test_joint_training_recomputes_the_models_layers_to_the_same_numbers(setting
         (["model=pretrained"], "model.path: this option needs a value; give model.path=..."),
         (
             ["data=stdlib_model"],
-            "data.source.tokenizer.path: it is taken from model.path, which the options chosen do not have.",
+            "data.source.tokenizer.path: it is taken from model.path, which the options chosen do not have. "
+            "Give another data=..., or model= one that has it: gemma3_270m, pretrained, smollm2.",
+        ),
+        (
+            ["model=pretrained", "model.path=x", "model.index_every=2"],
+            "model.index_every = 2: no such setting of dsa.backbones.pretrained.Pretrained. "
+            "It stands alone: give index_every=... There are here: leave_dense, path, seq_len.",
         ),
         ("indexer=h2d32", "compose: give a list of settings, as ['indexer=h2d32']."),
         (["precision=h9"], f"precision = h9: no such option. Give one of {', '.join(options('precision'))}."),
