@@ -63,22 +63,35 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
     if not isinstance(model, nn.Module):
         raise ValueError(f"attach: give a model of transformers, as from_pretrained returns it, not {model!r}.")
     saved = read(Path(source), allow_targets)
-    warn_of_another(model, saved.fits, Path(source))
     detach(model)
     adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()), saved.spec.seq_len)
-    indexers = None
-    if saved.spec.uses_indexer:
-        indexers = build_indexers(saved.spec, adopted)
-        check_fit(saved.weights, len(indexers), Path(source))
-        fit_indexers(indexers, saved.weights, Path(source))
-    attach_routers(saved.spec, adopted, indexers)
-    if saved.spec.trains_pattern:
-        fit_patterns(adopted, saved.weights, Path(source))
-    restore(adopted, saved.constants)
+    try:
+        put(saved, adopted, Path(source))
+    except BaseException:  # a model that is refused is left dense
+        release(model)
+        raise
+    warn_of_another(model, saved.fits, Path(source))
     adopted.routers.to(next(model.parameters()).device).eval()
     setattr(model, ROUTERS, adopted.routers)  # so that they move with it
     object.__setattr__(model, BACKBONE, adopted)  # no part of it: it holds the model
     return model
+
+
+def put(saved: Saved, adopted: Adopted, where: Path) -> None:
+    """Give a backbone the indexers and the composition that were saved.
+
+    Raises:
+        ValueError: they do not fit it.
+    """
+    indexers = None
+    if saved.spec.uses_indexer:
+        indexers = build_indexers(saved.spec, adopted)
+        check_fit(saved.weights, len(indexers), where)
+        fit_indexers(indexers, saved.weights, where)
+    attach_routers(saved.spec, adopted, indexers)
+    if saved.spec.trains_pattern:
+        fit_patterns(adopted, saved.weights, where)
+    restore(adopted, saved.constants)
 
 
 def attached(model: Any) -> Backbone:

@@ -39,9 +39,8 @@ def given_by(spec: Spec, site: Site) -> dict[str, int]:
         ValueError: it is to read a latent that the site does not have.
     """
     if spec.indexer.node.get("latent") is True and not site.latent:
-        name = spec.model.option.rstrip("~")
         raise ValueError(
-            f"indexer.latent = true: model={name} projects its queries from the hidden states, "
+            "indexer.latent = true: the model projects its queries from the hidden states, "
             "it has no latent of lower rank between; give indexer.latent=false, or a model that has one (DeepSeek-V3)."
         )
     given: dict[str, int] = spec.indexer.cls.given(site.width, site.kv_heads, site.latent)

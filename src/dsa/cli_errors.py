@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsa.config import config_dir
@@ -84,8 +84,23 @@ def sentence(error: Exception) -> str:
     if missing := re.search(r"Missing mandatory value: (\S+)", text):
         return f"{missing[1]}: this option needs a value; give {missing[1]}=..."
     if absent := re.search(r"Interpolation key '(\S+)' not found.* full_key: (\S+)", text):
-        return f"{absent[2]}: it is taken from {absent[1]}, which the options chosen do not have."
+        group, key = absent[2].split(".")[0], absent[1]
+        others = ", ".join(options_with(key))
+        instead = f" Give another {group}=..., or {key.split('.')[0]}= one that has it: {others}." if others else ""
+        return f"{absent[2]}: it is taken from {key}, which the options chosen do not have.{instead}"
     return text
+
+
+def options_with(key: str) -> list[str]:
+    """The options of a group that have a setting of it, by its dotted name."""
+    group, _, name = key.partition(".")
+    out = []
+    for path in sorted((config_dir() / group).glob("*.yaml")):
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(content, dict)
+        if name in content.get(group, content):  # one that brings options of other groups has its own under its name
+            out.append(path.stem)
+    return out
 
 
 def owner(error: BaseException | None) -> str:
@@ -100,5 +115,8 @@ def alternatives(error: BaseException | None) -> str:
     if not isinstance(error, OmegaConfBaseException) or not isinstance(error.parent_node, DictConfig):
         return ""
     there = sorted(str(key) for key in error.parent_node if key not in NOT_TYPED)
+    root = error.parent_node._get_root()
+    if error.parent_node is not root and error.key in root:
+        return f"It stands alone: give {error.key}=... There are here: {', '.join(there) or 'none'}."
     alike = difflib.get_close_matches(str(error.key), there, n=1)
     return (f"Did you mean {alike[0]}? " if alike else "") + f"There are: {', '.join(there) or 'none'}."

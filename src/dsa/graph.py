@@ -293,7 +293,7 @@ def condition_of(spec: Spec, trained: bool = False) -> list[str]:
 
 def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:
     """A readable name: what is special, model and data, length, seed; an option of a subfolder names no folder here."""
-    unsaid = {"model": "tiny", "data": "stdlib", "recipe": "continue"}
+    unsaid = {"model": None if spec.given else "tiny", "data": "stdlib", "recipe": "continue"}
     for group in ("model", "data", *(["recipe"] if recipe else [])):
         name = spec.options.get(group, "custom")
         if unsaid[group] != name and not (group == "recipe" and name == "dense"):

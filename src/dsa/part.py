@@ -15,7 +15,8 @@ class Part:
 
     Args:
         slot: the group.
-        option: its name, with `~` behind it if a value inside was changed; of a text of the user's own that text's.
+        option: its name, with `~` behind it if a value inside was changed; of a text or a model of the user's own
+            that one's.
         node: the class it names (`_target_`) and that class's arguments, as plain data.
         admitted: packages of the user's own whose classes it may name.
     """

@@ -31,7 +31,7 @@ from dsa.part import Part, option_of
 from dsa.recipe import Recipe, nested, recipe_of, untouched
 from dsa.selectors import Dense
 
-LONGEST = 40  # characters of a text's name, which is part of a folder's
+LONGEST = 40  # characters of the name of a text or a model, which is part of a folder's
 
 
 @dataclass(frozen=True)
@@ -210,6 +210,8 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
     seed = at_least(plain["seed"], 0, "seed")
     trainer, callbacks, memory = (nested(plain, group) for group in ("trainer", "callbacks", "memory"))
     model = part("model")
+    if "model" in plain["overridden"]:
+        model = replace(model, option=(model.cls.named_by(model.node) or model.option)[:LONGEST])
     given = bool(model.cls.given)
     recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
     if given:
@@ -266,7 +268,8 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         stale=one_of(plain["stale"], ("rerun", "keep"), "stale"),
         dense_control=flag(plain["dense_control"], "dense_control"),
         allow_targets=admitted,
-        options={group: choice(plain, group) for group in plain["choices"]} | {"data": data.option},
+        options={group: choice(plain, group) for group in plain["choices"]}
+        | {"model": model.option, "data": data.option},
         content=plain,
     )
 

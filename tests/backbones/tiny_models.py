@@ -137,3 +137,9 @@ def left_padding_changes_nothing(model, tokens):
     padded = model.hf.generate(tokens, attention_mask=mask, **settings)
     alone = model.hf.generate(tokens[:1, 9:], **settings)[0], model.hf.generate(tokens[1:], use_cache=False, **settings)
     return padded[0, 9:].equal(alone[0]) and padded[1:].equal(alone[1])
+
+
+def forgotten(hook):
+    """Whether a hook holds nothing of a pass."""
+    layers = all(layer.hidden is None and layer.past is None and layer.latent is None for layer in hook.layers)
+    return layers and hook.how is None and not hook.parts and not hook.losses

@@ -51,7 +51,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are(shown):
     assert "output_dir=x[/]" in shown(show_config, spec)
     result = RunResult("r", "finished", "runs", {"indexer": "[/]"}, "tiny", "[red]", "continue", 64, 0, folder="x[/]")
     text = shown(show_result, result, ["look: [/]"])
-    assert "[/]   [red] · L 64" in text and "look: [/]" in text and "x[/]" in text
+    assert "[/]   tiny · [red] · L 64" in text and "look: [/]" in text and "x[/]" in text
 
 
 @pytest.mark.slow

@@ -12,13 +12,14 @@ from backbones.tiny_models import CONFIGS, little_text, made, saved
 from conftest import QUIET, options
 from rich.console import Console
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
 import dsa
 from dsa.artifacts.store import PLACES
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.cache import GrowingCache
 from dsa.backbones.pretrained.hook import LAYER
+from dsa.graph import named
 from dsa.training import RunFailed, console
 
 LENGTH = 48
@@ -111,6 +112,29 @@ def test_the_base_is_what_the_files_hold_and_not_where_they_lie(settings, folder
     assert graph_of(spec, run.corpus).base.hash != graph_of(dsa.compose(settings), run.corpus).base.hash
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["model.path=/models/llama-1.5B/"], "llama-1.5B"),
+        (["model.path=owner/qwen"], "qwen"),
+        (["model.path=/models/Tiny-Q4_0.gguf", "model.leave_dense=[0]"], "Tiny-Q4_0~"),
+        (["model.path=tiny"], "tiny"),
+        ([f"model.path=/{'x' * 60}"], "x" * 40),
+        (["model=smollm2", "model.path=smollm2", "model.leave_dense=[0]"], "smollm2~"),
+    ],
+)
+def test_a_run_is_named_by_its_model(settings, overrides, name):
+    spec = dsa.compose([*settings, *overrides])
+    assert (spec.model.option, spec.options["model"]) == (name, name)
+    assert f"-{name}-text-" in named(spec, ["indexer"])
+
+
+def test_the_title_of_a_result_has_the_model(run, monkeypatch):
+    monkeypatch.setattr(console, "console", Console(file=(out := io.StringIO()), width=120))
+    console.show_result(run, [])
+    assert "tiny · text · L 48 · seed 0" in out.getvalue() and "-tiny-text-" in run.run_id
+
+
 def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(run, folder, tmp_path):
     tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
     expected = dsa.load_run(run.folder)
@@ -186,12 +210,20 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
     config.num_hidden_layers = 3
     with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
         dsa.attach(made(config), run.folder)
+    files = saved(tmp_path / "three", config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is not told to judge what is refused
+        with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
+            dsa.attach(model := AutoModelForCausalLM.from_pretrained(files), run.folder)
+    assert model.config._attn_implementation == "sdpa" and not any(hasattr(part, LAYER) for part in model.modules())
     wide = CONFIGS["llama"]()
     wide.hidden_size = 64
     with pytest.raises(ValueError, match=r"do not fit the model: .* is \(16, 32\) where the model has \(16, 64\)"):
         dsa.attach(made(wide), run.folder)
-    with pytest.raises(FileNotFoundError, match="give the folder of a finished run"):
+    with pytest.raises(FileNotFoundError, match="no result; give the folder of a finished run"):
         dsa.attach(made(CONFIGS["llama"]()), tmp_path)
+    with pytest.raises(FileNotFoundError, match="x: there is no such folder; give the folder of a finished run"):
+        dsa.attach(made(CONFIGS["llama"]()), tmp_path / "x")
 
 
 @pytest.fixture(scope="module")
@@ -286,6 +318,16 @@ def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):
         AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens, past_key_values=foreign)
         with pytest.raises(ValueError, match="its keys are not those that this model read last"):
             model(input_ids=tokens[:, :1], past_key_values=foreign)
+        for size in (12, 40):  # full at once, or with room
+            with pytest.raises(ValueError, match=r"^past_key_values: StaticCache .* fixed size.* give a DynamicCache"):
+                model(tokens, past_key_values=StaticCache(model.config, max_cache_len=size))
+        cut = DynamicCache()
+        model(input_ids=tokens, past_key_values=cut)
+        cut.crop(-3)
+        with pytest.raises(ValueError, match=r"put in another order \(beam search\) or cut \(decoding that guesses"):
+            model(input_ids=tokens[:, :1], past_key_values=cut)
+        with pytest.raises(ValueError, match=r"fixed size.* Leave cache_implementation out"):
+            model.generate(tokens, cache_implementation="static", max_new_tokens=3, pad_token_id=0)
 
 
 def test_indexers_of_another_model_of_the_same_shape_are_told(run, folder, tmp_path):
@@ -349,7 +391,13 @@ def test_joint_training_recomputes_the_models_layers_to_the_same_numbers(setting
         (["model=pretrained"], "model.path: this option needs a value; give model.path=..."),
         (
             ["data=stdlib_model"],
-            "data.source.tokenizer.path: it is taken from model.path, which the options chosen do not have.",
+            "data.source.tokenizer.path: it is taken from model.path, which the options chosen do not have. "
+            "Give another data=..., or model= one that has it: gemma3_270m, pretrained, smollm2.",
+        ),
+        (
+            ["model=pretrained", "model.path=x", "model.index_every=2"],
+            "model.index_every = 2: no such setting of dsa.backbones.pretrained.Pretrained. "
+            "It stands alone: give index_every=... There are here: leave_dense, path, seq_len.",
         ),
         ("indexer=h2d32", "compose: give a list of settings, as ['indexer=h2d32']."),
         (["precision=h9"], f"precision = h9: no such option. Give one of {', '.join(options('precision'))}."),
@@ -368,7 +416,11 @@ def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model.path=/nowhere"], r"model\.path = /nowhere: give a folder, a GGUF file, or a name on the hub"),
+        (
+            ["model.path=/nowhere"],
+            r"model\.path = /nowhere: nothing is there \(seen from .*\)\. Give a folder, a GGUF file",
+        ),
+        (["model.path={empty}/a.bin"], r"a\.bin: that is no folder\. Give a folder, a GGUF file, or a name on the hub"),
         (["model.path=nobody.gguf"], r"model\.path = nobody\.gguf: there is no such file"),
         (["model.path={empty}"], r"no config\.json there, which every model of transformers has"),
         (["seq_len=300"], r"seq_len = 300: the model reads at most 256 tokens"),
@@ -378,6 +430,7 @@ def test_what_an_option_lacks_is_said_in_a_sentence(overrides, said):
 )
 def test_what_cannot_be_is_said_in_a_sentence(settings, tmp_path, overrides, said):
     own = [override.format(empty=tmp_path) for override in overrides]
+    (tmp_path / "a.bin").touch()
     kept = [s for s in settings if not (own[0].startswith("data=") and s.startswith("data"))]
     with pytest.raises((RunFailed, ValueError), match=said):
         dsa.train(dsa.compose([*kept, *own]))

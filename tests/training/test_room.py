@@ -4,8 +4,11 @@ import pytest
 from conftest import SMALL
 
 from dsa import compose
-from dsa.build import build_data
+from dsa.artifacts.results import RunResult
+from dsa.build import build_data, build_model
+from dsa.training.caveats import warnings_of
 from dsa.training.rehearsal import rehearse
+from dsa.training.room import Made, too_wide
 
 GAPS = "pattern={1} with indexer={0}, which chooses blocks of indexer.unit = {2} tokens: its keys "
 WHOLE = "Patterns that show whole blocks: causal, hierarchical_16_64_32, "
@@ -61,3 +64,22 @@ def test_a_pattern_that_does_not_fit_the_model_or_the_length_is_refused_by_its_s
 def test_what_can_be_chosen_is_rehearsed(settings):
     spec = compose([*SMALL, *settings])
     rehearse(spec, build_data(spec))
+
+
+@pytest.mark.parametrize(
+    ("settings", "forced"),
+    [
+        (["pattern=local_global_sinks", "selector.k=16"], "36 forced keys use up the budget of 16"),
+        (["pattern=local_global", "selector=random", "selector.k=32"], "32 forced keys use up the budget of 32"),
+        (["pattern=local_global", "selector.k=33"], None),
+        (["pattern=local_global", "selector=adaptive_entropy"], None),
+        (["pattern=causal", "selector=dense"], None),
+        (["recipe=dense"], None),
+    ],
+)
+def test_a_pattern_that_leaves_its_indexer_nothing_to_choose_is_a_warning_of_the_result(settings, forced):
+    spec = compose([*SMALL, "indexer=h1d8", *settings])
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, provenance={"threads_of": {}})
+    found = [said for said in warnings_of(spec, result, build_model(spec, 64)) if "nothing is left to choose" in said]
+    assert found == ([] if forced is None else [f"the pattern's {forced}: nothing is left to choose."])
+    assert forced is None or too_wide(Made(spec)) == found[0].rstrip(".")

@@ -45,6 +45,11 @@ class Backbone(nn.Module, ABC):
         return dict(node)
 
     @classmethod
+    def named_by(cls, node: Mapping[str, Any]) -> str | None:
+        """What runs on it are called by in names and tables, by its settings; None: by the option of `model`."""
+        return None
+
+    @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:
         """How large it is, by its settings; a backbone whose settings have other names says it itself."""
         return Size(node["layers"], node["d_model"], node["ff"], node["heads"], 0)

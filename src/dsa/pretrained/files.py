@@ -43,7 +43,10 @@ def files_of(path: str) -> Path:
         check_folder(path, place)
         return place
     if place.is_absolute() or path.count("/") != 1 or path.startswith("."):
-        raise ValueError(f"model.path = {path}: give a folder, a GGUF file, or a name on the hub (owner/model).")
+        there = "that is no folder" if place.exists() else f"nothing is there (seen from {Path.cwd()})"
+        raise ValueError(
+            f"model.path = {path}: {there}. Give a folder, a GGUF file, or a name on the hub (owner/model)."
+        )
     return downloaded(path)
 
 

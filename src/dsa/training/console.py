@@ -92,7 +92,7 @@ def show_start(spec: Spec, name: str) -> None:
 def show_result(result: RunResult, farewell: list[str]) -> None:
     """The end of a run: the numbers that matter, warnings, and where everything lies."""
     condition = " · ".join(name for name in result.condition.values() if name != "none")
-    title = escape(f"{condition}   {result.data}")
+    title = escape(f"{condition}   {result.model} · {result.data}")
     table = Table(title=f"{title} · L {result.seq_len} · seed {result.seed}", title_justify="left")
     table.add_column("")
     table.add_column("this run", justify="right")

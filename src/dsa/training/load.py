@@ -57,6 +57,7 @@ def finished(folder: Path) -> RunResult:
         return result
     if (older := of_another_schema(folder)) is not None:
         raise ValueError(f"{older}.")
-    state = "no result" if result is None else f"status {result.status}"
+    nothing = "no result" if folder.is_dir() else "there is no such folder"
+    state = nothing if result is None else f"status {result.status}"
     why = "" if result is None or not result.error else f" ({result.error['reason'].rstrip('.')})"
     raise FileNotFoundError(f"{folder}: {state}{why}; give the folder of a finished run.")

@@ -104,17 +104,29 @@ def too_wide(made: Made) -> str | None:
     spec = made.spec
     if not spec.sparse or issubclass(spec.selector.cls, Dense):
         return None
-    pattern = made.pattern
-    last = torch.tensor([[spec.seq_len - 1]])
-    visible = pattern.visible(last)
-    kept = least(made.selector, SelectorContext(last, visible, pattern.own_budget(last)))
-    keeps, most = int(kept.min()), int(kept.max())
-    forced = forced_keys(pattern, last)
+    keeps = int(least(made.selector, at_the_end(made)).min())
     if keeps >= spec.seq_len:
         return f"window and budget reach the length: {keeps} keys of {spec.seq_len}, so attention is dense"
-    if most <= forced and int(visible.max()) > forced:
+    return all_forced(made)
+
+
+def all_forced(made: Made) -> str | None:
+    """The reason if the pattern forces all that the last query may keep, and leaves it others to see; a rule that sees
+    scores or is calibrated may always keep more."""
+    selector = made.selector
+    if not made.spec.sparse or isinstance(selector, Dense) or selector.trims or selector.calibrates:
+        return None
+    end = at_the_end(made)
+    most, forced = int(selector.limit(end).max()), forced_keys(made.pattern, end.time)
+    if most <= forced and int(end.visible.max()) > forced:
         return f"the pattern's {forced} forced keys use up the budget of {most}: nothing is left to choose"
     return None
+
+
+def at_the_end(made: Made) -> SelectorContext:
+    """What a selector is told of the last query."""
+    last = torch.tensor([[made.spec.seq_len - 1]])
+    return SelectorContext(last, made.pattern.visible(last), made.pattern.own_budget(last))
 
 
 def too_coarse(made: Made) -> str | None:

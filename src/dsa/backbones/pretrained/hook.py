@@ -108,11 +108,12 @@ class Hook:
     @contextmanager
     def passing(self, how: Pass) -> Iterator[list[Losses]]:
         """Forward passes within attend like this; the losses of the sites are in the list at the end."""
-        before, self.wanted = self.wanted, how
+        before, self.wanted, self.losses = self.wanted, how, []
         try:
             yield self.losses
         finally:
-            self.wanted, self.how, self.parts, self.losses = before, None, {}, []
+            self.wanted = before
+            self.forget()
 
     @contextmanager
     def during(self, how: Pass | None, parts: dict[int, Pass]) -> Iterator[list[Losses]]:
@@ -129,6 +130,23 @@ class Hook:
         self.how, self.parts, self.masked = self.wanted.begun(), {}, None
         self.losses.clear()
 
+    def end(self, model: nn.Module, *_: Any) -> None:
+        """A forward pass of the model ended, or failed: nothing of it stays. Where transformers itself runs layers once
+        more in the backward pass, they need what it decided: that stays until the next pass then."""
+        if not (torch.is_grad_enabled() and any(runs_again(module) for module in model.modules())):
+            self.forget()
+
+    def forget(self) -> None:
+        """No pass is under way."""
+        self.how, self.parts, self.masked, self.losses = None, {}, None, []
+        for layer in self.layers:
+            layer.hidden = layer.past = layer.latent = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy of the model is at no pass, and has read nothing."""
+        now: dict[str, Any] = {"how": None, "parts": {}, "losses": [], "masked": None, "reads": WeakKeyDictionary()}
+        return vars(self) | now
+
     def stretches(self, mask: Tensor | None, rows: int, keys: int) -> list[tuple[slice, slice]]:
         """What `stretches` finds in a mask; in one that the layer before was given too, it was found there."""
         if mask is None:
@@ -141,6 +159,11 @@ class Hook:
         """The pass of some rows: what shared routers decided for other rows is not seen."""
         assert self.how is not None
         return self.parts.setdefault(rows.start or 0, self.how.begun())
+
+
+def runs_again(module: nn.Module) -> bool:
+    """Whether transformers runs a module once more in the backward pass."""
+    return module.training and getattr(module, "gradient_checkpointing", False) is True
 
 
 LAYER = "dsa_layer"
@@ -202,6 +225,8 @@ def attention(
         return dense, weights
     if layer.window is not None:
         check_within(layer.window, key.shape[2] if past is None else past.get_seq_length(module.layer_idx))
+    if past is not None:
+        check_grows(past, module.layer_idx)
     value = F.pad(value, (0, key.shape[3] - layer.values))  # the ops take values as wide as keys
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
@@ -229,6 +254,16 @@ def check_within(window: int, tokens: int) -> None:
         )
 
 
+def check_grows(past: Any, layer: Any) -> None:
+    """Refuse a cache of transformers in which the keys of a layer have a fixed size."""
+    if past.layers[layer].is_compileable:
+        raise ValueError(
+            f"past_key_values: {type(past).__name__} holds the keys of a layer in a tensor of fixed size, which no "
+            "routed layer reads. Leave cache_implementation out, or give a DynamicCache or a GrowingCache "
+            "(dsa.backbones.pretrained.cache), or use_cache=False."
+        )
+
+
 def rotation(hook: Hook, hidden: Tensor, offset: int = 0) -> Rotation:
     """Positions of a stretch of tokens, counted from the first of its text: only differences matter."""
     return Rotation(hidden.shape[1], hook.rope_base, hidden.device, offset=offset)
@@ -251,7 +286,8 @@ def kept_of(hook: Hook, past: Any, site: Site, row: int, key: Tensor, new: int) 
     if read.tokens != before or (read.last is not None and not read.last.equal(key[:, :, before - 1])):
         raise ValueError(
             "past_key_values: its keys are not those that this model read last. It was filled by another model, put in "
-            "another order (beam search), cut, or is no cache that grows; give a new DynamicCache, or use_cache=False."
+            "another order (beam search) or cut (decoding that guesses tokens, as prompt lookup); give a new "
+            "DynamicCache, or use_cache=False."
         )
     read.cache.length, read.tokens, read.last = before, key.shape[2], key[:, :, -1].clone()
     reads[site.index, row] = read

@@ -1,9 +1,11 @@
 """A causal language model of transformers as a backbone: its attention layers are the sites."""
 
 import gc
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -153,6 +155,15 @@ class Pretrained(Adopted):
         """Its files, by what they hold and not by where they lie; how long rows are is said beside it."""
         kept = {name: value for name, value in node.items() if name not in ("path", "seq_len")}
         return kept | {"files": fingerprint(node["path"])}
+
+    @classmethod
+    def named_by(cls, node: Mapping[str, Any]) -> str | None:
+        """The name of its folder, of its file without ending, or on the hub without the owner's; `~` behind it where
+        layers are left dense."""
+        if not isinstance(node.get("path"), str):
+            return None
+        place = Path(os.path.abspath(Path(node["path"]).expanduser()))
+        return (place.stem if place.suffix == ".gguf" else place.name) + ("~" if node.get("leave_dense") else "")
 
     @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:

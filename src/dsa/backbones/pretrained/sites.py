@@ -62,8 +62,8 @@ def find_layers(hook: Hook, model: Any) -> None:
     numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
     found = [reach(hook, module) for module in numbered]  # attention, and in some models what is around it
     hook.handles.append(model.register_forward_pre_hook(hook.begin))
+    hook.handles.append(model.register_forward_hook(hook.end, always_call=True))
     meet(model)
-    hook.how = None
     for layer, reached in found:
         if layer.shapes:
             hook.layers.append(layer)
