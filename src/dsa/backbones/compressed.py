@@ -14,8 +14,7 @@ from dsa.backbones.entries import Entries
 from dsa.backbones.router import Router, named
 from dsa.checks import at_least, even, flag
 from dsa.indexers import Indexer
-from dsa.indexers.base import blocks_of
-from dsa.indexers.overlapping_pool import overlapping
+from dsa.indexers.blocks import blocks_of, overlapping
 from dsa.ops import Rotation, Zone
 from dsa.ops.scores import wide
 from dsa.patterns import Pattern

@@ -4,12 +4,11 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import above_zero, even
-from dsa.ops import IndexFeatures, Mixed, Scorer, Zone, Zones, own_dtypes
+from dsa.ops import IndexFeatures, Mixed, Scorer, Zones, own_dtypes
 from dsa.ops.rotary import Rotation
 
 
@@ -181,24 +180,6 @@ def rotary_dims(rotary_dim: int | None, dim: int) -> int:
     if even(rotary_dim, "indexer.rotary_dim", why) > dim:
         raise ValueError(f"indexer.rotary_dim = {rotary_dim}: more than indexer.dim = {dim}.")
     return rotary_dim
-
-
-def last_blocks(unit: int, whole: int = 0) -> Zones:
-    """The keys of the block that a query stands in until it is whole, which no block's score can tell of.
-
-    Args:
-        unit: tokens of a block.
-        whole: blocks that are kept whole or not: 1 keeps the query's own also where the query ends it, 2 the one before
-            it too, and so on.
-    """
-    first = unit * whole - 1 if whole else unit - 2
-    return (Zone(first=first, keep="all", align=unit),) if first >= 0 else ()
-
-
-def blocks_of(x: Float[Tensor, "*batch time dim"], unit: int) -> Float[Tensor, "*batch block unit dim"]:
-    """The tokens of each whole block of `unit` tokens; those after the last are left out."""
-    whole = x.shape[-2] // unit * unit
-    return rearrange(x[..., :whole, :], "... (u n) d -> ... u n d", n=unit)
 
 
 def from_query(features: IndexFeatures, first: int) -> IndexFeatures:

@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import positive
-from dsa.indexers.base import Indexer, blocks_of, last_blocks, rotary_dims
+from dsa.indexers.base import Indexer, rotary_dims
+from dsa.indexers.blocks import blocks_of, last_blocks
 from dsa.ops import IndexFeatures
 from dsa.ops.rotary import Rotation
 

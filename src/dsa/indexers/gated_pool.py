@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import positive
-from dsa.indexers.base import blocks_of, last_blocks
+from dsa.indexers.blocks import blocks_of, last_blocks
 from dsa.indexers.lightning import LightningIndexer
 from dsa.ops import IndexFeatures
 from dsa.ops.rotary import Rotation

@@ -1,10 +1,10 @@
 """Pools of tokens by one key each, made of their tokens and of those of the pool before, as DeepSeek-V4's CSA does."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsa.indexers.blocks import overlapping
 from dsa.indexers.gated_pool import GatedPoolIndexer
 
 
@@ -47,16 +47,3 @@ class OverlappingPoolIndexer(GatedPoolIndexer):
     ) -> Float[Tensor, "batch pool dim"]:
         keys, gates = overlapping(keys, gates)
         return self.key_norm((gates.softmax(2) * keys).sum(2))
-
-
-def overlapping(
-    keys: Float[Tensor, "batch pool unit key"], gates: Float[Tensor, "batch pool unit key"]
-) -> tuple[Float[Tensor, "batch pool two_units dim"], Float[Tensor, "batch pool two_units dim"]]:
-    """What each pool is made of: the first halves of what the pool before holds, then the second halves of its own.
-
-    Returns: keys, and their gates before the softmax.
-    """
-    (ahead, own), (gate_ahead, gate_own) = keys.chunk(2, -1), gates.chunk(2, -1)
-    ahead = F.pad(ahead, (0, 0, 0, 0, 1, 0))[:, :-1]
-    gate_ahead = F.pad(gate_ahead, (0, 0, 0, 0, 1, 0), value=-torch.inf)[:, :-1]  # none before the first pool
-    return torch.cat([ahead, own], 2), torch.cat([gate_ahead, gate_own], 2)

@@ -3,7 +3,7 @@
 import torch
 
 from dsa.checks import at_least, positive
-from dsa.indexers.base import blocks_of
+from dsa.indexers.blocks import blocks_of
 from dsa.indexers.lightning import LightningIndexer
 from dsa.ops import IndexFeatures, Mixed, Scorer, TwoStage
 
