@@ -1,19 +1,19 @@
 """python -m dsa.analysis draws outputs/<study>: how much lies between bases, how much between draws of the indexers."""
 
-import argparse
-import json
 import sys
-from dataclasses import asdict
-from pathlib import Path
+
+from dsa.analysis.output.of_study import asked, leave
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a row a condition; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dsa.analysis draws", description=__doc__)
-    parser.add_argument("study", type=Path, help="folder of a study that lists indexer_seed, as outputs/quick")
-    parser.add_argument("--metric", help="swap_val_loss, swap_val_accuracy, ... (default: the study's own)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for programs")
-    given = parser.parse_args(arguments)
+    given = asked(
+        "draws",
+        __doc__,
+        "folder of a study that lists indexer_seed, as outputs/quick",
+        "swap_val_loss, swap_val_accuracy",
+        arguments,
+    )
     from dsa.analysis.inputs.meta import read_meta  # late: --help needs no statistics
     from dsa.analysis.inputs.results import read_results
     from dsa.analysis.judgement.draws import drawn
@@ -39,7 +39,5 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(str(one.seq_len), one.label, number(of.mean), number(of.between), number(of.within), share, *hold,
                       str(of.bases), str(of.draws))  # fmt: skip
     wide_console().print(table)
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False) + "\n")
-        print(given.json)
+    leave(found, given.json)
     return 0

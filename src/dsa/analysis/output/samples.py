@@ -1,19 +1,15 @@
 """python -m dsa.analysis samples outputs/<study>: conditions compared row by row within each seed (data=retrieval)."""
 
-import argparse
-import json
 import sys
-from dataclasses import asdict
-from pathlib import Path
+
+from dsa.analysis.output.of_study import asked, leave
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Print a row a comparison; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dsa.analysis samples", description=__doc__)
-    parser.add_argument("study", type=Path, help="folder of a study, as outputs/quick")
-    parser.add_argument("--metric", help="swap_val_loss, swap_val_exact_match, ... (default: the study's own)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="the same for programs")
-    given = parser.parse_args(arguments)
+    given = asked(
+        "samples", __doc__, "folder of a study, as outputs/quick", "swap_val_loss, swap_val_exact_match", arguments
+    )
     from dsa.analysis.inputs.prepared import prepare  # late: --help needs no statistics
     from dsa.analysis.judgement.samples import sampled
     from dsa.analysis.output.cells import number, titled, wide_console
@@ -35,7 +31,5 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(str(one.seq_len), one.label, one.reference, f"{number(of.mean)}", interval, share, str(of.seeds),
                       str(of.samples))  # fmt: skip
     wide_console().print(table)
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False) + "\n")
-        print(given.json)
+    leave(found, given.json)
     return 0
