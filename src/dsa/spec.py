@@ -27,23 +27,12 @@ from dsa.checks import (
     texts,
 )
 from dsa.config import choice, resolved
+from dsa.devices import Devices, compute_dtype, devices_of
 from dsa.part import Part, option_of
 from dsa.recipe import Recipe, nested, recipe_of, untouched
 from dsa.selectors import Dense
 
 LONGEST = 40  # characters of the name of a text or a model, which is part of a folder's
-
-
-@dataclass(frozen=True)
-class Devices:
-    """Where training runs; see conf/trainer."""
-
-    accelerator: str
-    devices: Any
-    strategy: str
-    num_nodes: int
-    shard: bool
-    accumulate: int
 
 
 @dataclass(frozen=True)
@@ -319,34 +308,3 @@ def corpus_name(data: Part) -> str | None:
             except targets.TargetRefused:  # told when the data are made
                 return None
     return "-".join(filter(None, names))[:LONGEST] if names and names[0] else None
-
-
-def devices_of(value: Any) -> Any:
-    """How many devices, or which.
-
-    Raises:
-        ValueError: neither.
-    """
-    numbers = value if isinstance(value, list) else [value]
-    least = 0 if isinstance(value, list) else 1
-    whole = [isinstance(one, int) and not isinstance(one, bool) and one >= least for one in numbers]
-    if value in ("auto", -1) or (whole and all(whole)):
-        return value
-    raise ValueError(
-        f"trainer.devices = {value}: give a whole number from 1, -1 or auto for all, or a list of devices."
-    )
-
-
-def compute_dtype(dtype: Any, accelerator: str) -> str:
-    """fp32 or bf16: as asked, or bf16 where the processor or accelerator is fast at it.
-
-    Raises:
-        ValueError: dtype is none of auto, fp32, bf16.
-    """
-    one_of(dtype, ("auto", "fp32", "bf16"), "dtype")
-    if dtype != "auto":
-        return str(dtype)
-    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16" if fast else "fp32"

@@ -1,24 +1,18 @@
-"""A pretrained model from its files to a verdict on its indexers, and its indexers given back to transformers."""
+"""A pretrained model from its files to a verdict on its indexers."""
 
 import io
-import json
-import warnings
 
 import pytest
 import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, little_text, made, saved
+from backbones.tiny_models import CONFIGS, little_text, saved
 from conftest import QUIET, options
 from rich.console import Console
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
+from transformers import AutoModelForCausalLM
 
 import dsa
 from dsa.artifacts.store import PLACES
-from dsa.backbones.pretrained import Adopted
-from dsa.backbones.pretrained.cache import GrowingCache
-from dsa.backbones.pretrained.hook import LAYER
 from dsa.graph import named
 from dsa.training import RunFailed, console
 
@@ -135,166 +129,6 @@ def test_the_title_of_a_result_has_the_model(run, monkeypatch):
     assert "tiny · text · L 48 · seed 0" in out.getvalue() and "-tiny-text-" in run.run_id
 
 
-def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(run, folder, tmp_path):
-    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-    expected = dsa.load_run(run.folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    with torch.no_grad():
-        dense = model(input_ids=tokens, use_cache=False).logits
-        assert dsa.attach(model, run.folder) is model
-        sparse = model(input_ids=tokens, use_cache=False).logits
-        assert sparse.equal(expected(tokens)) and not sparse.equal(dense)
-        place = dsa.save_indexers(run, tmp_path / "given")
-        again = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), place)
-        assert again(input_ids=tokens, use_cache=False).logits.equal(sparse)
-        dsa.attach(model, place)  # twice: the first one is taken away
-        assert model(input_ids=tokens, use_cache=False).logits.equal(sparse)
-        torch.testing.assert_close(dsa.detach(model)(input_ids=tokens).logits, dense)
-    told = json.loads((place / "indexers.json").read_text())
-    assert told["fits"]["files"] and told["config"]["indexer"]["heads"] == 2
-    assert {name.split(".")[0] for name in load_file(place / "indexers.safetensors")} == {"0", "1"}
-    with pytest.raises(FileExistsError, match="is there already"):
-        dsa.save_indexers(run, place)
-
-
-def test_a_detached_or_refused_model_computes_by_the_implementation_that_it_had(run, folder):
-    for own in ("sdpa", "eager"):
-        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation=own)
-        assert dsa.attach(model, run.folder).config._attn_implementation not in ("sdpa", "eager")
-        dsa.attach(model, run.folder)
-        assert dsa.detach(model).config._attn_implementation == own
-    for wrong in ({"leave_dense": [0, 1]}, {"leave_dense": [7]}):
-        with pytest.raises(ValueError, match="model"):
-            Adopted(model, **wrong)
-        assert model.config._attn_implementation == own
-    assert not any(hasattr(module, LAYER) or module._forward_pre_hooks for module in model.modules())
-
-
-def test_a_model_in_bfloat16_is_attached_generates_and_is_close_to_the_one_in_float32(run, folder, tmp_path):
-    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    with torch.no_grad():
-        dense = model(input_ids=tokens, use_cache=False).logits
-        sparse = dsa.attach(model, run.folder)(input_ids=tokens, use_cache=False).logits
-        assert sparse.dtype == torch.bfloat16 and not sparse.equal(dense)
-        whole = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)(tokens, use_cache=False).logits
-        first = model.generate(tokens, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
-        assert first.shape == (2, LENGTH + 6)
-        found = dsa.dump_indices(dsa.attached(model), tokens[:1], tmp_path / "x.npy")
-    assert found.shape == (LENGTH, 2, 6)
-    assert (sparse.float() - whole).abs().mean() < 0.05 * whole.std(), "rounding, and the choices that it changes"
-    assert {weight.dtype for weight in dsa.attached(model).routers.parameters()} == {torch.float32}
-
-
-@pytest.fixture(scope="module")
-def shared(settings):
-    """A run in which both layers share an indexer."""
-    return dsa.train(dsa.compose([*settings, "index_every=2"]))
-
-
-def test_layers_share_an_indexer_also_when_they_are_given_back_to_transformers(shared, folder, tmp_path):
-    run = shared
-    assert len(dsa.load_run(run.folder).routers) == 1
-    tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), dsa.save_indexers(run, tmp_path / "given"))
-    with torch.no_grad():
-        assert model(input_ids=tokens, use_cache=False).logits.equal(dsa.load_run(run.folder)(tokens))
-    config = CONFIGS["llama"]()
-    config.num_hidden_layers = 3
-    with pytest.raises(ValueError, match=r"1 indexers; the attention layers of this model take 2"):
-        dsa.attach(made(config), run.folder)
-
-
-def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
-    config = CONFIGS["llama"]()
-    config.num_hidden_layers = 3
-    with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
-        dsa.attach(made(config), run.folder)
-    files = saved(tmp_path / "three", config)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # it is not told to judge what is refused
-        with pytest.raises(ValueError, match=r"2 indexers; the attention layers of this model take 3"):
-            dsa.attach(model := AutoModelForCausalLM.from_pretrained(files), run.folder)
-    assert model.config._attn_implementation == "sdpa" and not any(hasattr(part, LAYER) for part in model.modules())
-    wide = CONFIGS["llama"]()
-    wide.hidden_size = 64
-    with pytest.raises(ValueError, match=r"do not fit the model: .* is \(16, 32\) where the model has \(16, 64\)"):
-        dsa.attach(made(wide), run.folder)
-    with pytest.raises(FileNotFoundError, match="no result; give the folder of a finished run"):
-        dsa.attach(made(CONFIGS["llama"]()), tmp_path)
-    with pytest.raises(FileNotFoundError, match="x: there is no such folder; give the folder of a finished run"):
-        dsa.attach(made(CONFIGS["llama"]()), tmp_path / "x")
-
-
-@pytest.fixture(scope="module")
-def picking(settings):
-    """A run whose layers pick one of two indexers for each row."""
-    own = ["indexer=dynamic", "indexer.members=[h1d4,h2d8]", "indexer.prefix=16", "indexer.compute=0.6"]
-    return dsa.train(dsa.compose([one for one in settings if one != "indexer=h2d8"] + own))
-
-
-@pytest.mark.parametrize("which", ["run", "shared", "picking"])
-def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(which, folder, request):
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), request.getfixturevalue(which).folder)
-    tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(tokens)
-    mask[0, :7] = 0
-    with torch.no_grad():
-        whole = model(input_ids=tokens, use_cache=False).logits
-        parts, cache = [], DynamicCache()
-        for part in (tokens[:, :13], tokens[:, 13:15], *tokens[:, 15:].split(1, 1)):
-            parts.append(model(input_ids=part, past_key_values=cache, use_cache=True).logits)
-        torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-4)
-        settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-        padded = model.generate(tokens, attention_mask=mask, **settings)
-        alone = [model.generate(row[None], **settings) for row in (tokens[0, 7:], tokens[1])]
-        slow = model.generate(tokens, attention_mask=mask, use_cache=False, **settings)
-        growing = model.generate(tokens, attention_mask=mask, past_key_values=GrowingCache(model.config), **settings)
-    assert padded[0, 7:].equal(alone[0][0]) and padded[1].equal(alone[1][0]) and padded.equal(slow)
-    assert growing.equal(padded)
-
-
-def test_right_padding_changes_nothing(run, folder):
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
-    tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(tokens)
-    mask[0, 23:] = 0
-    with torch.no_grad():
-        padded = model(
-            input_ids=tokens, attention_mask=mask, use_cache=True, past_key_values=GrowingCache(model.config)
-        )
-        alone = [model(input_ids=row[None], use_cache=False).logits[0] for row in (tokens[0, :23], tokens[1])]
-    for row, single in zip(padded.logits, alone, strict=True):
-        torch.testing.assert_close(row[: len(single)], single, atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_a_cache_of_ours_grows_in_place_and_gives_transformers_what_its_own_gives(run, folder):
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
-    tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
-    ours, theirs, places = GrowingCache(model.config, room=30), DynamicCache(config=model.config), []
-    for part in (tokens[:, :13], *tokens[:, 13:].split(1, 1)):
-        got, wanted = (model(input_ids=part, past_key_values=cache).logits for cache in (ours, theirs))
-        assert got.equal(wanted)
-        places.append([layer.keys.data_ptr() for layer in ours.layers])
-    assert all(place == places[0] for place in places)
-    dsa.detach(model)
-    changes = (lambda x: x.crop(-5)), (lambda x: x.reorder_cache(torch.tensor([1, 0]))), (lambda x: x.crop(-1))
-    for change in changes:  # cut and in another order: what transformers does to a cache is seen
-        for cache in (ours, theirs):
-            change(cache)
-        got, wanted = (model(input_ids=tokens[:, :1], past_key_values=cache).logits for cache in (ours, theirs))
-        assert got.equal(wanted)
-
-
-@torch.no_grad()
-def test_a_run_generates_what_the_attached_model_generates(run, folder):
-    tokens = torch.randint(1, 60, (2, 20), generator=torch.Generator().manual_seed(0))
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
-    wanted = model.generate(tokens, max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=None)
-    assert dsa.load_run(run.folder).generate(tokens, 8, chunk=7).equal(wanted)
-
-
 @torch.no_grad()
 def test_what_a_run_selects_is_dumped_and_replayed(run, tmp_path):
     model, tokens = dsa.load_run(run.folder), torch.randint(1, 60, (1, 20), generator=torch.Generator().manual_seed(0))
@@ -304,65 +138,6 @@ def test_what_a_run_selects_is_dumped_and_replayed(run, tmp_path):
         router.indexer.to_query.weight.normal_()
     assert model.run(tokens, dsa.replay_indices(model, tmp_path / "x.npy")).logits.equal(wanted)
     assert not model(tokens).equal(wanted)
-
-
-def test_a_cache_that_is_not_what_was_read_is_refused(run, folder):
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
-    tokens, cache = torch.randint(1, 60, (2, 12), generator=torch.Generator().manual_seed(0)), DynamicCache()
-    with torch.no_grad():
-        model(input_ids=tokens, past_key_values=cache)
-        cache.reorder_cache(torch.tensor([1, 0]))
-        with pytest.raises(ValueError, match="its keys are not those that this model read last"):
-            model(input_ids=tokens[:, :1], past_key_values=cache)
-        foreign = DynamicCache()
-        AutoModelForCausalLM.from_pretrained(folder)(input_ids=tokens, past_key_values=foreign)
-        with pytest.raises(ValueError, match="its keys are not those that this model read last"):
-            model(input_ids=tokens[:, :1], past_key_values=foreign)
-        for size in (12, 40):  # full at once, or with room
-            with pytest.raises(ValueError, match=r"^past_key_values: StaticCache .* fixed size.* give a DynamicCache"):
-                model(tokens, past_key_values=StaticCache(model.config, max_cache_len=size))
-        cut = DynamicCache()
-        model(input_ids=tokens, past_key_values=cut)
-        cut.crop(-3)
-        with pytest.raises(ValueError, match=r"put in another order \(beam search\) or cut \(decoding that guesses"):
-            model(input_ids=tokens[:, :1], past_key_values=cut)
-        with pytest.raises(ValueError, match=r"fixed size.* Leave cache_implementation out"):
-            model.generate(tokens, cache_implementation="static", max_new_tokens=3, pad_token_id=0)
-
-
-def test_indexers_of_another_model_of_the_same_shape_are_told(run, folder, tmp_path):
-    other = tmp_path / "other"
-    changed = AutoModelForCausalLM.from_pretrained(folder)
-    changed.get_input_embeddings().weight.data += 0.1
-    changed.save_pretrained(other)
-    with pytest.warns(UserWarning, match="these indexers were trained on another model"):
-        dsa.attach(AutoModelForCausalLM.from_pretrained(other), run.folder)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
-    with pytest.raises(ValueError, match="give a model of transformers"):
-        dsa.attach("x", run.folder)
-
-
-def test_an_attached_model_dumps_and_replays_through_its_backbone(run, folder, tmp_path):
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    tokens = torch.randint(1, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="this model has no sparse attention"):
-        dsa.attached(model)
-    dsa.attach(model, run.folder)
-    with pytest.raises(ValueError, match=r"is no backbone; give dsa\.attached"):
-        dsa.dump_indices(model, tokens, tmp_path / "x.npy")
-    backbone = dsa.attached(model)
-    found = dsa.dump_indices(backbone, tokens, tmp_path / "x.npy")
-    assert found.shape[:2] == (LENGTH, 2)
-    for wrong in (tokens[0], tokens.repeat(2, 1)):
-        with pytest.raises(ValueError, match="give one text"):
-            dsa.dump_indices(backbone, wrong, tmp_path / "x.npy")
-    with torch.no_grad():
-        replayed = backbone.run(tokens, dsa.replay_indices(backbone, found)).logits
-        assert replayed.equal(model(input_ids=tokens, use_cache=False).logits)
-    with pytest.raises(ValueError, match="this model has no sparse attention"):
-        dsa.attached(dsa.detach(model))
 
 
 def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(settings):

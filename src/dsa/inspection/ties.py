@@ -1,7 +1,8 @@
 """How often the k-th index score is another key's too, and what it costs that position decides then."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,56 +16,25 @@ from dsa.inspection.measure import finished, spread
 from dsa.inspection.query_blocks import observe
 from dsa.inspection.reranked import reranked
 from dsa.judging.ties import Tied, share, tied
-from dsa.ops import Scorer, Zones
+from dsa.ops import OfAnother
 from dsa.training.load import load_run, load_spec
 
 
-class Later(NamedTuple):
+@dataclass(frozen=True)
+class Later(OfAnother):
     """The order of another scorer's scores, but of equal ones the later unit is the better one.
 
     Scores are ranks: they say which key is better, not by how much.
     """
 
-    inner: Scorer
-
-    @property
-    def unit(self) -> int:
-        return self.inner.unit
-
-    @property
-    def groups(self) -> int:
-        return self.inner.groups
-
-    @property
-    def forced(self) -> Zones:
-        return self.inner.forced
-
-    @property
-    def width(self) -> int:
-        return self.inner.width
-
-    @property
-    def shape(self) -> tuple[int, int, int] | None:
-        return self.inner.shape
-
-    @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        return self.inner.tensors
-
     def scores(
         self, rows: slice, columns: slice, offset: int = 0, device: torch.device | None = None
     ) -> Float[Tensor, "batch group time unit"]:
-        assert self.inner.shape is not None
-        units = self.inner.shape[2]
-        values, order = self.inner.scores(rows, slice(0, units), offset, device).sort(dim=-1, stable=True)
+        assert self.scorer.shape is not None
+        units = self.scorer.shape[2]
+        values, order = super().scores(rows, slice(0, units), offset, device).sort(dim=-1, stable=True)
         place = torch.arange(units, device=values.device, dtype=torch.float32).expand_as(values)
         return torch.empty_like(place).scatter(-1, order, place)[..., columns]  # a stable sort has the later one behind
-
-    def of_group(self, group: int) -> "Later":
-        return Later(self.inner.of_group(group))
-
-    def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
-        return self.inner.cost(zones, length)
 
 
 def ties_of(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from torchmetrics import CatMetric, MeanMetric
 from dsa import ops
 from dsa.backbones import Backbone, Pass
 from dsa.data import IGNORE, Batch, DataModule
+from dsa.devices import Devices
 from dsa.judging.checkpoints import DurableCheckpoints
-from dsa.spec import Devices
 
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", ".*does not have many workers.*")

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from dsa.backbones import Backbone
 from dsa.data import IGNORE, DataModule
+from dsa.devices import Devices
 from dsa.judging.calibrate import calibrate, constants
 from dsa.judging.certificate import certify, most_kept
 from dsa.judging.evaluation import evaluated, make_trainer
 from dsa.judging.probe import averaged, measure, observed
-from dsa.spec import Devices
 
 PROBE_ROWS = 8  # held-out rows on which a selection is measured, and at most a quarter of the evaluation rows
 

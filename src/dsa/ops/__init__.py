@@ -19,6 +19,7 @@ from dsa.ops.dispatch import (
 )
 from dsa.ops.in_units import InUnits
 from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
+from dsa.ops.of_another import OfAnother
 from dsa.ops.opaque import opaque
 from dsa.ops.rotary import Rotation
 from dsa.ops.scorers import KEY_MARGIN, Emphasis, Hash, IndexFeatures, Integers, Recency, TrueAttention
@@ -36,6 +37,7 @@ __all__ = [
     "IndexFeatures",
     "Integers",
     "Mixed",
+    "OfAnother",
     "Picked",
     "Recency",
     "Rotation",

@@ -17,7 +17,7 @@ from dsa.backbones.backbone import Backbone
 from dsa.backbones.cache import Cache
 from dsa.backbones.contracts import Output, Pass, Size
 from dsa.backbones.memory import Memory
-from dsa.backbones.pretrained.hook import recomputed
+from dsa.backbones.pretrained.interface import recomputed
 from dsa.backbones.pretrained.reading import EXPERTS, config_of, loaded, weights_of
 from dsa.backbones.pretrained.sites import hooked
 from dsa.backbones.vocabulary import check_tokens

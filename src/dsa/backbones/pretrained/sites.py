@@ -8,18 +8,8 @@ import torch
 from torch import nn
 
 from dsa.backbones.contracts import Site
-from dsa.backbones.pretrained.hook import (
-    EAGER,
-    FROM_LATENT,
-    LAYER,
-    PLAIN,
-    Hook,
-    Layer,
-    keep_hidden,
-    keep_latent,
-    register,
-    release,
-)
+from dsa.backbones.pretrained.hook import LAYER, Hook, Layer, release
+from dsa.backbones.pretrained.interface import EAGER, FROM_LATENT, PLAIN, keep_hidden, keep_latent, register
 
 NO_INTERFACE = (
     "model: {0} does not call transformers' attention interface, through which sparse attention is put into a model. "

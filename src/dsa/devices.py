@@ -1,0 +1,51 @@
+"""Where a run computes, and in which number format."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dsa.checks import one_of
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where training runs; see conf/trainer."""
+
+    accelerator: str
+    devices: Any
+    strategy: str
+    num_nodes: int
+    shard: bool
+    accumulate: int
+
+
+def devices_of(value: Any) -> Any:
+    """How many devices, or which.
+
+    Raises:
+        ValueError: neither.
+    """
+    numbers = value if isinstance(value, list) else [value]
+    least = 0 if isinstance(value, list) else 1
+    whole = [isinstance(one, int) and not isinstance(one, bool) and one >= least for one in numbers]
+    if value in ("auto", -1) or (whole and all(whole)):
+        return value
+    raise ValueError(
+        f"trainer.devices = {value}: give a whole number from 1, -1 or auto for all, or a list of devices."
+    )
+
+
+def compute_dtype(dtype: Any, accelerator: str) -> str:
+    """fp32 or bf16: as asked, or bf16 where the processor or accelerator is fast at it.
+
+    Raises:
+        ValueError: dtype is none of auto, fp32, bf16.
+    """
+    one_of(dtype, ("auto", "fp32", "bf16"), "dtype")
+    if dtype != "auto":
+        return str(dtype)
+    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if fast else "fp32"
