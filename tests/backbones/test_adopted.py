@@ -262,7 +262,7 @@ def test_the_gradient_by_what_each_layer_gives_out_is_that_of_the_loss(tiny, tok
 
 def test_layers_that_transformers_recomputes_give_the_same_bits_and_select_the_same_keys(tiny, tokens):
     """Of two passes before one backward pass: by then the hook is at neither of them."""
-    torch.set_num_threads(1)  # with two, the gradients of gpt-oss's experts are sums in another order each time
+    torch.set_num_threads(1)  # with two, gpt-oss's experts sum gradients in another order when they run again
     model, found = routed(Adopted(tiny), 8, every=2), []
     for way in (Memory(), Memory(checkpoint=True)):
         model.save_memory(way)
