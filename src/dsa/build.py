@@ -29,7 +29,7 @@ def build_backbone(spec: Spec, vocab_size: int) -> Backbone:
 def build_indexer(spec: Spec, site: Site) -> Indexer:
     """An indexer for a site, with whatever initial weights."""
     indexer: Indexer = spec.indexer.make(**given_by(spec, site))
-    return indexer
+    return indexer.served_by(spec.ops)
 
 
 def given_by(spec: Spec, site: Site) -> dict[str, int]:

@@ -55,6 +55,7 @@ class Indexer(nn.Module, ABC):
         forced: keys that it always keeps, as a window or the unit that is still open; contiguous zones up to the query.
         prefix: of how many of a row's first tokens it reads the hidden states before it decides anything [tokens].
         latent_width: of the query latent that it reads behind the hidden states; 0: it reads these alone.
+        backend: of dsa.ops, which computes its features where an op does.
 
     A pass that goes on after others reads the tokens of an open unit again (`open_at`): `score` always begins with one.
     """
@@ -63,6 +64,7 @@ class Indexer(nn.Module, ABC):
     forced: Zones = ()
     prefix: int = 0
     latent_width: int = 0
+    backend: str = "auto"
 
     def __init__(self, init: float = 0.02) -> None:
         super().__init__()
@@ -138,6 +140,13 @@ class Indexer(nn.Module, ABC):
         """How many tokens before this one the key of its unit is made of as well; the pass that begins with it scores
         them again, with their hidden states from before."""
         return position % self.unit
+
+    def served_by(self, backend: str) -> "Indexer":
+        """Itself, its features and those of indexers in it computed by a backend of dsa.ops."""
+        for each in self.modules():
+            if isinstance(each, Indexer):
+                each.backend = backend
+        return self
 
     def parts(self) -> "dict[str, Indexer]":
         """The indexers of which it is made, by the name of what each learns by; each begins and learns as if alone."""

@@ -50,7 +50,9 @@ class GatedPoolIndexer(LightningIndexer):
         self.place = nn.Parameter(torch.zeros(unit, dim))
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        queries, keys, weights = self.projected(x)
+        widths = self.to_query.out_features, self.to_key.out_features
+        queries, keys, raw = self.projected(x).tensor_split([widths[0], sum(widths)], -1)
+        queries, weights = self.weighed(rearrange(queries, "b t (h d) -> b 1 t h d", h=self.heads), raw[:, None])
         keys, gates = (blocks_of(each, self.unit) for each in (keys, self.to_gate(self.hidden(x))))
         pooled = rearrange(self.pooled(keys, gates + self.place), "b u d -> b 1 u d")
         pooled = rotary.every(self.unit)(pooled, self.rotary_dim)

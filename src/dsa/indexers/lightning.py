@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.checks import flag, one_of, positive
 from dsa.indexers.base import Indexer, rotary_dims
-from dsa.ops import IndexFeatures
+from dsa.ops import IndexFeatures, lightning_features
 from dsa.ops.rotary import Rotation
 
 ONE = math.log(math.e - 1)  # softplus is 1 here
@@ -67,35 +67,35 @@ class LightningIndexer(Indexer):
         return {**super().given(width, kv_heads, latent), "latent_width": latent}
 
     def score(self, x: Float[Tensor, "batch time model"], rotary: Rotation) -> IndexFeatures:
-        queries, keys, weights = self.projected(x)
-        keys = rearrange(self.key_norm(keys), "b s d -> b 1 s d")
-        return IndexFeatures(rotary(queries, self.rotary_dim), rotary(keys, self.rotary_dim), weights)
+        norm = cast(nn.LayerNorm, self.key_norm)  # pools, which have another, score in a way of their own
+        queries, keys, raw = lightning_features(
+            self.projected(x), self.heads, norm.weight, norm.bias, norm.eps, rotary, self.rotary_dim,
+            backend=self.backend,
+        )  # fmt: skip
+        queries, weights = self.weighed(queries, raw)
+        return IndexFeatures(queries, keys, weights)
 
     def hidden(self, x: Float[Tensor, "batch time model"]) -> Float[Tensor, "batch time width"]:
         """The hidden states among what it reads."""
         return x[..., : self.to_key.in_features]
 
-    def projected(
-        self, x: Float[Tensor, "batch time model"]
-    ) -> tuple[
-        Float[Tensor, "batch 1 time head dim"],
-        Float[Tensor, "batch time key"],
-        Float[Tensor, "batch 1 time head"] | None,
-    ]:
-        """Queries, keys before their norm, and the weights of the heads; without weights the queries are scaled."""
-        if self.latent_width:
-            queries = self.to_query(x[..., -self.latent_width :])
-            keys, *raw = projections(self.hidden(x), self.to_key, self.to_weight)
-        else:
-            queries, keys, *raw = projections(x, self.to_query, self.to_key, self.to_weight)
-        queries = rearrange(queries, "b t (h d) -> b 1 t h d", h=self.heads)
+    def projected(self, x: Float[Tensor, "batch time model"]) -> Float[Tensor, "batch time width"]:
+        """Queries of all heads, keys before their norm, and what weights are made of, one behind the other."""
+        if not self.latent_width:
+            return product(x, self.to_query, self.to_key, self.to_weight)
+        queries = self.to_query(x[..., -self.latent_width :])
+        return torch.cat([queries, product(self.hidden(x), self.to_key, self.to_weight)], -1)
+
+    def weighed(
+        self, queries: Float[Tensor, "batch 1 time head dim"], raw: Float[Tensor, "batch 1 time rest"]
+    ) -> tuple[Float[Tensor, "batch 1 time head dim"], Float[Tensor, "batch 1 time head"] | None]:
+        """Queries, and the weights of their heads; without weights the queries are scaled."""
         scale = (self.heads * self.dim) ** -0.5
-        if not raw:
-            return queries * scale, keys, None
-        return queries, keys, WEIGHTS[self.weight](rearrange(raw[0], "b t h -> b 1 t h")) * scale
+        if self.to_weight is None:
+            return queries * scale, None
+        return queries, WEIGHTS[self.weight](raw) * scale
 
 
-def projections(x: Float[Tensor, "batch time model"], *layers: nn.Linear | None) -> tuple[Tensor, ...]:
-    """What each of some linear layers makes of x, in one product; those that are not there are left out."""
-    weights = [layer.weight for layer in layers if layer is not None]
-    return F.linear(x, torch.cat(weights)).split([len(weight) for weight in weights], -1)
+def product(x: Float[Tensor, "batch time model"], *layers: nn.Linear | None) -> Float[Tensor, "batch time width"]:
+    """What some linear layers make of x, side by side, in one product; those that are not there add nothing."""
+    return F.linear(x, torch.cat([layer.weight for layer in layers if layer is not None]))

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dsa.ops.rotary import Rotation
 from dsa.ops.zones import Zones
 
 if TYPE_CHECKING:  # they stand on this file
@@ -196,3 +197,14 @@ class Backend(Protocol):
         features: "Sequence[IndexFeatures]",
         target: "TrueAttention | Float[Tensor, 'batch group time key']",
     ) -> list[Float[Tensor, ""]]: ...
+
+    def lightning_features(
+        self,
+        projected: Float[Tensor, "batch time width"],
+        heads: int,
+        weight: Float[Tensor, "dim"],
+        bias: Float[Tensor, "dim"],
+        eps: float,
+        rotary: Rotation,
+        rotary_dim: int | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]: ...

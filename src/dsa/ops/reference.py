@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
+from dsa.ops.features import lightning_features as lightning_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.scores import capped, check_scores, finite, largest, repeated, scale_of
 from dsa.ops.zones import Span, Zones, first_forced, spans

@@ -10,6 +10,7 @@ from dsa.ops.blocked.attend import attend, attend_with_target, dense_logsumexp
 from dsa.ops.blocked.loss import indexer_loss, indexer_losses
 from dsa.ops.blocked.select import select
 from dsa.ops.contracts import Call
+from dsa.ops.features import lightning_features
 
 __all__ = [
     "attend",
@@ -18,6 +19,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
+    "lightning_features",
     "multiplies",
     "name",
     "select",

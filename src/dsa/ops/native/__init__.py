@@ -13,6 +13,7 @@ from dsa.ops.contracts import Call
 from dsa.ops.native.arguments import workspace
 from dsa.ops.native.attend import attend, attend_with_target
 from dsa.ops.native.cohort import indexer_losses
+from dsa.ops.native.features import lightning_features
 from dsa.ops.native.loss import indexer_loss
 from dsa.ops.native.pack import CAPPED, multiplies, uncovered
 from dsa.ops.native.select import dense_logsumexp, select
@@ -24,6 +25,7 @@ __all__ = [
     "dense_logsumexp",
     "indexer_loss",
     "indexer_losses",
+    "lightning_features",
     "multiplies",
     "name",
     "select",

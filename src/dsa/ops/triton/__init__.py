@@ -7,6 +7,7 @@ Definitions are those of `dsa.ops.reference`. No sum needs atomics, so the same 
 import torch
 
 from dsa.ops.contracts import Call
+from dsa.ops.features import lightning_features
 from dsa.ops.triton import faults, sizes
 from dsa.ops.triton.attend import attend, attend_with_target, dense_logsumexp
 from dsa.ops.triton.features import unusual
@@ -22,6 +23,7 @@ __all__ = [
     "faults",
     "indexer_loss",
     "indexer_losses",
+    "lightning_features",
     "multiplies",
     "name",
     "select",
