@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from dsa.bench import attention, measure, peers, report
+from dsa.bench import attention, measure, peers, report, train
 from dsa.bench.__main__ import main
 from dsa.bench.layer import Layer
 from dsa.ops import native
@@ -55,8 +55,9 @@ def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
 
 def test_whole_steps_of_several_models_and_numbers_of_rows_are_a_line_and_a_panel_each(tmp_path, capsys):
     path = tmp_path / "steps.json"
-    main(f"train --model mqar,tiny --batch 1,2 --lengths 32 --k 8 --rounds 1 --json {path}".split())
+    main(f"train --model mqar,tiny --batch 1,2 --lengths 32 --k 8 --rounds 1 --dtype fp32 --json {path}".split())
     rows = json.loads(path.read_text())
+    assert all(row["dtype"] == "float32" and row["dense_ms_by_dtype"] == {"float32": row["dense_ms"]} for row in rows)
     kinds = {(row["model"], row["rows"], row["length"]) for row in rows}
     assert kinds == {(model, batch, 32) for model in ("mqar", "tiny") for batch in (1, 2)}
     told = capsys.readouterr().out.splitlines()
@@ -66,6 +67,18 @@ def test_whole_steps_of_several_models_and_numbers_of_rows_are_a_line_and_a_pane
         assert f"{own['total']['ms']:.1f}" in line and f"{own['indexer_loss']['ms']:.1f}" in line
     titles = [axis.get_title().split(": ")[-1] for axis in report.drawn(rows, "train").axes]
     assert titles == ["mqar, 1 rows", "mqar, 2 rows", "tiny, 1 rows", "tiny, 2 rows"]
+
+
+def test_a_whole_step_is_measured_in_the_format_that_it_is_asked_in(tmp_path, monkeypatch):
+    seen = set()
+    turns = train.take_turns
+    monkeypatch.setattr(
+        train, "take_turns", lambda *given: (seen.add(torch.is_autocast_enabled("cpu")), turns(*given))[1]
+    )
+    main(
+        f"train --model mqar --batch 1 --lengths 32 --k 8 --rounds 1 --dtype bf16 --json {tmp_path / 'x.json'}".split()
+    )
+    assert seen == {True} and {row["dtype"] for row in json.loads((tmp_path / "x.json").read_text())} == {"bfloat16"}
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from collections import deque
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import torch
 from contract.cases import random_selection
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dsa import ops
-from dsa.ops import Band, Call, Hash, IndexFeatures, TrueAttention, Zone, cohort, dispatch, triton
+from dsa import build_model, compose, ops
+from dsa.backbones import Pass
+from dsa.ops import Band, Call, Hash, IndexFeatures, TrueAttention, Zone, dispatch, triton
 from dsa.ops.reference import report_outside
 from dsa.ops.scores import report_nan
 from dsa.ops.triton import faults, launch, sizes
@@ -109,31 +109,59 @@ class NoCopies(TorchDispatchMode):
         return out
 
 
-@needs_triton
-def test_a_training_step_asks_the_device_nothing_but_the_number_of_slots(monkeypatch):
-    """Tensors of the device "meta" have no numbers, so that whoever wants to know one raises."""
+@pytest.fixture
+def no_numbers(monkeypatch):
+    """Tensors of the device "meta" have no numbers, so that whoever wants to know one raises; kernels do nothing."""
     monkeypatch.setattr(triton, "unavailable", lambda: None)
     monkeypatch.setattr(triton, "device_type", lambda: "meta")
     monkeypatch.setattr(faults, "findings", deque())
     monkeypatch.setattr(faults, "arrived", lambda finding: False)
     for module in ("attend", "select", "learner", "dense_loss", "selected_loss"):
         monkeypatch.setattr(importlib.import_module(f"dsa.ops.triton.{module}"), "launch", lambda *_, **__: None)
-    monkeypatch.setattr(importlib.import_module("dsa.ops.triton.select"), "largest", lambda counts: 9)
-    for module in (dispatch, cohort):
-        monkeypatch.setattr(module, "own_dtypes", lambda x: nullcontext())  # autocast knows no such device
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # it knows no such device
     with torch.device("meta"), NoCopies():
-        q, k, v = (torch.randn(2, heads, 50, 8, requires_grad=True) for heads in (4, 2, 2))
-        for unit, trim in ((1, None), (4, lambda rows: rows.forced + 5)):
-            shapes = (2, 2, 50, 2, 4), (2, 1, 50 // unit, 4), (2, 2, 50, 2)
-            own = IndexFeatures(*(torch.randn(*x, requires_grad=True) for x in shapes), unit=unit)
-            zones = (Zone(3, keep="all"), Zone(None, 4))
-            selection = ops.select(own, zones, torch.full((2, 1, 50), 9), trim, backend="triton")
-            out, target = ops.attend_with_target(q, k, v, selection, 2, torch.zeros(4), backend="triton")
-            dense = TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend="triton"))
-            losses = ops.indexer_losses([own, own], dense, backend="triton")
-            total = out.sum() + ops.indexer_loss(own, target, selection, backend="triton") + sum(losses)
-            assert all(x.device.type == "meta" for x in torch.autograd.grad(total, (q, k, v, *own[:3])))
+        yield
+
+
+@needs_triton
+@pytest.mark.usefixtures("no_numbers")
+def test_the_ops_ask_the_device_nothing():
+    q, k, v = (torch.randn(2, heads, 50, 8, requires_grad=True) for heads in (4, 2, 2))
+    for unit, trim in ((1, None), (4, lambda rows: rows.forced + 5)):
+        shapes = (2, 2, 50, 2, 4), (2, 1, 50 // unit, 4), (2, 2, 50, 2)
+        own = IndexFeatures(*(torch.randn(*x, requires_grad=True) for x in shapes), unit=unit)
+        zones, limit = (Zone(3, keep="all"), Zone(None, 4)), torch.full((2, 1, 50), 9)
+        selection = ops.select(own, zones, limit, trim, slots=9, backend="triton")
+        out, target = ops.attend_with_target(q, k, v, selection, 2, torch.zeros(4), backend="triton")
+        dense = TrueAttention(q.detach(), k.detach(), ops.dense_logsumexp(q, k, backend="triton"))
+        losses = ops.indexer_losses([own, own], dense, backend="triton")
+        total = out.sum() + ops.indexer_loss(own, target, selection, backend="triton") + sum(losses)
+        assert all(x.device.type == "meta" for x in torch.autograd.grad(total, (q, k, v, *own[:3])))
     assert len(faults.findings) == 6  # of selections, of attention over them, of losses over them
+
+
+COMPOSITIONS = [
+    ["indexer=h2d16", "pattern=local_global", "selector=topk"],
+    ["indexer=h4d8", "pattern=causal", "selector=adaptive_entropy"],
+    ["indexer=ultra_light", "pattern=strided", "selector=adaptive_position", "selector.max_k=30"],
+    ["indexer=block_mean", "pattern=causal", "selector=ratio_25"],
+    ["indexer=h1d8", "pattern=learned", "selector=topk"],
+    ["indexer=h1d8", "pattern=causal", "selector=progressive_linear", "model.kv=csa", "indexer=deepseek_v4_csa"],
+]
+
+
+@needs_triton
+@pytest.mark.usefixtures("no_numbers")
+@pytest.mark.parametrize("composition", COMPOSITIONS, ids=" ".join)
+def test_a_whole_step_of_training_asks_the_device_nothing(composition):
+    spec = compose([*composition, "model=tiny", "ops=triton", "seq_len=256"])
+    model = build_model(spec, 64).train()
+    tokens = torch.zeros(2, 256, dtype=torch.long)
+    logits, losses = model.run(tokens, Pass(teach=True, progress=0.5))
+    total = logits.sum() + sum(losses.values())
+    total.backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None and "pattern" not in name]
+    assert len(faults.findings) >= len(model.sites)
 
 
 def test_a_fault_that_is_still_on_its_way_is_reported_by_the_next_that_looks(monkeypatch):

@@ -186,6 +186,7 @@ OF_A_MODEL = {
     "pretrained": 8,
     "warm_up": 9,
     "head_weights_pretrained": 6,
+    "pretrained_sizes": 4,
 }  # studies of a pretrained model, and their conditions
 
 

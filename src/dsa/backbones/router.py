@@ -134,16 +134,31 @@ class Router(nn.Module):
         """The selection, or None if every query keeps every earlier key."""
         limit = site.budget(self.selector.limit(context), context.time)
         trim = self.selector.trim if self.selector.trims else None
-        if trim is None and keeps_every_key(limit, context):
+        slots, whole = self.room(context, offset, site)
+        if trim is None and whole and keeps_every_key(limit, context):
             return None
         index = None if cast is None or self.indexer is None else self.indexer.scorer(cast)
         scorer = self.selector.scorer(index, attention, context)
         if scorer.unit < site.stride:
             scorer = InUnits(scorer, site.stride)
         if choice is None:
-            return ops.select(scorer, self.pattern.zones(), limit, trim, offset, backend=self.backend)
+            return ops.select(scorer, self.pattern.zones(), limit, trim, offset, slots=slots, backend=self.backend)
         library = [one.zones() for one in self.pattern.library]
-        return ops.select_chosen(scorer, library, choice.entry, limit, trim, offset, backend=self.backend)
+        return ops.select_chosen(scorer, library, choice.entry, limit, trim, offset, slots=slots, backend=self.backend)
+
+    def room(self, context: SelectorContext, offset: int, site: Site) -> tuple[int | None, bool]:
+        """How many slots a selection needs at most, and whether its queries may all keep every key: worked out
+        in the host's memory, so that no other device is waited for. On the CPU whoever asks need not wait."""
+        if context.time.device.type == "cpu":
+            return None, True
+        time = torch.arange(offset, offset + context.time.shape[1], device="cpu")[None]
+        forced = () if self.indexer is None else self.indexer.forced
+        slots, whole = 1, False
+        for one in self.pattern.library:
+            here = context._replace(time=time, visible=one.visible(time, forced), own=one.own_budget(time, forced))
+            limit = site.budget(self.selector.at_most(here), time)
+            slots, whole = max(slots, int(limit.max())), whole or keeps_every_key(limit, here)
+        return slots, whole
 
 
 def replayed(given: Selection, offset: int, time: int) -> Selection:

@@ -51,6 +51,9 @@ def main(arguments: list[str] | None = None) -> None:
     most.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     most.add_argument("--batch", type=int, default=1, help="rows (default 1)")
     most.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
+    step.add_argument(
+        "--dtype", choices=["auto", *sorted(DTYPES)], default="auto", help="of the backbone (default auto, as train.py)"
+    )
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
@@ -107,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import report, train
 
-    options = {name: getattr(given, name) for name in ("lengths", "k", "backend", "rounds")}
+    options = {name: getattr(given, name) for name in ("lengths", "k", "backend", "rounds", "dtype")}
     memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
     title = f"train: {given.indexer}, k {given.k}, backend {given.backend}"
     title += f", memory {given.memory}" if memory else ""

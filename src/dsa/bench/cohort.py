@@ -60,9 +60,10 @@ def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, b
         found: list[Tensor] = []
 
         def watch(inputs: SiteInputs) -> None:
+            hidden = inputs.hidden.float()
             with torch.enable_grad():
                 features = [
-                    member[inputs.site.index](inputs.hidden, inputs.rotary, latent=inputs.latent) for member in members
+                    member[inputs.site.index](hidden, inputs.rotary, latent=inputs.latent) for member in members
                 ]
                 found.extend(ops.indexer_losses(features, attention_of(inputs, backend), backend=backend))
 

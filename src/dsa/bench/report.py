@@ -35,7 +35,7 @@ def show(rows: Rows, title: str) -> None:
 
 def show_steps(rows: Rows, title: str) -> None:
     """Print whole training steps, one a line: how many times faster than a dense step, and where the time goes."""
-    table = Table(title=title, caption=f"{about(rows)}; ms of a step and of its parts")
+    table = Table(title=title, caption=f"{about(rows)}; backbone in {rows[0]['dtype']}; ms of a step and of its parts")
     parts = [name for name in dict.fromkeys(row["component"] for row in rows) if name != "total"]
     for column in ("model", "rows", "length", "sparse", "dense", "x dense", *parts, "peak MB", "dense MB"):
         table.add_column(column, justify="left" if column == "model" else "right")

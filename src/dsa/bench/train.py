@@ -17,7 +17,7 @@ PARTS = ("indexer", "select", "attend", "indexer_loss")
 
 def measure(
     lengths: list[int], k: int, indexer: str, models: list[str], batches: list[int], backend: str, rounds: int,
-    memory: list[str],
+    memory: list[str], dtype: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A row per (model, rows, length, component); components are those of a sparse step, "rest" and "total".
 
@@ -28,21 +28,25 @@ def measure(
         models: options of conf/model.
         batches: numbers of rows.
         memory: settings of the group that are true.
+        dtype: of the backbone, as train.py takes it.
     """
     table = []
     for model, batch, length in itertools.product(models, batches, lengths):
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         saved = [f"memory.{name}=true" for name in memory]
-        spec = compose([*choices, "selector=topk", f"selector.k={k}", "memory=none", *saved])
+        spec = compose([*choices, "selector=topk", f"selector.k={k}", "memory=none", f"dtype={dtype}", *saved])
         data, here = build_data(spec), torch.device("cpu")
         draw = torch.Generator().manual_seed(0)
         tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)
         rows = Batch(tokens[:, :-1], tokens[:, 1:])
         nets = {name: build_model(spec, data.vocab_size).train() for name in ("sparse", "dense")}
         works = {name: last_step(spec, net, data, rows, name == "sparse", here) for name, net in nets.items()}
-        times = take_turns(works, rounds)
-        peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
-        parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
+        half = spec.dtype == "bf16"
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            times = take_turns(works, rounds)
+            peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
+            parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
+        format_name = "bfloat16" if half else "float32"
         for component, share in parts.items():
             table.append(
                 {
@@ -53,7 +57,8 @@ def measure(
                     "direction": "train",
                     "ms": share * times["sparse"],
                     "dense_ms": times["dense"],
-                    "dense_ms_by_dtype": {"float32": times["dense"]},
+                    "dtype": format_name,
+                    "dense_ms_by_dtype": {format_name: times["dense"]},
                     "ratio": times["dense"] / (share * times["sparse"]),
                     "peak_mb": peaks["sparse"],
                     "dense_peak_mb": peaks["dense"],

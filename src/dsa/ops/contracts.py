@@ -148,6 +148,7 @@ class Backend(Protocol):
         trim: Trim | None = None,
         offset: int = 0,
         first: Int[Tensor, "batch"] | None = None,
+        slots: int | None = None,
     ) -> Selection: ...
 
     def attend(

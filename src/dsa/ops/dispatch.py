@@ -100,6 +100,7 @@ def select(
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
     *,
+    slots: int | None = None,
     backend: str = "auto",
 ) -> Selection:
     """The keys each query keeps: see `dsa.ops.reference.select`.
@@ -123,7 +124,8 @@ def select(
         )
     if isinstance(scorer, Mixed):
         return select_mixed(
-            scorer, lambda own, kept, at, begin: select(own, zones, kept, trim, at, begin, backend=backend),
+            scorer,
+            lambda own, kept, at, begin: select(own, zones, kept, trim, at, begin, slots=slots, backend=backend),
             limit, offset, first,
         )  # fmt: skip
     each = by_group(zones)
@@ -137,13 +139,13 @@ def select(
     ops = serving(backend, Call(device=limit.device, scorer=scorer, trims=trim is not None))
     with torch.no_grad(), own_dtypes(limit):
         if len(set(each)) == 1 and {*counts[1:]} <= {1, groups}:
-            return ops.select(scorer, each[0], limit, trim, offset, first)
+            return ops.select(scorer, each[0], limit, trim, offset, first, slots)
         parts = [
             ops.select(
                 scorer if scorer.groups == 1 else scorer.of_group(group * scorer.groups // groups),
                 each[group * len(each) // groups],
                 limit[:, group * limit.shape[1] // groups][:, None],
-                trim, offset, first,
+                trim, offset, first, slots,
             )
             for group in range(groups)
         ]  # fmt: skip
@@ -158,6 +160,7 @@ def select_chosen(
     trim: Trim | None = None,
     offset: int = 0,
     *,
+    slots: int | None = None,
     backend: str = "auto",
 ) -> Selection:
     """The keys each query keeps of those that its own entry of a library of zones shows it: see `select`.
@@ -168,13 +171,13 @@ def select_chosen(
     parts = []
     for number, zones in enumerate(library):
         here = entry == number
-        part = select(scorer, zones, torch.where(here, limit, 0), trim, offset, backend=backend)
+        part = select(scorer, zones, torch.where(here, limit, 0), trim, offset, slots=slots, backend=backend)
         parts.append((here.repeat_interleave(part.counts.shape[1] // here.shape[1], 1), part))
-    slots = max(part.positions.shape[-1] for _, part in parts)
-    positions = torch.full((*parts[0][1].counts.shape, slots), -1, dtype=torch.int32, device=limit.device)
+    wide = max(part.positions.shape[-1] for _, part in parts)
+    positions = torch.full((*parts[0][1].counts.shape, wide), -1, dtype=torch.int32, device=limit.device)
     counts = torch.zeros(positions.shape[:-1], dtype=torch.int32, device=limit.device)
     for here, part in parts:
-        padded = F.pad(part.positions, (0, slots - part.positions.shape[-1]), value=-1)
+        padded = F.pad(part.positions, (0, wide - part.positions.shape[-1]), value=-1)
         positions = torch.where(here[..., None], padded.int(), positions)
         counts = torch.where(here, part.counts.int(), counts)
     return Selection(positions, counts)
@@ -282,8 +285,9 @@ def check_attention(
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:
-    """Whether every query keeps every key up to itself (queries and keys aligned at the first)."""
-    if time != keys or selection.positions.shape[-1] < keys:
+    """Whether every query is seen to keep every key up to itself (queries and keys aligned at the first); a device that
+    would have to be waited for is not asked."""
+    if time != keys or selection.positions.shape[-1] < keys or selection.counts.device.type != "cpu":
         return False
     return bool((selection.counts == torch.arange(1, keys + 1, device=selection.counts.device)).all())
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
 from dsa.ops.features import lightning_features as lightning_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
-from dsa.ops.scores import capped, check_scores, finite, largest, repeated, scale_of
+from dsa.ops.scores import capped, check_scores, finite, largest, repeated, scale_of, slots_for
 from dsa.ops.zones import Span, Zones, first_forced, spans
 
 name, selected_only = "reference", False
@@ -33,6 +33,7 @@ def select(
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
+    slots: int | None = None,
 ) -> Selection:
     """The keys each query keeps: forced ones first, then each scored zone's best; ties go to the lower position.
 
@@ -43,6 +44,8 @@ def select(
             A unit of which a token stays, stays whole.
         offset: position of the first query; keys are the positions 0 ... offset + time - 1.
         first: first real key of each left-padded row.
+        slots: that the selection is to have, where it is known that no limit is larger; None: as few as will do, for
+            which the device is asked.
 
     Raises:
         FloatingPointError: a key that competes has a score that is not a number.
@@ -69,7 +72,7 @@ def select(
         kept |= chosen
     if trim is not None:
         kept = trimmed(trim, per_token(scores, unit, keys) - math.log(unit), kept, scored, seen, unit)
-    return from_mask(kept)
+    return from_mask(kept, slots)
 
 
 def per_token(x: Tensor, unit: int, keys: int) -> Tensor:
@@ -332,7 +335,7 @@ def dense_mask(positions: Int[Tensor, "*rest slot"], keys: int) -> Bool[Tensor, 
 def from_mask(mask: Bool[Tensor, "batch group time key"], slots: int | None = None) -> Selection:
     """Dense mask as a selection of `slots` slots (as many as the fullest query needs, if not given)."""
     counts = mask.sum(-1)
-    slots = max(largest(counts), 1) if slots is None else slots
+    slots = slots_for(counts, slots)
     positions = torch.full((*mask.shape[:-1], slots), -1, dtype=torch.int32, device=mask.device)
     where = mask.nonzero(as_tuple=True)
     slot = (mask.cumsum(-1) - 1)[where]

@@ -74,6 +74,18 @@ def largest(x: Int[Tensor, "..."]) -> int:
     return int(x.max()) if x.numel() else 0
 
 
+def slots_for(counts: Int[Tensor, "..."], given: int | None) -> int:
+    """How many slots a selection of these counts gets: those that are given, or as few as will do.
+
+    Raises:
+        ValueError: those given are too few.
+    """
+    fewest = max(largest(counts), 1)
+    if given is not None and given < fewest:
+        raise ValueError(f"select: slots = {given}, but a query keeps {fewest} keys; give at least the largest limit.")
+    return given or fewest
+
+
 def wide(x: Tensor) -> Tensor:
     """Half formats are computed in float32."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -103,6 +103,9 @@ class AdaptivePosition(Adaptive):
         k = self.max_k * (context.time[:, None].clamp(min=0).to(self.log_gain) * slope + self.log_gain).exp()
         return self.bounded(k).minimum(context.visible)
 
+    def at_most(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
+        return super().limit(context)
+
 
 class AdaptiveDynamic(Adaptive):
     """The smallest budget whose share of softmax(I) reaches p; a target mean moves p.

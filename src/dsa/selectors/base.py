@@ -35,6 +35,11 @@ class Selector(nn.Module, ABC):
     def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         """The most keys each query may keep."""
 
+    def at_most(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
+        """What no limit goes beyond, of a context in the host's memory: a rule that needs numbers from another device
+        says it without them."""
+        return self.limit(context)
+
     def trim(self, rows: ScoredRows) -> Int[Tensor, "batch group time"]:
         """How many of the kept keys stay, forced ones counted; only rules that see the scores override it."""
         raise TypeError(f"{type(self).__name__} does not trim")

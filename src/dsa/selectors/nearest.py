@@ -29,6 +29,9 @@ class NearestInstead(Selector):
     def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.own if self.selector.trims else self.selector.limit(context)
 
+    def at_most(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
+        return context.own if self.selector.trims else self.selector.at_most(context)
+
     def scorer(
         self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
     ) -> Scorer:

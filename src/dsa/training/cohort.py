@@ -83,6 +83,7 @@ class CohortTraining(Training):
         learners = [(own, own[0].objective.emphasis(self.model, batch, dense)) for own in self.by_objective()]
 
         def watch(inputs: SiteInputs) -> None:
+            inputs = inputs._replace(hidden=inputs.hidden.float())  # once for all indexers, which read them so
             with torch.enable_grad():
                 for name, loss in self.site_losses(inputs, said, logits, learners).items():
                     found[name].append(loss)

@@ -9,7 +9,7 @@ from torch import Tensor
 from dsa.ops.blocked.tiles import blocks
 from dsa.ops.contracts import Scorer, Selection, Trim
 from dsa.ops.reference import from_mask, members, per_token, trimmed
-from dsa.ops.scores import check_scores, largest
+from dsa.ops.scores import check_scores, largest, slots_for
 from dsa.ops.zones import Span, Zones, spans
 
 
@@ -20,22 +20,23 @@ def select(
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
+    slots: int | None = None,
 ) -> Selection:
     """As `reference.select`, a block of queries at a time; patterns without scored zones compute no score."""
     batch, own, length = limit.shape
     groups = max(scorer.groups, own)
     every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
-    slots = max(largest(torch.stack([(span.keep * span.unit).expand_as(limit) for span in every]).sum(0)), 1)
+    room = slots_for(torch.stack([(span.keep * span.unit).expand_as(limit) for span in every]).sum(0), slots)
     parts = []
     for rows in blocks(length, batch * groups * scorer.width * (offset + length)):
         part = [span._replace(**{n: getattr(span, n)[..., rows] for n in ("start", "count", "keep")}) for span in every]
         start, mask = select_rows(scorer, part, rows, (batch, groups), offset, trim)
-        chosen = from_mask(mask, slots)
+        chosen = from_mask(mask, room)
         positions = torch.where(chosen.positions >= 0, chosen.positions + start, -1)
         parts.append(Selection(positions, chosen.counts))
     positions, counts = (torch.cat(x, 2) for x in zip(*parts, strict=True))
     if trim is not None:
-        positions = positions[..., : max(largest(counts), 1)]
+        positions = positions[..., : slots_for(counts, slots)]
     return Selection(positions, counts)
 
 

@@ -14,7 +14,7 @@ from dsa.ops.native import arguments
 from dsa.ops.native.arguments import address, asked, call, scratch, units, workspace
 from dsa.ops.native.pack import CAPPED, SelectArgs, ZoneArgs, material, packed
 from dsa.ops.scorers import IndexFeatures
-from dsa.ops.scores import largest, report_broken, scale_of
+from dsa.ops.scores import report_broken, scale_of, slots_for
 from dsa.ops.trims import trimmed
 from dsa.ops.zones import Span, Zone, Zones, spans
 
@@ -26,27 +26,36 @@ def select(
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
+    slots: int | None = None,
 ) -> Selection:
     """As `reference.select`.
 
     Raises:
         FloatingPointError: a key that competes has a score that is not a number.
     """
-    selection, rows = scan(scorer, zones, limit, offset, first, statistics=trim is not None)
+    selection, rows = scan(scorer, zones, limit, offset, first, slots, statistics=trim is not None)
     if trim is None:
         return selection
     positions, counts = trimmed(trim, selection, scorer.unit, *rows)
-    return Selection(positions[..., : max(largest(counts), 1)].contiguous(), counts)
+    return Selection(positions[..., : slots_for(counts, slots)].contiguous(), counts)
 
 
 def scan(
-    scorer: Scorer, zones: Zones, limit: Tensor, offset: int = 0, first: Tensor | None = None, *, statistics: bool
+    scorer: Scorer,
+    zones: Zones,
+    limit: Tensor,
+    offset: int = 0,
+    first: Tensor | None = None,
+    slots: int | None = None,
+    *,
+    statistics: bool,
 ) -> tuple[Selection, list[Tensor]]:
     """What is selected; with `statistics` also the kept keys' scores (NaN where forced) and the rows' log-sum-exp,
     entropy and log-sum-exp over the forced keys, all of units."""
     batch, zone_groups, time = limit.shape
     groups, of = max(scorer.groups, zone_groups), material(scorer)
-    every, table, counts, slots, most = budgets(tuple(zones), limit, offset, first, scorer.unit, scorer.forced)
+    every, table, counts, fewest, most = budgets(tuple(zones), limit, offset, first, scorer.unit, scorer.forced)
+    slots = fewest if slots is None else slots_for(counts, slots)
     forced_scores = statistics and scorer.unit == 1
     ready = packed(of, every, offset + time, forced_scores)
     threads = torch.get_num_threads()

@@ -24,8 +24,9 @@ def select(
     trim: Trim | None = None,
     offset: int = 0,
     first: Int[Tensor, "batch"] | None = None,
+    slots: int | None = None,
 ) -> Selection:
-    """As `reference.select`. It waits for the device once, which says how many slots there are to be.
+    """As `reference.select`. Without slots it waits for the device once, which says how many there are to be.
 
     Raises:
         FloatingPointError: a key that competes has a score that is not a number. On a GPU one of the next ops says so.
@@ -35,7 +36,8 @@ def select(
     every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
     table = torch.stack([numbers(span, shape) for span in every])
     counts = torch.stack([part[2] * span.unit for part, span in zip(table, every, strict=True)]).sum(0).int()
-    positions = limit.new_full((*shape, max(largest(counts), 1)), -1, dtype=torch.int32)
+    slots = max(largest(counts), 1) if slots is None else slots
+    positions = limit.new_full((*shape, slots), -1, dtype=torch.int32)
     broken = limit.new_zeros(shape, dtype=torch.int32)
     seen = [span for span in every if trim is not None and not (span.forced and scorer.unit > 1)]
     sums = [torch.empty(size, device=limit.device) for size in (positions.shape, shape, shape, shape)]
@@ -47,7 +49,7 @@ def select(
         scores = positions.new_zeros(1, 1, part.shape[-1], 1, dtype=torch.float32)
         if ranked_by and width:
             scores = scores_of(scorer, torch.stack(ranked_by), rows, width, offset)
-        block, broken[:, :, rows] = choose(scores, part, every, scorer.unit, positions.shape[-1])
+        block, broken[:, :, rows] = choose(scores, part, every, scorer.unit, slots)
         positions[:, :, rows] = block
         if trim is not None:
             for told, found in zip(sums, statistics(scores, wide, part, every, scorer.unit, block), strict=True):
