@@ -74,22 +74,30 @@ def together(first: Prepared, then: Prepared) -> Prepared:
     if plans[0] != plans[1]:
         raise ValueError(f"{first.meta.name}: its parts differ in question, conditions, controls or margin.")
     newer = {(run["seq_len"], run["seed"]) for run in then.meta.runs}
-    kept = [cell not in newer for cell in zip(first.runs["seq_len"], first.runs["seed"], strict=True)]
     runs = [run for run in first.meta.runs if (run["seq_len"], run["seed"]) not in newer]
     gaps = tuple(gap for gap in first.gaps if (gap.seq_len, gap.seed) not in newer)
     return Prepared(
         replace(then.meta, runs=[*runs, *then.meta.runs]),
-        pd.concat([first.runs[kept], then.runs], ignore_index=True),
+        pd.concat([older(first.runs, newer), then.runs], ignore_index=True),
         gaps + then.gaps,
         first.timing | then.timing,
+        pd.concat([older(first.joint, newer), then.joint], ignore_index=True),
     )
+
+
+def older(runs: pd.DataFrame, newer: set[tuple[int, int]]) -> pd.DataFrame:
+    """The runs of lengths and seeds that are not among the newer ones."""
+    if runs.empty:
+        return runs
+    return runs[[cell not in newer for cell in zip(runs["seq_len"], runs["seed"], strict=True)]]
 
 
 def save(study: Study, folder: Path) -> None:
     """Leave a study's compact results."""
     prepared = study.analysis.prepared
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in compact_files(prepared.meta, prepared.runs, prepared.gaps, study.times.record).items():
+    files = compact_files(prepared.meta, prepared.runs, prepared.gaps, study.times.record, prepared.joint)
+    for name, content in files.items():
         replaced(folder / name, partial(write_content, content))
 
 

@@ -90,14 +90,15 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         "regret": f"Regret on `{primary}`: what one condition loses against the best of each length",
         "quality": f"Quality on `{primary}`: mean and 95 % BCa interval over seeds",
         "comparisons": f"Against the baseline on `{primary}`: the sign-flip test decides, Holm within a length",
+        "confirmation": "After joint training, where finalists were chosen on seeds that took no part in it",
         "times": "Times taken alone, in turns: medians [ms]",
     }
     for name, heading in headings.items():
         frame = frames[name]
-        if "metric" in frame:
+        if "metric" in frame and name != "confirmation":
             frame = frame[frame["metric"] == primary].drop(columns="metric")
         if len(frame):
-            parts.append(f"## {heading}\n\n{framed(tables.joined(frame))}\n\nAll scales: [{name}.csv]({name}.csv)")
+            parts.append(f"## {heading}\n\n{framed(tables.joined(frame))}\n\nAll of it: [{name}.csv]({name}.csv)")
     parts.append("## Words\n\n" + "\n".join(line_of(entry) for entry in glossary(analysis)))
     return "\n\n".join(parts) + "\n"
 

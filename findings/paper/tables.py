@@ -1,9 +1,12 @@
 """A study's main tables, as data frames: written as CSV, shown as Markdown."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from dsa.analysis.inputs.cost import COSTS, cost_of
 from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.output.terminal import within
 from paper.markdown import number
 from paper.times import Times
@@ -39,6 +42,17 @@ def quality(analysis: Analysis) -> pd.DataFrame:
 
 def comparisons(analysis: Analysis) -> pd.DataFrame:
     """Every condition against its baseline."""
+    return compared(analysis.comparisons)
+
+
+def confirmation(analysis: Analysis) -> pd.DataFrame:
+    """After joint training, against the baseline and against dense attention that was trained as long."""
+    found = analysis.confirmation
+    return compared([] if found is None else [*found.comparisons, *found.to_dense])
+
+
+def compared(every: Sequence[Comparison]) -> pd.DataFrame:
+    """A comparison a row."""
     return pd.DataFrame(
         {
             "length": c.seq_len, "condition": c.label, "reference": c.reference, "metric": c.metric,
@@ -49,7 +63,7 @@ def comparisons(analysis: Analysis) -> pd.DataFrame:
             "success_rate": c.difference.success_rate, **bounds("success_rate", c.difference.success_interval),
             "worst": c.difference.worst, "worst_seed": c.difference.worst_seed, "verdict": c.word,
         }
-        for c in analysis.comparisons
+        for c in every
     )  # fmt: skip
 
 
@@ -99,7 +113,10 @@ def times(analysis: Analysis, taken: Times) -> pd.DataFrame:
     )
 
 
-TABLES = {"contrasts": contrasts, "regret": regret, "quality": quality, "comparisons": comparisons, "best": best}
+TABLES = {
+    "contrasts": contrasts, "regret": regret, "quality": quality, "comparisons": comparisons,
+    "confirmation": confirmation, "best": best,
+}  # fmt: skip
 
 
 def joined(frame: pd.DataFrame) -> pd.DataFrame:

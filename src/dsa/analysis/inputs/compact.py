@@ -11,7 +11,7 @@ from dsa.analysis.inputs.meta import STUDY, Meta
 from dsa.analysis.inputs.results import Gap
 from dsa.analysis.inputs.timing import TIMING
 
-RUNS = "runs.parquet"
+RUNS, JOINT = "runs.parquet", "joint.parquet"
 RUN_KEYS = ("label", "role", "context", "seq_len", "seed", "run_id", "study", "not_applicable")
 DROPPED = (
     "folder", "reused_from", "warnings", "error", "config_hash", "corpus", "swap_selection.layers",
@@ -27,21 +27,39 @@ def is_compact(folder: Path) -> bool:
 
 def read_compact(folder: Path) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
     """One row a finished run, and what has none."""
-    runs = pd.read_parquet(folder / RUNS)
+    return unpacked(folder / RUNS), tuple(Gap(**gap) for gap in json.loads((folder / STUDY).read_text())["gaps"])
+
+
+def read_joint(folder: Path) -> pd.DataFrame:
+    """What joint training came to beside them; empty where there was none."""
+    return unpacked(folder / JOINT) if (folder / JOINT).exists() else pd.DataFrame()
+
+
+def unpacked(path: Path) -> pd.DataFrame:
+    """The runs of a file."""
+    runs = pd.read_parquet(path)
     if LAYERS in runs:
         runs[LAYERS] = runs[LAYERS].map(json.loads, na_action="ignore")
-    return runs, tuple(Gap(**gap) for gap in json.loads((folder / STUDY).read_text())["gaps"])
+    return runs
 
 
-def compact_files(meta: Meta, runs: pd.DataFrame, gaps: tuple[Gap, ...], timing: dict[str, Any]) -> dict[str, Any]:
-    """The content of each file by name: text, or a frame to be kept as Parquet."""
+def packed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs as Parquet holds them, without this machine's folders."""
     runs = runs[[name for name in runs if not str(name).startswith(DROPPED)]].copy()
     if LAYERS in runs:
         runs[LAYERS] = runs[LAYERS].map(json.dumps, na_action="ignore")
+    return runs
+
+
+def compact_files(
+    meta: Meta, runs: pd.DataFrame, gaps: tuple[Gap, ...], timing: dict[str, Any], joint: pd.DataFrame
+) -> dict[str, Any]:
+    """The content of each file by name: text, or a frame to be kept as Parquet."""
     plan = asdict(meta)
     plan["runs"] = [{key: run[key] for key in RUN_KEYS if key in run} for run in meta.runs]
     plan["gaps"] = [asdict(gap) for gap in gaps]
-    out: dict[str, Any] = {STUDY: one_item_a_line(plan), RUNS: runs}
+    out: dict[str, Any] = {STUDY: one_item_a_line(plan), RUNS: packed(runs)}
+    out |= {} if joint.empty else {JOINT: packed(joint)}
     return out | ({TIMING: json.dumps(without_system(timing), indent=1)} if timing else {})
 
 

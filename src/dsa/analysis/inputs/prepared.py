@@ -1,15 +1,15 @@
 """A study's runs as one table that can be asked by condition, length and seed, and the list of what it lacks."""
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dsa.analysis.inputs.compact import is_compact, read_compact
+from dsa.analysis.inputs.compact import is_compact, read_compact, read_joint
 from dsa.analysis.inputs.meta import Meta, read_meta
-from dsa.analysis.inputs.results import Gap, read_results, tidy
+from dsa.analysis.inputs.results import Gap, after_joint, joint, read_results, tidy
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.inputs.timing import read_timing
 from dsa.artifacts.names import CONTROLS
@@ -22,12 +22,14 @@ class Prepared:
     Args:
         runs: one row a finished run: its result, with label, kind (condition, or which control) and context.
         timing: times taken alone, in turns, by length.
+        joint: likewise, what joint training came to, where the metric judges the untouched backbone.
     """
 
     meta: Meta
     runs: pd.DataFrame
     gaps: tuple[Gap, ...] = ()
     timing: dict[str, Any] = field(default_factory=dict)
+    joint: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @functools.cached_property
     def groups(self) -> dict[tuple, pd.DataFrame]:
@@ -81,6 +83,13 @@ class Prepared:
         return self.column(label, seq_len, scale.metric)
 
     @property
+    def confirmation(self) -> "Prepared | None":
+        """The same study by what joint training came to; None where no run had any beside the untouched backbone."""
+        if self.joint.empty:
+            return None
+        return Prepared(replace(self.meta, metric=after_joint(self.meta.metric), contrasts={}), self.joint)
+
+    @property
     def pretrained(self) -> bool:
         """Whether the runs carry the certificate of a pretrained model."""
         return any(str(column).startswith("certificate.") for column in self.runs)
@@ -125,11 +134,10 @@ def prepare(folder: str | Path) -> Prepared:
     meta = read_meta(folder)
     if is_compact(folder):
         runs, gaps = read_compact(folder)
-    else:
-        runs, gaps = tidy(meta, read_results(folder, meta))
-    return Prepared(meta, runs, gaps, read_timing(folder))
+        return Prepared(meta, runs, gaps, read_timing(folder), read_joint(folder))
+    return replace(assemble(meta, read_results(folder, meta)), timing=read_timing(folder))
 
 
 def assemble(meta: Meta, results: list[dict[str, Any] | None]) -> Prepared:
     """Planned runs and their results, in the plan's order."""
-    return Prepared(meta, *tidy(meta, results))
+    return Prepared(meta, *tidy(meta, results), joint=joint(meta, results))

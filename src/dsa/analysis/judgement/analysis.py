@@ -37,6 +37,22 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Confirmation:
+    """What joint training came to, where the study is decided by the untouched backbone: of finalists on fresh seeds,
+    whose numbers took no part in their choice, or of all conditions.
+
+    Args:
+        comparisons: with the baseline; to_dense: with dense attention that was trained as long.
+    """
+
+    metric: str
+    seeds: list[int]
+    qualities: list[Quality]
+    comparisons: list[Comparison]
+    to_dense: list[Comparison]
+
+
+@dataclass(frozen=True)
 class Analysis:
     """What a study says.
 
@@ -64,6 +80,7 @@ class Analysis:
     scaling: list[Fit]
     guards: list[Guard]
     ranked: Ranked
+    confirmation: Confirmation | None
 
 
 def analyse_folder(folder: str | Path) -> Analysis:
@@ -116,6 +133,20 @@ def analyse(prepared: Prepared) -> Analysis:
         scaling=scaling(prepared, scale, found),
         guards=known,
         ranked=field,
+        confirmation=None if prepared.confirmation is None else confirm(prepared.confirmation),
+    )
+
+
+def confirm(prepared: Prepared) -> Confirmation:
+    """What runs after joint training say, on their metric and on the others that have a margin."""
+    places = rankable(discriminate(prepared, scale_of(prepared.meta.metric)))
+    metrics = [metric for metric in scales_measured(prepared) if not metric.startswith("swap_")]
+    return Confirmation(
+        metric=prepared.meta.metric,
+        seeds=sorted(int(seed) for seed in prepared.runs["seed"].unique()),
+        qualities=[q for metric in metrics for q in qualities(prepared, metric)],
+        comparisons=[c for metric in metrics for c in compare(prepared, metric, places)],
+        to_dense=[c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)],
     )
 
 

@@ -96,6 +96,7 @@ def record(analysis: Analysis) -> dict[str, Any]:
             "finished": len(prepared.runs),
             "gaps": [asdict(gap) for gap in prepared.gaps],
             **{name: [asdict(one) for one in getattr(analysis, name)] for name in lists},
+            "confirmation": None if analysis.confirmation is None else asdict(analysis.confirmation),
             "efficiency": {"formula": FORMULA, "rows": [asdict(row) for row in analysis.efficiency]},
         }
     )

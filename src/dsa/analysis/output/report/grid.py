@@ -36,7 +36,20 @@ class Grid:
 
 def grids(analysis: Analysis) -> list[Grid]:
     """Every table that has rows."""
-    every = (best, contrasts, regret, quality, comparisons, to_dense, pareto, headroom, efficiency, scaling, runs)
+    every = (
+        best,
+        contrasts,
+        confirmation,
+        regret,
+        quality,
+        comparisons,
+        to_dense,
+        pareto,
+        headroom,
+        efficiency,
+        scaling,
+        runs,
+    )
     return [grid for one in every if (grid := one(analysis)).rows]
 
 
@@ -142,6 +155,15 @@ VERSUS = (
     "length", "condition", "against", "metric", "difference", "low", "high", "p", "p Holm", "p t test", "detectable",
     "seeds", "within margin", "success rate", "worst", "worst seed", "verdict",
 )  # fmt: skip
+
+
+def confirmation(analysis: Analysis) -> Grid:
+    """After joint training, with the baseline and with dense attention that was trained as long."""
+    found = analysis.confirmation
+    rows = [] if found is None else [versus(c) for c in (*found.comparisons, *found.to_dense)]
+    seeds = "" if found is None else f"{len(found.seeds)} seeds ({found.seeds[0]} to {found.seeds[-1]}). "
+    note = f"{seeds}Where finalists were chosen these seeds took no part in their choice. Dense: trained as long."
+    return Grid("confirmation", "After joint training", VERSUS, tuple(rows), note, len(rows) > 60)
 
 
 def versus(c: Comparison) -> tuple[Cell, ...]:

@@ -1,0 +1,78 @@
+"""What joint training came to, beside a verdict on the untouched backbone: of finalists on seeds of their own."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from jsonschema import validate
+from made_up import CONTROLS, meta_of, result_of
+from test_report import SCHEMA
+
+from dsa.analysis.inputs.compact import JOINT, compact_files, read_joint
+from dsa.analysis.inputs.prepared import assemble
+from dsa.analysis.judgement.analysis import analyse
+from dsa.analysis.output.files import record
+from dsa.analysis.output.report.grid import grids
+
+SWAPPED = {"a": 1.10, "b": 1.12, "c": 1.60, "d": 1.70}  # backbone untouched
+TRAINED = {"a": 1.04, "b": 1.24}  # the finalists, after joint training
+
+
+def study(trained=TRAINED, seeds=10):
+    """Four conditions judged on seeds 0 to 9; those trained jointly, with the controls, on 10 to 19."""
+    chosen = {label: {"indexer": label} for label in SWAPPED}
+    meta = meta_of(chosen, seeds=seeds, metric="swap_val_loss", hypothesis={"claim": "some_condition_differs"})
+    selection = [run | {"judge": "swap"} for run in meta.runs]
+    later = [
+        run | {"judge": "val", "seed": run["seed"] + seeds, "run_id": f"{run['run_id']}-joint"}
+        for run in meta.runs
+        if trained and run["label"] in {**trained, **CONTROLS}
+    ]
+    meta = replace(meta, runs=[*selection, *later])
+    results = []
+    for number, run in enumerate(meta.runs):
+        true = {**CONTROLS, **(SWAPPED if run["judge"] == "swap" else trained)}[run["label"]]
+        noise = 0.001 * (number % 7)
+        results.append(result_of(run, true + noise, 1.0, 1.5, swap_val_loss=true + noise, base_val_loss=1.0))
+    return assemble(meta, results)
+
+
+def test_finalists_are_compared_after_joint_training_on_their_own_seeds():
+    done = analyse(study())
+    found = done.confirmation
+    assert (found.metric, found.seeds) == ("val_loss", list(range(10, 20)))
+    (only,) = [c for c in found.comparisons if c.metric == "val_loss"]
+    assert (only.label, only.reference, only.word, only.comparisons) == ("b", "a", "worse", 1)
+    assert only.difference.mean == pytest.approx(0.2, abs=0.01)
+    assert {c.label for c in found.to_dense} == {"a", "b"}
+    means = {q.label: q.mean for q in found.qualities if q.metric == "val_loss"}
+    assert means["a"] == pytest.approx(1.04, abs=0.01) and {"dense", "random"} < means.keys()
+
+
+def test_the_verdict_rests_on_the_selection_alone():
+    done, without = analyse(study()), analyse(study(trained={}))
+    assert without.confirmation is None
+    assert done.sentence == without.sentence and done.comparisons == without.comparisons
+    assert {c.difference.seeds for c in done.comparisons} == {10}
+
+
+def test_the_report_and_the_record_show_it():
+    done = analyse(study())
+    (grid,) = [grid for grid in grids(done) if grid.name == "confirmation"]
+    assert len(grid.rows) == 3 and "10 seeds (10 to 19)" in grid.note
+    validate(json.loads(json.dumps(record(done))), SCHEMA)
+    assert [c["word"] for c in record(done)["confirmation"]["comparisons"]] == ["worse"]
+    assert "confirmation" not in {grid.name for grid in grids(analyse(study(trained={})))}
+
+
+def test_compact_results_keep_it(tmp_path):
+    prepared = study()
+    files = compact_files(prepared.meta, prepared.runs, prepared.gaps, {}, prepared.joint)
+    files[JOINT].to_parquet(tmp_path / JOINT)
+    kept = replace(prepared, joint=read_joint(tmp_path))
+    assert analyse(kept).confirmation == analyse(prepared).confirmation
+    assert read_joint(tmp_path / "elsewhere").empty
+    alone = study(trained={})
+    assert JOINT not in compact_files(alone.meta, alone.runs, alone.gaps, {}, alone.joint)
+    assert isinstance(alone.joint, pd.DataFrame)
