@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dsa.study.estimate import done_since, scale
+from dsa.study.estimate import Scales, done_since, scales
 from dsa.study.messages import show_plan, show_time
 from study.studies import drive, plans_of
 
@@ -20,10 +20,18 @@ def test_the_time_of_the_jobs_is_told_beside_that_of_the_whole(tiny, outputs, ca
     assert len(took) == len(folders) == 3
     assert 0.3 * whole < sum(took) <= whole
     assert done_since(folders, time.time()) == [], "jobs of an earlier sweep do not count"
-    assert scale(outputs) != 1.0
+    timed = scales(outputs)
+    assert timed.known and set(timed.ratios) <= {"base", "cohort", "control", "joint", "judge"}
+    assert not scales(outputs / "elsewhere").known
     capsys.readouterr()
     show_time(outputs)
     assert re.search(r"in all; the 3 jobs done now took .*, \d+ % of that", capsys.readouterr().out)
+
+
+def test_a_kind_of_job_is_scaled_by_those_of_its_kind_that_ended():
+    timed = Scales({"base": [0.2, 0.3, 0.4], "cohort": [2.0, 2.0]})
+    assert (timed.of("base"), timed.of("cohort"), timed.of("joint")) == (0.3, 2.0, 0.4)
+    assert Scales({}).of("base") == 1.0
 
 
 def test_the_plan_tells_artifacts_jobs_hours_and_disk(outputs, capsys):

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,12 +74,29 @@ def done_since(folders: Iterable[Path], begin: float) -> list[float]:
     ]  # fmt: skip
 
 
-def scale(outputs: Path) -> float:
-    """Measured over predicted time, the median over the jobs that ended below a folder; 1 if there is none."""
-    ratios = []
+@dataclass(frozen=True)
+class Scales:
+    """Measured over predicted time of the jobs that ended below a folder, by kind of job."""
+
+    ratios: dict[str, list[float]]
+
+    @property
+    def known(self) -> bool:
+        """Whether any job was timed."""
+        return bool(self.ratios)
+
+    def of(self, kind: str) -> float:
+        """The median of a kind; of all where none of the kind has ended; 1 where nothing has."""
+        every = [ratio for own in self.ratios.values() for ratio in own]
+        return statistics.median(self.ratios.get(kind, every) or [1.0])
+
+
+def scales(outputs: Path) -> Scales:
+    """What the jobs that ended below a folder say."""
+    ratios: dict[str, list[float]] = {}
     for folder in (outputs / JOBS).glob("*-*"):
         took = seconds(folder)
         known = [read(path).get("predicted", 0.0) for path in folder.glob("*.json") if path.name != ENDED]
         if took is not None and any(known):
-            ratios.append(took / max(known))
-    return statistics.median(ratios) if ratios else 1.0
+            ratios.setdefault(folder.name.split("-")[0], []).append(took / max(known))
+    return Scales(ratios)

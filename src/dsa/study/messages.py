@@ -15,7 +15,7 @@ from rich.table import Table
 from dsa.graph import Need
 from dsa.judging.threads import counted, crowding
 from dsa.study.composer import root
-from dsa.study.estimate import done_since, kept, scale
+from dsa.study.estimate import done_since, kept, scales
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.outcome import Outcome
 from dsa.study.outlook import outlook, plural
@@ -134,9 +134,9 @@ def show_cost(out: Console, todo: ToDo, left: list[PlannedRun], workers: int) ->
     """Jobs, hours and disk of the runs that are left."""
     jobs = [job for kind in IN_ORDER for job in todo.jobs_of(kind, left)]
     counts = Counter(job.kind for job in jobs)
-    factor = scale(todo.shelf.store.root)
-    cost = sum(job.predicted for job in jobs) * factor / workers
-    basis = "by the jobs already timed" if factor != 1.0 else "by counted operations"
+    timed = scales(todo.shelf.store.root)
+    cost = sum(job.predicted * timed.of(job.kind) for job in jobs) / workers
+    basis = "by the jobs already timed" if timed.known else "by counted operations"
     what = ", ".join(f"{counts[kind]} {kind}" for kind in IN_ORDER if counts[kind]) or "none"
     disk = sum(map(kept, jobs)) / 1e6
     out.print(f"jobs to do: {what}; about {duration(cost)} ({basis}), {disk:,.0f} MB kept")
