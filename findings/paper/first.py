@@ -117,7 +117,7 @@ def formats_alone(analysis: Analysis) -> str:
 
 
 def of_one_model(study: Study) -> str:
-    """Which model, with what no indexer could beat there and what none is needed for."""
+    """Which model, with what an indexer aims at there and what none is needed for."""
     analysis = study.analysis
     metric, prepared = analysis.prepared.meta.metric, analysis.prepared
     parts = []

@@ -1,4 +1,4 @@
-"""Loss by budget before any indexer is trained: what no indexer could beat, and what each has to."""
+"""Loss by budget before any indexer is trained: what an indexer aims at, and what each has to beat."""
 
 import json
 

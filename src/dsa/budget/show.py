@@ -82,6 +82,6 @@ def figure(budget: Budget) -> Figure:
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
-    title = f"{budget.model}, {budget.seq_len} tokens: what no indexer could beat"
+    title = f"{budget.model}, {budget.seq_len} tokens: what an indexer aims at"
     drawn.suptitle(title, fontsize=10, x=0.01, ha="left")
     return drawn
