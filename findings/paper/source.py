@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dsa.analysis.inputs.compact import compact_files
+from dsa.analysis.inputs.compact import JOINT, RUNS, compact_files
 from dsa.analysis.inputs.meta import STUDY
 from dsa.analysis.inputs.prepared import Prepared, prepare
 from dsa.analysis.judgement.analysis import Analysis, analyse
@@ -73,30 +73,31 @@ def together(first: Prepared, then: Prepared) -> Prepared:
     plans = [replace(part.meta, runs=[]) for part in (first, then)]
     if plans[0] != plans[1]:
         raise ValueError(f"{first.meta.name}: its parts differ in question, conditions, controls or margin.")
-    newer = {(run["seq_len"], run["seed"]) for run in then.meta.runs}
+    newer = {*cells(then.runs), *((gap.seq_len, gap.seed) for gap in then.gaps)}
+    kept = [cell not in newer for cell in cells(first.runs)]
     runs = [run for run in first.meta.runs if (run["seq_len"], run["seed"]) not in newer]
     gaps = tuple(gap for gap in first.gaps if (gap.seq_len, gap.seed) not in newer)
     return Prepared(
         replace(then.meta, runs=[*runs, *then.meta.runs]),
-        pd.concat([older(first.runs, newer), then.runs], ignore_index=True),
+        pd.concat([first.runs[kept], then.runs], ignore_index=True),
         gaps + then.gaps,
         first.timing | then.timing,
-        pd.concat([older(first.joint, newer), then.joint], ignore_index=True),
+        together(first.joint, then.joint) if first.joint and then.joint else first.joint or then.joint,
     )
 
 
-def older(runs: pd.DataFrame, newer: set[tuple[int, int]]) -> pd.DataFrame:
-    """The runs of lengths and seeds that are not among the newer ones."""
-    if runs.empty:
-        return runs
-    return runs[[cell not in newer for cell in zip(runs["seq_len"], runs["seed"], strict=True)]]
+def cells(runs: pd.DataFrame) -> list[tuple[int, int]]:
+    """Length and seed of each run."""
+    return list(zip(runs["seq_len"], runs["seed"], strict=True))
 
 
 def save(study: Study, folder: Path) -> None:
     """Leave a study's compact results."""
     prepared = study.analysis.prepared
     folder.mkdir(parents=True, exist_ok=True)
-    files = compact_files(prepared.meta, prepared.runs, prepared.gaps, study.times.record, prepared.joint)
+    parts = {RUNS: prepared, JOINT: prepared.joint}
+    told = {name: (part.runs, part.gaps) for name, part in parts.items() if part is not None}
+    files = compact_files(prepared.meta, told, study.times.record)
     for name, content in files.items():
         replaced(folder / name, partial(write_content, content))
 

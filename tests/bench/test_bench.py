@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from dsa.bench import attention, measure, peers, report, train
+from dsa.backbones import SparseTransformer
+from dsa.bench import attention, measure, peers, report
 from dsa.bench.__main__ import main
 from dsa.bench.layer import Layer
 from dsa.ops import native
@@ -70,15 +71,16 @@ def test_whole_steps_of_several_models_and_numbers_of_rows_are_a_line_and_a_pane
 
 
 def test_a_whole_step_is_measured_in_the_format_that_it_is_asked_in(tmp_path, monkeypatch):
-    seen = set()
-    turns = train.take_turns
-    monkeypatch.setattr(
-        train, "take_turns", lambda *given: (seen.add(torch.is_autocast_enabled("cpu")), turns(*given))[1]
-    )
-    main(
-        f"train --model mqar --batch 1 --lengths 32 --k 8 --rounds 1 --dtype bf16 --json {tmp_path / 'x.json'}".split()
-    )
-    assert seen == {True} and {row["dtype"] for row in json.loads((tmp_path / "x.json").read_text())} == {"bfloat16"}
+    seen, path, run = [], tmp_path / "x.json", SparseTransformer.run
+
+    def watched(model, tokens, how):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return run(model, tokens, how)
+
+    monkeypatch.setattr(SparseTransformer, "run", watched)
+    main(f"train --model mqar --batch 1 --lengths 32 --k 8 --rounds 1 --dtype bf16 --json {path}".split())
+    assert all(seen) and not torch.is_autocast_enabled("cpu")
+    assert {row["dtype"] for row in json.loads(path.read_text())} == {"bfloat16"}
 
 
 @pytest.mark.slow

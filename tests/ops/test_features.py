@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dsa import ops
 from dsa.ops import Rotation, native, reference
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
@@ -23,10 +24,10 @@ def given(heads, dim, rest, batch=2, time=70):
     return [x.requires_grad_() for x in (projected, torch.randn(dim), torch.randn(dim))]
 
 
-def answers(ops, tensors, heads, rotary, rotary_dim, wanted=(0, 1, 2)):
+def answers(backend, tensors, heads, rotary, rotary_dim, wanted=(0, 1, 2)):
     """Queries, keys and rest, and what each given tensor gets for those of them that are wanted."""
     projected, weight, bias = (x.detach().clone().requires_grad_() for x in tensors)
-    found = ops.lightning_features(projected, heads, weight, bias, 0.1, rotary, rotary_dim)
+    found = backend.lightning_features(projected, heads, weight, bias, 0.1, rotary, rotary_dim)
     torch.manual_seed(0)
     upstream = [torch.randn(x.shape).to(x.dtype) for x in found]
     sum((found[n] * upstream[n]).sum() for n in wanted).backward()
@@ -51,17 +52,19 @@ def test_the_kernels_give_the_definition_and_its_gradients(heads, dim, rotary_di
 def test_threads_change_no_bit():
     rotary, tensors, found = Rotation(300, 100.0), given(2, 16, 2, batch=3, time=300), []
     before = torch.get_num_threads()
-    for threads in (1, 3):
-        torch.set_num_threads(threads)
-        found.append(answers(native, tensors, 2, rotary, None))
-    torch.set_num_threads(before)
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            found.append(answers(native, tensors, 2, rotary, None))
+    finally:
+        torch.set_num_threads(before)
     assert all(torch.equal(x, y) for x, y in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1)])
 def test_what_nothing_was_asked_of_gets_no_gradient(wanted):
     rotary, tensors = Rotation(70, 100.0), given(2, 8, 2)
-    found, right = (answers(ops, tensors, 2, rotary, None, wanted)[3:] for ops in (native, reference))
+    found, right = (answers(own, tensors, 2, rotary, None, wanted)[3:] for own in (native, reference))
     for x, y in zip(found, right, strict=True):
         torch.testing.assert_close(x, torch.zeros_like(x) if y is None else y, atol=2e-5, rtol=2e-5)
 
@@ -76,7 +79,27 @@ def test_what_is_no_number_stays_none_and_stays_where_it_is():
     )
 
 
-def test_inputs_of_other_layouts_and_formats():
+def test_half_formats_come_back_as_they_came():
+    tensors = [x.detach().bfloat16() for x in given(2, 8, 2)]
+    found, right = (answers(own, tensors, 2, Rotation(70, 100.0), None) for own in (native, reference))
+    for x, y in zip(found, right, strict=True):
+        assert x.dtype == y.dtype == torch.bfloat16
+        torch.testing.assert_close(x, y, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize(("change", "wrong"), [
+    ({"rotary": Rotation(69, 100.0)}, "69 positions as many tokens"), ({"heads": 3}, "need a width of at least 32"),
+    ({"rotary_dim": 7}, "rotary_dim = 7"), ({"rotary_dim": 10}, "rotary_dim = 10: give an even number from 0 to the 8"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused(backend, change, wrong):
+    projected, weight, bias = given(2, 8, 2)
+    fits = {"heads": 2, "weight": weight, "bias": bias, "eps": 0.1, "rotary": Rotation(70, 100.0), "rotary_dim": None}
+    with pytest.raises(ValueError, match=wrong):
+        ops.lightning_features(projected, **fits | change, backend=backend)
+
+
+def test_inputs_of_other_layouts():
     projected, weight, bias = (x.detach() for x in given(2, 8, 2))
     rotary, wide = Rotation(70, 100.0), projected.mT.contiguous().mT
     right = reference.lightning_features(projected, 2, weight, bias, 1e-6, rotary)

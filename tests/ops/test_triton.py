@@ -137,7 +137,7 @@ def test_the_ops_ask_the_device_nothing():
         losses = ops.indexer_losses([own, own], dense, backend="triton")
         total = out.sum() + ops.indexer_loss(own, target, selection, backend="triton") + sum(losses)
         assert all(x.device.type == "meta" for x in torch.autograd.grad(total, (q, k, v, *own[:3])))
-    assert len(faults.findings) == 6  # of selections, of attention over them, of losses over them
+    assert len(faults.findings) == 8  # twice of slots, of selections, of attention over them, of losses over them
 
 
 COMPOSITIONS = [

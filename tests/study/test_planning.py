@@ -187,7 +187,7 @@ OF_A_MODEL = {
     "warm_up": 9,
     "head_weights_pretrained": 6,
     "pretrained_sizes": 4,
-    "pretrained_savings": 12,
+    "pretrained_savings": 8,
 }  # studies of a pretrained model, and their conditions
 
 

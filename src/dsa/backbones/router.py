@@ -28,7 +28,7 @@ class Router(nn.Module):
         selector: how many keys a query keeps.
         precision: number format of the index scores.
         site: the site whose hidden states it reads; sites after it may share what it chose.
-        backend: which ops backend serves: auto, reference, blocked or cpu.
+        backend: which ops backend serves: auto, reference, blocked, cpu or triton.
     """
 
     def __init__(

@@ -31,16 +31,16 @@ def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> l
     base = build_backbone(specs[0], data.vocab_size).eval()
     members = [build_indexers(spec, base) for spec in specs]
     tokens = data.batch("bench", 0).tokens
-    alone = [step(base, [member], tokens, spec.ops) for member, spec in zip(members, specs, strict=True)]
+    half = specs[0].dtype == "bf16"
+    alone = [step(base, [member], tokens, spec.ops, half) for member, spec in zip(members, specs, strict=True)]
     works: dict[str, Work] = {
-        "base": lambda: base.run(tokens, Pass(sparse=False, logits=False)).logits.detach(),
-        "together": step(base, members, tokens, specs[0].ops),
-        "blocks": step(base, members, tokens, "blocked"),
+        "base": lambda: forward(base, tokens, Pass(sparse=False, logits=False), half),
+        "together": step(base, members, tokens, specs[0].ops, half),
+        "blocks": step(base, members, tokens, "blocked", half),
         "apart": lambda: [work() for work in alone],
     }
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, specs[0].dtype == "bf16"):
-        times = take_turns(works, rounds)  # steps ask for gradients where they need them
-        peak = peak_memory(works["together"]) / 2**20
+    times = take_turns(works, rounds)
+    peak = peak_memory(works["together"]) / 2**20
     shared = {
         "model": specs[0].model.option, "length": specs[0].seq_len, "rows": len(tokens), "indexers": len(members),
         "dtype": specs[0].dtype, "machine": machine(),
@@ -53,7 +53,13 @@ def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> l
     ]
 
 
-def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, backend: str) -> Work:
+def forward(base: Backbone, tokens: Tensor, how: Pass, half: bool) -> None:
+    """A pass without gradients, in the number format that every step enters anew."""
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, half):
+        base.run(tokens, how)
+
+
+def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, backend: str, half: bool) -> Work:
     """Forward, losses and gradients of some indexers, at every site."""
 
     def work() -> Any:
@@ -67,8 +73,7 @@ def step(base: Backbone, members: Sequence[Sequence[Indexer]], tokens: Tensor, b
                 ]
                 found.extend(ops.indexer_losses(features, attention_of(inputs, backend), backend=backend))
 
-        with torch.no_grad():
-            base.run(tokens, Pass(sparse=False, watch=watch, logits=False))
+        forward(base, tokens, Pass(sparse=False, watch=watch, logits=False), half)
         with torch.enable_grad():
             torch.stack(found).sum().backward()
         for parameter in (p for member in members for indexer in member for p in indexer.parameters()):

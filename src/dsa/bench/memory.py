@@ -23,7 +23,7 @@ def measure(
     for length in lengths:
         common = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         for way in ways:
-            spec = compose([*common, "selector=topk", f"selector.k={k}", *together(way)])
+            spec = compose([*common, "selector=topk", f"selector.k={k}", "dtype=fp32", *together(way)])
             data, here = build_data(spec), torch.device("cpu")
             draw = torch.Generator().manual_seed(0)
             tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)

@@ -41,12 +41,10 @@ def measure(
         rows = Batch(tokens[:, :-1], tokens[:, 1:])
         nets = {name: build_model(spec, data.vocab_size).train() for name in ("sparse", "dense")}
         works = {name: last_step(spec, net, data, rows, name == "sparse", here) for name, net in nets.items()}
-        half = spec.dtype == "bf16"
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            times = take_turns(works, rounds)
-            peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
-            parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
-        format_name = "bfloat16" if half else "float32"
+        times = take_turns(works, rounds)
+        peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
+        parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
+        format_name = {"bf16": "bfloat16", "fp32": "float32"}[spec.dtype]
         for component, share in parts.items():
             table.append(
                 {

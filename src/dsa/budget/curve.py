@@ -1,4 +1,4 @@
-"""The loss of a model at each budget, under selectors without an indexer: what an indexer aims at, and each must beat."""
+"""The loss of a model at each budget, without an indexer: what one aims at, and what each must beat."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

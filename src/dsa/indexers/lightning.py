@@ -30,6 +30,8 @@ class LightningIndexer(Indexer):
     d_model * (heads * dim + dim + heads) parameters, and 2 * dim of the key norm; heads * d_model fewer without, and
     (d_model - latent_width) * heads * dim fewer with queries from the latent.
 
+    A subclass whose key norm is no LayerNorm with a bias writes `score` itself.
+
     Args:
         d_model: width of the hidden states.
         heads: query heads H_I.

@@ -223,7 +223,8 @@ def attend(
     cap: float | None = None,
     backend: str = "auto",
 ) -> tuple[Float[Tensor, "batch head time dim"], Float[Tensor, "batch head time"]]:
-    """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense.
+    """Attention over the selected keys: see `dsa.ops.reference.attend`. One that keeps everything runs dense on
+    the CPU; another device is not asked.
 
     Raises:
         ValueError: shapes that do not fit each other, or a scale or cap that is not above 0.
@@ -347,7 +348,20 @@ def lightning_features(
 ) -> tuple[
     Float[Tensor, "batch 1 time head dim"], Float[Tensor, "batch 1 time dim"], Float[Tensor, "batch 1 time rest"]
 ]:
-    """Queries, keys and the rest of an indexer's projection: see `dsa.ops.features`."""
+    """Queries, keys and the rest of an indexer's projection: see `dsa.ops.features`.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or dims that do not turn in pairs.
+    """
+    time, dim = projected.shape[1], len(weight)
+    turned = dim if rotary_dim is None else rotary_dim
+    if projected.shape[2] < (heads + 1) * dim or len(rotary.position) != time:
+        raise ValueError(
+            f"lightning_features: projected has shape {tuple(projected.shape)}; {heads} heads and a key of {dim} dims "
+            f"need a width of at least {(heads + 1) * dim}, and {len(rotary.position)} positions as many tokens."
+        )
+    if turned % 2 or not 0 <= turned <= dim:
+        raise ValueError(f"lightning_features: rotary_dim = {turned}: give an even number from 0 to the {dim} dims.")
     with own_dtypes(projected):
         ops = serving(backend, Call((projected,)))
         return ops.lightning_features(projected, heads, weight, bias, eps, rotary, rotary_dim)

@@ -49,6 +49,7 @@ def select(
 
     Raises:
         FloatingPointError: a key that competes has a score that is not a number.
+        ValueError: a query keeps more keys than it has slots.
     """
     batch, own, length = limit.shape
     keys, groups, unit = offset + length, max(scorer.groups, own), scorer.unit

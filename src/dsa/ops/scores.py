@@ -81,9 +81,16 @@ def slots_for(counts: Int[Tensor, "..."], given: int | None) -> int:
         ValueError: those given are too few.
     """
     fewest = max(largest(counts), 1)
-    if given is not None and given < fewest:
-        raise ValueError(f"select: slots = {given}, but a query keeps {fewest} keys; give at least the largest limit.")
-    return given or fewest
+    if given is None:
+        return fewest
+    report_few(given, fewest)
+    return given
+
+
+def report_few(slots: int, fewest: int) -> None:
+    """Raise if there are fewer slots than a query keeps keys."""
+    if slots < fewest:
+        raise ValueError(f"select: slots = {slots}, but a query keeps {fewest} keys; give at least the largest limit.")
 
 
 def wide(x: Tensor) -> Tensor:

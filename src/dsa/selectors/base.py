@@ -36,8 +36,8 @@ class Selector(nn.Module, ABC):
         """The most keys each query may keep."""
 
     def at_most(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
-        """What no limit goes beyond, of a context in the host's memory: a rule that needs numbers from another device
-        says it without them."""
+        """What no limit goes beyond, of a context of one row in the host's memory: a rule whose limits need numbers
+        that lie on another device says it without them."""
         return self.limit(context)
 
     def trim(self, rows: ScoredRows) -> Int[Tensor, "batch group time"]:

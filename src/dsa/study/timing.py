@@ -113,8 +113,9 @@ class Timed:
     def turn(self) -> dict[str, float]:
         """One training step on a whole batch and one forward pass over a row, warmed up; the model then makes room."""
         self.model.to(self.device)
+        step = {"step_ms": self.step_ms()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            out = {"step_ms": self.step_ms()} | inference(self.model, self.row.to(self.device), self.sparse)
+            out = step | inference(self.model, self.row.to(self.device), self.sparse)
         self.model.to("cpu")
         return out
 

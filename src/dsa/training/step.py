@@ -25,7 +25,8 @@ class LastStep(JointTraining):
 def last_step(
     spec: Spec, model: Backbone, data: DataModule, batch: Batch, sparse: bool, device: torch.device
 ) -> Callable[[], None]:
-    """A whole step at rate 0: forward, both losses, backward, clipping of each group, optimiser.
+    """A whole step at rate 0: forward, both losses, backward, clipping of each group, optimiser; forward in the number
+    format of the spec, which every step enters anew, as in training.
 
     Args:
         model: in training mode on the device; its weights stay as they are.
@@ -42,7 +43,9 @@ def last_step(
     optimizer = module.make_optimizer([{"params": group.parameters, "lr": group.lr} for group in learning])
 
     def step() -> None:
-        module.training_step(batch, 0).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=spec.dtype == "bf16"):
+            loss = module.training_step(batch, 0)
+        loss.backward()
         module.configure_gradient_clipping(optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -12,6 +12,7 @@ from dsa.analysis.inputs.results import Gap
 from dsa.analysis.inputs.timing import TIMING
 
 RUNS, JOINT = "runs.parquet", "joint.parquet"
+GAPS = {RUNS: "gaps", JOINT: "joint_gaps"}
 RUN_KEYS = ("label", "role", "context", "seq_len", "seed", "run_id", "study", "not_applicable")
 DROPPED = (
     "folder", "reused_from", "warnings", "error", "config_hash", "corpus", "swap_selection.layers",
@@ -25,22 +26,12 @@ def is_compact(folder: Path) -> bool:
     return (folder / RUNS).exists()
 
 
-def read_compact(folder: Path) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
-    """One row a finished run, and what has none."""
-    return unpacked(folder / RUNS), tuple(Gap(**gap) for gap in json.loads((folder / STUDY).read_text())["gaps"])
-
-
-def read_joint(folder: Path) -> pd.DataFrame:
-    """What joint training came to beside them; empty where there was none."""
-    return unpacked(folder / JOINT) if (folder / JOINT).exists() else pd.DataFrame()
-
-
-def unpacked(path: Path) -> pd.DataFrame:
-    """The runs of a file."""
-    runs = pd.read_parquet(path)
+def read_compact(folder: Path, name: str) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
+    """One row a finished run of a file, and what has none."""
+    runs = pd.read_parquet(folder / name)
     if LAYERS in runs:
         runs[LAYERS] = runs[LAYERS].map(json.loads, na_action="ignore")
-    return runs
+    return runs, tuple(Gap(**gap) for gap in json.loads((folder / STUDY).read_text()).get(GAPS[name], []))
 
 
 def packed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -52,14 +43,19 @@ def packed(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def compact_files(
-    meta: Meta, runs: pd.DataFrame, gaps: tuple[Gap, ...], timing: dict[str, Any], joint: pd.DataFrame
+    meta: Meta, parts: dict[str, tuple[pd.DataFrame, tuple[Gap, ...]]], timing: dict[str, Any]
 ) -> dict[str, Any]:
-    """The content of each file by name: text, or a frame to be kept as Parquet."""
+    """The content of each file by name: text, or a frame to be kept as Parquet.
+
+    Args:
+        parts: runs and what has none, by the name of their file.
+    """
     plan = asdict(meta)
     plan["runs"] = [{key: run[key] for key in RUN_KEYS if key in run} for run in meta.runs]
-    plan["gaps"] = [asdict(gap) for gap in gaps]
-    out: dict[str, Any] = {STUDY: one_item_a_line(plan), RUNS: packed(runs)}
-    out |= {} if joint.empty else {JOINT: packed(joint)}
+    for name, (_, gaps) in parts.items():
+        plan[GAPS[name]] = [asdict(gap) for gap in gaps]
+    out: dict[str, Any] = {STUDY: one_item_a_line(plan)}
+    out |= {name: packed(runs) for name, (runs, _) in parts.items()}
     return out | ({TIMING: json.dumps(without_system(timing), indent=1)} if timing else {})
 
 

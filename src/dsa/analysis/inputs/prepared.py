@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from dsa.analysis.inputs.compact import is_compact, read_compact, read_joint
+from dsa.analysis.inputs.compact import JOINT, RUNS, is_compact, read_compact
 from dsa.analysis.inputs.meta import Meta, read_meta
-from dsa.analysis.inputs.results import Gap, after_joint, joint, read_results, tidy
+from dsa.analysis.inputs.results import Gap, counts, read_results, tidy
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.inputs.timing import read_timing
 from dsa.artifacts.names import CONTROLS
@@ -22,14 +22,15 @@ class Prepared:
     Args:
         runs: one row a finished run: its result, with label, kind (condition, or which control) and context.
         timing: times taken alone, in turns, by length.
-        joint: likewise, what joint training came to, where the metric judges the untouched backbone.
+        joint: what joint training came to, where the metric judges the untouched backbone and runs had both: of
+            finalists on fresh seeds, or of all conditions.
     """
 
     meta: Meta
     runs: pd.DataFrame
     gaps: tuple[Gap, ...] = ()
     timing: dict[str, Any] = field(default_factory=dict)
-    joint: pd.DataFrame = field(default_factory=pd.DataFrame)
+    joint: "Prepared | None" = None
 
     @functools.cached_property
     def groups(self) -> dict[tuple, pd.DataFrame]:
@@ -83,13 +84,6 @@ class Prepared:
         return self.column(label, seq_len, scale.metric)
 
     @property
-    def confirmation(self) -> "Prepared | None":
-        """The same study by what joint training came to; None where no run had any beside the untouched backbone."""
-        if self.joint.empty:
-            return None
-        return Prepared(replace(self.meta, metric=after_joint(self.meta.metric), contrasts={}), self.joint)
-
-    @property
     def pretrained(self) -> bool:
         """Whether the runs carry the certificate of a pretrained model."""
         return any(str(column).startswith("certificate.") for column in self.runs)
@@ -133,11 +127,18 @@ def prepare(folder: str | Path) -> Prepared:
     folder = Path(folder)
     meta = read_meta(folder)
     if is_compact(folder):
-        runs, gaps = read_compact(folder)
-        return Prepared(meta, runs, gaps, read_timing(folder), read_joint(folder))
+        joint = Prepared(after_joint(meta), *read_compact(folder, JOINT)) if (folder / JOINT).exists() else None
+        return Prepared(meta, *read_compact(folder, RUNS), read_timing(folder), joint)
     return replace(assemble(meta, read_results(folder, meta)), timing=read_timing(folder))
 
 
 def assemble(meta: Meta, results: list[dict[str, Any] | None]) -> Prepared:
     """Planned runs and their results, in the plan's order."""
-    return Prepared(meta, *tidy(meta, results), joint=joint(meta, results))
+    later = after_joint(meta)
+    both = later != meta and any(counts(run, later) and not counts(run, meta) for run in meta.runs)
+    return Prepared(meta, *tidy(meta, results), joint=Prepared(later, *tidy(later, results)) if both else None)
+
+
+def after_joint(meta: Meta) -> Meta:
+    """The same study, asked what joint training came to; contrasts were planned for its own metric."""
+    return replace(meta, metric=meta.metric.removeprefix("swap_"), contrasts={})

@@ -51,8 +51,8 @@ def failed(category: str, reason: str) -> dict[str, Any]:
     return {"status": "failed", "error": {"category": category, "reason": reason}}
 
 
-def counts(run: dict[str, Any], meta: Meta, metric: str) -> bool:
-    """Whether a run says anything about a metric.
+def counts(run: dict[str, Any], meta: Meta) -> bool:
+    """Whether a run says anything about the study's metric.
 
     What was judged to choose finalists stands for the untouched backbone alone; what comes after joint training is
     read off the runs that had it, which are those of fresh seeds where finalists were chosen.
@@ -60,7 +60,7 @@ def counts(run: dict[str, Any], meta: Meta, metric: str) -> bool:
     judged = {str(one.get("judge")) for one in meta.runs}
     if len(judged) < 2:
         return True
-    return (run.get("judge") == "swap") == metric.startswith("swap_")
+    return (run.get("judge") == "swap") == meta.metric.startswith("swap_")
 
 
 def one_a_seed(frame: pd.DataFrame) -> pd.DataFrame:
@@ -79,32 +79,19 @@ def one_a_seed(frame: pd.DataFrame) -> pd.DataFrame:
 
 def tidy(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
     """One row a condition, length and seed, in the plan's order, and what has none; see `every_run`."""
-    frame, gaps = every_run(meta, results, meta.metric)
+    frame, gaps = every_run(meta, results)
     return one_a_seed(frame), gaps
 
 
-def joint(meta: Meta, results: list[dict[str, Any] | None]) -> pd.DataFrame:
-    """As `tidy`, what joint training came to where the study's metric judges the untouched backbone: of finalists on
-    fresh seeds, or of all conditions. Nothing where no run had any."""
-    if len({run.get("judge") for run in meta.runs}) < 2 or not meta.metric.startswith("swap_"):
-        return pd.DataFrame()
-    return one_a_seed(every_run(meta, results, after_joint(meta.metric))[0])
-
-
-def after_joint(metric: str) -> str:
-    """The same measured after joint training."""
-    return metric.removeprefix("swap_")
-
-
-def every_run(meta: Meta, results: list[dict[str, Any] | None], metric: str) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
-    """One row a finished run that says anything about a metric, in the plan's order, and what has none.
+def every_run(meta: Meta, results: list[dict[str, Any] | None]) -> tuple[pd.DataFrame, tuple[Gap, ...]]:
+    """One row a finished run, in the plan's order, and what has none.
 
     A row has its run's label, kind (condition, or which control), context, seq_len and seed, and all that its result
     holds, nested values under dotted names.
     """
     rows, gaps = [], []
     for run, result in zip(meta.runs, results, strict=True):
-        if run.get("role") == "base" or not counts(run, meta, metric):
+        if run.get("role") == "base" or not counts(run, meta):
             continue
         key = (run["label"], int(run["seq_len"]), int(run["seed"]))
         if run.get("not_applicable"):

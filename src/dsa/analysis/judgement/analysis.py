@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from dsa.analysis.inputs.prepared import Prepared, prepare
-from dsa.analysis.inputs.scale import SCALES, scale_of
+from dsa.analysis.inputs.scale import SCALES, Scale, scale_of
 from dsa.analysis.judgement.best import Best, bests
 from dsa.analysis.judgement.compare import CANNOT, DENSE, Comparison, compare, silenced
 from dsa.analysis.judgement.contrasts import Contrast, contrasts
@@ -43,6 +44,7 @@ class Confirmation:
 
     Args:
         comparisons: with the baseline; to_dense: with dense attention that was trained as long.
+        guards: what to know before believing it, runs that are missing among them; of cost the study tells.
     """
 
     metric: str
@@ -50,6 +52,7 @@ class Confirmation:
     qualities: list[Quality]
     comparisons: list[Comparison]
     to_dense: list[Comparison]
+    guards: list[Guard]
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,7 @@ def analyse(prepared: Prepared) -> Analysis:
     scale = scale_of(prepared.meta.metric)
     metrics = scales_measured(prepared)
     found = discriminate(prepared, scale)
-    places = rankable(found)
-    comparisons = [c for metric in metrics for c in compare(prepared, metric, places)]
-    to_dense = [c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)]
-    primary = [c for c in comparisons if c.metric == scale.metric]
-    known = guards(prepared, scale, found, primary, [c for c in to_dense if c.metric == scale.metric])
-    blocked = {(label, g.seq_len) for g in known if g.blocks and g.seq_len is not None for label in g.labels}
-    comparisons, to_dense = ([silenced(c, blocked) for c in every] for every in (comparisons, to_dense))
+    comparisons, to_dense, known = compared_where_allowed(prepared, scale, found, metrics)
     primary = [c for c in comparisons if c.metric == scale.metric]
     field = ranked(prepared, found, known)
     points = fronts(prepared, field, scale)
@@ -129,25 +126,49 @@ def analyse(prepared: Prepared) -> Analysis:
         headroom=[h for metric in metrics for h in headrooms(prepared, SCALES[metric])],
         best=bests(prepared, field, scale, allowed),
         points=points,
-        efficiency=efficiencies(prepared, scale.metric, places),
+        efficiency=efficiencies(prepared, scale.metric, rankable(found)),
         scaling=scaling(prepared, scale, found),
         guards=known,
         ranked=field,
-        confirmation=None if prepared.confirmation is None else confirm(prepared.confirmation),
+        confirmation=None if prepared.joint is None else confirm(prepared.joint),
     )
 
 
 def confirm(prepared: Prepared) -> Confirmation:
     """What runs after joint training say, on their metric and on the others that have a margin."""
-    places = rankable(discriminate(prepared, scale_of(prepared.meta.metric)))
+    scale = scale_of(prepared.meta.metric)
     metrics = [metric for metric in scales_measured(prepared) if not metric.startswith("swap_")]
+    compared = compared_where_allowed(prepared, scale, discriminate(prepared, scale), metrics)
     return Confirmation(
-        metric=prepared.meta.metric,
+        metric=scale.metric,
         seeds=sorted(int(seed) for seed in prepared.runs["seed"].unique()),
         qualities=[q for metric in metrics for q in qualities(prepared, metric)],
-        comparisons=[c for metric in metrics for c in compare(prepared, metric, places)],
-        to_dense=[c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)],
+        comparisons=compared.comparisons,
+        to_dense=compared.to_dense,
+        guards=[guard for guard in compared.guards if guard.name not in ("no speed claim", "dearer than dense")],
     )
+
+
+class Compared(NamedTuple):
+    """With the baseline and with dense attention, without a word where a guard blocks a condition."""
+
+    comparisons: list[Comparison]
+    to_dense: list[Comparison]
+    guards: list[Guard]
+
+
+def compared_where_allowed(
+    prepared: Prepared, scale: Scale, found: list[Discrimination], metrics: list[str]
+) -> Compared:
+    """Every comparison on these metrics, and the guards by those on the primary one."""
+    places = rankable(found)
+    comparisons = [c for metric in metrics for c in compare(prepared, metric, places)]
+    to_dense = [c for metric in metrics for c in compare(prepared, metric, places, to=DENSE)]
+    primary, beside_dense = ([c for c in every if c.metric == scale.metric] for every in (comparisons, to_dense))
+    known = guards(prepared, scale, found, primary, beside_dense)
+    blocked = {(label, g.seq_len) for g in known if g.blocks and g.seq_len is not None for label in g.labels}
+    comparisons, to_dense = ([silenced(c, blocked) for c in every] for every in (comparisons, to_dense))
+    return Compared(comparisons, to_dense, known)
 
 
 def scales_measured(prepared: Prepared) -> list[str]:

@@ -35,7 +35,7 @@ def drawn(meta: Meta, results: list[dict[str, Any] | None], metric: str) -> list
         ValueError: there is none, or the metric is no quality.
     """
     scale = scale_of(metric)
-    frame, _ = every_run(meta, results, meta.metric)
+    frame, _ = every_run(meta, results)
     out = []
     for seq_len in sorted(frame["seq_len"].unique()):
         for label in meta.conditions:

@@ -44,7 +44,8 @@ class LightningFeatures(torch.autograd.Function):
         ctx.save_for_backward(*alive)
         ctx.heads, ctx.eps, ctx.dtypes = heads, eps, [x.dtype for x in (projected, weight, bias)]
         ctx.set_materialize_grads(False)
-        return found[0], found[1], found[2]
+        queries, keys, rest = (x.to(projected.dtype) for x in found)
+        return queries, keys, rest
 
     @staticmethod
     @once_differentiable

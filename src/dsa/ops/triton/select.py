@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dsa.ops.contracts import Scorer, Selection, Trim
 from dsa.ops.scorers import IndexFeatures
-from dsa.ops.scores import largest, report_nan
+from dsa.ops.scores import largest, report_few, report_nan
 from dsa.ops.trims import trimmed
 from dsa.ops.triton import faults, sizes
 from dsa.ops.triton.features import Index, index_of, unusual
@@ -30,13 +31,18 @@ def select(
 
     Raises:
         FloatingPointError: a key that competes has a score that is not a number. On a GPU one of the next ops says so.
+        ValueError: slots that are given are too few; likewise.
     """
     batch, own, time = limit.shape
     shape = batch, max(scorer.groups, own), time
     every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
     table = torch.stack([numbers(span, shape) for span in every])
     counts = torch.stack([part[2] * span.unit for part, span in zip(table, every, strict=True)]).sum(0).int()
-    slots = max(largest(counts), 1) if slots is None else slots
+    if slots is None:
+        slots = max(largest(counts), 1)
+    elif counts.numel():
+        faults.watch(counts.amax(), partial(report_few, slots))
+        counts = counts.clamp(max=slots)
     positions = limit.new_full((*shape, slots), -1, dtype=torch.int32)
     broken = limit.new_zeros(shape, dtype=torch.int32)
     seen = [span for span in every if trim is not None and not (span.forced and scorer.unit > 1)]

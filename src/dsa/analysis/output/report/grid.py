@@ -161,8 +161,10 @@ def confirmation(analysis: Analysis) -> Grid:
     """After joint training, with the baseline and with dense attention that was trained as long."""
     found = analysis.confirmation
     rows = [] if found is None else [versus(c) for c in (*found.comparisons, *found.to_dense)]
-    seeds = "" if found is None else f"{len(found.seeds)} seeds ({found.seeds[0]} to {found.seeds[-1]}). "
-    note = f"{seeds}Where finalists were chosen these seeds took no part in their choice. Dense: trained as long."
+    note = "Where finalists were chosen these seeds took no part in it. Dense: trained as long."
+    if found is not None and found.seeds:
+        note = f"Seeds {found.seeds[0]} to {found.seeds[-1]}. {note}"
+        note += "".join(f" {guard.name.capitalize()}: {guard.sentence}" for guard in found.guards)
     return Grid("confirmation", "After joint training", VERSUS, tuple(rows), note, len(rows) > 60)
 
 
