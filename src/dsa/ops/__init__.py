@@ -11,7 +11,6 @@ from dsa.ops.dispatch import (
     dense_logsumexp,
     indexer_loss,
     keeps_everything,
-    lightning_features,
     multiplies,
     own_dtypes,
     select,
@@ -19,6 +18,7 @@ from dsa.ops.dispatch import (
     settle,
 )
 from dsa.ops.in_units import InUnits
+from dsa.ops.lightning import lightning_features
 from dsa.ops.mixed import Mixed, Picked, Stretch, part_of
 from dsa.ops.of_another import OfAnother
 from dsa.ops.opaque import opaque

@@ -15,7 +15,6 @@ from dsa.ops import blocked, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
 from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
 from dsa.ops.opaque import opaque
-from dsa.ops.rotary import Rotation
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import Zones, by_group
 
@@ -332,36 +331,3 @@ def learning(name: str, features: IndexFeatures, target: TrueAttention | Tensor,
         return serving(name, call._replace(tensors=(target,)))
     emphasis = target.emphasis is not None
     return serving(name, call._replace(tensors=target.tensors, cap=target.cap, emphasis=emphasis))
-
-
-@opaque
-def lightning_features(
-    projected: Float[Tensor, "batch time width"],
-    heads: int,
-    weight: Float[Tensor, "dim"],
-    bias: Float[Tensor, "dim"],
-    eps: float,
-    rotary: Rotation,
-    rotary_dim: int | None = None,
-    *,
-    backend: str = "auto",
-) -> tuple[
-    Float[Tensor, "batch 1 time head dim"], Float[Tensor, "batch 1 time dim"], Float[Tensor, "batch 1 time rest"]
-]:
-    """Queries, keys and the rest of an indexer's projection: see `dsa.ops.features`.
-
-    Raises:
-        ValueError: shapes that do not fit each other, or dims that do not turn in pairs.
-    """
-    time, dim = projected.shape[1], len(weight)
-    turned = dim if rotary_dim is None else rotary_dim
-    if projected.shape[2] < (heads + 1) * dim or len(rotary.position) != time:
-        raise ValueError(
-            f"lightning_features: projected has shape {tuple(projected.shape)}; {heads} heads and a key of {dim} dims "
-            f"need a width of at least {(heads + 1) * dim}, and {len(rotary.position)} positions as many tokens."
-        )
-    if turned % 2 or not 0 <= turned <= dim:
-        raise ValueError(f"lightning_features: rotary_dim = {turned}: give an even number from 0 to the {dim} dims.")
-    with own_dtypes(projected):
-        ops = serving(backend, Call((projected,)))
-        return ops.lightning_features(projected, heads, weight, bias, eps, rotary, rotary_dim)
