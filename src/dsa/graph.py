@@ -190,10 +190,15 @@ def rates_of(spec: Spec, **stage: Any) -> dict[str, Any]:
     return stage | shared | {"optimizer": spec.optimizer.node}
 
 
+def rates_of_backbone(spec: Spec, **stage: Any) -> dict[str, Any]:
+    """As `rates_of` where the backbone learns; that its layers are not compiled goes unsaid."""
+    return rates_of(spec, **stage) | ({"compile": True} if spec.compile else {})
+
+
 def base_of(spec: Spec, content: Any) -> Need:
     """The backbone after dense training; one that somebody trained as it is, for the rows that are read through it."""
     recipe = spec.recipe
-    stage = rates_of(spec, steps=recipe.dense_steps, lr=recipe.dense_lr, until=recipe.dense_until)
+    stage = rates_of_backbone(spec, steps=recipe.dense_steps, lr=recipe.dense_lr, until=recipe.dense_until)
     targets = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     label = named(spec, ["dense"], recipe=False)
     return Need("base", label, model_of(spec, content) | {"stage": None if spec.given else stage}, targets=targets)
@@ -242,7 +247,7 @@ def joint_of(
 ) -> Need:
     """Backbone and indexers after joint training; with dense attention where there is no composition."""
     recipe = spec.recipe
-    stage = rates_of(spec, steps=recipe.sparse_steps, lr=recipe.sparse_lr)
+    stage = rates_of_backbone(spec, steps=recipe.sparse_steps, lr=recipe.sparse_lr)
     identity: dict[str, Any] = {"stage": stage, "composition": composition, "rows": rows_of(spec, content)}
     targets: tuple[str, ...] = (spec.model.target, *spec.data.targets, spec.optimizer.target)
     if composition is not None:

@@ -75,6 +75,7 @@ class Spec:
     index_every: int | tuple[int, ...]
     dtype: str
     ops: str
+    compile: bool
     in_training: bool
     output_dir: str
     study: str
@@ -249,6 +250,7 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         index_every=regular(sharing(plain.get("index_every", 1), "index_every"), model),  # 1: runs of before it
         dtype=compute_dtype(plain["dtype"], trainer["accelerator"]),
         ops=text(plain["ops"], "ops"),
+        compile=flag(plain.get("compile", False), "compile"),  # runs of before it had none
         in_training=flag(plain["precision"].get("in_training", False), "precision.in_training"),
         output_dir=text(plain["output_dir"], "output_dir"),
         study=folder_name(plain["study"], "name"),

@@ -28,7 +28,7 @@ def trained(model: Any, run: Any, how: Pass) -> dict[str, torch.Tensor]:
 
 
 def main(case: str, *choices: str) -> None:
-    """Compare, twice with the compiled model: dense, sparse, or sparse with torch's own compiler."""
+    """Compare, twice with the compiled model: dense, sparse, or sparse by layers, as `compile=true` has it."""
     model = build_model(compose([*SMALL, *choices]), 64).train()
     how, graphs = Pass(sparse=case != "dense", teach=case != "dense"), []
 
@@ -36,8 +36,12 @@ def main(case: str, *choices: str) -> None:
         graphs.append([str(node.target) for node in module.graph.nodes if node.op.startswith("call")])
         return aot_eager(module, inputs)
 
-    run = torch.compile(model.run, backend="inductor" if case == "inductor" else seen, fullgraph=case == "dense")
     wanted = trained(model, model.run, how)
+    if case == "layers":
+        model.compile_layers()
+        run = model.run
+    else:
+        run = torch.compile(model.run, backend=seen, fullgraph=case == "dense")
     far = []
     for _ in range(2):
         got = trained(model, run, how)

@@ -51,8 +51,8 @@ def test_dense_attention_is_one_graph_with_everything_else():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # half a minute of one core; many where others share it
 @pytest.mark.skipif(native.unavailable() is not None, reason="no compiler")
-def test_torchs_own_compiler_gives_the_same_numbers():
-    assert compared("inductor", "model.layers=1")["far"] < 1e-6
+def test_layers_compiled_as_a_run_has_them_give_the_same_numbers():
+    assert compared("layers", "model.layers=1")["far"] < 1e-6
 
 
 @pytest.mark.usefixtures("untyped")

@@ -83,6 +83,14 @@ def test_a_whole_step_is_measured_in_the_format_that_it_is_asked_in(tmp_path, mo
     assert {row["dtype"] for row in json.loads(path.read_text())} == {"bfloat16"}
 
 
+def test_compiled_layers_are_measured_beside_layers_that_are_not(tmp_path, monkeypatch):
+    told, path = [], tmp_path / "x.json"
+    monkeypatch.setattr(SparseTransformer, "compile_layers", lambda model: told.append(model))
+    main(f"train --model mqar --batch 1 --lengths 32 --k 8 --rounds 1 --compile --json {path}".split())
+    rows = {row["component"]: row["ms"] for row in json.loads(path.read_text())}
+    assert len(told) == 2 and rows["not compiled"] > 0 and len(set(rows.values())) == len(rows)
+
+
 @pytest.mark.slow
 def test_train_measures_what_a_step_holds_where_layers_are_recomputed(tmp_path):
     peaks = []

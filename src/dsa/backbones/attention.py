@@ -37,8 +37,10 @@ class SparseAttention(nn.Module):
         self, x: Float[Tensor, "batch time width"], rotary: Rotation, how: Pass, router: Router | None
     ) -> tuple[Float[Tensor, "batch time width"], Losses]:
         """Attention output, and the router's losses where the pass teaches."""
-        q, k, v = rearrange(self.to_qkv(x), "b t (n h d) -> n b h t d", n=3, h=self.site.heads)
-        out, losses = attend(self.site, router, x, rotary(q), rotary(k), v, rotary, how)
+        heads = self.site.heads
+        each = rearrange(self.to_qkv(x), "b t (n d) -> b n t d", n=3 * heads)
+        q, k = rotary(each[:, : 2 * heads]).chunk(2, 1)
+        out, losses = attend(self.site, router, x, q, k, each[:, 2 * heads :], rotary, how)
         return self.to_out(rearrange(out, "b h t d -> b t (h d)")), losses
 
 

@@ -113,9 +113,21 @@ class Backbone(nn.Module, ABC):
         return False
 
     @property
-    def shards(self) -> list[nn.Module]:
-        """Its layers, which a pass gathers one at a time where training is sharded; all that is in none, at once."""
+    def layer_list(self) -> list[nn.Module]:
+        """Its layers: torch compiles each by itself, and a pass gathers one at a time where training is sharded, what
+        is in none at once."""
         return []
+
+    def compile_layers(self) -> None:
+        """Have torch compile its layers at their first pass, all but the ops (`dsa.ops.opaque`).
+
+        Raises:
+            ValueError: it does not say which they are.
+        """
+        if not self.layer_list:
+            raise ValueError(f"compile = true: {self.called} does not say what its layers are; give compile=false.")
+        for layer in self.layer_list:
+            layer.compile()
 
     @property
     def called(self) -> str:

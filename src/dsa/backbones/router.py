@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +18,20 @@ from dsa.ops import IndexFeatures, InUnits, Mixed, Rotation, Selection, TrueAtte
 from dsa.patterns import Choice, Pattern
 from dsa.precision import Bits, Precision
 from dsa.selectors import Selector, SelectorContext
+
+
+class Shown(NamedTuple):
+    """What a pattern shows queries in a row, whatever their rows hold.
+
+    Args:
+        time: their positions.
+        seen: how many keys each sees, by entry of the pattern's library.
+        own: how many of them the pattern keeps by default.
+    """
+
+    time: Int[Tensor, "time"]
+    seen: Sequence[Int[Tensor, "group time"]]
+    own: Sequence[Int[Tensor, "group time"]]
 
 
 class Router(nn.Module):
@@ -43,6 +58,7 @@ class Router(nn.Module):
         super().__init__()
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
         self.site, self.backend = site, ops.checked_backend(backend)
+        self.kept: tuple[tuple[int, int, torch.device], Shown] | None = None
 
     def route(self, site: Site, x: Float[Tensor, "batch time width"], attention: Callable[[], TrueAttention],
               rotary: Rotation, how: Pass, latent: Float[Tensor, "batch time latent"] | None = None,
@@ -115,11 +131,20 @@ class Router(nn.Module):
         self, batch: int, length: int, device: torch.device, how: Pass, choice: Choice | None
     ) -> SelectorContext:
         """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
-        time = torch.arange(how.offset, how.offset + length, device=device)
-        forced = () if self.indexer is None else self.indexer.forced
-        each = [(one.visible(time, forced), one.own_budget(time, forced)) for one in self.pattern.library]
-        seen, own = (of_choice(x, choice).expand(batch, -1, -1) for x in zip(*each, strict=True))
-        return SelectorContext(time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
+        shown = self.shown(how.offset, length, device)
+        seen, own = (of_choice(x, choice).expand(batch, -1, -1) for x in (shown.seen, shown.own))
+        return SelectorContext(shown.time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
+
+    def shown(self, offset: int, length: int, device: torch.device) -> Shown:
+        """What the pattern shows so many queries in a row: the answer of the last pass, if that asked the same."""
+        asked = offset, length, device
+        if self.kept is None or self.kept[0] != asked:
+            time = torch.arange(offset, offset + length, device=device)
+            forced = () if self.indexer is None else self.indexer.forced
+            seen = [one.visible(time, forced) for one in self.pattern.library]
+            own = [one.own_budget(time, forced) for one in self.pattern.library]
+            self.kept = asked, Shown(time, seen, own)
+        return self.kept[1]
 
     @torch.no_grad()
     def select(

@@ -133,7 +133,7 @@ class SparseTransformer(Backbone):
         return True
 
     @property
-    def shards(self) -> list[nn.Module]:
+    def layer_list(self) -> list[nn.Module]:
         return list(self.blocks)
 
     def attention_blocks(self) -> list[Block]:

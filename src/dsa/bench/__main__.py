@@ -55,6 +55,9 @@ def main(arguments: list[str] | None = None) -> None:
         "--dtype", choices=["auto", *sorted(DTYPES)], default="auto", help="of the backbone (default auto, as train.py)"
     )
     step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
+    step.add_argument(
+        "--compile", action="store_true", help="torch.compile of the layers, dense ones too, as compile=true"
+    )
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
     alone.add_argument("--lengths", type=numbers, help="tokens (default 2048 to 16384; on cuda 4096 to 131072)")
@@ -114,7 +117,10 @@ def main(arguments: list[str] | None = None) -> None:
     memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
     title = f"train: {given.indexer}, k {given.k}, backend {given.backend}"
     title += f", memory {given.memory}" if memory else ""
-    rows = train.measure(indexer=given.indexer, models=given.model, batches=batches, memory=memory, **options)
+    title += ", compiled" if given.compile else ""
+    rows = train.measure(
+        indexer=given.indexer, models=given.model, batches=batches, memory=memory, compiled=given.compile, **options
+    )
     report.show_steps(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)

@@ -17,9 +17,10 @@ PARTS = ("indexer", "select", "attend", "indexer_loss")
 
 def measure(
     lengths: list[int], k: int, indexer: str, models: list[str], batches: list[int], backend: str, rounds: int,
-    memory: list[str], dtype: str,
+    memory: list[str], dtype: str, compiled: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A row per (model, rows, length, component); components are those of a sparse step, "rest" and "total".
+    """A row per (model, rows, length, component); components are those of a sparse step, "rest" and "total"; where
+    layers are compiled also "not compiled", the whole sparse step without it.
 
     The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it. Where
     layers are recomputed there is the total alone: a part runs within the backward pass of another.
@@ -29,6 +30,7 @@ def measure(
         batches: numbers of rows.
         memory: settings of the group that are true.
         dtype: of the backbone, as train.py takes it.
+        compiled: their layers are, dense ones too.
     """
     table = []
     for model, batch, length in itertools.product(models, batches, lengths):
@@ -40,12 +42,17 @@ def measure(
         tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)
         rows = Batch(tokens[:, :-1], tokens[:, 1:])
         nets = {name: build_model(spec, data.vocab_size).train() for name in ("sparse", "dense")}
-        works = {name: last_step(spec, net, data, rows, name == "sparse", here) for name, net in nets.items()}
+        if compiled:
+            for net in nets.values():
+                net.compile_layers()
+            nets["not compiled"] = build_model(spec, data.vocab_size).train()
+        works = {name: last_step(spec, net, data, rows, name != "dense", here) for name, net in nets.items()}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
         parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
         format_name = {"bf16": "bfloat16", "fp32": "float32"}[spec.dtype]
-        for component, share in parts.items():
+        own = {component: share * times["sparse"] for component, share in parts.items()}
+        for component, ms in (own | ({"not compiled": times["not compiled"]} if compiled else {})).items():
             table.append(
                 {
                     "model": model,
@@ -53,11 +60,11 @@ def measure(
                     "length": length,
                     "component": component,
                     "direction": "train",
-                    "ms": share * times["sparse"],
+                    "ms": ms,
                     "dense_ms": times["dense"],
                     "dtype": format_name,
                     "dense_ms_by_dtype": {format_name: times["dense"]},
-                    "ratio": times["dense"] / (share * times["sparse"]),
+                    "ratio": times["dense"] / ms,
                     "peak_mb": peaks["sparse"],
                     "dense_peak_mb": peaks["dense"],
                     "flops": None,

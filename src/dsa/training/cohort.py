@@ -55,7 +55,7 @@ class CohortTraining(Training):
     divergences has the gradient of the divergence from the mean of their attention.
     """
 
-    shards: ClassVar[bool] = False  # the base has no gradients and no optimiser states, and members are small
+    backbone_learns: ClassVar[bool] = False  # the base has no gradients and no optimiser states, and members are small
 
     def __init__(self, members: Sequence[Member], *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -32,7 +32,9 @@ def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, va
     if spec.callbacks.maps_every and maps is not None:
         callbacks.append(SelectionMaps(maps, spec.callbacks.maps_every))
     every = spec.callbacks.val_every if validate else module.stage.steps + 1  # beyond the end: never
-    parts = {"strategy": sharding()} if spec.trainer.shard and module.shards else {}
+    parts = {"strategy": sharding()} if spec.trainer.shard and module.backbone_learns else {}
+    if spec.compile and module.backbone_learns:
+        module.model.compile_layers()
     trainer = make_trainer(
         spec.trainer,
         spec.dtype,

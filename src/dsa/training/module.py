@@ -31,7 +31,7 @@ class Training(Evaluation):
     Everything random is a function of (seed, stage, step), so a resumed stage ends in the same weights.
 
     Attributes:
-        shards: several processes may keep a part of the model each.
+        backbone_learns: its layers may then be compiled, and lie in parts with several processes.
 
     Args:
         model: trained in place.
@@ -42,7 +42,7 @@ class Training(Evaluation):
         accumulate: micro-batches per optimiser step.
     """
 
-    shards: ClassVar[bool] = True
+    backbone_learns: ClassVar[bool] = True
 
     def __init__(
         self,

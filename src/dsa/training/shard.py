@@ -31,7 +31,7 @@ def shard(model: Backbone, groups: list[Group], device: torch.device, world: int
     """
     names = {parameter: name for name, parameter in model.named_parameters()}
     mesh = init_device_mesh(device.type, (world,))
-    for layer in model.shards:
+    for layer in model.layer_list:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     register_fsdp_forward_method(model, "run")

@@ -14,7 +14,7 @@ from dsa.config import config_dir, read_config
 
 ALONE = ("callbacks", "logger", "trainer")  # groups that change no number
 ALWAYS = ("seq_len", "seed")
-OF_A_RUN = (*ALWAYS, "indexer_seed", "index_every", "judge", "steps", "dtype", "ops", "allow_targets")
+OF_A_RUN = (*ALWAYS, "indexer_seed", "index_every", "judge", "steps", "dtype", "ops", "compile", "allow_targets")
 FOLLOWS = ("seq_len", "seed")  # inside a group, where they are those of the run
 PLAIN = re.compile(r"[A-Za-z_/][\w./-]*")
 CONFIG = "config.yaml"

@@ -105,7 +105,7 @@ class Adopted(Backbone):
         return found
 
     @property
-    def shards(self) -> list[nn.Module]:
+    def layer_list(self) -> list[nn.Module]:
         return recomputable(self.hf)
 
     @property
