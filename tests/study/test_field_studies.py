@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import indexers
 
+from dsa.backbones import Site
 from dsa.build import build_indexer
 from dsa.judging.cost import index_features, scoring
 from dsa.ops.zones import spans
@@ -14,15 +15,20 @@ OURS = {f"h{heads}d{dim}" for heads in (1, 2, 3, 4) for dim in (1, 2, 4, 8, 16, 
 OURS |= {"block_mean", "dynamic", "multi_scale", "static", "ultra_light"}
 
 
+SMOLLM2 = Site(0, 576, 9, 3, 64)
+FIELD = ["field_indexers", "field_indexers_equal_operations", "field_indexers_pretrained"]
+BLOCKS = ["block_granularity", "block_granularity_1024", "block_granularity_pretrained"]
+
+
 def conditions(study, outputs):
-    """The run of each condition and length."""
-    (plan,) = plans_of(f"study={study}", "seed=0", f"output_dir={outputs}", exploratory=True)
+    """The run of each condition and length; those of a pretrained model are planned on another, which need not be
+    fetched."""
+    small = ["model=mqar", "data=mqar", "recipe=solved"] if study.endswith("_pretrained") else []
+    (plan,) = plans_of(f"study={study}", *small, "seed=0", f"output_dir={outputs}", exploratory=True)
     return {(run.label, run.seq_len): run for run in plan.runs if run.role == "condition"}
 
 
-@pytest.mark.parametrize(
-    "study", ["field_indexers", "field_indexers_equal_operations", "block_granularity", "block_granularity_1024"]
-)
+@pytest.mark.parametrize("study", [*FIELD, *BLOCKS])
 def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
     runs = conditions(study, outputs)
     assert all(run.reason is None for run in runs.values())
@@ -37,18 +43,18 @@ def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
         assert max(means) / min(means) < 1.02, means
 
 
-@pytest.mark.parametrize(
-    ("study", "ours"), [("field_indexers", {"h2d32", "h4d64"}), ("field_indexers_equal_operations", {"h4d64"})]
-)
-def test_the_studies_of_the_field_have_every_indexer_of_it(outputs, study, ours):
+@pytest.mark.parametrize("study", FIELD)
+def test_the_studies_of_the_field_have_every_indexer_of_it(outputs, study):
+    ours = {"h2d32", "h4d64"} if study == "field_indexers" else {"h4d64"}
     named = {run.spec.indexer.option.rstrip("~") for run in conditions(study, outputs).values()}
     assert named == set(indexers()) - OURS | ours
 
 
-def test_at_equal_operations_every_indexer_counts_those_of_h4d64(outputs):
+@pytest.mark.parametrize("study", FIELD[1:])
+def test_at_equal_operations_every_indexer_counts_those_of_h4d64(outputs, study):
     counted = {}
-    for (label, seq_len), run in conditions("field_indexers_equal_operations", outputs).items():
-        site = first_site(run.spec)
+    for (label, seq_len), run in conditions(study, outputs).items():
+        site = SMOLLM2 if study.endswith("_pretrained") else first_site(run.spec)
         indexer = build_indexer(run.spec, site)
         scores = scoring(indexer.scorer(index_features(indexer, site.width)), run.spec.pattern.make(), 0, seq_len, None)
         counted[label] = scores + indexer.projection_flops(seq_len)
@@ -56,7 +62,8 @@ def test_at_equal_operations_every_indexer_counts_those_of_h4d64(outputs):
     assert {label for label, count in counted.items() if abs(count / reference - 1) > 0.03} == set(), counted
 
 
-def test_a_search_has_more_tokens_to_choose_from_than_its_budget(outputs):
-    for run in (run for (label, _), run in conditions("field_indexers", outputs).items() if label.startswith("hisa")):
+@pytest.mark.parametrize("study", FIELD)
+def test_a_search_has_more_tokens_to_choose_from_than_its_budget(outputs, study):
+    for run in (run for (label, _), run in conditions(study, outputs).items() if label.startswith("hisa")):
         indexer, k = run.spec.indexer.node, run.spec.selector.node["k"]
         assert k * 4 == indexer["block"] * indexer["blocks"] < run.seq_len

@@ -188,6 +188,9 @@ OF_A_MODEL = {
     "head_weights_pretrained": 6,
     "pretrained_sizes": 4,
     "pretrained_savings": 8,
+    "field_indexers_pretrained": 10,
+    "block_granularity_pretrained": 5,
+    "sharing_pretrained": 3,
 }  # studies of a pretrained model, and their conditions
 
 
@@ -204,7 +207,9 @@ def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, condit
     pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
     from backbones.tiny_models import CONFIGS, saved
 
-    folder = saved(tmp_path / "tiny", CONFIGS["llama"](), tokenizer=True)
+    config = CONFIGS["llama"]()
+    config.num_hidden_layers = 4  # as many as share an indexer in sharing_pretrained
+    folder = saved(tmp_path / "tiny", config, tokenizer=True)
     text = tmp_path / "text.txt"
     text.write_text("def return import self class for in if else\n" * 400)
     (plan,) = plans_of(
