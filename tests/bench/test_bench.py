@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dsa.backbones import SparseTransformer
-from dsa.bench import attention, measure, peers, report
+from dsa.bench import attention, measure, peers, report, train
 from dsa.bench.__main__ import main
 from dsa.bench.layer import Layer
 from dsa.ops import native
@@ -84,11 +84,19 @@ def test_a_whole_step_is_measured_in_the_format_that_it_is_asked_in(tmp_path, mo
 
 
 def test_compiled_layers_are_measured_beside_layers_that_are_not(tmp_path, monkeypatch):
-    told, path = [], tmp_path / "x.json"
-    monkeypatch.setattr(SparseTransformer, "compile_layers", lambda model: told.append(model))
+    compiled, stepped, path, make = [], {}, tmp_path / "x.json", train.last_step
+    monkeypatch.setattr(SparseTransformer, "compile_layers", lambda model: compiled.append(id(model)))
+
+    def noted(spec, model, data, batch, sparse, device):
+        stepped[id(model)] = sparse
+        return make(spec, model, data, batch, sparse, device)
+
+    monkeypatch.setattr(train, "last_step", noted)
     main(f"train --model mqar --batch 1 --lengths 32 --k 8 --rounds 1 --compile --json {path}".split())
-    rows = {row["component"]: row["ms"] for row in json.loads(path.read_text())}
-    assert len(told) == 2 and rows["not compiled"] > 0 and len(set(rows.values())) == len(rows)
+    assert sorted(stepped.values()) == [False, False, True, True]
+    assert sorted(stepped[one] for one in compiled) == [False, True]
+    rows = {row["component"]: row for row in json.loads(path.read_text())}
+    assert rows["total"]["dense_ms"] != rows["not compiled"]["dense_ms"] and rows["not compiled"]["ratio"] > 0
 
 
 @pytest.mark.slow

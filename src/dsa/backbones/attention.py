@@ -33,6 +33,10 @@ class SparseAttention(nn.Module):
         self.to_qkv = nn.Linear(d_model, 3 * d_model, bias=False)
         self.to_out = nn.Linear(d_model, d_model, bias=False)
 
+    def tabulate(self, rotary: Rotation) -> None:
+        """Make the tables of the rotation that a layer asks for."""
+        rotary.table(self.site.dim)
+
     def forward(
         self, x: Float[Tensor, "batch time width"], rotary: Rotation, how: Pass, router: Router | None
     ) -> tuple[Float[Tensor, "batch time width"], Losses]:

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -119,15 +120,18 @@ class Backbone(nn.Module, ABC):
         return []
 
     def compile_layers(self) -> None:
-        """Have torch compile its layers at their first pass, all but the ops (`dsa.ops.opaque`).
+        """Have torch compile its layers, all but the ops (`dsa.ops.opaque`), at the first pass over rows of each shape.
+        What was compiled in this process before is forgotten: torch bounds how much it holds, and what a layer becomes
+        is not to depend on that.
 
         Raises:
             ValueError: it does not say which they are.
         """
         if not self.layer_list:
             raise ValueError(f"compile = true: {self.called} does not say what its layers are; give compile=false.")
+        torch.compiler.reset()
         for layer in self.layer_list:
-            layer.compile()
+            layer.compile(dynamic=False)
 
     @property
     def called(self) -> str:

@@ -140,6 +140,12 @@ class CompressedAttention(nn.Module):
         self.sink = nn.Parameter(torch.empty(heads)) if how.sink else None
         self.to_out = nn.Linear(d_model, d_model, bias=False)
 
+    def tabulate(self, rotary: Rotation) -> None:
+        """Make the tables of the rotation that a layer asks for."""
+        dim = self.site.dim if self.how.rotary_dim is None else self.how.rotary_dim
+        for each in (rotary, rotary.every(self.how.stride)):
+            each.table(dim)
+
     def forward(
         self, x: Float[Tensor, "batch time width"], rotary: Rotation, how: Pass, router: Router | None
     ) -> tuple[Float[Tensor, "batch time width"], Losses]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -20,8 +20,8 @@ from dsa.precision import Bits, Precision
 from dsa.selectors import Selector, SelectorContext
 
 
-class Shown(NamedTuple):
-    """What a pattern shows queries in a row, whatever their rows hold.
+class View(NamedTuple):
+    """What a pattern lets consecutive queries see, whatever the tokens.
 
     Args:
         time: their positions.
@@ -58,7 +58,7 @@ class Router(nn.Module):
         super().__init__()
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
         self.site, self.backend = site, ops.checked_backend(backend)
-        self.kept: tuple[tuple[int, int, torch.device], Shown] | None = None
+        self.last_view: tuple[tuple[Any, ...], View] | None = None
 
     def route(self, site: Site, x: Float[Tensor, "batch time width"], attention: Callable[[], TrueAttention],
               rotary: Rotation, how: Pass, latent: Float[Tensor, "batch time latent"] | None = None,
@@ -131,20 +131,23 @@ class Router(nn.Module):
         self, batch: int, length: int, device: torch.device, how: Pass, choice: Choice | None
     ) -> SelectorContext:
         """What the selector may know: positions, the keys that each sees, and how many of them the pattern keeps."""
-        shown = self.shown(how.offset, length, device)
-        seen, own = (of_choice(x, choice).expand(batch, -1, -1) for x in (shown.seen, shown.own))
-        return SelectorContext(shown.time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
+        view = self.view(how.offset, length, device)
+        seen, own = (of_choice(x, choice).expand(batch, -1, -1) for x in (view.seen, view.own))
+        return SelectorContext(view.time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
 
-    def shown(self, offset: int, length: int, device: torch.device) -> Shown:
-        """What the pattern shows so many queries in a row: the answer of the last pass, if that asked the same."""
-        asked = offset, length, device
-        if self.kept is None or self.kept[0] != asked:
+    def view(self, offset: int, length: int, device: torch.device) -> View:
+        """What consecutive queries see: the answer of the last pass, if that asked the same."""
+        forced = () if self.indexer is None else self.indexer.forced
+        asked, last = (offset, length, device, self.pattern, forced), self.last_view
+        if last is not None and last[0] == asked:
+            return last[1]
+        with torch.inference_mode(False):  # they outlive this pass, and the next one may learn
             time = torch.arange(offset, offset + length, device=device)
-            forced = () if self.indexer is None else self.indexer.forced
             seen = [one.visible(time, forced) for one in self.pattern.library]
             own = [one.own_budget(time, forced) for one in self.pattern.library]
-            self.kept = asked, Shown(time, seen, own)
-        return self.kept[1]
+        view = View(time, seen, own)
+        self.last_view = asked, view
+        return view
 
     @torch.no_grad()
     def select(

@@ -143,6 +143,8 @@ class SparseTransformer(Backbone):
         check_tokens(tokens, self.vocab_size)
         how = how.begun()
         rotary = Rotation(tokens.shape[1], self.rope_base, tokens.device, offset=how.offset)
+        if how.cache is None:  # a layer that is compiled and recomputed has to find the same twice
+            self.attention_blocks()[0].attention.tabulate(rotary)
         x = self.embedding(tokens)
         losses: list[Losses] = []
         for site, block in enumerate(self.blocks):

@@ -46,10 +46,16 @@ def show_steps(rows: Rows, title: str) -> None:
         whole = step["total"]
         table.add_row(
             model, str(batch), str(length), f"{whole['ms']:.1f}", f"{whole['dense_ms']:.1f}", f"{whole['ratio']:.2f}",
-            *(f"{step[name]['ms']:.1f}" for name in parts), f"{whole['peak_mb']:.0f}", f"{whole['dense_peak_mb']:.0f}",
+            *(timed(step[name]) for name in parts), f"{whole['peak_mb']:.0f}", f"{whole['dense_peak_mb']:.0f}",
         )  # fmt: skip
     console = Console()
     Console(width=max(console.width, 140)).print(table)
+
+
+def timed(row: dict[str, Any]) -> str:
+    """The time of a part; of a step that is another than the line's, that of the dense one with it."""
+    own = f"{row['ms']:.1f}"
+    return f"{own}, dense {row['dense_ms']:.1f}" if row["component"] == "not compiled" else own
 
 
 def show_tokens(rows: Rows, title: str) -> None:

@@ -20,7 +20,7 @@ def measure(
     memory: list[str], dtype: str, compiled: bool,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A row per (model, rows, length, component); components are those of a sparse step, "rest" and "total"; where
-    layers are compiled also "not compiled", the whole sparse step without it.
+    layers are compiled also "not compiled", a whole step without it beside a dense one without it.
 
     The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it. Where
     layers are recomputed there is the total alone: a part runs within the backward pass of another.
@@ -41,18 +41,22 @@ def measure(
         draw = torch.Generator().manual_seed(0)
         tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)
         rows = Batch(tokens[:, :-1], tokens[:, 1:])
-        nets = {name: build_model(spec, data.vocab_size).train() for name in ("sparse", "dense")}
+        steps = ["total", "not compiled"] if compiled else ["total"]
+        names = [f"{step}, {way}" for step in steps for way in ("sparse", "dense")]
+        nets = {name: build_model(spec, data.vocab_size).train() for name in names}
         if compiled:
-            for net in nets.values():
-                net.compile_layers()
-            nets["not compiled"] = build_model(spec, data.vocab_size).train()
-        works = {name: last_step(spec, net, data, rows, name != "dense", here) for name, net in nets.items()}
+            for name in names[:2]:
+                nets[name].compile_layers()
+        works = {name: last_step(spec, nets[name], data, rows, name.endswith("sparse"), here) for name in names}
         times = take_turns(works, rounds)
         peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
-        parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["sparse"])
+        parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["total, sparse"])
+        components = {name: ("total", share) for name, share in parts.items()} | {
+            name: (name, 1.0) for name in steps[1:]
+        }
         format_name = {"bf16": "bfloat16", "fp32": "float32"}[spec.dtype]
-        own = {component: share * times["sparse"] for component, share in parts.items()}
-        for component, ms in (own | ({"not compiled": times["not compiled"]} if compiled else {})).items():
+        for component, (step, share) in components.items():
+            ms, dense_ms = share * times[f"{step}, sparse"], times[f"{step}, dense"]
             table.append(
                 {
                     "model": model,
@@ -61,12 +65,12 @@ def measure(
                     "component": component,
                     "direction": "train",
                     "ms": ms,
-                    "dense_ms": times["dense"],
+                    "dense_ms": dense_ms,
                     "dtype": format_name,
-                    "dense_ms_by_dtype": {format_name: times["dense"]},
-                    "ratio": times["dense"] / ms,
-                    "peak_mb": peaks["sparse"],
-                    "dense_peak_mb": peaks["dense"],
+                    "dense_ms_by_dtype": {format_name: dense_ms},
+                    "ratio": dense_ms / ms,
+                    "peak_mb": peaks[f"{step}, sparse"],
+                    "dense_peak_mb": peaks[f"{step}, dense"],
                     "flops": None,
                     "gflops_per_s": None,
                     "machine": machine(),

@@ -12,7 +12,8 @@ from dsa.ops import ScoredRows, Scorer, Selection, TrueAttention
 
 
 class SelectorContext(NamedTuple):
-    """What a selector may know of a forward pass: nothing about later tokens."""
+    """What a selector may know of a forward pass: nothing about later tokens. To be read alone: the next pass may get
+    the same tensors."""
 
     time: Int[Tensor, "batch time"]  # positions, counted from the row's first token
     visible: Int[Tensor, "batch group time"]  # keys that the pattern lets each query see

@@ -21,6 +21,14 @@ class EndOfStep(pl.Callback):
         pl_module.end_step(batch_idx)
 
 
+class CompiledLayers(pl.Callback):
+    """Has torch compile the layers of the model that is to learn, before it is taken apart for several processes."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, Training)
+        pl_module.model.compile_layers()
+
+
 class LastCheckpoint(pl.Callback):
     """Keeps one checkpoint, written every so many steps, never in the middle of an accumulation."""
 

@@ -11,7 +11,7 @@ from dsa.judging import threads
 from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.judging.world import first_process
 from dsa.spec import Spec
-from dsa.training.callbacks import EndOfStep, LastCheckpoint, SelectionMaps, StageBar
+from dsa.training.callbacks import CompiledLayers, EndOfStep, LastCheckpoint, SelectionMaps, StageBar
 from dsa.training.module import Training
 from dsa.training.shard import sharding
 
@@ -31,10 +31,10 @@ def fit(spec: Spec, module: Training, folder: Path, maps: Path | None = None, va
         callbacks.append(StageBar(leave=True))
     if spec.callbacks.maps_every and maps is not None:
         callbacks.append(SelectionMaps(maps, spec.callbacks.maps_every))
+    if spec.compile and module.backbone_learns:
+        callbacks.append(CompiledLayers())
     every = spec.callbacks.val_every if validate else module.stage.steps + 1  # beyond the end: never
     parts = {"strategy": sharding()} if spec.trainer.shard and module.backbone_learns else {}
-    if spec.compile and module.backbone_learns:
-        module.model.compile_layers()
     trainer = make_trainer(
         spec.trainer,
         spec.dtype,

@@ -41,6 +41,23 @@ def rehearse(spec: Spec, data: DataModule) -> None:
     if spec.sparse:
         with torch.no_grad():
             model.run(data.batch("rehearsal", 0).tokens[:1], Pass(teach=True, watch=lambda seen: check(model, seen)))
+    if spec.compile:
+        check_compiles(model)
+
+
+def check_compiles(model: Backbone) -> None:
+    """Have torch compile something of no size where a model's layers are to be compiled.
+
+    Raises:
+        ValueError: it cannot here, or the model does not say what its layers are.
+    """
+    model.compile_layers()
+    device = next(model.parameters()).device
+    try:
+        torch.compile(torch.neg)(torch.zeros(1, device=device))
+    except Exception as error:  # whatever a compiler of this machine says
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"compile = true: torch.compile does not work here ({reason}); give compile=false.") from error
 
 
 def check(model: Backbone, inputs: SiteInputs) -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from dsa.artifacts.digest import digest
 from dsa.build import build_backbone, leading
 from dsa.checks import one_of
-from dsa.ops import checked_backend, native
+from dsa.ops import checked_backend
 from dsa.spec import Part, Spec
 from dsa.training.errors import expected
 
@@ -36,12 +36,8 @@ def check_settings(spec: Spec, met: set[str] | None = None) -> None:
             part.make()([{"params": [nn.Parameter(torch.zeros(1))], "lr": 0.0}])
     for part in unmet(met, spec.model):
         with named(part), torch.device("meta"):  # sizes alone: no memory, no drawing of weights
-            backbone = build_backbone(spec, vocab_size=1)
-            if spec.compile:
-                backbone.compile_layers()
+            build_backbone(spec, vocab_size=1)
     checked_backend(spec.ops)
-    if spec.compile and (reason := native.unavailable()) is not None:
-        raise ValueError(f"compile = true: {reason} Or give compile=false.")
     if spec.uses_indexer and spec.objective.cls.whole and spec.trainer.accumulate > 1:
         raise ValueError(
             f"trainer.accumulate = {spec.trainer.accumulate}: objective={spec.objective.option} compares the queries "
