@@ -19,6 +19,9 @@ from dsa.training.rehearsal import rehearse
 
 STEPS = ["recipe.dense.steps=2", "recipe.warmup.steps=2", "recipe.sparse.steps=2"]
 
+ENTRIES = ["model.kv=csa", "indexer=deepseek_v4_csa", "indexer.unit=4", "indexer.heads=2", "indexer.dim=16",
+           "indexer.rotary_dim=8", "pattern=causal", "selector.k=16", "model.kv_window=8"]  # fmt: skip
+
 
 @pytest.fixture
 def told(monkeypatch):
@@ -61,12 +64,10 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["model.kv=csa", "indexer=deepseek_v4_csa", "indexer.unit=4", "indexer.heads=2",
-    "indexer.dim=16", "indexer.rotary_dim=8", "pattern=causal", "selector.k=16", "model.kv_window=8"]])  # fmt: skip
-def test_a_run_whose_layers_dynamo_traces_ends_as_one_whose_layers_it_does_not(more, outputs, tmp_path):
+def test_a_run_whose_layers_dynamo_traces_ends_as_one_whose_layers_it_does_not(outputs, tmp_path):
     script = tmp_path / "whole.py"
     script.write_text(WHOLE)
-    settings = [*SMALL, *QUIET, *STEPS, "memory=checkpoint", "dtype=fp32", f"output_dir={outputs}", *more]
+    settings = [*SMALL, *QUIET, *STEPS, "memory=checkpoint", "dtype=fp32", f"output_dir={outputs}", *ENTRIES]
     done = launch([sys.executable, str(script), *settings], os.environ | {"OMP_NUM_THREADS": "1"})
     said, _ = done.communicate(timeout=600)
     assert done.returncode == 0, said[-4000:]
