@@ -2,10 +2,12 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
+from dsa.backbones import SparseTransformer
 from dsa.study import timing
 from dsa.study.__main__ import main
 from dsa.study.timing import FILE, time_study
@@ -74,13 +76,19 @@ def test_a_fresh_process_can_take_a_turn(study):
     assert 0 <= others <= 1
 
 
-def test_a_step_leaves_the_weights_as_they_are(study):
+def test_a_step_leaves_the_weights_as_they_are_and_is_compiled_where_the_runs_are(study, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(SparseTransformer, "compile_layers", lambda model: compiled.append(model))
     (folder,) = study.glob("h1d8*")
     one = timing.Timed(folder)
     weights = {name: value.clone() for name, value in one.model.state_dict().items()}
     one.turn()
     after = one.model.state_dict()
     assert all(after[name].equal(value) for name, value in weights.items() if "selector" not in name)
+    assert not compiled
+    one.spec = replace(one.spec, compile=True)
+    one.turn()
+    assert compiled == [one.model]
 
 
 @pytest.mark.parametrize("study", ["both"], indirect=True)
