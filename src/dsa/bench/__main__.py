@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
     title = f"train: {given.indexer}, k {given.k}, backend {given.backend}"
     title += f", memory {given.memory}" if memory else ""
-    title += ", compiled" if given.compile else ""
+    title += ", compiled (in brackets dense steps that are not)" if given.compile else ""
     rows = train.measure(
         indexer=given.indexer, models=given.model, batches=batches, memory=memory, compiled=given.compile, **options
     )

@@ -53,9 +53,9 @@ def show_steps(rows: Rows, title: str) -> None:
 
 
 def timed(row: dict[str, Any]) -> str:
-    """The time of a part; of a step that is another than the line's, that of the dense one with it."""
+    """The time of a part; of a step that is not compiled, in brackets that of the dense one that is not."""
     own = f"{row['ms']:.1f}"
-    return f"{own}, dense {row['dense_ms']:.1f}" if row["component"] == "not compiled" else own
+    return f"{own} ({row['dense_ms']:.1f})" if row["component"] == "not compiled" else own
 
 
 def show_tokens(rows: Rows, title: str) -> None:
