@@ -50,7 +50,8 @@ def test_what_an_evaluation_left_serves_a_step_that_learns(model):
     tokens = torch.randint(64, (2, 40))
     with torch.inference_mode():
         model(tokens)
-    assert not any(x.is_inference() for x in (model.router(0).last_view[1].time, *model.router(0).last_view[1].seen))
+    view = model.router(0).view(0, 40, CPU)
+    assert not any(x.is_inference() for x in (view.time, *view.seen, *view.own))
     out = model.train().run(tokens, Pass(teach=True))
     (out.logits.square().mean() + out.losses["indexer"]).backward()
     assert model.blocks[0].attention.to_qkv.weight.grad.any()

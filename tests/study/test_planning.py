@@ -5,7 +5,6 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import options
 from omegaconf import OmegaConf
 
 from dsa import compose
@@ -13,7 +12,6 @@ from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
 from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.build import build_data
-from dsa.config import config_dir
 from dsa.graph import graph_of, run_id
 from dsa.study.composer import Composer
 from dsa.study.conditions import expand
@@ -180,71 +178,6 @@ def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_c
     assert re.search(r"an effect of (1\.9|2\.0)\d standard", told(10)) and "can be shown from 25 seeds on" in told(10)
     assert "can be shown too" in told(25)
     assert "too few to show anything" in told(2)
-
-
-OF_A_MODEL = {
-    "pretrained": 8,
-    "warm_up": 9,
-    "head_weights_pretrained": 6,
-    "pretrained_sizes": 4,
-    "pretrained_savings": 8,
-    "field_indexers_pretrained": 10,
-    "block_granularity_pretrained": 5,
-    "sharing_pretrained": 3,
-}  # studies of a pretrained model, and their conditions
-
-
-@pytest.mark.parametrize("study", [s for s in options("study") if s not in {"research", "all", *OF_A_MODEL}])
-def test_every_shipped_study_can_be_planned(study, outputs):
-    seeds = "seed=0" if study != "quick" else "seed=0,1,2"
-    (plan,) = plans_of(f"study={study}", seeds, "seq_len=512", f"output_dir={outputs}", exploratory=True)
-    assert {run.role for run in plan.applicable} == {"control", "condition"}
-    assert plan.study.baseline in plan.study.conditions
-
-
-@pytest.mark.parametrize(("study", "conditions"), OF_A_MODEL.items())
-def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, conditions, outputs, tmp_path):
-    pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-    from backbones.tiny_models import CONFIGS, saved
-
-    config = CONFIGS["llama"]()
-    config.num_hidden_layers = 4  # as many as share an indexer in sharing_pretrained
-    folder = saved(tmp_path / "tiny", config, tokenizer=True)
-    text = tmp_path / "text.txt"
-    text.write_text("def return import self class for in if else\n" * 400)
-    (plan,) = plans_of(
-        f"study={study}", "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}",
-        f"cache_dir={tmp_path}", "seed=0", "seq_len=64", f"output_dir={outputs}", exploratory=True,
-    )  # fmt: skip
-    assert len(plan.study.conditions) == conditions and {run.spec.given for run in plan.applicable} == {True}
-    assert {run.spec.recipe.dense_steps for run in plan.applicable} == {0}
-
-
-def test_every_study_is_among_all_of_them_or_its_yaml_says_why_not():
-    text = (config_dir() / "study" / "all.yaml").read_text()
-    left_out = dict(re.findall(r"^#   (\w+): (.+)$", text, re.MULTILINE))
-    union = list(OmegaConf.load(config_dir() / "study" / "all.yaml").union)
-    assert sorted([*union, *left_out, "all"]) == options("study")
-
-
-def test_each_advanced_strategy_has_a_condition_and_none_has_a_second_difference(outputs):
-    (plan,) = plans_of("study=advanced_strategies", "seed=0", "seq_len=128", f"output_dir={outputs}", exploratory=True)
-    differ = {}
-    for run in (run for run in plan.runs if run.role == "condition"):
-        assert run.reason is None, run.label
-        parts = run.spec.pattern, run.spec.indexer, run.spec.objective, run.spec.precision
-        plain = "causal", "h2d32", "kl", "fp32"
-        options = [part.option.rstrip("~") for part in parts]
-        differ[run.label] = [own for own, other in zip(options, plain, strict=True) if own != other]
-    assert sorted(map(len, differ.values())) == [0] + [1] * 10
-    assert {name for names in differ.values() for name in names} == {
-        "local_global", "multi_head", "learned", "adaptive", "multi_scale", "dynamic", "asked_kl", "gradient_kl"
-    }  # fmt: skip
-    assert differ["format by row"] == differ["one of three indexers by row"] == ["dynamic"]
-
-
-def test_the_combinations_are_twenty():
-    assert len(load(["study=optimization_combinations"]).plan.conditions) == 20
 
 
 def test_claims_and_metrics_are_those_that_the_analysis_knows():

@@ -58,7 +58,7 @@ class Router(nn.Module):
         super().__init__()
         self.indexer, self.pattern, self.selector, self.precision = indexer, pattern, selector, precision
         self.site, self.backend = site, ops.checked_backend(backend)
-        self.last_view: tuple[tuple[Any, ...], View] | None = None
+        self.last_views: dict[torch.device, tuple[tuple[Any, ...], View]] = {}
 
     def route(self, site: Site, x: Float[Tensor, "batch time width"], attention: Callable[[], TrueAttention],
               rotary: Rotation, how: Pass, latent: Float[Tensor, "batch time latent"] | None = None,
@@ -136,9 +136,9 @@ class Router(nn.Module):
         return SelectorContext(view.time.expand(batch, -1), seen, own, how.progress, self.site, how.step)
 
     def view(self, offset: int, length: int, device: torch.device) -> View:
-        """What consecutive queries see: the answer of the last pass, if that asked the same."""
+        """What consecutive queries see: the answer of the last pass on that device, if it asked the same."""
         forced = () if self.indexer is None else self.indexer.forced
-        asked, last = (offset, length, device, self.pattern, forced), self.last_view
+        asked, last = (offset, length, self.pattern, forced), self.last_views.get(device)
         if last is not None and last[0] == asked:
             return last[1]
         with torch.inference_mode(False):  # they outlive this pass, and the next one may learn
@@ -146,7 +146,7 @@ class Router(nn.Module):
             seen = [one.visible(time, forced) for one in self.pattern.library]
             own = [one.own_budget(time, forced) for one in self.pattern.library]
         view = View(time, seen, own)
-        self.last_view = asked, view
+        self.last_views[device] = asked, view
         return view
 
     @torch.no_grad()
@@ -179,12 +179,11 @@ class Router(nn.Module):
         in the host's memory, so that no other device is waited for. On the CPU whoever asks need not wait."""
         if context.time.device.type == "cpu":
             return None, True
-        time = torch.arange(offset, offset + context.time.shape[1], device="cpu")[None]
-        forced = () if self.indexer is None else self.indexer.forced
+        view = self.view(offset, context.time.shape[1], torch.device("cpu"))
         slots, whole = 1, False
-        for one in self.pattern.library:
-            here = context._replace(time=time, visible=one.visible(time, forced), own=one.own_budget(time, forced))
-            limit = site.budget(self.selector.at_most(here), time)
+        for seen, own in zip(view.seen, view.own, strict=True):
+            here = context._replace(time=view.time[None], visible=seen[None], own=own[None])
+            limit = site.budget(self.selector.at_most(here), here.time)
             slots, whole = max(slots, int(limit.max())), whole or keeps_every_key(limit, here)
         return slots, whole
 

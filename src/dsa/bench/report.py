@@ -46,16 +46,16 @@ def show_steps(rows: Rows, title: str) -> None:
         whole = step["total"]
         table.add_row(
             model, str(batch), str(length), f"{whole['ms']:.1f}", f"{whole['dense_ms']:.1f}", f"{whole['ratio']:.2f}",
-            *(timed(step[name]) for name in parts), f"{whole['peak_mb']:.0f}", f"{whole['dense_peak_mb']:.0f}",
+            *(timed(step[name], whole) for name in parts), f"{whole['peak_mb']:.0f}", f"{whole['dense_peak_mb']:.0f}",
         )  # fmt: skip
     console = Console()
     Console(width=max(console.width, 140)).print(table)
 
 
-def timed(row: dict[str, Any]) -> str:
-    """The time of a part; of a step that is not compiled, in brackets that of the dense one that is not."""
+def timed(row: dict[str, Any], whole: dict[str, Any]) -> str:
+    """The time of a part, and in brackets that of a dense step where it is beside another than the whole step is."""
     own = f"{row['ms']:.1f}"
-    return f"{own} ({row['dense_ms']:.1f})" if row["component"] == "not compiled" else own
+    return own if row["dense_ms"] == whole["dense_ms"] else f"{own} ({row['dense_ms']:.1f})"
 
 
 def show_tokens(rows: Rows, title: str) -> None:
