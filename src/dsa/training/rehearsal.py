@@ -56,7 +56,7 @@ def check_compiles(model: Backbone) -> None:
     try:
         torch.compile(torch.neg)(torch.zeros(1, device=device))
     except Exception as error:  # whatever a compiler of this machine says
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"compile = true: torch.compile does not work here ({reason}); give compile=false.") from error
 
 
