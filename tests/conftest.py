@@ -18,11 +18,14 @@ TYPED = ["ops", "indexers", "patterns", "selectors", "precision", "backbones", "
 install_import_hook([f"dsa.{package}" for package in TYPED], "typed.checked")  # shapes are checked at every call
 install_import_hook(["dsa.training"], "typed.of_tensors")  # a stand-in may serve for anything else there
 
+import composed  # noqa: E402
 import parsed_once  # noqa: E402, F401  (it changes how Hydra reads)
 
+from dsa import config as configurations  # noqa: E402
 from dsa.config import config_dir  # noqa: E402
 from dsa.ops.compiler import cache_folder  # noqa: E402
 
+configurations.compose = composed.compose
 os.fsync = lambda fd: None  # nobody cuts the power here, and of what was written a kill takes nothing back
 THREADS = min(2, torch.get_num_threads())
 torch.set_num_threads(THREADS)

@@ -5,8 +5,8 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
 
@@ -32,5 +32,6 @@ def written(source: ConfigSource, config_path: str) -> int:
     return path.stat().st_mtime_ns if path.exists() else 0
 
 
-parsed_once(FileConfigSource, written)
-parsed_once(ImportlibResourcesConfigSource, lambda *_: 0)  # of installed packages
+Plugins.instance()  # it imports the modules of the sources anew, and registers the classes that are made then
+parsed_once(SourcesRegistry.instance().resolve("file"), written)
+parsed_once(SourcesRegistry.instance().resolve("pkg"), lambda *_: 0)  # of installed packages

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from composed import by_hydra
 from conftest import QUIET, SMALL, STANDING, fitting, options
 
 from dsa import build_model, compose, config, train
@@ -38,8 +39,9 @@ def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
         first = text.splitlines()[1 if text.startswith("# @package") else 0]
         assert first.startswith("# ") and len(first) > 15, name
         model = ["model=pretrained", "model.path=folder"] if name in NEEDS_A_MODEL | {"pretrained"} else []
-        cfg = config.compose([*(one for one in model if group != "model" or "path" in one), f"{group}={name}"])
-        assert resolved(cfg)
+        overrides = [*(one for one in model if group != "model" or "path" in one), f"{group}={name}"]
+        cfg = by_hydra(overrides)
+        assert resolved(cfg) == resolved(config.compose(overrides))
         assert cfg.choices.get(group) == name
 
 

@@ -5,14 +5,15 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from composed import by_hydra
 from omegaconf import OmegaConf
 
-from dsa import compose
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.hypothesis import CLAIMS as JUDGED
 from dsa.artifacts.names import CLAIMS, METRICS
 from dsa.build import build_data
 from dsa.graph import graph_of, run_id
+from dsa.spec import spec_of
 from dsa.study.composer import Composer
 from dsa.study.conditions import expand
 from dsa.study.jobs import IN_ORDER
@@ -156,7 +157,7 @@ def test_seeds_of_the_indexers_multiply_the_runs_that_have_any(outputs):
 def test_planned_runs_are_those_that_train_py_would_compose(overrides, judge, outputs):
     common = ["data=mqar", "model=mqar", "seq_len=128", "steps=50", "callbacks=quiet", f"output_dir={outputs}"]
     (plan,) = plans_of("name=x", "exploratory=true", *common, *overrides, "seed=3,5", judge=judge)
-    spec = compose([*common, *overrides, "seed=5", "name=x", f"judge={judge}"])
+    spec = spec_of(by_hydra([*common, *overrides, "seed=5", "name=x", f"judge={judge}"]))
     run = next(run for run in plan.runs if run.role == "condition" and run.seed == 5)
     assert run.spec.content == spec.content
     assert run.spec == spec
