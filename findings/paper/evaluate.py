@@ -95,7 +95,7 @@ def loss_within(indexer: str, reference: str, share: float) -> Evaluation:
             metric = loss_of(study)
             a, b = (study.analysis.prepared.quality(one, length, SCALES[metric]) for one in (mine, theirs))
             seeds = a.index.intersection(b.index)
-            if len(seeds):
+            if len(seeds) > 1:  # a study of times may have but one
                 values = a.loc[seeds].to_numpy(), b.loc[seeds].to_numpy()
                 interval = bootstrap_interval(*values, of=relative)
                 value = percent(float(relative(*values)), interval, sign=True) + " of the loss"

@@ -9,7 +9,7 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.output.figures.every import charts, draw
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.replaced import replaced
-from dsa.analysis.output.report.answer import claimed, opening, picture, unit_of
+from dsa.analysis.output.report.answer import claimed, of_turns, opening, picture, unit_of
 from dsa.analysis.output.report.glossary import Entry, glossary
 from dsa.analysis.output.report.use import use
 from dsa.analysis.output.spreadsheet import for_spreadsheets
@@ -19,7 +19,7 @@ from paper.source import Study, save
 
 FIGURES = (
     "contrasts", "differences", "seeds", "success", "failures", "regret", "format_error", "keys_per_pair",
-    "budget_excess", "quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass",
+    "budget_excess", "times", "quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass",
 )  # fmt: skip
 DPI = 130
 
@@ -80,7 +80,7 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         f"## {grid.title}\n\n{framed(costs)}\n\n{grid.note}",
         f"## How it was decided\n\nClaimed beforehand: {claimed(analysis)}. **{analysis.answer}**: {analysis.sentence}",
         f"{len(runs)} of {len(runs) + len(gaps)} planned runs finished. Made by commit "
-        f"{', '.join(study.commits) or 'unknown'}. The verdict rests on `{primary}`; the other scales stand beside it.",
+        f"{', '.join(study.commits) or 'unknown'}. The verdict rests on {rests_on(analysis)}.",
         *(f"- {guard.name}: {guard.sentence}" for guard in analysis.guards if guard.name not in ("missing runs",)),
         *pictures[1:],
     ]
@@ -101,6 +101,13 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
             parts.append(f"## {heading}\n\n{framed(tables.joined(frame))}\n\nAll of it: [{name}.csv]({name}.csv)")
     parts.append("## Words\n\n" + "\n".join(line_of(entry) for entry in glossary(analysis)))
     return "\n\n".join(parts) + "\n"
+
+
+def rests_on(analysis: Analysis) -> str:
+    """What the verdict is about, in words."""
+    if of_turns(analysis):
+        return "times of a training step, whatever any scale of quality says"
+    return f"`{analysis.prepared.meta.metric}`; the other scales stand beside it"
 
 
 def line_of(entry: Entry) -> str:

@@ -10,11 +10,12 @@ from made_up import made_up
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis, analyse
 from dsa.analysis.output.figures.every import charts
-from dsa.analysis.output.report.answer import names, opening, picture, unit_of
+from dsa.analysis.output.report.answer import opening, picture, unit_of
 from dsa.analysis.output.report.glossary import KINDS, METRICS, glossary
 from dsa.analysis.output.report.grid import RUNS, VERSUS, grids
 from dsa.analysis.output.report.page import page
 from dsa.analysis.output.report.use import use
+from dsa.analysis.output.report.words import names
 from dsa.artifacts.names import CONTROLS
 
 pytestmark = pytest.mark.slow

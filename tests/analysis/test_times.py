@@ -10,6 +10,8 @@ from made_up import made_up
 from dsa.analysis.inputs.timing import in_fresh_processes, ratio
 from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.output.figures import pareto
+from dsa.analysis.output.figures.every import charts
+from dsa.analysis.output.report.answer import opening, picture
 
 MINE, THEIRS = (24.0, 21.8, 21.9, 29.9, 21.9), (33.2, 31.9, 33.1, 31.9, 33.0)
 
@@ -66,3 +68,41 @@ def test_turns_count_only_in_at_least_five_processes_of_their_own(turns, process
     here = {"turns": {"a": [{"step_ms": 1.0}] * turns}} | ({} if processes is None else {"processes": processes})
     assert in_fresh_processes({"64": here}, "a", 64) is fresh
     assert not in_fresh_processes({"64": here}, "a", 128) and not in_fresh_processes({"64": here}, "b", 64)
+
+
+def timed(b: float, spread: float = 0.01, **changes):
+    """Two conditions at two lengths whose losses cannot be told apart; b takes `b` times the time of a."""
+    same = dict.fromkeys(("dense", "oracle", "window", "random"), 1.0)
+    made = made_up({"a": 1.0, "b": 1.0}, lengths=(64, 128), seeds=1, controls=same, **changes)
+    turns = 1 + spread * np.linspace(-1, 1, 6)
+    here = {"contended": False, "processes": 6, "machine": {"processor": "one"}}
+    of_a, of_b = ([{"step_ms": 50 * times * turn} for turn in order] for times, order in ((1, turns), (b, turns[::-1])))
+    return replace(made, timing={n: here | {"turns": {"a": of_a, "b": of_b}} for n in ("64", "128")})
+
+
+@pytest.mark.parametrize(
+    ("b", "answer", "told"),
+    [
+        (0.7, "supported", "than a: saved of its time are, b at 64 (30 [29, 31] %) and 128"),
+        (1.3, "not supported", "Not all save time in a training step against a: b at 64 (-30 [-33, -27] %)"),
+        (1.005, "inconclusive", "turns disagree, or were not taken, for b at 64 and 128 (timed alone"),
+    ],
+)  # fmt: skip
+def test_a_claim_about_time_rests_on_every_turn_and_on_no_loss(b, answer, told):
+    done = analyse(timed(b, hypothesis={"claim": "takes_less_time"}))
+    assert done.answer == answer, done.sentence
+    assert told in opening(done)
+    assert not any(one.possible for one in done.discrimination)
+    chart = picture(done, charts(done))
+    assert chart.name == "times"
+    lines = {line.label: line for line in chart.panels[0].lines}
+    assert lines["b"].x == (64.0, 128.0) and lines["b"].y == pytest.approx((50 * b, 50 * b))
+    assert lines["b"].over == "6 turns" and lines["b"].low[0] < 50 * b < lines["b"].high[0]
+
+
+def test_a_claim_about_time_is_open_where_a_length_has_no_fresh_turns():
+    prepared = timed(0.7, hypothesis={"claim": "takes_less_time"})
+    stale = prepared.timing | {"128": prepared.timing["128"] | {"processes": 1}}
+    done = analyse(replace(prepared, timing=stale))
+    assert done.answer == "inconclusive" and "b at 128: turns were not taken in at least 5 fresh" in done.sentence
+    assert "for b at 128; all others do, by 30 to 30 % of its time" in opening(done)

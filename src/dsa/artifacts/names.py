@@ -42,8 +42,11 @@ METRICS = ("val_loss", "swap_val_loss", "val_accuracy", "swap_val_accuracy", "va
 """Measures of quality that a verdict may rest on; those of `swap` with the backbone untouched."""
 
 CLAIMS = ("some_condition_differs", "no_quality_loss", "contrasts_differ", "on_pareto_front", "order_depends_on_length",
-          "order_depends_on_size", "cannot_discriminate")  # fmt: skip
+          "order_depends_on_size", "takes_less_time", "cannot_discriminate")  # fmt: skip
 """What a study's hypothesis may state."""
+
+OF_TURNS = ("takes_less_time",)
+"""Claims that rest on the turns in which conditions are timed at the end, and not on seeds."""
 
 
 def check_folders(plan: dict[str, Any], path: Path) -> None:

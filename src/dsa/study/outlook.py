@@ -16,7 +16,7 @@ def check_seeds(study: Study) -> None:
         ValueError: unless the study says that it is exploratory.
     """
     comparisons = min(study.comparisons, study.decided)
-    if study.exploratory or enough(len(study.seed), comparisons):
+    if study.exploratory or study.of_turns or enough(len(study.seed), comparisons):
         return
     what = "contrast" if comparisons < study.comparisons else "comparison"  # of no other claim are there fewer
     least = smallest_p(len(study.seed))
@@ -30,6 +30,8 @@ def check_seeds(study: Study) -> None:
 def outlook(study: Study) -> str:
     """What effect the study's seeds can see after the correction that its claim asks for."""
     seeds = len(study.seed)
+    if study.of_turns:
+        return "its claim rests on the turns in which conditions are timed after training, whatever the seeds"
     if seeds < 2:
         return "1 seed: differences cannot be told from chance"
     told = f"{seeds} seeds, {plural(study.comparisons, 'comparison')} a length"

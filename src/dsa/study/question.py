@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsa.artifacts.names import BUDGET, CLAIMS, CONTROLS, METRICS, OWN, USUAL_CONTROLS, is_compared
+from dsa.artifacts.names import BUDGET, CLAIMS, CONTROLS, METRICS, OF_TURNS, OWN, USUAL_CONTROLS, is_compared
 from dsa.checks import above_zero, flag, null_or_positive, one_of
 from dsa.study.composer import Layer, stacked
 from dsa.study.conditions import as_blocks, labelled, mapping, multiplied
@@ -60,6 +60,11 @@ class Study:
     @property
     def metric(self) -> str:
         return str(self.hypothesis["metric"])
+
+    @property
+    def of_turns(self) -> bool:
+        """Whether the claim rests on times and not on seeds."""
+        return self.hypothesis["claim"] in OF_TURNS
 
     @property
     def comparisons(self) -> int:

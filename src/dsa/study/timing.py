@@ -126,6 +126,6 @@ class Timed:
         batch = Batch(self.batch.tokens.to(self.device), self.batch.targets.to(self.device))
         self.model.train()
         step = last_step(self.spec, self.model, self.data, batch, self.sparse, self.device)
-        took = milliseconds(step, self.device, repeats=1)
+        took = milliseconds(step, self.device, repeats=9, seconds=1.0)
         self.model.eval()
         return took

@@ -67,7 +67,7 @@ def undefeated(kind: str, dense: pd.Series, theirs: pd.Series, scale: Scale) -> 
     """Why dense attention does not beat an opponent by more than its intervals; None if it does."""
     gain = ((theirs - dense) * scale.sign).dropna().to_numpy()
     if len(gain) < 2:
-        return f"dense and {kind} share {len(gain)} seeds, at least 2 are needed"
+        return f"dense and {kind} share {len(gain) or 'no'} seed{'' if len(gain) == 1 else 's'}, at least 2 are needed"
     if beyond_zero(gain) > 0:
         return None
     low, high = t_interval(gain) or (gain.mean(), gain.mean())

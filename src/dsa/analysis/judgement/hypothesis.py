@@ -14,8 +14,10 @@ from dsa.analysis.judgement.contrasts import Contrast
 from dsa.analysis.judgement.discriminate import NEXT, Discrimination, rankable
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.judgement.ranking import Ranked, orders, pairwise
+from dsa.analysis.judgement.speed import speeds
 from dsa.analysis.statistics.power import enough, seeds_needed
 from dsa.analysis.statistics.values import ALPHA, Array
+from dsa.artifacts.names import OF_TURNS
 
 Answer = Literal["supported", "not supported", "inconclusive", "cannot discriminate"]
 Verdict = tuple[Answer, str]
@@ -61,9 +63,12 @@ def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verd
     """The verdict on the study's claim.
 
     Lengths that cannot discriminate take no part; if none can, nothing is judged. A claim that rests on some
-    comparison of many is corrected over all lengths, one that needs all of them needs no more correction.
+    comparison of many is corrected over all lengths, one that needs all of them needs no more correction. A claim about
+    times rests on turns and not on seeds: what a loss can tell apart makes no difference to it.
     """
     claim = claim_of(evidence.prepared.meta)
+    if claim in OF_TURNS:
+        return CLAIMS[claim](evidence)
     if not rankable(found):
         why = next((d.sentence for d in found), "no condition has a finished run.")
         rest = "" if claim == CANNOT.replace(" ", "_") else f" {NEXT}"
@@ -146,6 +151,18 @@ def contrasts_differ(evidence: Evidence) -> Verdict:
     return "inconclusive", told or "None of the contrasts that the claim names has its conditions ranked."
 
 
+def takes_less_time(evidence: Evidence) -> Verdict:
+    """Whether a training step of each named condition takes less time than the baseline's, at every length."""
+    mine = [s for s in speeds(evidence.prepared) if s.label in evidence.named]
+    slower = [s for s in mine if s.shown == "more"]
+    if slower:
+        return "not supported", " ".join(s.sentence for s in slower)
+    if mine and all(s.shown == "less" for s in mine):
+        return "supported", " ".join(s.sentence for s in mine)
+    open_ = [s for s in mine if s.shown is None]
+    return "inconclusive", " ".join(s.sentence for s in open_) or "None of the named conditions has a finished run."
+
+
 def on_pareto_front(evidence: Evidence) -> Verdict:
     """Whether each named condition is on the front of quality against operations (or the claim's `cost`)."""
     cost = str(evidence.prepared.meta.hypothesis.get("cost", "flops"))
@@ -226,4 +243,5 @@ CLAIMS: dict[str, Callable[[Evidence], Verdict]] = {
     "on_pareto_front": on_pareto_front,
     "order_depends_on_length": order_depends_on_length,
     "order_depends_on_size": order_depends_on_size,
+    "takes_less_time": takes_less_time,
 }

@@ -78,4 +78,4 @@ def averaged(label: str, kind: str, of_seed: list[pd.Series]) -> Line | None:
     middle = means.mean(axis=1)
     bounds = [t_interval(row) or (float(row[0]), float(row[0])) for row in means.to_numpy()]
     low, high = zip(*bounds, strict=True)
-    return Line(label, kind, tuple(steps.to_list()), tuple(middle.to_list()), low, high, len(of_seed))
+    return Line(label, kind, tuple(steps.to_list()), tuple(middle.to_list()), low, high, f"{len(of_seed)} seeds")

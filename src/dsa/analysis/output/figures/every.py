@@ -22,6 +22,7 @@ from dsa.analysis.output.figures import (
     recovered,
     regret,
     seeds,
+    times,
 )
 from dsa.analysis.output.figures.bars import draw_bars
 from dsa.analysis.output.figures.dots import draw_dots
@@ -61,6 +62,7 @@ def charts(analysis: Analysis) -> list[Chart]:
         budgets.chart(analysis),
         regret.chart(analysis),
         formats.chart(analysis),
+        times.chart(analysis),
         cost.chart(analysis),
         layers.chart(analysis, "mass"),
         layers.chart(analysis, "recall"),

@@ -90,4 +90,4 @@ def point(analysis: Analysis, label: str, place: Place) -> Point | None:
 def line(name: str, kind: str, points: list[Point]) -> Line:
     """One indexer's or control's course over the ratios."""
     x, y, low, high, seeds = zip(*points, strict=True)
-    return Line(name, kind, x, y, low, high, min(seeds), marked=True)
+    return Line(name, kind, x, y, low, high, f"{min(seeds)} seeds", marked=True)

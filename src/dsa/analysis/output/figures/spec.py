@@ -90,9 +90,10 @@ class Spot:
 
 @dataclass(frozen=True)
 class Line:
-    """A condition's or control's course: the mean over seeds with its interval.
+    """A condition's or control's course: the mean over seeds with its interval, or the median over turns.
 
     Args:
+        over: how many seeds or turns, in words.
         marked: of few points, each drawn with its interval.
     """
 
@@ -102,7 +103,7 @@ class Line:
     y: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    seeds: int
+    over: str
     marked: bool = False
 
 

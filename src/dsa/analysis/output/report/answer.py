@@ -1,6 +1,6 @@
 """The answer in one sentence of plain words, and the picture that shows it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dsa.analysis.inputs.scale import scale_of
@@ -9,10 +9,13 @@ from dsa.analysis.judgement.compare import CANNOT, Comparison
 from dsa.analysis.judgement.contrasts import Contrast
 from dsa.analysis.judgement.hypothesis import DEFAULT_CLAIM, claim_of, differing, spoken_of
 from dsa.analysis.output.figures.spec import Chart
+from dsa.analysis.output.report import times
+from dsa.analysis.output.report.words import at, is_or_are, listed, names
+from dsa.artifacts.names import OF_TURNS
 
-NAMED = 3  # conditions that a sentence names; of more it names one less and counts the rest
 FALLBACK = ("differences", "quality", "accuracy")
 BESIDE_CONTROLS = ("quality", "accuracy")
+TIMED = "timed alone, from the least turn to the greatest"
 
 
 @dataclass(frozen=True)
@@ -41,17 +44,25 @@ def opening(analysis: Analysis) -> str:
     if analysis.answer == CANNOT:
         return nothing(analysis)
     told = TOLD.get(claim_of(analysis.prepared.meta), TOLD[DEFAULT_CLAIM])
+    if of_turns(analysis):
+        lengths, rests = analysis.prepared.lengths, TIMED
+    else:
+        lengths, rests = ranked_lengths(analysis), basis(analysis)
     if analysis.answer == "supported":
-        return f"{told.so(analysis)} ({basis(analysis)})."
+        return f"{told.so(analysis)} ({rests})."
     if analysis.answer == "not supported":
-        return f"{told.not_so(analysis)} ({basis(analysis)})."
-    undecided = f"Not decided: whether {told.whether(analysis)} {at(ranked_lengths(analysis))}"
-    return f"{undecided}; {why(analysis, told)} ({basis(analysis)})."
+        return f"{told.not_so(analysis)} ({rests})."
+    return f"Not decided: whether {told.whether(analysis)} {at(lengths)}; {why(analysis, told)} ({rests})."
 
 
 def claimed(analysis: Analysis) -> str:
     """What a study claims, which its verdict is about."""
     return TOLD.get(claim_of(analysis.prepared.meta), TOLD[DEFAULT_CLAIM]).claim(analysis)
+
+
+def of_turns(analysis: Analysis) -> bool:
+    """Whether a study's claim rests on times and not on seeds."""
+    return claim_of(analysis.prepared.meta) in OF_TURNS
 
 
 def nothing(analysis: Analysis) -> str:
@@ -67,6 +78,8 @@ def nothing(analysis: Analysis) -> str:
 
 def why(analysis: Analysis, told: Told) -> str:
     """Why a question is open."""
+    if of_turns(analysis):
+        return told.because(analysis)
     if analysis.prepared.meta.exploratory:
         return "the study was declared too small for a claim before it ran"
     if any(guard.name == "too few seeds" and "carry no claim" in guard.sentence for guard in analysis.guards):
@@ -120,25 +133,6 @@ def unit_of(analysis: Analysis) -> str | None:
 def ranked_lengths(analysis: Analysis) -> list[int]:
     """The lengths at which something may be ranked."""
     return sorted({length for length, _ in analysis.ranked.fields})
-
-
-def at(lengths: Iterable[int]) -> str:
-    return f"at {listed(sorted(set(lengths)))} tokens"
-
-
-def listed(names: Iterable[object]) -> str:
-    """a, b and c."""
-    words = [str(name) for name in names]
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
-def names(labels: list[str]) -> str:
-    """Conditions by name; of many, the first and how many more."""
-    return listed(labels if len(labels) <= NAMED else [*labels[: NAMED - 1], f"{len(labels) - NAMED + 1} more"])
-
-
-def is_or_are(labels: list[str]) -> str:
-    return "is" if len(labels) == 1 else "are"
 
 
 def better_and_worse(comparisons: list[Comparison]) -> str:
@@ -292,6 +286,14 @@ TOLD = {
     ),
     "order_depends_on_length": depends_on("length"),
     "order_depends_on_size": depends_on("model"),
+    "takes_less_time": Told(
+        claim=times.claim,
+        so=times.shown,
+        not_so=times.refuted,
+        whether=times.claim,
+        picture=lambda a: "times",
+        because=times.undecided,
+    ),
     "cannot_discriminate": Told(
         claim=lambda a: "nothing can be told apart",
         so=nothing,

@@ -497,7 +497,7 @@
       hoverable(zone, (box) => {
         const n = line.y.length - 1, told = (i) => range(line.y[i], [line.low[i], line.high[i]]);
         html(box, "p", "name", line.label + (control(line.role) ? " (control)" : ""));
-        html(box, "p", "", `${panel.name}, ${line.seeds} seeds`);
+        html(box, "p", "", [panel.name, line.over].filter(Boolean).join(", "));
         if (line.marked) line.x.forEach((v, i) => html(box, "p", "", `at ${short(v)}: ${told(i)}`));
         else html(box, "p", "", `at step ${Math.round(line.x[n])}: ${told(n)}`);
       });
