@@ -31,11 +31,13 @@ def assert_causal(overrides):
         assert not torch.equal(was[:, change:], now[:, change:]), change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_changing_the_future_leaves_the_past_untouched_under_every_pattern(pattern):
     assert_causal([f"pattern={pattern}", "selector.k=8"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [

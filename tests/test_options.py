@@ -31,6 +31,7 @@ PARTS = [
 GROUPS = sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "study")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
     assert options(group)
@@ -45,6 +46,7 @@ def test_every_option_says_in_its_first_line_what_it_is_and_composes(group):
         assert cfg.choices.get(group) == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), PARTS, ids=lambda value: value)
 def test_every_indexer_pattern_selector_and_precision_passes_a_rehearsal_and_trains_a_step(group, name):
     spec = compose([*SMALL, *fitting(group, name), *(["selector.k=8"] if group == "precision" else [])])

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("few_draws")
 LENGTHS = (64, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claim", "losses", "answer"),
     [
@@ -75,6 +76,7 @@ def sizes(reverse: bool, seeds: int = 8) -> Prepared:
     return assemble(replace(meta, runs=runs), results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reverse", "answer"), [(True, "supported"), (False, "not supported")])
 def test_conditions_on_several_models_are_compared_within_each(reverse, answer):
     done = analyse(sizes(reverse))

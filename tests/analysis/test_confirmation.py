@@ -39,6 +39,7 @@ def study(trained=TRAINED, seeds=10, missing=lambda run: False, shift=0):
     return assemble(meta, results)
 
 
+@pytest.mark.slow
 def test_finalists_are_compared_after_joint_training_on_their_own_seeds():
     done = analyse(study())
     found = done.confirmation
@@ -51,6 +52,7 @@ def test_finalists_are_compared_after_joint_training_on_their_own_seeds():
     assert means["a"] == pytest.approx(1.04, abs=0.01) and {"dense", "random"} < means.keys()
 
 
+@pytest.mark.slow
 def test_the_verdict_rests_on_the_selection_alone():
     done, without = analyse(study()), analyse(study(trained={}))
     assert without.confirmation is None
@@ -58,6 +60,7 @@ def test_the_verdict_rests_on_the_selection_alone():
     assert {c.difference.seeds for c in done.comparisons} == {10}
 
 
+@pytest.mark.slow
 def test_the_report_and_the_record_show_it():
     done = analyse(study())
     (grid,) = [grid for grid in grids(done) if grid.name == "confirmation"]
@@ -67,6 +70,7 @@ def test_the_report_and_the_record_show_it():
     assert "confirmation" not in {grid.name for grid in grids(analyse(study(trained={})))}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_ranked_or_is_too_good_after_joint_training_is_said():
     chance, leaking = (analyse(study({"a": 1.04, "b": loss})).confirmation for loss in (9.0, 0.5))
     (only,) = [c for c in chance.comparisons if c.metric == "val_loss"]
@@ -74,6 +78,7 @@ def test_what_cannot_be_ranked_or_is_too_good_after_joint_training_is_said():
     assert "better than dense" in {guard.name for guard in leaking.guards}
 
 
+@pytest.mark.slow
 def test_finalists_without_a_result_are_missed():
     done = analyse(study(missing=lambda run: run["judge"] == "val" and run["label"] == "b"))
     assert {gap.label for gap in done.prepared.joint.gaps} == {"b"} and done.prepared.gaps == ()
@@ -83,6 +88,7 @@ def test_finalists_without_a_result_are_missed():
     assert "missing runs" in {guard.name for guard in nothing.guards}
 
 
+@pytest.mark.slow
 def test_compact_results_keep_it(tmp_path):
     done = analyse(study())
     save(Study(done, Times({}), ()), tmp_path)

@@ -36,6 +36,7 @@ def test_a_contrast_is_the_mean_of_some_less_that_of_others_within_a_seed():
     assert "heads at 64: differs, +0.15" in at_64.sentence and "over 3 contrasts" in at_64.sentence
 
 
+@pytest.mark.slow
 def test_a_claim_about_contrasts_needs_each_of_them_at_each_length():
     claim = {"claim": "contrasts_differ", "metric": "val_loss"}
     for later, answer in ((1.1, "supported"), (1.2, "inconclusive"), (1.3, "inconclusive")):
@@ -81,6 +82,7 @@ def test_contrasts_of_nothing_are_called_different_no_more_often_than_promised(s
     assert called / studies <= 0.05 + 2.6 * (0.05 * 0.95 / studies) ** 0.5
 
 
+@pytest.mark.slow
 def test_regret_names_the_one_that_will_do_everywhere():
     losses = {"a": 1.1, "b": {64: 1.1, 128: 1.3}, "c": {64: 1.3, 128: 1.1}}
     first, *others = analyse(made_up(losses, lengths=(64, 128), seeds=30, noise=0.001)).regret
@@ -117,6 +119,7 @@ def noisy(shape: str, draw: np.random.Generator) -> Any:
     return lambda run, result: result | {"val_loss": result["val_loss"] + float(draw.uniform() < failed)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["gaussian", "some seeds fail"])
 def test_a_condition_is_not_told_apart_from_itself_more_often_than_promised(shape):
     """A/A: the baseline and the baseline again, whatever an unlucky draw of its indexers costs."""

@@ -10,6 +10,7 @@ from dsa.analysis.judgement.analysis import analyse
 pytestmark = pytest.mark.usefixtures("few_draws")
 
 
+@pytest.mark.slow
 def test_dominance_respects_the_intervals():
     done = analyse(made_up({"a": 1.2, "b": 1.2, "c": 1.25, "d": 1.1}, noise=0.002, seeds=20))
     points = {p.label: p for p in done.points if p.cost == "flops"}
@@ -24,6 +25,7 @@ def test_dominance_respects_the_intervals():
 ALONE = "python -m dsa.study time outputs/made_up"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("real", "timed", "reason"),
     [
@@ -43,6 +45,7 @@ def test_unreal_speed_is_not_ranked(real, timed, reason):
     assert all(e.speed_up is None and e.efficiency is None for e in done.efficiency)
 
 
+@pytest.mark.slow
 def test_times_of_two_machines_are_not_fitted_over_the_lengths():
     prepared = made_up({"a": 1.2, "b": 1.1}, lengths=(64, 128, 256))
     assert "step_ms" in {fit.what for fit in analyse(prepared).scaling}
@@ -59,6 +62,7 @@ def test_efficiency_follows_its_formula():
     assert row.parameters == pytest.approx(0.75)
 
 
+@pytest.mark.slow
 def test_slopes_are_those_planted():
     losses = {"a": 1.2, "b": {64: 1.2, 128: 1.23, 256: 1.26, 512: 1.29}}
 

@@ -69,6 +69,7 @@ def labels_of(axes):
     return [child for child in axes.get_children() if isinstance(child, Annotation) and child.get_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_point_has_a_name_inside_its_panel_and_no_two_overlap(count):
     spots = [
@@ -88,6 +89,7 @@ def test_every_point_has_a_name_inside_its_panel_and_no_two_overlap(count):
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+@pytest.mark.slow
 def test_of_hundreds_of_points_those_on_the_front_are_named():
     spots = [
         Spot(f"{standing}_{i}", "condition", float(i), i % 7 + 0.1 * i, None, None, standing)

@@ -62,12 +62,14 @@ def on_the_margin(name: str, draw: np.random.Generator, studies: int, seeds: int
     return 5 * MARGIN * (draw.uniform(size=shape) < 0.2) + draw.normal(0, 1e-4, shape)  # a fifth of all seeds fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gaussian", "skewed", "bimodal"])
 @pytest.mark.parametrize("seeds", [10, 30])
 def test_a_true_difference_on_the_margin_is_not_called_none(name, seeds):
     assert claims(on_the_margin(name, np.random.default_rng(0), 400, seeds)) <= 0.05 + 2.6 * (0.05 * 0.95 / 400) ** 0.5
 
 
+@pytest.mark.slow
 def test_the_mean_alone_would_call_it_none_far_too_often():
     """Why the seeds are asked too: where a tenth of them fails, a third of all tens holds no failure."""
     d = 10 * MARGIN * (np.random.default_rng(0).uniform(size=(400, 10)) < 0.1)
@@ -94,6 +96,7 @@ def seldom(seeds: int, studies: int = 1000) -> Array:
     return 10 * MARGIN * failed + draw.normal(0, 0.1 * MARGIN, failed.shape)
 
 
+@pytest.mark.slow
 def test_of_seldom_and_large_failures_the_mean_is_not_guaranteed_and_the_rule_says_how_often():
     """No test of a mean can: what is guaranteed is the share of seeds."""
     at_most_one = 0.9**30 + 30 * 0.1 * 0.9**29

@@ -142,6 +142,7 @@ def test_a_control_that_is_confidently_wrong_counts_as_chance():
     assert done.answer == "cannot discriminate"
 
 
+@pytest.mark.slow
 def test_too_many_differences_for_the_seeds_are_said_to_be_so():
     losses = {chr(ord("a") + i): 1.2 + 0.01 * i for i in range(5)}
     claim = {"hypothesis": {"claim": "order_depends_on_length"}}
@@ -222,6 +223,7 @@ def test_an_unstarted_study_says_so():
     assert record(done)["finished"] == 0
 
 
+@pytest.mark.slow
 def test_the_order_of_rows_changes_nothing():
     prepared = made_up({"a": 1.2, "b": 1.19, "c": 1.3}, noise=0.02)
     order = np.random.default_rng(1).permutation(len(prepared.runs))

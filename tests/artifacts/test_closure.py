@@ -64,6 +64,7 @@ def touch(path: Path):
     path.write_text(path.read_text() + comment)
 
 
+@pytest.mark.slow
 def test_a_new_pattern_changes_nothing(package):
     before = codes()
     (package / "patterns" / "mine.py").write_text("from dsa.patterns.base import Pattern\n\nclass Mine(Pattern): ...\n")
@@ -72,6 +73,7 @@ def test_a_new_pattern_changes_nothing(package):
     assert codes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "of", "stale"),
     [
@@ -118,6 +120,7 @@ def test_runs_that_share_an_artifact_agree_on_its_code(package):
     assert len(found) > len(settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["*.cpp", "*.h"])
 def test_a_kernel_makes_everything_stale(package, kernel):
     before = codes()
@@ -125,6 +128,7 @@ def test_a_kernel_makes_everything_stale(package, kernel):
     assert changed(before, codes()) == EVERY
 
 
+@pytest.mark.slow
 def test_what_only_records_shows_or_plans_makes_nothing_stale(package):
     before = codes()
     for file in ("loggers", "console", "maps", "log", "run", "assemble"):
@@ -159,6 +163,7 @@ def own(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["mine.py", "helpers.py", "shared.py", "deep/inner.py"])
 def test_a_users_module_counts_and_what_it_imports_of_its_own_package(package, own, file):
     mine = ["pattern=causal", "pattern._target_=ownlab.Mine", "allow_targets=[ownlab]"]
@@ -168,6 +173,7 @@ def test_a_users_module_counts_and_what_it_imports_of_its_own_package(package, o
     assert codes() == other
 
 
+@pytest.mark.slow
 def test_what_a_user_keeps_beside_it_does_not_count(package, own):
     mine = ["pattern=causal", "pattern._target_=ownlab.Mine", "allow_targets=[ownlab]"]
     before = codes(*mine)

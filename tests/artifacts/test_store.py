@@ -170,6 +170,7 @@ def flip(path: Path):
 DAMAGE = {"cut": cut, "flipped": flip, "missing": Path.unlink}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", DAMAGE)
 def test_damaged_weights_are_told_once_and_made_again(how, store, wanted, caplog):
     spec, need = wanted

@@ -65,6 +65,7 @@ def test_nothing_depends_on_later_tokens(tiny, tokens):
     assert (one - dense).abs().max() > 1e-3, "5 of 40 keys make a difference, or selection did not act"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("every", [1, 2])
 def test_padding_changes_nothing(tiny, tokens, side, every):
@@ -81,6 +82,7 @@ def test_padding_changes_nothing(tiny, tokens, side, every):
     torch.testing.assert_close(padded[1], alone[1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [BlockMeanIndexer, OverlappingPoolIndexer])
 def test_blocks_decode_token_by_token_what_one_pass_gives_and_left_padding_changes_nothing(kind, tokens):

@@ -56,6 +56,7 @@ def test_layers_compiled_as_a_run_has_them_give_the_same_numbers():
     assert found["far"] < 1e-6 and found["made"] >= 4
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untyped")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_op_in_compiled_code_of_ones_own_runs_as_it_is(backend):

@@ -241,6 +241,7 @@ def test_a_dense_text_in_parts_equals_the_whole_and_the_cache_keeps_a_window_and
     assert how.cache.used["entry", 0] == 62 // STRIDE
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_generated_tokens_are_those_of_whole_passes_in_any_chunks(tokens):
     model, wanted = build(*K), tokens[:, :18]

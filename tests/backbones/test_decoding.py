@@ -26,6 +26,7 @@ def text(rows=2, length=LENGTH):
     return torch.randint(64, (rows, length), generator=torch.Generator().manual_seed(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name"), ONE_SIZE, ids=lambda value: value)
 def test_every_pattern_selector_and_precision_decodes_what_one_pass_gives(group, name):
     k = ["selector.k=8"] if group != "selector" or name == "topk" else []
@@ -38,6 +39,7 @@ def test_every_pattern_selector_and_precision_decodes_what_one_pass_gives(group,
     assert 1 - sum(same) / len(same) <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in indexers() if name not in SIZES])
 def test_every_kind_of_indexer_decodes_what_one_pass_gives(name):
     whole, parts = whole_and_parts(build("pattern=causal", "selector.k=10", *fitting("indexer", name)), text(), CUTS)
@@ -78,6 +80,7 @@ def test_a_gradient_goes_through_a_cache_and_finds_what_it_went_through_unchange
     torch.testing.assert_close(parts, whole, atol=1e-6 * whole.abs().max().item(), rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_generated_tokens_are_those_of_whole_passes_in_any_chunks():
     model, tokens = build("pattern=causal", "selector.k=8"), text(length=16)
@@ -92,6 +95,7 @@ def test_generated_tokens_are_those_of_whole_passes_in_any_chunks():
     assert model.generate(tokens, 6, how=Pass(sparse=False)).equal(dense)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_drawn_tokens_follow_a_seed_and_a_temperature():
     model, tokens = build("pattern=causal", "selector.k=8"), text(length=8)
@@ -122,6 +126,7 @@ def test_tokens_that_the_model_does_not_have_are_refused_by_their_range():
             model.generate(tokens, 1)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_certificate_of_decoding_finds_a_cache_that_is_wrong(monkeypatch):
     model, tokens, seen = build("pattern=causal", "selector.k=8"), text(rows=1), []

@@ -75,6 +75,7 @@ def test_queries_alone_come_from_the_latent(name, tokens):
     assert indexer.to_query.in_features == RANK
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", INDEXERS)
 @pytest.mark.parametrize("every", [1, 2])
@@ -89,6 +90,7 @@ def test_nothing_depends_on_later_tokens_and_parts_with_a_cache_give_one_pass(na
     torch.testing.assert_close(in_parts(model, tokens), whole, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_padding_on_the_left_changes_nothing(tokens):
     model = low_rank("gated_pool")

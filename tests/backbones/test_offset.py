@@ -57,6 +57,7 @@ def test_two_halves_equal_the_whole(pattern, selector, sparse):
     assert bool(whole[1]) == sparse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selector", [TOPK, BY_POSITION], ids=["topk", "adaptive_position"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_token_by_token_equals_the_whole(pattern, selector):

@@ -56,8 +56,23 @@ def test_nobody_waits_on_a_cpu_or_where_nothing_is_measured(busy):
 
 def test_a_call_on_a_gpu_is_timed_until_it_is_done(busy):
     told, waits = busy
-    assert milliseconds(lambda: told.append(WORK), GPU, repeats=1) >= WORK * 1e3
+    assert milliseconds(lambda: told.append(WORK), GPU, repeats=1, seconds=9.0) >= WORK * 1e3
     assert waits == [GPU] * 4
+
+
+@pytest.mark.parametrize(("repeats", "seconds", "calls"), [(3, 9.0, 4), (9, 0.0, 2), (9, 2.5, 4)])
+def test_a_short_call_is_timed_several_times_and_a_long_one_once_after_one_that_warms_up(
+    monkeypatch, repeats, seconds, calls
+):
+    clock, made = [0.0], []
+    monkeypatch.setattr("dsa.judging.speed.time.perf_counter", lambda: clock[0])
+
+    def a_second() -> None:
+        made.append(1)
+        clock[0] += 1.0 if len(made) > 1 else 7.0
+
+    assert milliseconds(a_second, CPU, repeats, seconds) == 1e3
+    assert len(made) == calls
 
 
 def test_every_part_of_a_pass_says_on_which_device_it_works(monkeypatch):

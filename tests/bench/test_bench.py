@@ -19,6 +19,7 @@ COLUMNS = {"length", "component", "direction", "ms", "dense_ms", "ratio", "peak_
            "gflops_per_s", "machine"}  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["blocked"])
 def test_attention_prints_a_table_and_writes_rows_and_a_plot(tmp_path, capsys, backend):
     path = tmp_path / "speed.json"
@@ -36,6 +37,7 @@ def test_attention_prints_a_table_and_writes_rows_and_a_plot(tmp_path, capsys, b
     assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_selecting_is_timed_in_number_formats_beside_float32(tmp_path):
     path = tmp_path / "formats.json"
     main(f"attention --lengths 64 --k 16 --heads 2 --dim 8 --rounds 1 --formats int8,int4 --json {path}".split())
@@ -54,6 +56,7 @@ def test_train_splits_a_step_into_parts_that_make_the_whole(tmp_path):
     assert sum(rows.values()) == pytest.approx(2 * rows["total"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_whole_steps_of_several_models_and_numbers_of_rows_are_a_line_and_a_panel_each(tmp_path, capsys):
     path = tmp_path / "steps.json"
     main(f"train --model mqar,tiny --batch 1,2 --lengths 32 --k 8 --rounds 1 --dtype fp32 --json {path}".split())
@@ -70,6 +73,7 @@ def test_whole_steps_of_several_models_and_numbers_of_rows_are_a_line_and_a_pane
     assert titles == ["mqar, 1 rows", "mqar, 2 rows", "tiny, 1 rows", "tiny, 2 rows"]
 
 
+@pytest.mark.slow
 def test_a_whole_step_is_measured_in_the_format_that_it_is_asked_in(tmp_path, monkeypatch):
     seen, path, run = [], tmp_path / "x.json", SparseTransformer.run
 
@@ -83,6 +87,7 @@ def test_a_whole_step_is_measured_in_the_format_that_it_is_asked_in(tmp_path, mo
     assert {row["dtype"] for row in json.loads(path.read_text())} == {"bfloat16"}
 
 
+@pytest.mark.slow
 def test_compiled_layers_are_measured_beside_layers_that_are_not(tmp_path, monkeypatch):
     compiled, stepped, path, make = [], {}, tmp_path / "x.json", train.last_step
     monkeypatch.setattr(SparseTransformer, "compile_layers", lambda model: compiled.append(id(model)))
@@ -204,6 +209,7 @@ def test_the_parts_of_a_judgement_are_timed(tmp_path):
     assert found["whole"] > max(found["evaluation"], found["probe"]) / 2, "it has both; other work may delay either"
 
 
+@pytest.mark.slow
 def test_what_six_indexers_and_a_judgement_cost_on_a_model_of_your_own_is_told_at_once(tmp_path, capsys):
     rows = tmp_path / "rows.json"
     small = ["model=mqar", "data=mqar", "data.eval_batches=1", "data.eval_batch_size=4", "seq_len=32", "selector.k=4"]
@@ -230,6 +236,7 @@ def test_a_token_of_decoding_is_timed_beside_a_dense_one_and_what_it_reads_is_co
         main("decode --heads 4 --kv-heads 3".split())
 
 
+@pytest.mark.slow
 def test_in_bf16_with_shared_heads_the_peers_compute_the_same_attention(tmp_path):
     path, small = tmp_path / "x.json", "--lengths 64 --k 16 --heads 4 --dim 8 --indexer h1d8 --rounds 1 --dtype bf16"
     main(f"attention {small} --kv-heads 2,4 --peers --json {path}".split())

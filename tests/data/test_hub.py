@@ -80,6 +80,7 @@ def test_the_key_follows_the_settings_and_a_folders_content(dataset):
     assert before in keys
 
 
+@pytest.mark.slow
 def test_offline_it_fails_at_once_and_names_the_alternatives(silent):
     start = time.perf_counter()
     with pytest.raises(ConnectionError, match=r"data.name = owner/name: no connection to http://127") as failure:

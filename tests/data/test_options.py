@@ -42,6 +42,7 @@ def test_it_begins_with_a_comment_and_composes(composed, option):
     assert data._target_ == "dsa.data.DataModule"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option not in NETWORK + MODEL])
 def test_it_builds_and_gives_batches(composed, option, book):
     path = [f"data.path={book}"] if option.startswith("text") else []

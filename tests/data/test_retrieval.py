@@ -61,6 +61,7 @@ def solved(text):
     return f" {', '.join(values)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [*FORMS, "mixture"])
 @pytest.mark.parametrize("part", ["training", "evaluation"])
 @pytest.mark.parametrize("tokenizer", [ByteTokenizer(), BPETokenizer(300)], ids=["bytes", "bpe"])
@@ -207,6 +208,7 @@ def test_impossible_settings_name_themselves(made, settings, message):
         made(**settings).check(LENGTH)
 
 
+@pytest.mark.slow
 def test_the_shortest_row_that_is_allowed_can_be_made(made):
     source = made("mixture", gap=1)
 
@@ -222,6 +224,7 @@ def test_the_shortest_row_that_is_allowed_can_be_made(made):
         assert solved(text) == answer
 
 
+@pytest.mark.slow
 def test_a_models_own_tokenizer_reads_the_rows(made, novel, tmp_path):
     learned = BPETokenizer(400)
     learned.fit([novel.read_text()])

@@ -34,6 +34,7 @@ def heavy_imports(*line: str) -> set[str]:
     return set(last.split()[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -57,6 +58,7 @@ def folder(outputs):
     return outputs / "tiny"
 
 
+@pytest.mark.slow
 def test_status_and_compare_import_nothing_heavy(folder):
     (folder / "a").mkdir()
     (folder / "a" / "config.yaml").write_text("seed: 0")

@@ -217,6 +217,7 @@ def test_the_price_meets_the_target_and_spends_where_it_is_expected_to_help(comp
     assert compute < 1 or indexer.price == 0
 
 
+@pytest.mark.slow
 def test_calibration_brings_the_picks_of_other_rows_near_the_target():
     spec = compose([*CAUSAL, "data.batch_size=16", "indexer.compute=0.6"])
     data = build_data(spec)

@@ -41,6 +41,7 @@ BOTH = pytest.mark.parametrize("indexer", [OWN, SHIPPED], ids=["own", "shipped"]
 BACKENDS = ["auto", "reference", "blocked"]
 
 
+@pytest.mark.slow
 @EVERY_BLOCK
 @pytest.mark.parametrize("ops", BACKENDS)
 def test_a_query_keeps_its_open_block_and_the_best_whole_ones(ops, indexer):
@@ -92,6 +93,7 @@ def test_a_budget_that_reaches_the_length_keeps_every_key(indexer):
     torch.testing.assert_close(sparse, dense)
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("ops", BACKENDS)
 def test_a_text_in_parts_and_token_by_token_is_the_whole_pass(ops, indexer):

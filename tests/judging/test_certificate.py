@@ -28,6 +28,7 @@ def certified(length, *overrides, ahead=0):
     return certify(model, tokens, most_kept(observed(model, tokens)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [112, 200])
 def test_an_indexer_that_looks_ahead_is_caught_under_the_default_pattern(length):
     told, fair = certified(length, ahead=3), certified(length)
@@ -80,6 +81,7 @@ def test_what_a_certificate_finds_is_a_warning_of_the_run(change, density, said)
     assert set(found) <= set(warnings_of(spec, result, model))
 
 
+@pytest.mark.slow
 def test_what_no_composition_changes_is_found_once_for_all_on_a_base(monkeypatch):
     model, passes = Adopted(made(CONFIGS["llama"]())), []
     run = Adopted.run

@@ -41,6 +41,7 @@ def test_processes_that_start_together_share_one_cache(tmp_path: Path):
     assert [path.suffix for path in (tmp_path / "dsa" / "kernels").iterdir()] == [".so"]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_cache_that_cannot_be_written_costs_a_line_in_the_log(fresh, tmp_path: Path, caplog):
     (tmp_path / "dsa").write_text("a file where the folder should be")
@@ -50,6 +51,7 @@ def test_a_cache_that_cannot_be_written_costs_a_line_in_the_log(fresh, tmp_path:
     assert [record.message.count("cannot be written") for record in caplog.records] == [1]
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_broken_file_in_the_cache_is_built_again(fresh, tmp_path: Path):
     fresh.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -150,6 +150,7 @@ COMPOSITIONS = [
 ]
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.usefixtures("no_numbers")
 @pytest.mark.parametrize("composition", COMPOSITIONS, ids=" ".join)

@@ -68,6 +68,7 @@ def test_selections_of_each_key_value_head_go_with_any_deal(groups):
     assert seen[0].selection.positions.shape[1] == 4
 
 
+@pytest.mark.slow
 def test_what_is_scored_counts_for_each_group():
     near, far = (
         flops(model_of(f"pattern.deal={name} {name}", f"~pattern.patterns.{other}"), 64, 0.5)["indexer"]

@@ -30,6 +30,7 @@ def spec_of(model, place, text):
                     f"cache_dir={place}", "seq_len=32"])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_token_that_no_text_holds_needs_no_row(stray, tmp_path):
     spec = spec_of(stray, tmp_path, "def self return None for in ")
     data = build_data(spec)

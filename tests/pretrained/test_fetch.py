@@ -64,6 +64,7 @@ def test_a_licence_that_asks_for_agreement_is_asked_for_first(index):
     assert [name for name, shipped in SHIPPED.items() if not shipped.free] == ["gemma3_270m", "tiny"]
 
 
+@pytest.mark.slow
 def test_a_model_that_there_is_not_and_an_index_that_has_none_are_told_in_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"^dsa fetch nothing: no such model\. Give smollm2, gemma3_270m\.$"):
         fetch("nothing")

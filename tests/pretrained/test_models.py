@@ -27,6 +27,7 @@ def base_of(spec):
     return graph_of(spec, "a corpus").base
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory_at_a_time(tmp_path, by_hand):
     given = ["model=pretrained", f"model.path={saved(tmp_path / 'llama', CONFIGS['llama']())}", "seq_len=64"]
     one, two, three = (compose([*given, f"seed={seed}"]) for seed in (1, 2, 3))

@@ -65,6 +65,7 @@ def test_selection_refuses_with_a_sentence(run_folder, mark, capsys):
     assert not mark.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "words", "apart"),
     [

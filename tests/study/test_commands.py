@@ -17,6 +17,7 @@ from study.studies import plans_of
 FEW = [*SMALL, *QUIET, "name=mine", "seed=3,5", "selector.k=8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("judge", "arguments", "told"),
     [

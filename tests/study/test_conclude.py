@@ -35,6 +35,7 @@ def test_a_study_ends_with_its_verdict_and_an_error_there_hides_nothing(tiny, ou
     assert "Traceback" in (folder / LOG).read_text()
 
 
+@pytest.mark.slow
 def test_the_plan_on_disk_says_of_each_run_what_it_is_compared_as_and_made_of(outputs):
     plans = plans_of("study=model_scaling", "seed=0", f"output_dir={outputs}", exploratory=True)
     Drive(plans, outputs, Options(), lambda jobs, files: []).write_plans()

@@ -24,6 +24,7 @@ def told(capsys, *arguments):
     return end.value.code, capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -31,6 +31,7 @@ def test_a_budget_without_room_for_a_block_is_not_applicable_and_says_why(output
     assert [reason for reason in reasons if reason] == [no_room] and len(reasons) == 3
 
 
+@pytest.mark.slow
 def test_patterns_with_gaps_are_not_applicable_to_blocks_and_the_plan_says_why(outputs):
     (plan,) = plans_of("name=x", "indexer=qwen4_qsa,h1d8", "pattern=causal,strided,multi_head", "seq_len=512",
                        "data=mqar", "model=mqar", "exploratory=true", f"output_dir={outputs}")  # fmt: skip
@@ -58,6 +59,7 @@ def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     assert plan.study.exploratory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("yaml", "words"),
     [
@@ -117,6 +119,7 @@ def test_a_union_that_leads_back_to_itself_is_refused(one, two, outputs):
         plan_all(with_unions([f"study={one}"]), [f"study={one}"], with_unions, Options())
 
 
+@pytest.mark.slow
 def test_models_that_a_machine_has_no_memory_for_are_not_applicable(outputs, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2 * 2**30))
     (plan,) = plans_of("study=model_scaling", "seed=0", f"output_dir={outputs}", exploratory=True)

@@ -67,6 +67,7 @@ def test_what_others_stand_on_comes_first_and_once(judge, counts, outputs):
     assert len(carried) == len(set(carried)) == len(plan.runs) == (48 if judge == "both" else 24)
 
 
+@pytest.mark.slow
 def test_formats_and_patterns_share_what_was_trained(outputs):
     given = ["name=x", "precision=fp32,fp16,int8", "indexer=h1d8", "data=mqar", "model=mqar", "selector.k=8",
              "exploratory=true"]  # fmt: skip
@@ -144,6 +145,7 @@ def test_seeds_of_the_indexers_multiply_the_runs_that_have_any(outputs):
     assert {(run.seed, run.spec.indexer_seed) for run in plan.runs} == {(3, 3), (4, 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("judge", ["val", "swap"])
 @pytest.mark.parametrize(
     "overrides",
@@ -171,6 +173,7 @@ def test_shares_of_the_length_are_worked_out_in_the_plan(outputs):
     assert budgets == {(64, 8), (128, 8)}
 
 
+@pytest.mark.slow
 def test_the_plan_says_which_effect_its_seeds_see_and_from_how_many_on_no_loss_can_be_shown():
     def told(seeds: int) -> str:
         study = {"seed": list(range(seeds)), "conditions": {"indexer": INDEXERS}}

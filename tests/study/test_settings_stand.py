@@ -147,6 +147,7 @@ def rows():
 SLOW = [pytest.param(g, marks=[] if g == "selector" else pytest.mark.slow) for g in GROUPS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [on_the_command_line, in_common, in_a_condition])
 @pytest.mark.parametrize("group", SLOW)
 def test_every_value_beside_its_option_is_what_is_trained(group, write):

@@ -21,6 +21,7 @@ OF_A_MODEL = {
 }  # studies of a pretrained model, and their conditions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", [s for s in options("study") if s not in {"research", "all", *OF_A_MODEL}])
 def test_every_shipped_study_can_be_planned(study, outputs):
     seeds = "seed=0" if study != "quick" else "seed=0,1,2"
@@ -29,6 +30,7 @@ def test_every_shipped_study_can_be_planned(study, outputs):
     assert plan.study.baseline in plan.study.conditions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "conditions"), OF_A_MODEL.items())
 def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, conditions, outputs, tmp_path):
     pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")

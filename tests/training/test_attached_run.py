@@ -19,6 +19,8 @@ from dsa.backbones.pretrained.cache import GrowingCache
 from dsa.backbones.pretrained.hook import LAYER
 from training.test_pretrained_run import LENGTH, folder, run, settings  # noqa: F401  (fixtures)
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(run, folder, tmp_path):
     tokens = torch.randint(1, 60, (2, LENGTH), generator=torch.Generator().manual_seed(0))

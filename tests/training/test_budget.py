@@ -11,6 +11,8 @@ from dsa.budget.show import figure
 from dsa.doors.budget import main
 from training.test_pretrained_run import folder, settings  # noqa: F401  (fixtures)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def command(settings, tmp_path_factory):  # noqa: F811

@@ -131,6 +131,7 @@ def test_a_pretrained_model_takes_its_loss_in_chunks_where_its_head_says_all():
         capped.save_memory(CHUNKS[0])
 
 
+@pytest.mark.slow
 def test_the_bench_measures_what_each_way_saves(capsys, tmp_path):
     main(f"memory --lengths 256 --k 16 --ways none,checkpoint+chunked --json {tmp_path / 'rows.json'}".split())
     assert "checkpoint+chunked" in capsys.readouterr().out and (tmp_path / "rows.json").exists()

@@ -69,6 +69,7 @@ def test_train_and_budget_say_it_before_the_model_is_read(given, monkeypatch, ca
     assert "GB of memory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_all_experts_count_and_the_copies_of_those_that_tokens_go_through(given, tmp_path):
     sizes = NARROW | {"hidden_size": 64, "intermediate_size": 96}
     config = GptOssConfig(**sizes, **WINDOWS, num_local_experts=8, num_experts_per_tok=2)
@@ -99,6 +100,7 @@ def test_a_model_that_is_trained_here_is_not_asked_about(monkeypatch):
     check_room(compose([]))
 
 
+@pytest.mark.slow
 def test_budget_tells_a_failure_that_is_no_setting_in_a_sentence(given, monkeypatch, capsys):
     def full(path):
         raise OSError(28, "No space left on device")

@@ -13,6 +13,8 @@ from dsa.graph import graph_of
 from dsa.study.applicable import check_indexer
 from dsa.training import RunRefused
 
+pytestmark = pytest.mark.slow
+
 RANK = LATENT["q_lora_rank"]
 
 

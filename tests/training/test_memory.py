@@ -11,6 +11,7 @@ from dsa.training.assemble import one_step
 LENGTH = 2048
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ops", ["auto", "blocked"])
 def test_a_layer_more_costs_far_less_than_one_square_matrix(ops):
     peaks = []

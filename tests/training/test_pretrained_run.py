@@ -16,6 +16,8 @@ from dsa.artifacts.store import PLACES
 from dsa.graph import named
 from dsa.training import RunFailed, console
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 48
 
 
@@ -152,7 +154,6 @@ def test_joint_training_changes_backbone_and_indexers_beside_a_dense_control(set
         dsa.attach(before, run.folder)
 
 
-@pytest.mark.slow
 def test_joint_training_recomputes_the_models_layers_to_the_same_numbers(settings, tmp_path):
     joint = [*settings, "recipe=continue", "recipe.warmup.steps=2", "recipe.sparse.steps=3", "objective=gradient_kl"]
     ways = (["memory=none"], ["memory=checkpoint", "memory.offload=true"])

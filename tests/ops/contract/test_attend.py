@@ -31,6 +31,7 @@ SCALES = st.sampled_from([None, None, 0.2, 1.5])
 CAPS = st.sampled_from([None, 0.7, 30.0])
 
 
+@pytest.mark.slow
 @given(
     batch=st.integers(1, 2), heads=HEADS, time=st.integers(1, 90), keys=st.integers(1, 90),
     dim=st.sampled_from([8, 20]), most=st.sampled_from([0, 1, 5, 200]), sink=st.booleans(), scale=SCALES, cap=CAPS,

@@ -33,6 +33,7 @@ def answers(backend, rule, trim, q, k, v, index_q, index_k, scorer=None, unit=1)
     return [mask, out, target.logsumexp, backend.dense_logsumexp(q, k), backend.attend(q, k, v, selection)[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("trim", TRIMS)
 def test_changing_later_tokens_changes_no_bit_of_what_comes_before(backend, rule, trim):

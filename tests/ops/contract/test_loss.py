@@ -23,6 +23,7 @@ def in_units(selection, keys, unit):
     return reference.from_mask(whole)
 
 
+@pytest.mark.slow
 @given(
     batch=st.integers(1, 2), time=st.integers(1, 90), most=st.sampled_from([0, 1, 7, 200]),
     groups=st.sampled_from(GROUPS), kv_heads=st.sampled_from([4, 2, 1]),

@@ -96,6 +96,7 @@ def assert_selected(got, wanted, scorer, offset):
     torch.testing.assert_close(only_mine, only_theirs, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(case=cases())
 @examples
 def test_the_same_keys_are_selected_as_by_the_definition(backend, case):
@@ -127,6 +128,7 @@ def test_too_few_slots_are_refused(backend):
         backend.select(scorer, (Zone(None),), torch.full((1, 1, 40), 9), slots=8)
 
 
+@pytest.mark.slow
 @given(case=cases())
 @examples
 def test_a_trim_rule_sees_and_drops_what_the_definition_says(backend, case):
