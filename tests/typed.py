@@ -1,4 +1,4 @@
-"""What holds annotations to their word while tests run: each function at its first calls of a kind in a test.
+"""What holds annotations to their word while tests run: each function at its first call of a kind in a test.
 
 A run calls the same functions with the same shapes hundreds of times, and checking each call takes as long as the call.
 """
@@ -38,7 +38,7 @@ def has_tensors(kind: Any) -> bool:
     return any(map(has_tensors, get_args(kind)))
 
 
-FIRST = 3  # calls of a kind that are checked in a test
+FIRST = 1  # calls of a kind that are checked in a test
 calls: Counter[Any] = Counter()  # by code, since a function may hold tensors; emptied before each test
 
 
@@ -48,6 +48,8 @@ def first_of_a_kind(target: Any = None, *, typechecker: Any = None) -> Any:
         return functools.partial(first_of_a_kind, typechecker=typechecker)
     if target.__module__.startswith(STAND_INS) and isinstance(target, FunctionType) and not tensors_of(target):
         return target  # what pickles by its name goes on doing so
+    if isinstance(target, FunctionType) and "<locals>" in target.__qualname__:
+        return target  # it is made anew at each call of what it stands in, and would be compiled anew
     strict = exactly(target, typechecker=typechecker)
     if not isinstance(target, FunctionType):
         return strict

@@ -37,6 +37,7 @@ def test_each_claim_is_judged_by_its_own_rule(claim, losses, answer):
     assert done.sentence
 
 
+@pytest.mark.slow
 def test_a_claim_of_no_loss_waits_for_every_length():
     def each(run, result):
         return None if run["label"] == "b" and run["seq_len"] == 128 else result

@@ -24,6 +24,7 @@ def _quick(monkeypatch):
     monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 99)
 
 
+@pytest.mark.slow
 def test_a_contrast_is_the_mean_of_some_less_that_of_others_within_a_seed():
     losses = {"a": 1.1, "b": 1.3, "c": {64: 1.05, 128: 1.15}, "d": {64: 1.05, 128: 1.15}}
     done = analyse(made_up(losses, lengths=(64, 128), seeds=12, noise=0.001, contrasts=SIDES))
@@ -50,6 +51,7 @@ def test_a_contrast_of_a_condition_that_may_not_be_ranked_is_left_out():
     assert not contrasts(made, Ranked({(64, ""): ["a", "b", "c"]}), SCALES["val_loss"])
 
 
+@pytest.mark.slow
 def test_a_contrast_may_name_either_of_two_conditions_of_equal_numbers():
     kept = {}
 
@@ -92,6 +94,7 @@ def test_regret_names_the_one_that_will_do_everywhere():
     assert all(one.largest == pytest.approx(0.2, abs=0.01) for one in others)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["gaussian", "skewed", "bimodal"])
 def test_a_true_loss_of_the_margin_is_not_called_within_it(shape):
     draw, wide = np.random.default_rng(0), (400, 30)
@@ -105,6 +108,7 @@ def test_a_true_loss_of_the_margin_is_not_called_within_it(shape):
     assert no_worse(losses[0] - 1.0, MARGIN) < 0.05, "a gain is no loss"
 
 
+@pytest.mark.slow
 def test_the_baseline_again_tells_what_is_noise():
     again = CONTROLS | {"replicate": 1.102}
     done = analyse(made_up({"a": 1.1, "b": 1.2}, seeds=12, noise=0.001, controls=again))
@@ -139,6 +143,7 @@ def test_a_condition_that_differs_from_itself_is_said_to_be_told_apart():
     assert ", told apart from itself, as by chance 1 study in 20 is" in guard.sentence
 
 
+@pytest.mark.slow
 def test_bases_that_missed_their_criterion_are_named():
     def each(run, result):
         solved = None if run["seed"] in (2, 5) else 200

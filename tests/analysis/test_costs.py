@@ -53,6 +53,7 @@ def test_times_of_two_machines_are_not_fitted_over_the_lengths():
     assert "step_ms" not in {fit.what for fit in analyse(replace(prepared, timing=other)).scaling}
 
 
+@pytest.mark.slow
 def test_efficiency_follows_its_formula():
     done = analyse(made_up({"a": 1.2, "b": 1.1}, noise=0.0))
     row = {e.label: e for e in done.efficiency}["b"]

@@ -77,6 +77,7 @@ def test_the_mean_alone_would_call_it_none_far_too_often():
     assert claims(d) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [30, 60])
 def test_a_share_of_exactly_four_fifths_within_is_not_called_most(seeds):
     draw = np.random.default_rng(1)

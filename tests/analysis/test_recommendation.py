@@ -68,6 +68,7 @@ def test_the_cheapest_that_is_shown_to_lose_nothing_is_recommended():
     )
 
 
+@pytest.mark.slow
 def test_a_better_one_loses_nothing_either():
     only = answer({"a": 1.2, "b": 1.1, "c": 1.101, "d": 1.3})
     assert set(only.lossless) == {"b", "c"}
@@ -80,6 +81,7 @@ def test_the_cheapest_that_loses_nothing_is_recommended_also_where_a_dearer_one_
     assert only.recommended == "d" and only.best == "b"
 
 
+@pytest.mark.slow
 def test_those_that_cost_the_same_are_all_named():
     only = answer({"a": 1.2, "like": 1.2, "likewise": 1.19})
     assert only.recommended == "likewise" and only.alike == ("like",) and only.sentence.endswith(" As cheap: like.")
@@ -113,6 +115,7 @@ def test_a_dashboard_is_told_what_a_recommendation_is_worth():
     assert ONLY_BEST in told["best/L64/sentence"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_recommended_as_lossless_never_fails_in_a_fifth_of_its_seeds(seed):
     failing = set(np.random.default_rng(seed).choice(ENOUGH, 4, replace=False).tolist())

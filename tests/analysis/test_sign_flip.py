@@ -122,6 +122,7 @@ def test_one_p_at_a_time_is_what_the_null_studies_ask():
     assert p_of(d)[1, 1] == sign_flip(d[1, 1])
 
 
+@pytest.mark.slow
 def test_the_words_of_a_comparison_are_those_of_the_test(monkeypatch):
     """Through the whole path, on nulls and on differences; few bootstrap draws, which decide nothing."""
     monkeypatch.setattr("dsa.analysis.statistics.intervals.RESAMPLES", 99)

@@ -15,6 +15,7 @@ from dsa.analysis.output.files import finite, record
 pytestmark = pytest.mark.usefixtures("few_draws")
 
 
+@pytest.mark.slow
 def test_planted_effects_are_found_and_told_apart():
     done = analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3, "d": 1.2}, seeds=20))
     assert words(done) == {("b", 64): "better", ("c", 64): "worse", ("d", 64): "equivalent"}
@@ -22,6 +23,7 @@ def test_planted_effects_are_found_and_told_apart():
     assert "b against a at 64: better" in done.sentence
 
 
+@pytest.mark.slow
 def test_more_accuracy_is_better():
     def each(run, result):
         return result | {
@@ -36,6 +38,7 @@ def test_more_accuracy_is_better():
     assert done.answer == "supported"
 
 
+@pytest.mark.slow
 def test_noise_wider_than_the_margin_is_inconclusive_and_says_what_could_be_seen():
     done = analyse(made_up({"a": 1.2, "b": 1.2}, noise=0.05, seed=1))
     (only,) = [c for c in done.comparisons if c.metric == "val_loss"]
@@ -91,6 +94,7 @@ def test_missing_controls_cannot_discriminate():
     assert analyse(made_up({"a": 1.2, "b": 1.1}, each=each)).answer == "cannot discriminate"
 
 
+@pytest.mark.slow
 def test_only_the_lengths_that_discriminate_are_ranked():
     controls = {"dense": 1.0, "oracle": 1.0, "window": {64: 1.0, 128: 1.5}, "random": 2.0}
     done = analyse(made_up({"a": 1.2, "b": 1.1}, lengths=(64, 128), controls=controls))
@@ -120,6 +124,7 @@ def test_random_tokens_end_in_cannot_discriminate(seed):
     assert not any(word in str(record(done)["comparisons"]) for word in ("better", "worse", "equivalent", "inconcl"))
 
 
+@pytest.mark.slow
 def test_a_planned_sink_window_has_to_be_beaten_too():
     losses, controls = {"a": 1.2, "b": 1.1}, {"dense": 1.0, "oracle": 1.0, "window": 1.5, "random": 2.0}
     assert analyse(made_up(losses, controls=controls | {"sink_window": 1.3})).answer == "supported"
@@ -128,6 +133,7 @@ def test_a_planned_sink_window_has_to_be_beaten_too():
     assert "sink_window" in done.sentence and "What to do" in done.sentence
 
 
+@pytest.mark.slow
 def test_a_control_that_is_confidently_wrong_counts_as_chance():
     """A window at nine nats where chance is four says no more than one at four."""
     losses, controls = {"a": 4.0, "b": 4.1}, {"dense": 3.99, "oracle": 3.99, "window": 9.0, "random": 9.0}
@@ -173,6 +179,7 @@ def test_dense_attention_that_is_better_and_cheaper_dominates_in_what_it_costs_a
     assert not any("dense" in p.dominated_by for p in points if p.cost == "indexer_params")
 
 
+@pytest.mark.slow
 def test_what_was_not_trained_jointly_is_not_shown_as_if_it_had_been():
     def untouched(run, result):
         return result | {"val_loss": result["swap_val_loss"]}
@@ -294,6 +301,7 @@ def test_the_plan_says_which_controls_belong_to_a_condition():
     ]
 
 
+@pytest.mark.slow
 def test_what_different_numbers_of_threads_trained_is_told():
     def each(run, result):
         count = 2 if run["label"] == "b" else 1

@@ -187,6 +187,7 @@ def test_damaged_weights_are_told_once_and_made_again(how, store, wanted, caplog
     assert store.find(need) == again
 
 
+@pytest.mark.slow
 def test_what_is_there_is_made_once_and_replaced_if_asked(store, wanted):
     spec, need = wanted
     calls = []

@@ -149,6 +149,7 @@ def test_a_shared_indexer_counts_once():
     assert indexer_megabytes(two, 64) == indexer_megabytes(one, 64) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 4])
 def test_recomputing_blocks_changes_no_gradient_of_routers_that_several_sites_share(tokens, number):
     plain, again = (every(number, f"memory.checkpoint={flag}") for flag in ("false", "true"))

@@ -119,6 +119,7 @@ def lines(axis):
     return {line.get_label(): line for line in axis.get_lines() if not line.get_label().startswith("_")}
 
 
+@pytest.mark.slow
 def test_each_panel_names_its_lines_with_their_dtype_and_says_why_the_loss_jumps():
     machine = {"processor": "x", "threads": 2, "torch": "2", "load": 0.0}
     times = {"select": 1.0, "attend": 5.0, "loss": 1.0, "total": 8.0}
@@ -251,6 +252,7 @@ def test_in_bf16_with_shared_heads_the_peers_compute_the_same_attention(tmp_path
         main(f"attention {small} --kv-heads 3".split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_flex_attention_attends_to_the_same_selection(kv_heads):
     layer = Layer(k=9, index=(1, 8), heads=4, kv_heads=kv_heads, dim=16, batch=2)

@@ -138,6 +138,7 @@ def test_a_text_that_holds_every_key_is_refused(made, tmp_path, monkeypatch):
         made("single", text=path).sample(1, 512, generator("test"))
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_share_neither_keys_nor_names_nor_text(made):
     amounts = Amounts(3, 4, 2, 7)
     for form in FORMS.values():
@@ -154,6 +155,7 @@ def test_training_and_evaluation_share_neither_keys_nor_names_nor_text(made):
     assert max(lines[0]) < min(lines[1])
 
 
+@pytest.mark.slow
 def test_rows_follow_from_the_seed_and_evaluation_is_the_same_for_every_seed(made):
     def module(seed):
         return DataModule(made("mixture"), LENGTH, batch_size=4, eval_batches=2, seed=seed, eval_batch_size=6)

@@ -110,6 +110,7 @@ def test_a_log_that_the_disk_has_no_place_for_is_told_once_and_the_run_goes_on(o
     assert 1 <= len(said) <= 2, "once a run"
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_full_disk_ends_with_status_1_and_one_sentence(outputs, monkeypatch, capsys):
     def no_space(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -60,6 +60,7 @@ def test_an_option_as_shipped_is_named_as_it_is(tmp_path):
     assert spec.content["overridden"] == compose([*SWAP, "indexer=h4d8"]).content["overridden"]
 
 
+@pytest.mark.slow
 def test_a_study_plans_it_as_that_indexer(tmp_path):
     verdict = study(tmp_path, [answer(64, "small")])
     around = [*SMALL, "logger=csv", "pattern=causal", "selector.k=8", "judge=swap", f"output_dir={tmp_path}"]

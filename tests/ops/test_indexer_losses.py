@@ -194,6 +194,7 @@ def test_no_indexers_have_no_losses():
     assert ops.indexer_losses([], attention()) == []
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("backend", ["cpu", "blocked"])
 def test_memory_never_holds_queries_times_keys(backend, monkeypatch):

@@ -31,6 +31,7 @@ def test_an_offset_goes_on_where_earlier_tokens_stopped():
     assert torch.equal(Rotation(18, 100.0, offset=12)(x[:, :, 12:]), Rotation(30, 100.0)(x)[:, :, 12:])
 
 
+@pytest.mark.slow
 def test_gradients_turn_back():
     x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
     rotation = Rotation(5, 100.0)

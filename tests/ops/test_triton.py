@@ -123,6 +123,7 @@ def no_numbers(monkeypatch):
         yield
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.usefixtures("no_numbers")
 def test_the_ops_ask_the_device_nothing():

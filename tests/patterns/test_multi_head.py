@@ -29,6 +29,7 @@ def tokens():
     return torch.randint(64, (2, 64), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_each_group_of_heads_keeps_what_its_own_pattern_would_keep():
     _, both = observed(model_of(), tokens())
     for name, group in (("near", 0), ("far", 1)):

@@ -38,6 +38,7 @@ def test_a_token_that_no_text_holds_needs_no_row(stray, tmp_path):
     assert build_backbone(spec, data.vocab_size).vocab_size == 64
 
 
+@pytest.mark.slow
 def test_one_that_a_text_holds_is_refused_before_it_is_looked_up(stray, tmp_path):
     spec = spec_of(stray, tmp_path, "def self <image> return None for in ")
     with pytest.raises(ValueError, match=r"go up to 64, the model .* knows 63 and below.* a token that was added"):

@@ -60,6 +60,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "said"), WRONG, ids=[damage.__name__ for damage, _ in WRONG])
 def test_budget_and_run_say_it_in_a_sentence(folder, tmp_path, damage, said, capsys):
     (tmp_path / "text").mkdir()

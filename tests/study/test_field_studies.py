@@ -43,6 +43,7 @@ def test_every_condition_keeps_as_many_keys_on_average(outputs, study):
         assert max(means) / min(means) < 1.02, means
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", FIELD)
 def test_the_studies_of_the_field_have_every_indexer_of_it(outputs, study):
     ours = {"h2d32", "h4d64"} if study == "field_indexers" else {"h4d64"}
@@ -50,6 +51,7 @@ def test_the_studies_of_the_field_have_every_indexer_of_it(outputs, study):
     assert named == set(indexers()) - OURS | ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", FIELD[1:])
 def test_at_equal_operations_every_indexer_counts_those_of_h4d64(outputs, study):
     counted = {}
@@ -62,6 +64,7 @@ def test_at_equal_operations_every_indexer_counts_those_of_h4d64(outputs, study)
     assert {label for label, count in counted.items() if abs(count / reference - 1) > 0.03} == set(), counted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", FIELD)
 def test_a_search_has_more_tokens_to_choose_from_than_its_budget(outputs, study):
     for run in (run for (label, _), run in conditions(study, outputs).items() if label.startswith("hisa")):

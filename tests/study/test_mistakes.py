@@ -124,6 +124,7 @@ def test_a_circle_of_errors_is_walked_once():
     assert timed_out(one) is late
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -49,6 +49,7 @@ def test_indexers_and_patterns_that_choose_no_entries_are_not_applicable_and_the
     assert len(reasons) == 2 and all("indexer.unit = 1: with model.kv=csa" in reason for reason in reasons.values())
 
 
+@pytest.mark.slow
 def test_too_few_seeds_are_refused_unless_exploratory(outputs):
     given = ["study=optimal_indexer_config", "seq_len=64", f"output_dir={outputs}"]
     with pytest.raises(ValueError, match=r"3 contrasts .* Give 7 seeds"):

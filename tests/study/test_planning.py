@@ -116,6 +116,7 @@ def test_a_study_compares_layers_that_lead_with_layers_in_a_row(typed, outputs):
     assert found == {"index_every1": 1, "index_every2": 2, "index_every0.1": (0, 1)}
 
 
+@pytest.mark.slow
 def test_warm_ups_that_cannot_be_one_pass_are_cohorts_of_their_own(outputs):
     given = ("name=x", *TINY, "indexer=h1d8,h2d8", "steps=null", f"output_dir={outputs}")
     (plan,) = plans_of(*given, "recipe.warmup.steps=4,8", exploratory=True)
@@ -167,6 +168,7 @@ def test_planned_runs_are_those_that_train_py_would_compose(overrides, judge, ou
     assert (run.hash, run.run_id) == (graph.hash, run_id(spec, graph))
 
 
+@pytest.mark.slow
 def test_shares_of_the_length_are_worked_out_in_the_plan(outputs):
     (plan,) = plans_of("study=quick", "seed=0", f"output_dir={outputs}")
     budgets = {(run.seq_len, run.spec.selector.node["k"]) for run in plan.runs if run.role == "condition"}
@@ -296,6 +298,7 @@ def test_a_replicate_is_the_baseline_with_indexers_of_other_seeds_on_the_same_ba
         assert again.spec.condition == first.spec.condition
 
 
+@pytest.mark.slow
 def test_jobs_that_share_a_machine_are_warned_of_its_memory(outputs, capsys, monkeypatch):
     plans = plans_of("name=x", "indexer=h1d8,h2d8", *FAST, "seq_len=64", f"output_dir={outputs}")
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**40, available=2**20))

@@ -168,6 +168,7 @@ def test_every_group_is_in_the_table():
     assert chosen - {"study", "experiment"} == set(VALUES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [["selector=topk", "selector.k=8"], ["selector.k=8", "selector=topk"]])
 def test_an_option_typed_beside_its_value_changes_nothing(typed):
     (plan,) = plans_of(*BASE, "indexer=h1d8,h1d16", "pattern=causal", *typed)

@@ -56,6 +56,7 @@ def test_every_study_is_among_all_of_them_or_its_yaml_says_why_not():
     assert sorted([*union, *left_out, "all"]) == options("study")
 
 
+@pytest.mark.slow
 def test_each_advanced_strategy_has_a_condition_and_none_has_a_second_difference(outputs):
     (plan,) = plans_of("study=advanced_strategies", "seed=0", "seq_len=128", f"output_dir={outputs}", exploratory=True)
     differ = {}
@@ -72,5 +73,6 @@ def test_each_advanced_strategy_has_a_condition_and_none_has_a_second_difference
     assert differ["format by row"] == differ["one of three indexers by row"] == ["dynamic"]
 
 
+@pytest.mark.slow
 def test_the_combinations_are_twenty():
     assert len(load(["study=optimization_combinations"]).plan.conditions) == 20

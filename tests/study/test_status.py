@@ -113,6 +113,7 @@ def test_a_label_that_looks_like_markup_is_shown_as_it_is(label, tiny, outputs, 
     assert f"│ {label} " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["[/]", "[/red]", "a[b]"])
 def test_a_plan_and_an_outcome_show_such_a_label_too(label, tiny, outputs, capsys, monkeypatch):
     (plan,) = tiny()

@@ -78,6 +78,7 @@ def test_two_studies_started_together_train_what_they_share_once(outputs):
     assert len(list(outputs.glob("judgements/*.json"))) == 4, "two conditions, one window for both, dense"
 
 
+@pytest.mark.slow
 def test_runs_on_several_devices_are_refused_where_a_run_has_one_process(tiny):
     with pytest.raises(ValueError, match="submitit_slurm"):
         check_devices(tiny("trainer.devices=2"), 1)

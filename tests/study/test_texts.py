@@ -78,6 +78,7 @@ def test_every_corpus_has_its_own_name(given, name):
     assert (spec.data.option, spec.options["data"]) == (name, name)
 
 
+@pytest.mark.slow
 def test_conditions_on_several_texts_and_their_controls_are_labelled_by_them(library, outputs):
     texts = ",".join(str(library / f"{name}.txt") for name in ("emma", "ulysses"))
     given = [*NO_DATA, "logger=csv", "pattern=causal", "selector.k=8", "seq_len=64", "data=text", "steps=8"]

@@ -39,6 +39,7 @@ def free(monkeypatch, megabytes):
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=2**40, available=megabytes * MB))
 
 
+@pytest.mark.slow
 def test_what_would_fit_is_named_and_fits(given, monkeypatch):
     spec = compose(given)
     need = memory_needed(spec) / MB
