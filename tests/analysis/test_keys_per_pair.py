@@ -54,7 +54,7 @@ def test_each_indexer_is_compared_at_its_own_budget_with_the_controls_there():
     lines = {line.label: line for line in panel.lines}
     assert set(lines) == {"h4d64", "h1d16", "oracle", "random", "window", "sink_window", "static", "replicate"}
     assert panel.x.log and panel.x.ticks == tuple(RATIOS.values())
-    assert all(line.x == tuple(RATIOS.values()) and line.seeds == 6 for line in lines.values())
+    assert all(line.x == tuple(RATIOS.values()) and line.over == "6 seeds" for line in lines.values())
     assert lines["oracle"].y == pytest.approx((1.5, 1.0, 0.0, 0.0), abs=0.01)
     assert lines["h1d16"].y == pytest.approx((1.9, 1.4, 0.4, 0.4), abs=0.01)
     assert all(

@@ -17,6 +17,12 @@ from study.studies import drive
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch):
+    monkeypatch.setattr(timing, "STEPPING", 0.0)
+    monkeypatch.setattr(timing, "PASSING", 0.0)
+
+
 @pytest.fixture(params=["swap"])
 def study(tiny, outputs, request):
     plans = tiny(judge=request.param)

@@ -37,12 +37,18 @@ def milliseconds(call: Callable[[], object], device: torch.device, repeats: int,
 
 
 @torch.no_grad()
-def inference(model: Backbone, tokens: Tensor, sparse: bool) -> dict[str, float]:
-    """Time of one forward pass over `tokens`, whole and by part of the attention [ms]."""
+def inference(
+    model: Backbone, tokens: Tensor, sparse: bool, repeats: int = 5, seconds: float = 0.25
+) -> dict[str, float]:
+    """Time of one forward pass over `tokens`, whole and by part of the attention [ms].
+
+    Args:
+        repeats, seconds: passes, or as many as begin within this time.
+    """
     how = Pass(sparse=sparse)
     training = model.training
     model.eval()
-    out = {"infer_ms": milliseconds(lambda: model.run(tokens, how), tokens.device, repeats=25, seconds=0.25)}
+    out = {"infer_ms": milliseconds(lambda: model.run(tokens, how), tokens.device, repeats, seconds)}
     with quiet_profile() as record:
         model.run(tokens, how)
     model.train(training)

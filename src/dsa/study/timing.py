@@ -29,6 +29,8 @@ from dsa.training.step import last_step
 
 FILE, SCHEMA = "timing.json", 4
 ROUNDS = 6  # the least and the greatest of six hold the median with 97 % probability, of five with 94 %
+STEPS, PASSES = 9, 25  # of a turn, at most
+STEPPING, PASSING = 1.0, 0.25  # seconds within which they begin
 Found = TypeVar("Found")
 
 
@@ -114,7 +116,7 @@ class Timed:
         """One training step on a whole batch and one forward pass over a row, warmed up; the model then makes room."""
         self.model.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            out = inference(self.model, self.row.to(self.device), self.sparse)
+            out = inference(self.model, self.row.to(self.device), self.sparse, PASSES, PASSING)
         if self.spec.compile:  # as the run trained it; it was judged without
             self.model.compile_layers()
         out |= {"step_ms": self.step_ms()}
@@ -126,6 +128,6 @@ class Timed:
         batch = Batch(self.batch.tokens.to(self.device), self.batch.targets.to(self.device))
         self.model.train()
         step = last_step(self.spec, self.model, self.data, batch, self.sparse, self.device)
-        took = milliseconds(step, self.device, repeats=9, seconds=1.0)
+        took = milliseconds(step, self.device, STEPS, STEPPING)
         self.model.eval()
         return took
