@@ -59,11 +59,11 @@ def plain(value: Any) -> Any:
 @functools.cache
 def composer(folder: Path) -> Composer:
     """That of a folder of configurations."""
-    return Composer(functools.partial(whole, folder), [], set())
+    return Composer(functools.partial(whole, folder, "train"), [], set())
 
 
-def whole(folder: Path, overrides: list[str]) -> DictConfig:
-    """Hydra's composition of train.yaml, its own part included."""
+def whole(folder: Path, config_name: str, overrides: list[str]) -> DictConfig:
+    """Hydra's composition, its own part included."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(folder), version_base="1.3"):
-        return hydra_compose("train", overrides, return_hydra_config=True)
+        return hydra_compose(config_name, overrides, return_hydra_config=True)

@@ -100,6 +100,17 @@ def test_a_claim_about_time_rests_on_every_turn_and_on_no_loss(b, answer, told):
     assert lines["b"].over == "6 turns" and lines["b"].low[0] < 50 * b < lines["b"].high[0]
 
 
+def test_a_claim_about_time_waits_for_every_length_and_claims_nothing_where_it_is_declared_exploratory():
+    def each(run, result):
+        return None if run["label"] == "b" and run["seq_len"] == 128 else result
+
+    lacking = analyse(timed(0.7, each=each, hypothesis={"claim": "takes_less_time"}))
+    assert lacking.answer == "inconclusive" and "b at 128 has no result." in lacking.sentence
+    declared = analyse(timed(0.7, exploratory=True, hypothesis={"claim": "takes_less_time"}))
+    assert declared.answer == "inconclusive" and "points to: supported. b at 64: 30 [29, 31] %" in declared.sentence
+    assert "declared too small for a claim before it ran" in opening(declared)
+
+
 def test_a_claim_about_time_is_open_where_a_length_has_no_fresh_turns():
     prepared = timed(0.7, hypothesis={"claim": "takes_less_time"})
     stale = prepared.timing | {"128": prepared.timing["128"] | {"processes": 1}}

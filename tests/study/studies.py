@@ -8,10 +8,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from composed import whole
 from conftest import SMALL
 from forked import Program, launch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from dsa.config import config_dir
@@ -59,9 +58,7 @@ def load(overrides: list[str]) -> DictConfig:
 
 @functools.cache
 def composed(overrides: tuple[str, ...]) -> DictConfig:
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("sweep", list(overrides), return_hydra_config=True)
+    return whole(config_dir(), "sweep", list(overrides))
 
 
 def plans_of(*arguments: str, **options: object) -> list[StudyPlan]:

@@ -7,6 +7,7 @@ from conftest import options
 from omegaconf import OmegaConf
 
 from dsa.config import config_dir
+from dsa.study.outlook import outlook
 from study.studies import load, plans_of
 
 OF_A_MODEL = {
@@ -74,5 +75,11 @@ def test_each_advanced_strategy_has_a_condition_and_none_has_a_second_difference
 
 
 @pytest.mark.slow
+def test_a_claim_about_time_asks_for_no_seeds(outputs):
+    (plan,) = plans_of("study=speed", "seq_len=64", f"output_dir={outputs}")
+    assert len(plan.study.seed) == 1 and not plan.study.exploratory
+    assert "whatever the seeds" in outlook(plan.study)
+
+
 def test_the_combinations_are_twenty():
     assert len(load(["study=optimization_combinations"]).plan.conditions) == 20

@@ -1,5 +1,6 @@
 """Measured speed and memory of a model."""
 
+import math
 import os
 import statistics
 import sys
@@ -38,7 +39,7 @@ def milliseconds(call: Callable[[], object], device: torch.device, repeats: int,
 
 @torch.no_grad()
 def inference(
-    model: Backbone, tokens: Tensor, sparse: bool, repeats: int = 5, seconds: float = 0.25
+    model: Backbone, tokens: Tensor, sparse: bool, repeats: int = 5, seconds: float = math.inf
 ) -> dict[str, float]:
     """Time of one forward pass over `tokens`, whole and by part of the attention [ms].
 

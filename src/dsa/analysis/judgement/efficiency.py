@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from dsa.analysis.inputs.cost import COSTS, cost_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import SCALES
-from dsa.analysis.inputs.timing import ratio
+from dsa.analysis.judgement.speed import speed
 
 FORMULA = (
     "quality kept = (unigram - loss) / (unigram - baseline loss); speed-up = baseline step / step; "
@@ -52,15 +52,16 @@ def efficiencies(prepared: Prepared, metric: str, places: set[tuple[int, str]]) 
 def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str, rankable: bool) -> Efficiency:
     """One row."""
     reference = prepared.meta.reference(label)
-    parameters, operations, slow_down = (
-        relative(prepared, label, reference, seq_len, name) for name in ("indexer_params", "flops", "step_ms")
+    parameters, operations = (
+        relative(prepared, label, reference, seq_len, name) for name in ("indexer_params", "flops")
     )
+    step = speed(prepared, label, seq_len).ratio
     mine, theirs = (prepared.quality(one, seq_len, SCALES[metric]) for one in (label, reference))
     unigram = prepared.column(label, seq_len, "unigram_loss")
     seeds = mine.index.intersection(theirs.index).intersection(unigram.index)
     base = (unigram - theirs).loc[seeds].mean() if len(seeds) else 0.0
     kept = float((unigram - mine).loc[seeds].mean() / base) if rankable and base > 0 else None
-    speed_up = 1 / slow_down if slow_down else None
+    speed_up = 1 / step.value if step else None
     return Efficiency(
         label=label,
         reference=reference,
@@ -75,11 +76,8 @@ def efficiency(prepared: Prepared, label: str, seq_len: int, metric: str, rankab
 
 
 def relative(prepared: Prepared, label: str, reference: str, seq_len: int, name: str) -> float | None:
-    """A cost over the reference's; None if either was not measured. Of times it is the ratio of the medians."""
+    """What is counted over the reference's; None if either was not."""
     mine, theirs = (cost_of(prepared, one, seq_len, COSTS[name]) for one in (label, reference))
-    if COSTS[name].timed:
-        found = ratio(mine, theirs)
-        return found.value if found else None
     seeds = mine.index.intersection(theirs.index)
     if not len(seeds) or theirs.loc[seeds].mean() <= 0:
         return None

@@ -67,9 +67,7 @@ def evaluate_hypothesis(evidence: Evidence, found: list[Discrimination]) -> Verd
     times rests on turns and not on seeds: what a loss can tell apart makes no difference to it.
     """
     claim = claim_of(evidence.prepared.meta)
-    if claim in OF_TURNS:
-        return CLAIMS[claim](evidence)
-    if not rankable(found):
+    if claim not in OF_TURNS and not rankable(found):
         why = next((d.sentence for d in found), "no condition has a finished run.")
         rest = "" if claim == CANNOT.replace(" ", "_") else f" {NEXT}"
         return CANNOT, f"Nothing is ranked: {why}{rest}"
@@ -157,10 +155,17 @@ def takes_less_time(evidence: Evidence) -> Verdict:
     slower = [s for s in mine if s.shown == "more"]
     if slower:
         return "not supported", " ".join(s.sentence for s in slower)
-    if mine and all(s.shown == "less" for s in mine):
+    meta = evidence.prepared.meta
+    planned = {(run["label"], run["seq_len"]) for run in meta.runs if run["label"] in evidence.named}
+    wanted = {(label, n) for label, n in planned if label != meta.reference(label)}
+    lacking = sorted(
+        p for p in wanted - {(s.label, s.seq_len) for s in mine} if not inapplicable(evidence.prepared, *p)
+    )
+    if mine and not lacking and all(s.shown == "less" for s in mine):
         return "supported", " ".join(s.sentence for s in mine)
-    open_ = [s for s in mine if s.shown is None]
-    return "inconclusive", " ".join(s.sentence for s in open_) or "None of the named conditions has a finished run."
+    open_ = [s.sentence for s in mine if s.shown is None]
+    open_ += [f"{label} at {seq_len} has no result." for label, seq_len in lacking]
+    return "inconclusive", " ".join(open_) or "No named condition has a result."
 
 
 def on_pareto_front(evidence: Evidence) -> Verdict:

@@ -78,10 +78,10 @@ def nothing(analysis: Analysis) -> str:
 
 def why(analysis: Analysis, told: Told) -> str:
     """Why a question is open."""
-    if of_turns(analysis):
-        return told.because(analysis)
     if analysis.prepared.meta.exploratory:
         return "the study was declared too small for a claim before it ran"
+    if of_turns(analysis):
+        return told.because(analysis)
     if any(guard.name == "too few seeds" and "carry no claim" in guard.sentence for guard in analysis.guards):
         return "so few seeds carry no claim"
     return told.because(analysis)
