@@ -1,6 +1,7 @@
-"""`dsa.config.compose` by way of the planner's composer, which is equal to Hydra's composition (tests/study/
-test_planning.py holds it to that) and takes a twentieth of the time. Hydra itself composes what only Hydra understands,
-and says what is wrong with what cannot be composed.
+"""`dsa.config.compose` by way of the planner's composer, which takes a twentieth of the time.
+
+tests/test_options.py and tests/study/test_planning.py hold that composer to Hydra's composition. Hydra itself composes
+what only Hydra understands, and says what is wrong with what cannot be composed.
 """
 
 import functools
@@ -29,11 +30,11 @@ def compose(overrides: list[str] | None = None, config_name: str = "train") -> D
     if config_name != "train" or None in settings:
         return by_hydra(overrides, config_name)
     try:
-        plain = composer(config.config_dir()).config(dict(settings))  # type: ignore[arg-type]
+        content = composer(config.config_dir()).config(dict(settings))  # type: ignore[arg-type]
     except (HydraException, ValueError):
         by_hydra(overrides)
         raise
-    return OmegaConf.create(plain)
+    return OmegaConf.create(content)
 
 
 @functools.cache
