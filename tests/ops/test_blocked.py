@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from dsa.ops import Hash, Recency, Zone, blocked
+from dsa.ops import Hash, IndexFeatures, Recency, TrueAttention, Zone, blocked, reference
 
 FORCED = (Zone(first=4, keep="all"),)
 
@@ -34,3 +34,25 @@ def test_tiles_in_which_nothing_was_selected_are_left_out(monkeypatch):
     q, k, v = (torch.randn(1, 2, 64, 8) for _ in range(3))
     blocked.attend(q, k, v, blocked.select(Recency(), FORCED, torch.full((1, 1, 64), 5)))
     assert seen == [(16, 0), (32, 0), (32, 16), (48, 16), (48, 32), (64, 32), (64, 48)]
+
+
+def test_what_several_indexers_learn_is_computed_once_for_all(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("dsa.ops.blocked.tiles"), "TILE", 8000)
+    q, k = torch.randn(2, 2, 90, 8), torch.randn(2, 2, 90, 8)
+    target = TrueAttention(q, k, reference.dense_logsumexp(q, k))
+    several = [
+        IndexFeatures(torch.randn(2, 1, 90, heads, 4).requires_grad_(), torch.randn(2, 1, 90 // unit, 4), unit=unit)
+        for heads, unit in ((1, 1), (16, 1), (3, 4), (2, 7))
+    ]
+    alone = [blocked.indexer_loss(one, target, None) for one in several]
+    seen, scores = [], TrueAttention.scores
+    monkeypatch.setattr(
+        TrueAttention, "scores", lambda self, rows, *more: seen.append(rows) or scores(self, rows, *more)
+    )
+    losses = blocked.indexer_losses(several, target)
+    assert [(rows.start, rows.stop) for rows in seen] == [(start, min(start + 22, 90)) for start in range(0, 90, 22)]
+    for one, loss, own in zip(several, losses, alone, strict=True):
+        assert loss.equal(own)
+        (gradient,), (by_itself,) = (torch.autograd.grad(x, one.queries, retain_graph=True) for x in (loss, own))
+        assert gradient.equal(by_itself) and gradient.any()
+        torch.testing.assert_close(loss, reference.indexer_loss(one, target, None))

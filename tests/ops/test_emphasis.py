@@ -29,7 +29,8 @@ def target(selection=None, groups=1, rows=True, keys=True):
 
 
 def learned(loss, own):
-    return loss, *torch.autograd.grad(loss, [x for x in own[:3] if x is not None])
+    inputs = [x for x in own[:3] if x is not None]
+    return loss, *torch.autograd.grad(loss, inputs, retain_graph=True)  # losses of several share a graph
 
 
 @pytest.mark.parametrize("unit", [1, 3])

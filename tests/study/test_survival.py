@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 
 from dsa import load_study
@@ -179,6 +180,22 @@ def test_interrupted_it_says_how_to_go_on(outputs, number, status):
     assert "stopped; to go on: python " in text and "sweep.py --config-dir" in text
     assert "Traceback" not in text
     assert not list(outputs.glob(f".jobs/*/{CLAIM}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_that_a_stopped_sweep_takes_along_count_as_no_deaths(outputs, number):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = start(outputs, "steps=4000", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    wait_for(lambda: list(outputs.glob("bases/*/metrics.csv")), process)
+    (claim,) = outputs.glob(f".jobs/*/{CLAIM}")
+    worker = json.loads(claim.read_text())["pid"]
+    assert worker != process.pid
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + number, text
+    assert not claim.exists() and not psutil.pid_exists(worker)
 
 
 @pytest.mark.slow

@@ -104,3 +104,16 @@ def test_after_joint_training_the_joint_model_is_timed(study):
     assert list(ready) == ["h1d8", "dense"]
     for place in ready.values():
         assert json.loads((place / "result.json").read_text())["artifacts"]["joint"] is not None
+
+
+def test_what_was_timed_is_kept_when_the_next_length_is_interrupted(tmp_path, monkeypatch):
+    def timed(folders, admitted):
+        if (tmp_path / FILE).exists():
+            raise KeyboardInterrupt
+        return {"contended": False}
+
+    monkeypatch.setattr(timing, "planned", lambda folder: {"seq_len": [64, 128], "runs": []})
+    monkeypatch.setattr(timing, "in_turns", timed)
+    with pytest.raises(KeyboardInterrupt):
+        time_study(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text()).keys() == {"64"}

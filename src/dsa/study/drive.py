@@ -189,6 +189,10 @@ class Drive:
             return
         try:
             answers = self.dispatch(ready, files)
+        except (KeyboardInterrupt, SystemExit):
+            for job in ready:  # workers that the launcher took along did not die of what they did
+                forget(job.folder)
+            raise
         except Exception as error:  # a launcher gives up on its whole batch when one worker dies
             answers = [None] * len(ready)
             self.launcher_error = f"{type(error).__name__}: {error}"

@@ -38,21 +38,22 @@ def time_study(folder: Path, again: bool = False, admitted: Sequence[str] = ()) 
     """Write timing.json: by length and condition the medians over turns of a training step and a forward pass [ms].
 
     Conditions of a length take turns, so that a machine that slows down slows them all; dense attention takes part. A
-    length that was timed alone on these very runs is not timed again.
+    length that was timed alone on these very runs is not timed again. Written after each length.
 
     Args:
         again: time even so.
         admitted: packages of the user's own whose classes the runs' configurations may name.
     """
     plan, known = planned(folder), read(folder / FILE)
-    out: dict[str, Any] = {}
+    out = {str(length): known[str(length)] for length in plan["seq_len"] if str(length) in known}
     for length in plan["seq_len"]:
         ready = finished_runs(folder, plan, length)
         ids = sorted(place.name for place in ready.values())
         before = known.get(str(length), {})
         good = before.get("schema") == SCHEMA and before["runs"] == ids and not before["contended"]
-        out[str(length)] = before if good and not again else {"schema": SCHEMA, "runs": ids} | in_turns(ready, admitted)
-    write_json(folder / FILE, out)
+        if again or not good:
+            out[str(length)] = {"schema": SCHEMA, "runs": ids} | in_turns(ready, admitted)
+            write_json(folder / FILE, out)
 
 
 def finished_runs(folder: Path, plan: dict[str, Any], seq_len: int) -> dict[str, Path]:
