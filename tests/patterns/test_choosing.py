@@ -149,7 +149,8 @@ def test_costs_are_those_of_what_was_chosen():
 def test_each_process_and_each_step_draws_apart():
     def drawn(step, rank=0, processes=1):
         training = SimpleNamespace(accumulate=1, data=SimpleNamespace(seed=0), stage=SimpleNamespace(name="sparse"),
-                                   trainer=SimpleNamespace(world_size=processes), global_rank=rank)  # fmt: skip
+                                   trainer=SimpleNamespace(world_size=processes), global_rank=rank,
+                                   device=torch.device("cpu"))  # fmt: skip
         Training.on_train_batch_start(training, None, step)
         return torch.rand(1).item()
 

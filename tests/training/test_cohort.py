@@ -16,6 +16,8 @@ from dsa.graph import graph_of
 from dsa.judging.checkpoints import fit_weights, read_weights
 from dsa.judging.models import Models
 from dsa.training import cohort
+from dsa.training.base import make_base
+from dsa.training.dashboard import Dashboard
 from dsa.training.joint import start_of
 from training.cohorts import (
     AGAIN,
@@ -59,6 +61,21 @@ def test_indexers_of_which_a_router_picks_become_what_each_becomes_alone(based, 
         losses = [row[f"train/indexer_{name}_loss"] for row in rows(wishes[0])]
         assert losses == [row["train/indexer_loss"] for row in record]
     assert any(value.abs().sum() > 0 for key, value in found.items() if "router.weight" in key)
+
+
+@pytest.mark.slow
+def test_in_bf16_the_base_is_held_in_bf16_and_members_become_what_they_become_without(tmp_path, monkeypatch):
+    calls, became = [], []
+    for number, (dtype, hold) in enumerate((("bf16", cohort.held_in), ("bf16", lambda *_: None), ("fp32", None))):
+        outputs = tmp_path / str(number)
+        (wish,), data = wishes_of([["indexer=h1d8", f"dtype={dtype}"]], outputs)
+        dashboard = Dashboard(wish[0], "base", "dense", "base", silent=True)
+        make_base(Store(outputs), wish[0], wish[1].base, data, dashboard)
+        monkeypatch.setattr(cohort, "held_in", lambda *given, hold=hold: calls.append(given[0]) or hold(*given))
+        assert make([wish], data) == {}
+        became.append(weights(wish))
+    assert calls == [torch.bfloat16] * 2, "float32 is left alone"
+    assert same(*became[:2]) and not same(*became[1:])
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dsa import compose, ops
 from dsa.backbones import Backbone, Pass, SiteInputs
+from dsa.backbones.frozen import held_in
 from dsa.backbones.router import attention_of
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.build import build_backbone, build_data, build_indexers
@@ -32,6 +33,8 @@ def measure(indexers: Sequence[str], overrides: Sequence[str], rounds: int) -> l
     members = [build_indexers(spec, base) for spec in specs]
     tokens = data.batch("bench", 0).tokens
     half = specs[0].dtype == "bf16"
+    if half:
+        held_in(torch.bfloat16, base)
     alone = [step(base, [member], tokens, spec.ops, half) for member, spec in zip(members, specs, strict=True)]
     works: dict[str, Work] = {
         "base": lambda: forward(base, tokens, Pass(sparse=False, logits=False), half),

@@ -18,6 +18,7 @@ from dsa.artifacts.atomic import replacing, write_json
 from dsa.artifacts.digest import digest
 from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
+from dsa.backbones.frozen import held_in
 from dsa.backbones.router import attention_of
 from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers
 from dsa.data import Batch, DataModule
@@ -238,6 +239,8 @@ def train_cohort(
     wait_for_all()
     model = build_backbone(spec, data.vocab_size)
     fit_base(model, store.folder(base))
+    if spec.dtype == "bf16":
+        held_in(torch.bfloat16, model)
     members = [member_of(wish, model, folder, run_log if wish is wishes[0] else None) for wish in wishes]
     if spec.recipe.warmup_steps:
         stage = Stage("warmup", spec.recipe.warmup_steps, spec.recipe.dense_steps)

@@ -89,7 +89,7 @@ class Training(Evaluation):
         if batch_idx % self.accumulate == 0:
             self.started = time.perf_counter()
         draw = batch_idx * self.trainer.world_size + self.global_rank  # processes have other rows, and draw apart
-        torch.manual_seed(int(digest([self.data.seed, self.stage.name, draw], 15), 16))
+        seed_draws(int(digest([self.data.seed, self.stage.name, draw], 15), 16), self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with self.model.memory.saving():
@@ -210,3 +210,11 @@ class Training(Evaluation):
     def log_evaluation(self, step: int, values: dict[str, float]) -> None:
         """One row of the log for an evaluation at a step of this stage."""
         self.run_log.add(self.stage, step, "val", {f"val/{name}": value for name, value in values.items()})
+
+
+def seed_draws(number: int, device: torch.device) -> None:
+    """Begin what is drawn on the processor and on a device anew: as torch.manual_seed, which also writes down the whole
+    stack for devices that are not there, and then takes longer than many an op."""
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)
