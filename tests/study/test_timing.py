@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def short_turns(monkeypatch):
-    monkeypatch.setattr(timing, "STEPPING", 0.0)
-    monkeypatch.setattr(timing, "PASSING", 0.0)
+    for name in ("VISITING", "STEPPING", "PASSING"):
+        monkeypatch.setattr(timing, name, 0.0)
 
 
 @pytest.fixture(params=["swap"])
@@ -34,10 +35,10 @@ def study(tiny, outputs, request):
 
 def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(study, monkeypatch, capsys):
     turns, company = [], [0.0]
-    whole = timing.Timed.turn
+    step = timing.Timed.step
     monkeypatch.setattr(timing, "in_fresh_process", lambda call, *arguments: call(*arguments))
     monkeypatch.setattr(timing.Contention, "others", lambda self: company[0])
-    monkeypatch.setattr(timing.Timed, "turn", lambda self: turns.append(self.sparse) or whole(self))
+    monkeypatch.setattr(timing.Timed, "step", lambda self: turns.append(self.sparse) or step(self))
     before = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/*") if file.is_file()}
 
     time_study(study)
@@ -88,12 +89,14 @@ def test_a_step_leaves_the_weights_as_they_are_and_is_compiled_where_the_runs_ar
     (folder,) = study.glob("h1d8*")
     one = timing.Timed(folder)
     weights = {name: value.clone() for name, value in one.model.state_dict().items()}
-    one.turn()
+    one.step()
     after = one.model.state_dict()
     assert all(after[name].equal(value) for name, value in weights.items() if "selector" not in name)
     assert not compiled
+    one = timing.Timed(folder)
     one.spec = replace(one.spec, compile=True)
-    one.turn()
+    for _ in range(2):
+        one.step()
     assert compiled == [one.model]
 
 
@@ -117,3 +120,41 @@ def test_what_was_timed_is_kept_when_the_next_length_is_interrupted(tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         time_study(tmp_path)
     assert json.loads((tmp_path / FILE).read_text()).keys() == {"64"}
+
+
+@pytest.mark.parametrize(("most", "visiting", "visits"), [(4, 9.0, 4), (4, 0.0, 1), (9, 1.1, 3)])
+def test_conditions_are_visited_in_rotation_and_their_medians_kept(monkeypatch, most, visiting, visits):
+    clock, seen = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing, "VISITING", visiting)
+
+    def visit(label):
+        clock[0] += 0.5
+        seen.append(label)
+        return {"step_ms": float(len(seen) ** 2)}
+
+    found = timing.in_rotation({label: lambda label=label: visit(label) for label in ("a", "b")}, most)
+    assert seen == ["a", "b"] * visits
+    assert found == {
+        label: {"step_ms": statistics.median(number**2 for number in range(first, 2 * visits + 1, 2))}
+        for label, first in (("a", 1), ("b", 2))
+    }
+
+
+def test_where_layers_are_compiled_each_condition_is_visited_once(study, monkeypatch):
+    """torch forgets what it compiled of one model when it compiles another."""
+    most = []
+    monkeypatch.setattr(
+        timing, "in_rotation", lambda visits, number: most.append(number) or {key: {} for key in visits}
+    )
+    ready = timing.finished_runs(study, json.loads((study / "study.json").read_text()), 64)
+    timing.one_round(ready, (), torch.get_num_threads())
+    init = timing.Timed.__init__
+
+    def compiled(self, *given):
+        init(self, *given)
+        self.spec = replace(self.spec, compile=self.sparse)
+
+    monkeypatch.setattr(timing.Timed, "__init__", compiled)
+    timing.one_round(ready, (), torch.get_num_threads())
+    assert most == [timing.VISITS] * 2 + [1] * 2

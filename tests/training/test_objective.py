@@ -65,7 +65,7 @@ def plainly(seen):
 def test_a_key_counts_by_the_gradient_that_autograd_finds_for_its_probability(data, batch, monkeypatch, frozen):
     model, how, seen = sparse(data)[1].requires_grad_(not frozen), Pass(sparse=False), []
     found = GradientKL(1.0, True).emphasis(model, batch, how)
-    monkeypatch.setattr(attention, "attend_dense", plainly(seen))
+    monkeypatch.setattr(attention.ops, "attend_dense", plainly(seen))
     language_model_loss(model.run(batch.tokens, how).logits, batch.targets).backward()
     assert found.keys() == {0, 1}
     for p, (site, emphasis) in zip(seen, found.items(), strict=True):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -71,20 +70,6 @@ def attend(
     if how.after is not None:
         how.after(Attended(site, v, out))
     return out, {}
-
-
-def attend_dense(
-    q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch kv_head key dim"],
-    v: Float[Tensor, "batch kv_head key dim"],
-    scale: float | None = None,
-) -> Float[Tensor, "batch head time dim"]:
-    """Attention of every query over every key up to itself; the last query stands at the last key."""
-    time, keys, grouped = q.shape[2], k.shape[2], q.shape[1] != k.shape[1]
-    if time == keys:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
-    mask = None if time == 1 else torch.ones(time, keys, dtype=torch.bool, device=q.device).tril(keys - time)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
 
 
 @ops.opaque
@@ -163,7 +148,7 @@ def attend_everything(
 ) -> Float[Tensor, "batch head time dim"]:
     """Dense attention; with learned sinks or a cap where there are some: over a selection of every earlier key."""
     if sink is None and site.cap is None:
-        return attend_dense(q, k, v, site.scale)
+        return ops.attend_dense(q, k, v, site.scale)
     keys = torch.arange(k.shape[2], device=q.device)
     time = keys[-q.shape[2] :, None]
     positions = torch.where(keys <= time, keys, -1).expand(len(q), 1, -1, -1).contiguous()

@@ -3,6 +3,7 @@
 from dsa.ops.bands import Band
 from dsa.ops.cohort import indexer_losses
 from dsa.ops.contracts import Backend, Call, ScoredRows, Scorer, SelectedMass, Selection
+from dsa.ops.dense import attend_dense
 from dsa.ops.dispatch import (
     attend,
     attend_with_target,
@@ -52,6 +53,7 @@ __all__ = [
     "Zone",
     "Zones",
     "attend",
+    "attend_dense",
     "attend_with_target",
     "by_group",
     "captured",

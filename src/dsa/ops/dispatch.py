@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dsa.ops import blocked, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
+from dsa.ops.dense import attend_dense
 from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
 from dsa.ops.opaque import opaque
 from dsa.ops.scorers import IndexFeatures, TrueAttention
@@ -230,9 +231,7 @@ def attend(
     """
     check_attention(q, k, v, sink, scale, cap)
     if sink is None and cap is None and keeps_everything(selection, q.shape[2], k.shape[2]):
-        grouped = q.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=grouped)
-        return out, dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
+        return attend_dense(q, k, v, scale), dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
     with own_dtypes(q):
         return serving(backend, Call((q, k, v), cap=cap)).attend(q, k, v, selection, sink, scale=scale, cap=cap)
 

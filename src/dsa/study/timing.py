@@ -1,14 +1,19 @@
 """Speed that may be ranked: the conditions of a length timed alone, in turns, on this machine.
 
 Times taken while runs trained may have had company; whether these had is recorded. Each turn is a process of its own,
-so what a process happens to get (its memory's layout, a kernel compiled once) is drawn anew with each. Nothing is
-trained for them: the weights of finished runs are loaded, and a step at learning rate 0 leaves them as they are.
+so what a process happens to get (its memory's layout, a kernel compiled once) is drawn anew with each. Within a turn
+the conditions are visited again and again, one after the other: a host whose speed changes within seconds changes it
+for all. Nothing is trained for them: the weights of finished runs are loaded, and a step at learning rate 0 leaves them
+as they are.
 """
 
+import functools
 import multiprocessing
 import statistics
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +32,11 @@ from dsa.study.workers.claim import read
 from dsa.training.load import load_run, load_spec
 from dsa.training.step import last_step
 
-FILE, SCHEMA = "timing.json", 4
+FILE, SCHEMA = "timing.json", 5
 ROUNDS = 6  # the least and the greatest of six hold the median with 97 % probability, of five with 94 %
-STEPS, PASSES = 9, 25  # of a turn, at most
-STEPPING, PASSING = 1.0, 0.25  # seconds within which they begin
+VISITS, VISITING = 9, 4.0  # of a turn at most, and seconds for each condition within which they begin
+STEPS, PASSES = 3, 5  # of a visit, at most
+STEPPING, PASSING = 0.2, 0.05  # seconds within which they begin
 Found = TypeVar("Found")
 
 
@@ -94,12 +100,36 @@ def in_fresh_process(call: Callable[..., Found], *arguments: Any) -> Found:
         return fresh.submit(call, *arguments).result()
 
 
-def one_round(folders: dict[str, Path], admitted: Sequence[str], threads: int) -> tuple[dict[str, Any], float]:
+def one_round(
+    folders: dict[str, Path], admitted: Sequence[str], threads: int
+) -> tuple[dict[str, dict[str, float]], float]:
     """One turn of every condition, and the share of the processors that others kept busy meanwhile."""
     torch.set_num_threads(threads)
     timed = {label: Timed(folder, admitted) for label, folder in folders.items()}
+    most = 1 if any(one.spec.compile for one in timed.values()) else VISITS  # torch forgets the others' graphs
     company = Contention()
-    return {label: one.turn() for label, one in timed.items()}, company.others()
+    passes = in_rotation({label: one.forward for label, one in timed.items()}, most)
+    steps = in_rotation({label: one.step for label, one in timed.items()}, most)
+    return {label: passes[label] | steps[label] for label in timed}, company.others()
+
+
+def in_rotation(visits: Mapping[str, Callable[[], dict[str, float]]], most: int) -> dict[str, dict[str, float]]:
+    """Medians of the times that visits of each condition give, all visited once before any is again.
+
+    Args:
+        most: so many of each, or as many as begin in time; one at least.
+    """
+    found: dict[str, list[dict[str, float]]] = {label: [] for label in visits}
+    end = time.perf_counter() + VISITING * len(visits)
+    for number in range(most):
+        if number and time.perf_counter() > end:
+            break
+        for label, visit in visits.items():
+            found[label].append(visit())
+    return {
+        label: {name: statistics.median(times[name] for times in each) for name in each[0]}
+        for label, each in found.items()
+    }
 
 
 class Timed:
@@ -113,22 +143,30 @@ class Timed:
         self.half = self.spec.dtype == "bf16"
         self.device = make_trainer(self.spec.trainer, "fp32").strategy.root_device
 
-    def turn(self) -> dict[str, float]:
-        """One training step on a whole batch and one forward pass over a row, warmed up; the model then makes room."""
-        self.model.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            out = inference(self.model, self.row.to(self.device), self.sparse, PASSES, PASSING)
-        if self.spec.compile:  # as the run trained it; it was judged without
-            self.model.compile_layers()
-        out |= {"step_ms": self.step_ms()}
-        self.model.to("cpu")
-        return out
+    def forward(self) -> dict[str, float]:
+        """Forward passes over a row."""
+        with self.in_place(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return inference(self.model, self.row.to(self.device), self.sparse, PASSES, PASSING)
 
-    def step_ms(self) -> float:
-        """A step as in the run's last stage [ms]."""
+    def step(self) -> dict[str, float]:
+        """Steps on a whole batch as in the run's last stage."""
+        with self.in_place():
+            self.model.train()
+            took = milliseconds(self.whole_step, self.device, STEPS, STEPPING)
+            self.model.eval()
+        return {"step_ms": took}
+
+    @functools.cached_property
+    def whole_step(self) -> Callable[[], None]:
+        """Compiled as the run trained it; it was judged without."""
+        if self.spec.compile:
+            self.model.compile_layers()
         batch = Batch(self.batch.tokens.to(self.device), self.batch.targets.to(self.device))
-        self.model.train()
-        step = last_step(self.spec, self.model, self.data, batch, self.sparse, self.device)
-        took = milliseconds(step, self.device, STEPS, STEPPING)
-        self.model.eval()
-        return took
+        return last_step(self.spec, self.model, self.data, batch, self.sparse, self.device)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Meanwhile the model is on its device; then it makes room for the next."""
+        self.model.to(self.device)
+        yield
+        self.model.to("cpu")
