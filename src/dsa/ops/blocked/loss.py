@@ -43,7 +43,7 @@ class IndexerLosses(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         wanted = [any(ctx.needs_input_grad[i : i + 3]) for i in range(3, 3 + len(tensors), 3)]
         learners = [Learner(*each) for each in zip(features, wanted, strict=True)]
-        for block in blocks_of(features[0], target, selection):
+        for block in query_blocks(features[0], target, selection):
             for learner in learners:
                 learner.learn(block)
         ctx.set_materialize_grads(False)
@@ -68,7 +68,9 @@ class Block(NamedTuple):
     target: TrueAttention | Tensor
 
 
-def blocks_of(features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None) -> Iterator[Block]:
+def query_blocks(
+    features: IndexFeatures, target: TrueAttention | Tensor, selection: Selection | None
+) -> Iterator[Block]:
     """The queries in blocks that depend on the target alone, or on its selection: not on who else learns it.
 
     Args:
@@ -106,7 +108,7 @@ class Learner:
         per_query = per_query_of(self.features, keys_of(block.target))
         for part in blocks(block.rows.stop - block.rows.start, per_query):
             rows = slice(block.rows.start + part.start, block.rows.start + part.stop)
-            self.descend(rows, columns, scope[:, :, part], attention[:, :, part], block)
+            self.add(rows, columns, scope[:, :, part], attention[:, :, part], block)
 
     def in_units(self, block: Block) -> Bool[Tensor, "..."]:
         """The units in scope of each query: as `reference.scope_of`."""
@@ -117,7 +119,7 @@ class Learner:
             scope = scope & (torch.arange(block.tokens.start, block.tokens.stop, device=device) < fence[:, None])
         return by_unit(scope, self.features.unit).all(-1)
 
-    def descend(
+    def add(
         self, rows: slice, columns: slice, scope: Bool[Tensor, "..."], attention: Float[Tensor, "b g row unit"],
         block: Block,
     ) -> None:  # fmt: skip
