@@ -78,6 +78,8 @@ def test_other_claims_open_in_plain_words():
     fewer = claiming("contrasts_differ", {"a": 1.3, "b": 1.2}, contrasts=planned)
     assert "b has less loss than a, by 0." in opening(fewer) and "[0." in opening(fewer)
     assert picture(contrast, charts(contrast)).name == "contrasts"
+    summed = claiming("contrasts_differ", {"a": 1.2, "b": 1.3}, contrasts={"b": planned["b or a"] | {"sums": True}})
+    assert "“b”: b has together more loss than a, by 0." in opening(summed)
     front = claiming("on_pareto_front", {"a": 1.3, "b": 1.2}, hypothesis={"conditions": ["a"]})
     assert opening(front).startswith("Instead of a take b at 64 tokens")
     assert picture(front, charts(front)).name == "pareto_flops"

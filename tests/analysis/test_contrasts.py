@@ -11,6 +11,7 @@ from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.judgement.contrasts import contrasts
 from dsa.analysis.judgement.guards import noise_floor
 from dsa.analysis.judgement.ranking import Ranked
+from dsa.analysis.output.figures import differences
 from dsa.analysis.statistics.no_loss import no_worse
 from dsa.study.question import read
 
@@ -35,6 +36,16 @@ def test_a_contrast_is_the_mean_of_some_less_that_of_others_within_a_seed():
     assert change.difference.mean == pytest.approx(-0.1, abs=0.003)
     assert at_64.differs and at_128.differs and change.differs
     assert "heads at 64: differs, +0.15" in at_64.sentence and "over 3 contrasts" in at_64.sentence
+
+
+@pytest.mark.slow
+def test_sums_say_what_two_factors_are_worth_together_beyond_each_alone():
+    losses = {"a": 1.1, "b": 1.3, "c": 1.15, "d": 1.6}  # a neither, b and c one each, d both
+    sums = {"both": {"plus": ["d", "a"], "minus": ["b", "c"], "sums": True}}
+    done = analyse(made_up(losses, seeds=12, noise=0.001, contrasts=sums))
+    (contrast,) = done.contrasts
+    assert contrast.difference.mean == pytest.approx((1.6 - 1.3) - (1.15 - 1.1), abs=0.003)
+    assert "both: sum of {d,a} less {b,c}." in differences.contrasts(done).caption
 
 
 @pytest.mark.slow
@@ -158,13 +169,15 @@ def test_bases_that_missed_their_criterion_are_named():
     ("contrasts", "message"),
     [
         ({"x": {"plus": ["a"]}}, "contrasts.x = .*: give plus and minus"),
-        ({"x": {"plus": ["a"], "minus": ["z"]}}, "contrasts.x: z; give each label once, of a, b"),
+        ({"x": {"plus": ["a"], "minus": ["z"]}}, "contrasts.x: z; give each label once, of a, b, c"),
         ({"x": {"plus": ["a"], "minus": ["a"]}}, "contrasts.x: a label stands twice"),
+        ({"x": {"plus": ["a"], "minus": ["b"], "sums": 2}}, "contrasts.x: sums = 2: give true or false"),
+        ({"x": {"plus": ["a"], "minus": ["b", "c"], "sums": True}}, "contrasts.x: sums = True: .* as many labels"),
         ([1], "contrasts = .*: give key: value"),
     ],
 )
 def test_a_contrast_that_cannot_be_made_is_refused(contrasts, message):
-    plan = {"conditions": {"indexer": ["a", "b"]}, "contrasts": contrasts}
+    plan = {"conditions": {"indexer": ["a", "b", "c"]}, "contrasts": contrasts}
     with pytest.raises(ValueError, match=message):
         read("s", plan, {}, {"indexer"})
 
@@ -175,3 +188,5 @@ def test_contrasts_whose_conditions_the_command_line_leaves_out_are_left_out():
     }}  # fmt: skip
     assert set(read("s", plan, {"indexer": ["a", "b"]}, {"indexer"}).contrasts) == {"x"}
     assert set(read("s", plan, {}, {"indexer"}).contrasts) == {"x", "y"}
+    plan["contrasts"]["x"]["sums"] = True
+    assert read("s", plan, {}, {"indexer"}).contrasts["x"] == {"plus": ["a"], "minus": ["b"], "sums": True}

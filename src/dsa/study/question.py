@@ -34,7 +34,8 @@ class Study:
         budget: keys of each query in the controls [tokens, or a share of the length]; own: those of the conditions,
             each of which then has controls and a baseline at its own budget.
         margin: largest difference that counts as none, by metric.
-        contrasts: planned differences by name: labels whose mean counts (plus), less that of others (minus).
+        contrasts: planned differences by name: labels whose mean (of `sums`, sum) counts (plus), less that of others
+            (minus).
         exploratory: too few seeds for a claim, and known to be.
     """
 
@@ -53,7 +54,7 @@ class Study:
     margin: dict[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = USUAL_CONTROLS
     exploratory: bool = False
-    contrasts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    contrasts: dict[str, dict[str, Any]] = field(default_factory=dict)
     given: Layer = field(default_factory=dict)
     written: Layer = field(default_factory=dict)
 
@@ -246,7 +247,7 @@ def controls_of(given: Any) -> tuple[str, ...]:
 
 def contrasts_of(
     given: Any, written: dict[str, Layer], conditions: dict[str, Layer]
-) -> dict[str, dict[str, list[str]]]:  # fmt: skip
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Planned contrasts between conditions; those of which the command line left out a condition are left out.
 
     Args:
@@ -256,10 +257,16 @@ def contrasts_of(
         ValueError: one has other keys, or names what is no condition of the yaml.
     """
     out = {}
-    for name, sides in mapping(given, "contrasts").items():
-        sides = {side: as_list(labels) for side, labels in mapping(sides, f"contrasts.{name}").items()}
+    for name, planned in mapping(given, "contrasts").items():
+        planned = mapping(planned, f"contrasts.{name}")
+        sums = planned.get("sums", False)
+        sides = {side: as_list(labels) for side, labels in planned.items() if side != "sums"}
         if set(sides) != {"plus", "minus"} or not all(sides.values()):
-            raise ValueError(f"contrasts.{name} = {sides}: give plus and minus, each with labels of conditions.")
+            raise ValueError(f"contrasts.{name} = {planned}: give plus and minus, each with labels of conditions.")
+        if not isinstance(sums, bool) or (sums and len(sides["plus"]) != len(sides["minus"])):
+            raise ValueError(
+                f"contrasts.{name}: sums = {sums}: give true or false, with true as many labels in plus as in minus."
+            )
         labels = [*sides["plus"], *sides["minus"]]
         unknown = [label for label in labels if label not in written]
         if unknown or len(set(labels)) < len(labels):
@@ -268,7 +275,7 @@ def contrasts_of(
                 f"of {', '.join(written)}."
             )
         if all(conditions.get(label) == written[label] for label in labels):
-            out[name] = sides
+            out[name] = sides | ({"sums": True} if sums else {})
     return out
 
 

@@ -20,7 +20,7 @@ class Meta:
         metric: the primary metric, on which the verdict rests.
         baseline: label of the condition that the others are compared with.
         margin: largest difference that counts as none, by metric.
-        contrasts: planned ones by name: labels whose mean counts (plus), less that of others (minus).
+        contrasts: planned ones by name: labels whose mean (of `sums`, sum) counts (plus), less that of others (minus).
         exploratory: declared beforehand to have too few seeds for a claim.
         conditions: overrides of each condition, by label.
         budget: that of the controls; `own` where each budget of the conditions has its own.
@@ -37,7 +37,7 @@ class Meta:
     margin: dict[str, float] = field(default_factory=dict)
     controls: tuple[str, ...] = USUAL_CONTROLS
     exploratory: bool = False
-    contrasts: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    contrasts: dict[str, dict[str, Any]] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
     budget: Any = None
 

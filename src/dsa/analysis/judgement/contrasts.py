@@ -1,11 +1,13 @@
 """Planned contrasts: a few differences between groups of conditions, named before the study ran.
 
 Each is the mean of some conditions less that of others, within a seed, so a factor is judged by all conditions that
-share it. Single cells describe; these decide. Between the first and the last length they say whether a factor's effect
-depends on it.
+share it; or the sum of some less that of others, which says what two factors are worth together beyond each alone: both
+and neither less one and the other. Single cells describe; these decide. Between the first and the last length they say
+whether a factor's effect depends on it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -45,11 +47,11 @@ class Contrast:
 def contrasts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Contrast]:
     """Every planned contrast at every length where all its conditions may be ranked, then its change over lengths."""
     found: dict[tuple[str, int, int | None], pd.Series] = {}
-    for name, sides in prepared.meta.contrasts.items():
+    for name, planned in prepared.meta.contrasts.items():
         by_length = {
             seq_len: values
             for seq_len in prepared.lengths
-            if (values := by_seed(prepared, field, sides, seq_len, scale)) is not None
+            if (values := by_seed(prepared, field, planned, seq_len, scale)) is not None
         }
         found |= {(name, seq_len, None): values for seq_len, values in by_length.items()}
         if len(by_length) > 1:
@@ -64,15 +66,16 @@ def contrasts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Contrast]
     ]  # fmt: skip
 
 
-def by_seed(
-    prepared: Prepared, field: Ranked, sides: dict[str, list[str]], seq_len: int, scale: Scale
-) -> pd.Series | None:
+def by_seed(prepared: Prepared, field: Ranked, planned: dict[str, Any], seq_len: int, scale: Scale) -> pd.Series | None:
     """One value a seed that has every condition; None where one of them is missing or not to be ranked."""
-    wanted = [*sides["plus"], *sides["minus"]]
+    wanted = [*planned["plus"], *planned["minus"]]
     if not set(wanted) <= field.known(seq_len):
         return None
     table = pd.DataFrame({label: prepared.quality(label, seq_len, scale) for label in wanted}).dropna()
-    return table[sides["plus"]].mean(axis=1) - table[sides["minus"]].mean(axis=1) if len(table) else None
+    if table.empty:
+        return None
+    difference = table[planned["plus"]].mean(axis=1) - table[planned["minus"]].mean(axis=1)
+    return difference * (len(planned["plus"]) if planned.get("sums") else 1)
 
 
 def judged(key: tuple[str, int, int | None], d: Difference, p: float, comparisons: int, scale: Scale) -> Contrast:

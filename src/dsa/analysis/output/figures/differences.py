@@ -70,7 +70,8 @@ def contrasts(analysis: Analysis) -> Chart:
         title=f"{scale(analysis).plain.capitalize()}: the planned contrasts",
         panels=tuple(panels),
         series=("difference",),
-        caption="Mean of the first group less that of the second, within a seed, and its 95 % BCa interval over seeds. "
+        caption="Mean (where it says so, sum) of the first group less that of the second, within a seed, and its 95 % "
+        "BCa interval over seeds. "
         + ("Left" if scale(analysis).sign > 0 else "Right")
         + " of 0 the first group is better. "
         + " ".join(f"{name}: {against(analysis, name)}." for name in dict.fromkeys(c.name for c in analysis.contrasts)),
@@ -101,7 +102,8 @@ def groups(analysis: Analysis, name: str) -> tuple[str, str]:
 
 
 def against(analysis: Analysis, name: str) -> str:
-    return " less ".join(groups(analysis, name))
+    what = "sum of " if analysis.prepared.meta.contrasts[name].get("sums") else ""
+    return what + " less ".join(groups(analysis, name))
 
 
 def sides(analysis: Analysis, c: Contrast) -> tuple[str, str]:

@@ -194,7 +194,8 @@ def sides(analysis: Analysis, name: str, c: Contrast) -> str:
     """What a contrast sets against what, and which has more."""
     plus, minus = (names(analysis.prepared.meta.contrasts[name][side]) for side in ("plus", "minus"))
     more = "more" if c.difference.mean > 0 else "less"
-    return f"“{name}”: {plus} {has_or_have(analysis, name)} {more} {quantity(analysis)} than {minus}, by"
+    together = " together" if analysis.prepared.meta.contrasts[name].get("sums") else ""
+    return f"“{name}”: {plus} {has_or_have(analysis, name)}{together} {more} {quantity(analysis)} than {minus}, by"
 
 
 def has_or_have(analysis: Analysis, name: str) -> str:

@@ -94,8 +94,9 @@ def contrasts(analysis: Analysis) -> Grid:
         for c in analysis.contrasts
     ]  # fmt: skip
     note = (
-        f"Means of several conditions less means of others, within a seed, on {analysis.prepared.meta.metric}; named "
-        "before the study ran, corrected by Holm over all of them. With two lengths: how much it changes between them."
+        f"Means (or sums) of several conditions less those of others, within a seed, on {analysis.prepared.meta.metric}; "
+        "named before the study ran, corrected by Holm over all of them. With two lengths: how much it changes between "
+        "them."
     )
     return Grid("contrasts", "Planned contrasts", columns, tuple(rows), note)
 
