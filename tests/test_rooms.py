@@ -19,7 +19,7 @@ READERS = {"cli_errors", "config", "guard", "share", "spec", "analysis", "doors"
 """Where a configuration is still a configuration: the door, the planner and what reads files of finished runs."""
 INSIDE = ("inputs", "statistics", "judgement", "output")
 """The rooms of the analysis: each may import those before it, itself and what lies beside."""
-BESIDE = ("dsa.artifacts", "dsa.checks", "dsa.config", "dsa.share")
+BESIDE = ("dsa.artifacts", "dsa.checks", "dsa.config", "dsa.kinds", "dsa.share")
 
 
 def modules(folder: Path = SOURCE) -> list[Path]:

@@ -19,6 +19,17 @@ class Devices:
     shard: bool
     accumulate: int
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this machine would train on a GPU."""
+        return gpu_taken(self.accelerator)
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one process is asked for, where that is said in numbers and not left to the machine."""
+        count = len(self.devices) if isinstance(self.devices, list) else self.devices
+        return self.num_nodes > 1 or (isinstance(count, int) and count > 1)
+
 
 def devices_of(value: Any) -> Any:
     """How many devices, or which.
@@ -36,6 +47,11 @@ def devices_of(value: Any) -> Any:
     )
 
 
+def gpu_taken(accelerator: str) -> bool:
+    """Whether training takes a GPU of this machine."""
+    return torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
+
+
 def compute_dtype(dtype: Any, accelerator: str) -> str:
     """fp32 or bf16: as asked, or bf16 where the processor or accelerator is fast at it.
 
@@ -45,7 +61,7 @@ def compute_dtype(dtype: Any, accelerator: str) -> str:
     one_of(dtype, ("auto", "fp32", "bf16"), "dtype")
     if dtype != "auto":
         return str(dtype)
-    if torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda"):
+    if gpu_taken(accelerator):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16" if fast else "fp32"

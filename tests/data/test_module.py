@@ -46,6 +46,20 @@ def test_the_train_loader_starts_at_any_step_and_never_ends(module):
         assert type(batch).__name__ == "Batch"
 
 
+def test_a_batch_in_parts_is_drawn_once_and_is_the_same_batch(module, monkeypatch):
+    data = module()
+    whole, drawn = data.batch("dense", 7), []
+    sample = type(data.source).sample
+    monkeypatch.setattr(
+        type(data.source), "sample", lambda self, *given: drawn.append(given) or sample(self, *given), raising=True
+    )
+    ranks = [itertools.islice(data.train_loader("dense", 7, rank, 2, accumulate=2), 2) for rank in range(2)]
+    first, second = (list(rank) for rank in ranks)
+    assert len(drawn) == 2, "once in each process"
+    together = torch.cat([first[0].tokens, second[0].tokens, first[1].tokens, second[1].tokens])
+    assert torch.equal(together, whole.tokens)
+
+
 @pytest.mark.parametrize("make", [lambda s: s, lambda s: MQAR(), lambda s: Noise()])
 def test_evaluation_is_the_same_for_every_seed_and_every_reading(module, source, make):
     one, two = module(source=make(source), seed=0), module(source=make(source), seed=1)

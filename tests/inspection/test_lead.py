@@ -13,8 +13,9 @@ from dsa.build import build_data, numbers_of_indexers
 from dsa.data import MQAR, DataModule
 from dsa.inspection.held import Held
 from dsa.inspection.lead import measure_lead, search
-from dsa.inspection.query_blocks import observe, query_blocks
+from dsa.inspection.query_blocks import query_blocks
 from dsa.judging.evaluation import evaluate
+from dsa.judging.probe import observed
 
 FOUR = [
     *SMALL,
@@ -101,7 +102,7 @@ def test_a_layer_that_chooses_what_the_one_before_it_chose_stops_leading_first(a
 
 def test_what_a_layer_holds_of_a_later_one_is_by_keys_and_by_attention():
     model, data = with_echo(2)
-    seen = observe(model, next(iter(data.eval_loader())).tokens[0])
+    seen = observed(model, next(iter(data.eval_loader())).tokens[:1])
     held, parts = Held(4), [next(iter(query_blocks(layer))) for layer in seen]
     held.add(parts)
     overlap, mass = held.means()

@@ -151,7 +151,7 @@ def test_attention_to_everything_is_refused():
 
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
-    for folder, why in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "not the folder of a finished run")):
+    for folder, why in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "no result; give the folder of a")):
         assert main(["selection", str(folder)]) == 1
         assert why in capsys.readouterr().err
     (tmp_path / "config.yaml").touch()

@@ -52,14 +52,3 @@ def test_kept_pairs_are_counted_one_by_one():
     for length, k in ((1, 1), (10, 3), (10, 10), (10, 99)):
         assert cost.kept_pairs(length, k) == sum(min(k, t + 1) for t in range(length))
     assert cost.causal_pairs(10) == cost.kept_pairs(10, 10)
-
-
-def test_break_even_is_where_the_operations_are_equal():
-    heads, dim, k = 8, 32, 256
-    for index_heads, index_dim in ((2, 32), (1, 8)):
-        length = round(cost.break_even(index_heads * index_dim, heads * dim, k))
-        sparse = cost.attention_flops(heads, dim, cost.kept_pairs(length, k))
-        dense = cost.attention_flops(heads, dim, cost.causal_pairs(length))
-        index = 2 * index_heads * index_dim * cost.causal_pairs(length)
-        assert abs((sparse + index) / dense - 1) < 0.01
-    assert cost.break_even(512, 256, k) == float("inf")

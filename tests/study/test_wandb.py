@@ -1,6 +1,7 @@
 """A whole study on W&B, offline: as its runs wrote it, and as sync rebuilds it."""
 
 import json
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -120,6 +121,15 @@ def test_sync_rebuilds_the_whole_study_and_repeating_it_changes_nothing(study, c
     again = sync(study, "offline")
     assert (again.sent, len(again.unchanged), again.lost) == ([], 18, [])
     assert {file: file.stat().st_mtime_ns for file in files} == files
+
+
+def test_a_result_that_cannot_be_read_is_told_as_lost_and_keeps_nothing_back(study, tmp_path):
+    copy = shutil.copytree(study.parent, tmp_path / "outputs") / study.name
+    damaged = next(copy.glob("*/result.json"))
+    damaged.write_text(damaged.read_text()[:-9])
+    done = sync(copy, "offline")
+    assert done.lost == [damaged.parent]
+    assert len(done.sent + done.unchanged) == 17
 
 
 def test_the_report_s_run_is_in_the_study_s_group_and_has_a_row_for_every_run(study, monkeypatch):

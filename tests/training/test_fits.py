@@ -61,6 +61,20 @@ def test_what_would_fit_is_named_and_fits(given, monkeypatch):
         check_room(spec)
 
 
+@pytest.mark.slow
+def test_where_the_model_itself_learns_smaller_parts_of_a_batch_are_named(given, monkeypatch):
+    learning = [*given, "recipe=adapt", "data.batch_size=16", "data.eval_batch_size=1"]
+    spec = compose(learning)
+    assert memory_needed(spec) > memory_needed(compose([*learning, "recipe=pretrained"]))
+    assert memory_needed(compose([*learning, "data.eval_batch_size=64"])) > memory_needed(spec)
+    free(monkeypatch, memory_needed(spec) / MB * 0.6)
+    with pytest.raises(ValueError, match=r"with trainer\.accumulate = 1, seq_len = 256") as refused:
+        check_room(spec)
+    parts = re.search(r"trainer\.accumulate=(\d+) or", str(refused.value))
+    assert parts is not None
+    check_room(compose([*learning, f"trainer.accumulate={parts[1]}"]))
+
+
 def test_train_and_budget_say_it_before_the_model_is_read(given, monkeypatch, capsys):
     free(monkeypatch, 1)
     monkeypatch.setattr("dsa.backbones.pretrained.model.loaded", lambda path: pytest.fail("it was read"))

@@ -170,6 +170,13 @@ def test_adamw_cancels_the_weight_of_a_loss_so_that_nothing_is_left_to_balance(d
 def test_a_whole_batch_is_wanted_and_a_gradient_at_every_layer(data, batch):
     with pytest.raises(ValueError, match=r"^trainer\.accumulate = 2: objective=asked_kl compares .*accumulate=1"):
         check_settings(compose([*RUN, "objective=asked_kl", "trainer.accumulate=2"]))
+    for several in (["trainer=ddp"], ["trainer.num_nodes=2"], ["trainer.devices=[0,1]"]):
+        with pytest.raises(ValueError, match=r"^trainer\.devices = .*: objective=asked_kl compares .* give 1 of both"):
+            check_settings(compose([*RUN, "objective=asked_kl", *several]))
+    picking = [*RUN, "indexer=dynamic", "trainer=ddp"]
+    with pytest.raises(ValueError, match=r"^trainer\.devices = 2, .*: indexer=dynamic picks among others"):
+        check_settings(compose(picking))
+    check_settings(compose([*picking, "judge=swap"]))
     model = sparse(data)[1]
     run = model.run
     model.run = lambda tokens, how: run(tokens, replace(how, after=None))

@@ -3,6 +3,7 @@
 import json
 import re
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from conftest import SMALL
 
 from dsa import compose, train
-from dsa.training.loggers import WandbLogger, wandb_id
+from dsa.training.loggers import TensorBoardLogger, WandbLogger, wandb_id
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,7 +178,16 @@ def test_an_outage_never_stops_a_run(tmp_path, monkeypatch, caplog):
     mirror.log("sparse", 1, 1, {"train/loss": 1.0})
     mirror.finish(failed=False)
     assert "no route to host" in caplog.text
-    assert mirror.farewell() == []
+    assert not mirror.farewell()
+
+
+def test_a_tensorboard_that_is_not_installed_never_stops_a_run(tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    mirror = TensorBoardLogger()
+    mirror.start(tmp_path, {}, {})
+    mirror.finish(failed=False)
+    assert not mirror.farewell()
+    assert caplog.text.count("TensorBoardLogger stopped") == 1
 
 
 def test_an_unreachable_server_is_replaced_by_offline_files(tmp_path, monkeypatch):

@@ -1,11 +1,11 @@
 """What a run leaves behind: result.json, written last and in one rename."""
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from dsa.artifacts.atomic import write_json
+from dsa.artifacts.finite import finite
 from dsa.artifacts.store import read_json
 from dsa.checks import folder_name
 
@@ -88,26 +88,9 @@ class RunResult:
     corpus: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def base_run_id(self) -> str | None:
-        return self.artifacts.get("base")
-
-    @property
-    def control_run_id(self) -> str | None:
-        return self.artifacts.get("control")
-
     def write(self, folder: Path) -> None:
         """Write result.json in one rename."""
-        write_json(folder / FILE, plain(asdict(self)), strict=True)
-
-
-def plain(value: Any) -> Any:
-    """Numbers that JSON cannot hold (the infinite perplexity of a huge loss) become null."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        write_json(folder / FILE, finite(asdict(self)), strict=True)
 
 
 def told_apart(schema: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -24,8 +24,6 @@ LAST = "last.ckpt"
 """How far the training of an artifact came, in its partial folder."""
 PLACES = {"base": "bases", "indexers": "indexers", "joint": "joint", "judgement": "judgements"}
 LOCKS = ".locks"
-
-Stale = Literal["rerun", "keep"]
 
 
 class Wanted(Protocol):
@@ -96,13 +94,19 @@ class Store:
     def read(self, folder: Path, code: str) -> Artifact | None:
         """The finished artifact in a folder; None if there is none, other code made it, or its weights are damaged."""
         record = read_json(folder / RECORD)
-        if record is None or record.get("schema") != SCHEMA or (self.stale == "rerun" and record["code"] != code):
+        if record is None or not self.counts(record, code):
             return None
         found = weights_digest(folder)
         if found != record["weights"]:
             tell_damaged(folder / WEIGHTS, found)
             return None
         return Artifact(folder, record)
+
+    def counts(self, record: dict[str, Any] | None, code: str) -> bool:
+        """Whether a record is of today's form, and not of other code where that is to be made again."""
+        if record is None or record.get("schema") != SCHEMA:
+            return False
+        return self.stale == "keep" or bool(record["code"] == code)
 
     def partial(self, need: Wanted) -> Path:
         """Where an artifact is made."""
@@ -164,7 +168,7 @@ class Store:
     def judgement(self, need: Wanted) -> dict[str, Any] | None:
         """A judgement that was made by this code; None if there is none."""
         record = read_json(self.judgement_file(need))
-        return None if record is None or (self.stale == "rerun" and record["code"] != need.code) else record
+        return record if self.counts(record, need.code) else None
 
     def keep_judgement(self, need: Wanted, record: dict[str, Any]) -> dict[str, Any]:
         """Write a judgement, which is as small as it is final."""

@@ -9,7 +9,7 @@ from dsa import compose
 from dsa.bench.measure import Work, machine, take_turns
 from dsa.build import attach_routers, build_backbone, build_data, build_indexers
 from dsa.judging.certificate import FOUND, certify, most_kept
-from dsa.judging.evaluation import evaluate
+from dsa.judging.evaluation import evaluate, make_trainer
 from dsa.judging.judge import judge, probe_rows
 from dsa.judging.probe import observed, probe
 
@@ -28,10 +28,13 @@ def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     data = build_data(spec)
     model = build_backbone(spec, data.vocab_size)
     indexers = build_indexers(spec, model) if spec.uses_indexer else None
-    tokens, asked = probe_rows(data)
+    device = make_trainer(spec.trainer, spec.dtype).strategy.root_device
+    tokens, asked = (None if x is None else x.to(device) for x in probe_rows(data))
+    assert tokens is not None
+    model.to(device)
 
     def routed() -> None:
-        attach_routers(spec, model, indexers)
+        attach_routers(spec, model.to(device), indexers)
 
     works: dict[str, Work] = {
         "routers": routed,

@@ -66,10 +66,13 @@ class DataModule:
         Raises:
             ValueError: the processes cannot share the batch equally.
         """
-        share = _share(self.batch_size, world, "data.batch_size")
-        rows = slice(rank * share, (rank + 1) * share)
+        return self._parts(stage, step, world)[rank]
+
+    def _parts(self, stage: str, step: int, count: int) -> list[Batch]:
+        """A training batch, drawn once, in equal parts."""
+        share = _share(self.batch_size, count, "data.batch_size")
         whole = self.source.sample(self.batch_size, self.seq_len, generator("train", self.seed, stage, step))
-        return _rows(whole, rows)
+        return [_rows(whole, slice(part * share, (part + 1) * share)) for part in range(count)]
 
     def train_loader(
         self, stage: str, start: int, rank: int = 0, world: int = 1, accumulate: int = 1
@@ -78,11 +81,7 @@ class DataModule:
         parts = world * accumulate
         _share(self.batch_size, parts, "data.batch_size")
         return _loader(
-            lambda: (
-                self.batch(stage, step, micro * world + rank, parts)
-                for step in itertools.count(start)
-                for micro in range(accumulate)
-            )
+            lambda: (batch for step in itertools.count(start) for batch in self._parts(stage, step, parts)[rank::world])
         )
 
     def eval_loader(self, rank: int = 0, world: int = 1) -> DataLoader[Batch]:

@@ -12,11 +12,11 @@ from dsa.build import build_data
 from dsa.data import IGNORE, Batch, DataModule
 from dsa.inspection.head_sums import Layer
 from dsa.inspection.losses import mean_loss
-from dsa.inspection.measure import finished, spread
-from dsa.inspection.query_blocks import observe
+from dsa.inspection.measure import spread
 from dsa.inspection.reranked import reranked
 from dsa.inspection.reweighted import Reweigh, changed, clamped, head, weighted_routers
-from dsa.training.load import load_run, load_spec
+from dsa.judging.probe import observed
+from dsa.training.load import finished, load_run, load_spec
 
 LOSSES = ("model", "layers", "heads")
 QUANTILES = {"weight_p05": 0.05, "weight_median": 0.5, "weight_p95": 0.95}
@@ -71,7 +71,7 @@ def measure_heads(model: Backbone, data: DataModule, name: str, losses: str = "m
     layers: dict[int, Layer] = {}
     routers: list[Router] = []
     for row in spread(len(tokens)):
-        seen = observe(model, tokens[row])
+        seen = observed(model, tokens[row][None])
         routers = weighted_routers(model, seen, name)
         for layer in seen:
             layers.setdefault(layer.layer, Layer()).add(layer, (targets[row] != IGNORE) & asks)

@@ -19,9 +19,10 @@ from dsa.checks import at_least
 from dsa.data import Batch, DataModule
 from dsa.inspection.held import Held
 from dsa.inspection.losses import mean_loss
-from dsa.inspection.measure import finished, spread
-from dsa.inspection.query_blocks import observe, query_blocks
-from dsa.training.load import load_run, load_spec
+from dsa.inspection.measure import spread
+from dsa.inspection.query_blocks import query_blocks
+from dsa.judging.probe import observed
+from dsa.training.load import finished, load_run, load_spec
 
 ROWS = 256  # of the training data, drawn apart from any stage's, that the search looks at
 
@@ -152,7 +153,7 @@ def held_in(model: Backbone, data: DataModule, name: str) -> Held:
     tokens = torch.cat([batch.tokens for batch in data.eval_loader()])
     held = Held(len(model.sites))
     for row in spread(len(tokens)):
-        seen = observe(model, tokens[row])
+        seen = observed(model, tokens[row][None])
         if any(layer.selection is None for layer in seen):
             raise ValueError(f"{name}: a layer keeps every earlier key; give a run with a smaller budget.")
         for parts in zip(*(query_blocks(layer) for layer in seen), strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsa.artifacts.results import RunResult, read_result
+from dsa.artifacts.results import RunResult
 from dsa.backbones import Backbone, Observation
 from dsa.build import build_data
 from dsa.data import IGNORE, DataModule
@@ -15,10 +15,11 @@ from dsa.inspection.answers import Answers, answers
 from dsa.inspection.kinds import Kinds, kinds
 from dsa.inspection.losses import loss_by_position
 from dsa.inspection.overlap import Overlap
-from dsa.inspection.query_blocks import QueryBlock, observe, query_blocks
+from dsa.inspection.query_blocks import QueryBlock, query_blocks
 from dsa.inspection.rank import effective_rank, logit_values, score_values
 from dsa.inspection.tally import Tally, distance_names, distances, ratio, tally
-from dsa.training.load import load_run, load_spec
+from dsa.judging.probe import observed
+from dsa.training.load import finished, load_run, load_spec
 
 SCHEMA = 1
 ROWS = 16  # held-out rows that are looked into, spread evenly over the evaluation rows
@@ -64,22 +65,6 @@ def inspect_run(folder: str | Path, allow_targets: tuple[str, ...] = ()) -> dict
     return measure(model, build_data(load_spec(Path(folder), allow_targets)), result)
 
 
-def finished(folder: str | Path) -> RunResult:
-    """The result in a run's folder.
-
-    Raises:
-        FileNotFoundError: the folder holds no finished run.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder. Give the folder of a run, as outputs/quick/<run>.")
-    result = read_result(folder)
-    if result is None:
-        why = "it has no result.json" + (" yet: the run is not finished" if (folder / "config.yaml").exists() else "")
-        raise FileNotFoundError(f"{folder} is not the folder of a finished run: {why}.")
-    return result
-
-
 def spread(count: int) -> list[int]:
     """Which of so many evaluation rows are looked into."""
     return torch.linspace(0, count - 1, min(ROWS, count)).long().tolist()
@@ -98,7 +83,7 @@ def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, A
     layers = [Layer() for _ in model.sites]
     overlap = Overlap(len(layers))
     for i, row in enumerate(chosen):
-        seen = observe(model, tokens[row])
+        seen = observed(model, tokens[row][None])
         if all(layer.selection is None for layer in seen):
             raise ValueError(f"{result.run_id}: its attention is dense, every query keeps every earlier key.")
         for parts in zip(*(query_blocks(layer) for layer in seen), strict=True):

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dsa import ops
-from dsa.backbones import Backbone, Observation, Pass
+from dsa.backbones import Observation
 from dsa.ops import Selection, TrueAttention
 from dsa.ops.reference import best, to_mask
 
@@ -31,15 +31,6 @@ class QueryBlock(NamedTuple):
     kept: Bool[Tensor, "group query key"]
     best: Bool[Tensor, "group query key"]
     contested: Bool[Tensor, "group query"]
-
-
-@torch.no_grad()
-def observe(model: Backbone, row: Tensor) -> list[Observation]:
-    """What each layer did with one row [time], in float32."""
-    seen: list[Observation] = []
-    with torch.autocast(row.device.type, enabled=False):
-        model.eval().run(row[None], Pass(observe=seen.append))
-    return seen
 
 
 def query_blocks(seen: Observation) -> Iterator[QueryBlock]:

@@ -12,12 +12,12 @@ from dsa.backbones import Backbone, Router
 from dsa.build import build_data
 from dsa.data import DataModule
 from dsa.inspection.losses import mean_loss
-from dsa.inspection.measure import finished, spread
-from dsa.inspection.query_blocks import observe
+from dsa.inspection.measure import spread
 from dsa.inspection.reranked import reranked
+from dsa.judging.probe import observed
 from dsa.judging.ties import Tied, share, tied
 from dsa.ops import OfAnother
-from dsa.training.load import load_run, load_spec
+from dsa.training.load import finished, load_run, load_spec
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]
     layers: dict[int, list[Tied]] = {}
     tokens = torch.cat([batch.tokens for batch in batches])
     for row in spread(len(tokens)):
-        for seen in observe(model, tokens[row]):
+        for seen in observed(model, tokens[row][None]):
             if (here := tied(seen)) is not None:
                 layers.setdefault(seen.layer, []).append(here)
     if not any(one.chosen for each in layers.values() for one in each):

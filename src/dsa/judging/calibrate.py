@@ -19,10 +19,11 @@ CLOSE = 0.005
 @torch.no_grad()
 def calibrate(model: Backbone, data: DataModule, device: torch.device) -> None:
     """Move the constant of every selector that has one until its mean budget meets its target; others stay as they are.
-    Before that every indexer that picks gets its price.
+    Before that every indexer that picks gets its price. The model is moved to the device.
 
     Every process of a distributed run does this on the same rows.
     """
+    model.to(device)
     set_prices(model, data, device)
     routers = [router for router in model.routers if isinstance(router, Router) and router.selector.calibrates]
     if not routers:
@@ -53,7 +54,7 @@ def set_prices(model: Backbone, data: DataModule, device: torch.device) -> None:
     found: dict[int, list[Tensor]] = {site: [] for site in own}
     how = Pass(picked=lambda site, picked: found[site].append(picked.regret), logits=False)
     training, prefix = model.training, max(indexer.prefix for indexer in own.values())
-    model.to(device).eval()
+    model.eval()
     for step in range(ROUNDS):
         model.run(data.batch("calibration", step).tokens[:, :prefix].to(device), how)
     model.train(training)

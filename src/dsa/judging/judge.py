@@ -24,7 +24,7 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
         look: also measure what each layer selects.
     """
     device = make_trainer(devices, dtype).strategy.root_device
-    calibrate(model.to(device), data, device)
+    calibrate(model, data, device)
     routed = bool(model.router_of)
     found = evaluated(devices, dtype, data, model, sparse=routed)
     out: dict[str, Any] = {"val": found.values} | ({"samples": found.samples} if found.samples else {})

@@ -9,6 +9,7 @@ from torch import Tensor
 from dsa import ops
 from dsa.backbones import Backbone, Observation, Pass
 from dsa.ops import IndexFeatures, InUnits, Mixed, Scorer, Selection, TrueAttention, Zone
+from dsa.ops.zones import first_forced
 from dsa.precision import Bits
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -22,7 +23,7 @@ class LayerSelection(NamedTuple):
             a site reads entries, on those and on the window's tokens.
         oracle_mass: the same for the keys of highest attention, as many per query, over all earlier keys.
         recall: share of those keys that were selected, over queries that could not keep everything.
-        kl: KL(p || softmax(I)) over all earlier keys [nats]; None without an indexer.
+        kl: KL(p || softmax(I)) over all earlier keys that the indexer does not force [nats]; None without an indexer.
         density: kept pairs over those of dense attention, the causal ones; of entries and tokens as they are read.
         mean_k: kept keys per query [tokens]; of an entry as many as it stands for, and those that have none yet.
         quantisation_error: relative error (root mean square) of the index scores through the precision's format.
@@ -147,15 +148,18 @@ def picked_of(seen: Observation) -> dict[str, float] | None:
 
 
 def kl_of(scorer: IndexFeatures | Mixed, target: TrueAttention, asked: Bool[Tensor, "row time"]) -> float | None:
-    """KL(p || softmax(I)) over all earlier keys, of these queries alone [nats]; None for scores of several tokens."""
+    """KL(p || softmax(I)) as `kl`, of these queries alone [nats]; None for scores of several tokens."""
     if scorer.unit > 1:
         return None
     time = asked.shape[1]
     everything = slice(0, time), slice(0, time)
-    later = torch.ones(time, time, dtype=torch.bool, device=asked.device).triu(1)
-    wanted = target.scores(*everything).masked_fill(later, 0.0).transpose(1, 2)[asked]
+    place = torch.arange(time, device=asked.device)
+    fence = first_forced(scorer.forced, place)
+    asked = asked & (fence > 0)  # nothing competes before the first one
+    apart = place >= fence[:, None]  # later keys, and those that the indexer forces
+    wanted = target.scores(*everything).masked_fill(apart, 0.0).transpose(1, 2)[asked]
     wanted = wanted / wanted.sum(-1, keepdim=True)
-    given = scorer.scores(*everything).masked_fill(later, -torch.inf).log_softmax(-1).transpose(1, 2)[asked]
+    given = scorer.scores(*everything).masked_fill(apart, -torch.inf).log_softmax(-1).transpose(1, 2)[asked]
     return (torch.special.xlogy(wanted, wanted) - torch.where(wanted > 0, wanted * given, 0.0)).sum(-1).mean().item()
 
 

@@ -73,16 +73,3 @@ def indexer_loss_flops(
     """Attention logits, 2 H D a pair, and index scores, 2 H_I d_I + 3 H_I a pair; backward the scores twice more."""
     scores = index_pair_flops(index_heads, index_dim) * pairs
     return 2 * scores if backward else 2 * heads * dim * pairs + scores
-
-
-def break_even(index_width: int, attention_width: int, k: int) -> float:
-    """Length from which index plus sparse attention cost fewer operations than dense attention, forward.
-
-    L > k / (1 - sqrt(rho)) with rho = index_width / (2 attention_width); infinite if rho >= 1.
-
-    Args:
-        index_width: H_I x d_I.
-        attention_width: H x D.
-    """
-    rho = index_width / (2 * attention_width)
-    return k / (1 - rho**0.5) if rho < 1 else float("inf")

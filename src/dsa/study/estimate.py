@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dsa.spec import Spec
 from dsa.study.workers.claim import ENDED, read
 from dsa.study.workers.places import JOBS
-from dsa.training.fits import size_of
+from dsa.training.fits import eval_rows, size_of
 
 if TYPE_CHECKING:
     from dsa.study.jobs import Job
@@ -48,7 +48,7 @@ def step(spec: Spec) -> float:
 def judging(spec: Spec) -> float:
     """Seconds of a run's judgements."""
     node = spec.data.node
-    rows = node["eval_batches"] * (node.get("eval_batch_size") or node["batch_size"])
+    rows = node["eval_batches"] * eval_rows(spec)
     return JUDGE + 2 * step(spec) / 3 * rows / node["batch_size"]
 
 

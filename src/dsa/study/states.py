@@ -46,10 +46,12 @@ class Shelf:
         if need.hash not in self.found:
             name = self.names.get((need.kind, need.hash))
             place = self.store.root / PLACES[need.kind]
-            if need.kind == "judgement":
-                self.found[need.hash] = name is not None
+            if name is None:
+                self.found[need.hash] = False
+            elif need.kind == "judgement":
+                self.found[need.hash] = self.store.judgement(need) is not None
             else:
-                self.found[need.hash] = name is not None and self.store.read(place / name, need.code) is not None
+                self.found[need.hash] = self.store.read(place / name, need.code) is not None
         return self.found[need.hash]
 
 

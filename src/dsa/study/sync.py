@@ -11,7 +11,7 @@ import pandas as pd
 
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.digest import digest
-from dsa.artifacts.results import FILE
+from dsa.artifacts.results import FILE, RunResult
 from dsa.artifacts.store import PLACES, RECORD
 from dsa.spec import Spec, spec_from
 from dsa.study.states import planned, sound
@@ -20,13 +20,14 @@ from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
 from dsa.training.load import load_spec
 from dsa.training.log import FIXED, METRICS
 from dsa.training.loggers import WandbLogger
+from dsa.training.run_folder import CONFIG
 
 SYNCED, REBUILT = "synced.json", "wandb-rebuilt"
 
 
 @dataclass(frozen=True)
 class Synced:
-    """What became of a study's runs and artifacts: sent, had nothing new, could not be sent."""
+    """What became of a study's runs and artifacts: sent, had nothing new, could not be sent or read."""
 
     sent: list[Path]
     unchanged: list[Path]
@@ -68,7 +69,7 @@ def sync(folder: Path, mode: str = "auto", admitted: Sequence[str] = ()) -> Sync
     Args:
         admitted: packages of the user's own whose classes the runs' configurations may name.
     """
-    out = Synced([], [], [])
+    out = Synced([], [], [run for run in results_of(planned(folder), folder) if sound(run) is None])
     for record in records_of(folder, admitted):
         print_of = record.fingerprint(mode)
         if read(record.folder / SYNCED).get("content") == print_of:
@@ -81,15 +82,20 @@ def sync(folder: Path, mode: str = "auto", admitted: Sequence[str] = ()) -> Sync
     return out
 
 
+def results_of(plan: dict[str, Any], folder: Path) -> dict[Path, str]:
+    """Folders of a study's runs that have a result, and their labels."""
+    runs = {folder / run["run_id"]: run["label"] for run in plan["runs"] if run["run_id"] is not None}
+    return {run: label for run, label in runs.items() if (run / FILE).exists() and (run / CONFIG).exists()}
+
+
 def records_of(folder: Path, admitted: Sequence[str]) -> Iterator[Record]:
-    """A study's runs that have a result, then what they share."""
+    """A study's runs that have a result to be read, then what they share."""
     plan = planned(folder)
     group = f"{plan['name']} {plan['created']}"
-    runs = {run["run_id"]: run for run in plan["runs"] if run["run_id"] is not None}
-    for run_id, run in runs.items():
-        if (folder / run_id / FILE).exists() and (folder / run_id / "config.yaml").exists():
-            yield of_a_run(folder / run_id, run["label"], group, admitted)
-    made = [run["artifacts"] for run in runs.values()]
+    for run, label in results_of(plan, folder).items():
+        if (result := sound(run)) is not None:
+            yield of_a_run(run, result, label, group, admitted)
+    made = [run["artifacts"] for run in plan["runs"] if run["run_id"] is not None]
     for kind, place in (("base", "base"), ("control", "joint")):
         for name in dict.fromkeys(one[kind] for one in made if one[kind] is not None):
             if (folder.parent / PLACES[place] / name / RECORD).exists():
@@ -104,10 +110,9 @@ def records_of(folder: Path, admitted: Sequence[str]) -> Iterator[Record]:
             yield of_a_cohort(folder, base, sorted(members), group, admitted)
 
 
-def of_a_run(folder: Path, label: str, group: str, admitted: Sequence[str]) -> Record:
+def of_a_run(folder: Path, result: RunResult, label: str, group: str, admitted: Sequence[str]) -> Record:
     """A run, as its live self was shown."""
-    result, spec = sound(folder), load_spec(folder, admitted)
-    assert result is not None
+    spec = load_spec(folder, admitted)
     tags = tuple(f"{part}:{option}" for part, option in result.condition.items())
     named = {kind: result.artifacts.get(kind) for kind in ("base", "indexers", "joint")}
     final = final_values(result) | ({} if result.error is None else {"reason": result.error["reason"]})

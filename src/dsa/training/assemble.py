@@ -79,6 +79,7 @@ def assemble(
     )
     result.flops = flops(model, spec.seq_len, result.density or 1.0, chosen, picked)
     device = make_trainer(spec.trainer, spec.dtype).strategy.root_device
+    model = model.to(device)
     stage = found.rows[-1]["stage"] if found.rows else ""
     steps, rates = (column(found.rows, stage, f"speed/{name}") for name in ("step_ms", "tokens_per_s"))
     result.time = {
@@ -87,7 +88,7 @@ def assemble(
         "contended": contended(found.rows, stage),
     }
     if timed:
-        measure(spec, data, model.to(device), device, result)
+        measure(spec, data, model, device, result)
     result.memory["indexer_mb"] = indexer_megabytes(model, spec.seq_len, picked)
     result.speed_is_real = is_speed(spec, result, model, device)
     if graph.joint is not None and found.control is not None:

@@ -98,10 +98,10 @@ def uncertified(result: RunResult) -> list[str]:
             f"with every key kept a logit is {told['identity']:.1e} from the model's own (certificate.identity): that "
             "is more than rounding, and its losses are not those of this model."
         )
-    others = told["reselected"] or 0
-    if others > ROUNDED or (not others and (told["decode"] or 0.0) > IDENTITY):
+    others, decode = told.get("reselected") or 0, told.get("decode") or 0.0  # judgements of earlier versions have none
+    if others > ROUNDED or (not others and decode > IDENTITY):
         out.append(
-            f"a text that comes token by token is not what one pass says: a logit is {told['decode']:.1e} off, and "
+            f"a text that comes token by token is not what one pass says: a logit is {decode:.1e} off, and "
             f"{others} of its selections are others (certificate.decode, certificate.reselected). What this "
             "composition generates is not what was judged."
         )

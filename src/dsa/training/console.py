@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from dsa.artifacts.results import RunResult
+from dsa.kinds import shown
 from dsa.spec import Spec
 
 console = Console(highlight=False)
@@ -72,15 +73,10 @@ def branch(tree: Tree, values: dict[str, Any]) -> None:
     """Plain values in one line, nested ones below."""
     flat = {k: v for k, v in values.items() if not isinstance(v, dict)}
     if flat:
-        tree.add("[dim]" + escape("  ".join(f"{k}={short(v)}" for k, v in flat.items())) + "[/]")
+        tree.add("[dim]" + escape("  ".join(f"{k}={shown(v)}" for k, v in flat.items())) + "[/]")
     for name, value in values.items():
         if isinstance(value, dict):
             branch(tree.add(escape(name)), value)
-
-
-def short(value: Any) -> str:
-    """A value as it would be typed."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def show_start(spec: Spec, name: str) -> None:

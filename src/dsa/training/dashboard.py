@@ -63,11 +63,6 @@ class Dashboard:
         }
 
 
-def shared_dashboard(spec: Spec, name: str, job_type: str) -> Dashboard:
-    """Of an artifact that runs share."""
-    return Dashboard(spec, name, SHARED, job_type)
-
-
 def flat_config(spec: Spec, own: dict[str, Any]) -> dict[str, Any]:
     """The choices' names first, then every setting under its dotted name.
 

@@ -62,7 +62,7 @@ def say_result(result: RunResult, farewell: list[str]) -> None:
 
 def tell_crowding(spec: Spec) -> None:
     """Say what to do where the threads of training on the processor have too few cores."""
-    if torch.cuda.is_available() and spec.trainer.accelerator in ("auto", "gpu", "cuda"):
+    if spec.trainer.on_gpu:
         return
     advice = crowding(torch.get_num_threads(), "train.py")
     if advice is not None:

@@ -44,8 +44,11 @@ def check_room(spec: Spec) -> None:
     if not spec.given or (need := memory_needed(spec)) <= (have := memory_free(spec)):
         return
     setting = f"model.path = {spec.model.node['path']}" if "path" in spec.model.node else f"model = {spec.model.option}"
+    told = f"seq_len = {spec.seq_len} and data.eval_batch_size = {eval_rows(spec)}"
+    if learns(spec):
+        told = f"trainer.accumulate = {spec.trainer.accumulate}, {told}"
     raise ValueError(
-        f"{setting}: with seq_len = {spec.seq_len} and data.eval_batch_size = {eval_rows(spec)} it needs about "
+        f"{setting}: with {told} it needs about "
         f"{need / 2**30:.1f} GB of memory, and {have / 2**30:.1f} are free. {what_fits(spec, have)}"
     )
 
@@ -53,9 +56,13 @@ def check_room(spec: Spec) -> None:
 def what_fits(spec: Spec, have: float) -> str:
     """Which settings need no more than so much memory [bytes]."""
     ways = []
-    if eval_rows(spec) > 1 and memory_needed(of_rows(spec, 1)) <= have:
-        fitting = max(rows for rows in range(1, eval_rows(spec)) if memory_needed(of_rows(spec, rows)) <= have)
-        ways.append(f"data.eval_batch_size={fitting}")
+    fewer = [rows for rows in range(1, eval_rows(spec)) if memory_needed(of_rows(spec, rows)) <= have]
+    if fewer:
+        ways.append(f"data.eval_batch_size={fewer[-1]}")
+    if learns(spec):
+        batch, now = spec.data.node["batch_size"], spec.trainer.accumulate
+        parts = [n for n in range(now + 1, batch + 1) if batch % n == 0 and memory_needed(of_parts(spec, n)) <= have]
+        ways += [f"trainer.accumulate={parts[0]}"] if parts else []
     lengths = [length for length in range(STEP, spec.seq_len, STEP) if memory_needed(of_length(spec, length)) <= have]
     if lengths:
         ways.append(f"seq_len={lengths[-1]}")
@@ -63,6 +70,16 @@ def what_fits(spec: Spec, have: float) -> str:
         return f"{' or '.join(ways)} would fit."
     least = memory_needed(of_length(of_rows(spec, 1), STEP))
     return f"Even data.eval_batch_size=1 seq_len={STEP} needs {least / 2**30:.1f} GB: give a smaller model."
+
+
+def learns(spec: Spec) -> bool:
+    """Whether the backbone itself does."""
+    return bool(spec.recipe.dense_steps or spec.recipe.sparse_steps)
+
+
+def of_parts(spec: Spec, parts: int) -> Spec:
+    """The same with batches in so many parts."""
+    return replace(spec, trainer=replace(spec.trainer, accumulate=parts))
 
 
 def of_length(spec: Spec, length: int) -> Spec:
@@ -88,38 +105,46 @@ def size_of(spec: Spec) -> Size:
 
 
 def memory_needed(spec: Spec) -> float:
-    """Memory of training, about [bytes]: weights, gradients and two moments; activations; a layer's attention; logits.
+    """Memory of a run, about [bytes]: weights, where they learn with gradients and two moments, and its larger pass.
 
-    A backbone that is only judged needs its weights, one layer's activations at a time, and the logits of a batch three
-    times over, of which its loss is made. Where a layer has experts, a pass copies for each token those that it goes
-    through, so that no token's numbers depend on others'.
+    A backbone that learns holds every layer's activations, and a batch's logits twice over; one that is judged, or on
+    which indexers learn, one layer's at a time, and the logits three times over, of which its loss is made.
     """
-    size, rows = size_of(spec), math.ceil(spec.data.node["batch_size"] / spec.trainer.accumulate)
-    learns = spec.recipe.dense_steps > 0 or spec.recipe.sparse_steps > 0
-    rows = rows if learns else max(rows, eval_rows(spec))
-    held = size.layers if learns and not spec.memory.checkpoint else 1
+    rows = math.ceil(spec.data.node["batch_size"] / spec.trainer.accumulate)
+    layers = size_of(spec).layers
+    judged = a_pass(spec, max(rows, eval_rows(spec)), layers=1, logits=12)
+    if not learns(spec):
+        return 5 * size_of(spec).parameters + judged
+    learned = a_pass(spec, rows, layers=1 if spec.memory.checkpoint else layers, logits=8)
+    return 16 * size_of(spec).parameters + max(learned, judged)
+
+
+def a_pass(spec: Spec, rows: int, layers: int, logits: int) -> float:
+    """Memory of a pass beside the weights, about [bytes]: activations, a layer's attention, logits.
+
+    Where a layer has experts, a pass copies for each token those that it goes through, so that no token's numbers
+    depend on others'.
+
+    Args:
+        layers: whose activations are held at once.
+        logits: bytes of each.
+    """
+    size, tokens = size_of(spec), rows * spec.seq_len
     width = size.width * 14 + size.ff * 4
-    activations = 4 * rows * spec.seq_len * (width * held + size.width * size.layers)
-    attention = 4 * rows * size.heads * spec.seq_len * min(spec.seq_len, 1024) * 4
-    logits = (8 if learns else 12) * rows * spec.seq_len * size.vocab
-    experts = 4 * rows * spec.seq_len * size.routed * held
-    return (16 if learns else 5) * size.parameters + activations + attention + logits + experts
+    activations = 4 * tokens * (width * layers + size.width * size.layers)
+    attention = 4 * tokens * size.heads * min(spec.seq_len, 1024) * 4
+    return activations + attention + logits * tokens * size.vocab + 4 * tokens * size.routed * layers
 
 
 def memory_here(spec: Spec) -> float:
     """Memory of the device that this machine would train on [bytes]."""
-    if on_gpu(spec):
+    if spec.trainer.on_gpu:
         return torch.cuda.get_device_properties(0).total_memory
     return psutil.virtual_memory().total
 
 
 def memory_free(spec: Spec) -> float:
     """What of it nobody uses now [bytes]."""
-    if on_gpu(spec):
+    if spec.trainer.on_gpu:
         return torch.cuda.mem_get_info(0)[0]
     return psutil.virtual_memory().available
-
-
-def on_gpu(spec: Spec) -> bool:
-    """Whether this machine would train on a GPU."""
-    return torch.cuda.is_available() and spec.trainer.accelerator in ("auto", "gpu", "cuda")

@@ -45,19 +45,21 @@ def load_spec(folder: Path, allow_targets: Sequence[str] = ()) -> Spec:
     return spec_from(read_config(folder / CONFIG) | here)
 
 
-def finished(folder: Path) -> RunResult:
+def finished(path: str | Path) -> RunResult:
     """The result of a run folder.
 
     Raises:
         FileNotFoundError: there is no finished run.
         ValueError: an older version wrote it.
     """
+    folder = Path(path)
     result = read_result(folder)
     if result is not None and result.status == "finished":
         return result
     if (older := of_another_schema(folder)) is not None:
         raise ValueError(f"{older}.")
-    nothing = "no result" if folder.is_dir() else "there is no such folder"
+    begun = "no result yet, the run is not finished" if (folder / CONFIG).exists() else "no result"
+    nothing = begun if folder.is_dir() else "there is no such folder"
     state = nothing if result is None else f"status {result.status}"
     why = "" if result is None or not result.error else f" ({result.error['reason'].rstrip('.')})"
     raise FileNotFoundError(f"{folder}: {state}{why}; give the folder of a finished run.")

@@ -4,7 +4,7 @@ import functools
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ class RunLogger(ABC):
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
-        for name in ("start", "log", "image", "summary", "alert", "finish"):
+        for name in ("start", "log", "image", "summary", "alert", "finish", "farewell"):
             if name in cls.__dict__:
-                setattr(cls, name, harmless(cls.__dict__[name]))
+                setattr(cls, name, harmless(cls.__dict__[name], silent=() if name == "farewell" else None))
 
     @abstractmethod
     def start(self, folder: Path, identity: dict[str, Any], config: dict[str, Any]) -> None:
@@ -54,24 +54,28 @@ class RunLogger(ABC):
     def finish(self, failed: bool) -> None:
         """End, also after a crash."""
 
-    def farewell(self) -> list[str]:
+    def farewell(self) -> Sequence[str]:
         """What to tell the user about looking at this run."""
-        return []
+        return ()
 
 
-def harmless(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, with its errors turned into one warning, after which the mirror stays silent."""
+def harmless(method: Callable[..., Any], silent: Any = None) -> Callable[..., Any]:
+    """The method, with its errors turned into one warning, after which the mirror stays silent.
+
+    Args:
+        silent: what it gives then.
+    """
 
     @functools.wraps(method)
     def guarded(self: RunLogger, *arguments: Any, **named: Any) -> Any:
         if self.broken:
-            return None
+            return silent
         try:
             return method(self, *arguments, **named)
         except Exception as error:
             self.broken = True
             logger.warning("%s stopped: %s. The run goes on; its files are complete.", type(self).__name__, error)
-            return None
+            return silent
 
     return guarded
 
@@ -115,7 +119,7 @@ class TensorBoardLogger(RunLogger):
     def finish(self, failed: bool) -> None:
         self.writer.close()
 
-    def farewell(self) -> list[str]:
+    def farewell(self) -> Sequence[str]:
         return [f"look: tensorboard --logdir {self.folder.parent}"]
 
 
@@ -190,8 +194,8 @@ class WandbLogger(RunLogger):
             self.url = None if self.offline else self.run.url
             self.run.finish(exit_code=int(failed))
 
-    def farewell(self) -> list[str]:
-        if self.run is None or self.broken or self.mode == "disabled":
+    def farewell(self) -> Sequence[str]:
+        if self.run is None or self.mode == "disabled":
             return []
         if not self.offline:
             return [f"look: {self.url}"]

@@ -9,6 +9,7 @@ from torch import nn
 from dsa.artifacts.digest import digest
 from dsa.build import build_backbone, leading
 from dsa.checks import one_of
+from dsa.indexers.picking import Picking
 from dsa.ops import checked_backend
 from dsa.spec import Part, Spec
 from dsa.training.errors import expected
@@ -43,11 +44,28 @@ def check_settings(spec: Spec, met: set[str] | None = None) -> None:
             f"trainer.accumulate = {spec.trainer.accumulate}: objective={spec.objective.option} compares the queries "
             "of a whole batch; give trainer.accumulate=1, or another objective."
         )
+    if spec.uses_indexer and spec.trainer.several:
+        check_alone(spec)
     if spec.uses_indexer and spec.objective.make().balance is not None:
         check_balance(spec)
     if spec.trainer.accelerator not in ("auto", "cpu", "gpu"):
         check_accelerator(spec.trainer.accelerator)
     one_of(spec.trainer.strategy, ("auto", "ddp"), "trainer.strategy")
+
+
+def check_alone(spec: Spec) -> None:
+    """Refuse several processes for what one alone can teach."""
+    given = f"trainer.devices = {spec.trainer.devices}, trainer.num_nodes = {spec.trainer.num_nodes}"
+    if spec.objective.cls.whole:
+        raise ValueError(
+            f"{given}: objective={spec.objective.option} compares the queries of a whole batch, of which several "
+            "processes have a part each; give 1 of both, or another objective."
+        )
+    if issubclass(spec.indexer.cls, Picking) and spec.recipe.sparse_steps:
+        raise ValueError(
+            f"{given}: indexer={spec.indexer.option} picks among others, and several processes would each teach other "
+            "ones; give 1 of both, or judge=swap."
+        )
 
 
 def check_balance(spec: Spec) -> None:

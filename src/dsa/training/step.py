@@ -50,5 +50,6 @@ def last_step(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         module.row.clear()
+        module.sums.clear()
 
     return step

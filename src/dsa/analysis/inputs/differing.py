@@ -3,6 +3,7 @@
 from typing import Any
 
 from dsa.config import choice
+from dsa.kinds import shown
 
 LEFT_OUT = ("choices", "overridden", "hydra", "study", "output_dir", "cache_dir", "resume", "rerun", "stale",
             "dense_control", "allow_targets", "logger", "callbacks")  # fmt: skip
@@ -32,7 +33,7 @@ def flat(settings: dict[str, Any]) -> dict[str, str]:
     groups = [group for group in settings.get("choices", {}) if group not in LEFT_OUT]
     out = {group: choice(settings, group) for group in groups}
     kept = {name: value for name, value in settings.items() if name not in LEFT_OUT}
-    out |= {name: typed(value) for name, value in kept.items() if not isinstance(value, dict)}
+    out |= {name: shown(value) for name, value in kept.items() if not isinstance(value, dict)}
     for name, value in kept.items():
         if isinstance(value, dict):
             out |= inside(value, f"{name}.")
@@ -46,13 +47,8 @@ def inside(node: dict[str, Any], prefix: str) -> dict[str, str]:
         if isinstance(value, dict):
             out |= inside(value, f"{prefix}{name}.")
         elif not name.startswith("_"):
-            out[f"{prefix}{name}"] = typed(value)
+            out[f"{prefix}{name}"] = shown(value)
     return out
-
-
-def typed(value: Any) -> str:
-    """A value as it would be typed."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def bare(settings: dict[str, Any], group: str) -> str:

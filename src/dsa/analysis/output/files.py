@@ -10,11 +10,11 @@ import pandas as pd
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.efficiency import FORMULA
 from dsa.analysis.output.figures.every import FOLDER, charts, save
-from dsa.analysis.output.finite import finite
 from dsa.analysis.output.replaced import replaced
 from dsa.analysis.output.report.page import write_report
 from dsa.analysis.output.spreadsheet import for_spreadsheets
 from dsa.analysis.statistics.values import ALPHA
+from dsa.artifacts.finite import finite
 
 SCHEMA = 2
 RULE = {

@@ -46,7 +46,8 @@ def select(
     positions = limit.new_full((*shape, slots), -1, dtype=torch.int32)
     broken = limit.new_zeros(shape, dtype=torch.int32)
     seen = [span for span in every if trim is not None and not (span.forced and scorer.unit > 1)]
-    sums = [torch.empty(size, device=limit.device) for size in (positions.shape, shape, shape, shape)]
+    sizes = () if trim is None else (positions.shape, shape, shape, shape)
+    sums = [torch.empty(size, device=limit.device) for size in sizes]
     for rows in blocks(shape, offset):
         part = table[..., rows].contiguous()
         wide = [numbers(cut(span, rows), part.shape[2:], whole=True) for span in seen]

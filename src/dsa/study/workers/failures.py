@@ -24,7 +24,7 @@ class Failure(NamedTuple):
 
 
 def place(outputs: Path, need: Need) -> Path:
-    """Where the failure of an artifact is told: with the job that makes it, whoever shares that job."""
+    """Where the failure of an artifact is told, whichever job was to make it; those of one base's indexers together."""
     kind = {"base": "base", "indexers": "cohort"}.get(need.kind, "control")
     job = need.needs[0].hash if kind == "cohort" else need.hash
     return outputs / JOBS / f"{kind}-{job}" / f"failed-{need.hash}.json"

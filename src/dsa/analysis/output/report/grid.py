@@ -94,7 +94,8 @@ def contrasts(analysis: Analysis) -> Grid:
         for c in analysis.contrasts
     ]  # fmt: skip
     note = (
-        f"Means (or sums) of several conditions less those of others, within a seed, on {analysis.prepared.meta.metric}; "
+        "Means (or sums) of several conditions less those of others, within a seed, on "
+        f"{analysis.prepared.meta.metric}; "
         "named before the study ran, corrected by Holm over all of them. With two lengths: how much it changes between "
         "them."
     )

@@ -14,7 +14,6 @@ from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.hypothesis import claim_of
 from dsa.analysis.output.figures.spec import Chart
-from dsa.analysis.output.finite import finite
 from dsa.analysis.output.replaced import replaced
 from dsa.analysis.output.report.answer import opening, picture, unit_of
 from dsa.analysis.output.report.glossary import glossary
@@ -23,6 +22,7 @@ from dsa.analysis.output.report.overview import columns, overviews
 from dsa.analysis.output.report.pictures import pictures
 from dsa.analysis.output.report.provenance import facts, missing, warnings
 from dsa.analysis.output.report.use import use
+from dsa.artifacts.finite import finite
 
 REPORT = "report.html"
 DIGITS = 6
