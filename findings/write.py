@@ -12,8 +12,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dsa.analysis.inputs.meta import STUDY, read_meta
+from dsa.analysis.inputs.meta import read_meta
 from dsa.analysis.output.replaced import replaced
+from dsa.artifacts.files import STUDY
 from paper.by_hand import pages as pages_by_hand
 from paper.claims import claims_page
 from paper.evidence import order

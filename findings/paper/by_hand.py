@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from dsa.analysis.inputs.meta import STUDY
+from dsa.artifacts.files import STUDY
 
 
 class Page(NamedTuple):

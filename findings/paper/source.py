@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 
 from dsa.analysis.inputs.compact import JOINT, RUNS, compact_files
-from dsa.analysis.inputs.meta import STUDY
 from dsa.analysis.inputs.prepared import Prepared, prepare
 from dsa.analysis.judgement.analysis import Analysis, analyse
 from dsa.analysis.output.replaced import replaced
+from dsa.artifacts.files import STUDY
 from paper.times import Times
 
 

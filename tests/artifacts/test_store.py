@@ -12,7 +12,8 @@ import torch
 from conftest import QUIET, SMALL
 
 from dsa import compose
-from dsa.artifacts.results import FILE, RunResult, read_result
+from dsa.artifacts.files import RESULT
+from dsa.artifacts.results import RunResult, read_result
 from dsa.artifacts.store import LAST, PLACES, RECORD, WEIGHTS, Named, Store
 from dsa.build import build_data
 from dsa.graph import graph_of
@@ -150,11 +151,11 @@ def test_a_damaged_judgement_is_named_set_aside_and_counts_as_not_there(store, c
 def test_a_damaged_result_is_named_set_aside_and_counts_as_not_there(tmp_path, caplog):
     RunResult("id", "finished", "study", {}, "tiny", "mqar", "judge", 32, 0).write(tmp_path)
     assert read_result(tmp_path).run_id == "id"
-    (tmp_path / FILE).write_text((tmp_path / FILE).read_text()[:50])
+    (tmp_path / RESULT).write_text((tmp_path / RESULT).read_text()[:50])
     with caplog.at_level(logging.WARNING, logger="dsa"):
         assert read_result(tmp_path) is None
-    assert f"{tmp_path / FILE} cannot be read" in caplog.text
-    assert (tmp_path / f"{FILE}.damaged").exists()
+    assert f"{tmp_path / RESULT} cannot be read" in caplog.text
+    assert (tmp_path / f"{RESULT}.damaged").exists()
 
 
 def cut(path: Path):

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dsa.artifacts.files import TIMING
 from dsa.backbones import SparseTransformer
 from dsa.study import timing
 from dsa.study.__main__ import main
-from dsa.study.timing import FILE, time_study
+from dsa.study.timing import time_study
 from study.rounds import which_process
 from study.studies import drive
 
@@ -43,7 +44,7 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
 
     time_study(study)
     assert turns == [True, False] * timing.ROUNDS, "h1d8 and dense alternate, dense really dense"
-    (length,) = (found := json.loads((study / FILE).read_text()))
+    (length,) = (found := json.loads((study / TIMING).read_text()))
     assert length == "64"
     assert not found[length]["contended"]
     assert found[length]["processes"] == timing.ROUNDS == len(found[length]["turns"]["dense"])
@@ -58,7 +59,7 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
     assert main(["time", str(study)]) == 0
     assert len(turns) == 4 * timing.ROUNDS
     assert "contended" in capsys.readouterr().out
-    assert json.loads((study / FILE).read_text())[length]["contended"]
+    assert json.loads((study / TIMING).read_text())[length]["contended"]
     time_study(study)
     assert len(turns) == 6 * timing.ROUNDS, "times taken in company are taken again"
     assert {file: file.stat().st_mtime_ns for file in before} == before, "nothing was trained"
@@ -111,7 +112,7 @@ def test_after_joint_training_the_joint_model_is_timed(study):
 
 def test_what_was_timed_is_kept_when_the_next_length_is_interrupted(tmp_path, monkeypatch):
     def timed(folders, admitted):
-        if (tmp_path / FILE).exists():
+        if (tmp_path / TIMING).exists():
             raise KeyboardInterrupt
         return {"contended": False}
 
@@ -119,7 +120,7 @@ def test_what_was_timed_is_kept_when_the_next_length_is_interrupted(tmp_path, mo
     monkeypatch.setattr(timing, "in_turns", timed)
     with pytest.raises(KeyboardInterrupt):
         time_study(tmp_path)
-    assert json.loads((tmp_path / FILE).read_text()).keys() == {"64"}
+    assert json.loads((tmp_path / TIMING).read_text()).keys() == {"64"}
 
 
 @pytest.mark.parametrize(("most", "visiting", "visits"), [(4, 9.0, 4), (4, 0.0, 1), (9, 1.1, 3)])

@@ -11,7 +11,8 @@ import torch
 from conftest import QUIET, SMALL
 
 from dsa import compose, load_run, train
-from dsa.artifacts.results import FILE, RunResult
+from dsa.artifacts.files import RESULT
+from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import PLACES, Store
 from dsa.training import work as module
 from dsa.training.module import Training
@@ -43,7 +44,7 @@ def record(folder: Path) -> list[dict[str, str]]:
 
 def lasting(folder: Path) -> dict[str, object]:
     """A result less what is measured anew at the end of a run."""
-    values = json.loads((folder / FILE).read_text())
+    values = json.loads((folder / RESULT).read_text())
     again = ("folder", "memory", "provenance", "warnings")
     times = {name: values["time"].get(name) for name in ("step_ms", "tokens_per_s", "dense_step_ms")}
     return {name: value for name, value in values.items() if name not in again} | {"time": times}
@@ -65,7 +66,7 @@ def trained(request, tmp_path_factory):
 
 
 def no_result(source, target, rename=os.replace):
-    return killed() if Path(target).name == FILE else rename(source, target)
+    return killed() if Path(target).name == RESULT else rename(source, target)
 
 
 STEPS = [
@@ -119,7 +120,7 @@ def test_a_result_that_is_lost_is_put_together_anew_and_nothing_trained(trained,
     overrides = [*settings, f"output_dir={tmp_path / 'outputs'}"]
     folder = Path(train(compose(overrides)).folder)
     expected, rows = lasting(folder), record(folder)
-    (folder / FILE).unlink()
+    (folder / RESULT).unlink()
     train(compose(overrides))
     assert (lasting(folder), record(folder)) == (expected, rows)
 

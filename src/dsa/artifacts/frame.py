@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from dsa.artifacts.files import RESULT, STUDY
 from dsa.artifacts.results import SCHEMA, told_apart
 from dsa.artifacts.store import read_json
 
 logger = logging.getLogger(__name__)
-PLAN = "study.json"
 
 
 def load_study(path: str | Path) -> pd.DataFrame:
@@ -28,10 +28,10 @@ def load_study(path: str | Path) -> pd.DataFrame:
         FileNotFoundError: no run folder below holds a result.
         ValueError: all results are of another version.
     """
-    files = sorted(Path(path).glob("*/result.json"))
+    files = sorted(Path(path).glob(f"*/{RESULT}"))
     if not files:
         raise FileNotFoundError(f"{path}: no <run>/result.json below it.")
-    plan = read_json(Path(path) / PLAN) or {}
+    plan = read_json(Path(path) / STUDY) or {}
     known = roles(plan)
     rows = []
     left_out: Counter[Any] = Counter()

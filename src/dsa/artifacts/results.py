@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from dsa.artifacts.atomic import write_json
+from dsa.artifacts.files import RESULT
 from dsa.artifacts.finite import finite
 from dsa.artifacts.store import read_json
 from dsa.checks import folder_name
 
 SCHEMA = 2
-FILE = "result.json"
 WRITERS = {1: "dsa 0.1"}  # of other schemas
 
 
@@ -90,7 +90,7 @@ class RunResult:
 
     def write(self, folder: Path) -> None:
         """Write result.json in one rename."""
-        write_json(folder / FILE, finite(asdict(self)), strict=True)
+        write_json(folder / RESULT, finite(asdict(self)), strict=True)
 
 
 def told_apart(schema: Any) -> str:
@@ -100,7 +100,7 @@ def told_apart(schema: Any) -> str:
 
 def of_another_schema(folder: Path) -> str | None:
     """Why the result in a run folder cannot be read: another version wrote it; None if that is not so."""
-    values = read_json(folder / FILE)
+    values = read_json(folder / RESULT)
     if values is None or values.get("schema") == SCHEMA:
         return None
     return f"{folder}: its result has {told_apart(values.get('schema'))}"
@@ -112,11 +112,11 @@ def read_result(folder: Path) -> RunResult | None:
     Raises:
         ValueError: it names artifacts outside the output folder.
     """
-    values = read_json(folder / FILE)
+    values = read_json(folder / RESULT)
     if values is None or values.get("schema") != SCHEMA:
         return None
     for kind, name in values.get("artifacts", {}).items():
         if name is not None:
-            folder_name(name, f"{folder / FILE}: artifacts.{kind}")
+            folder_name(name, f"{folder / RESULT}: artifacts.{kind}")
     known = {f.name for f in fields(RunResult)}
     return RunResult(**{name: value for name, value in values.items() if name in known} | {"folder": str(folder)})

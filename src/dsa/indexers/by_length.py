@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dsa.artifacts.files import CONFIG, STUDY, VERDICT
 from dsa.artifacts.names import check_folders
 from dsa.artifacts.results import read_result
 from dsa.checks import one_of, text
@@ -12,7 +13,6 @@ from dsa.indexers.base import Indexer
 
 SCHEMA = 2
 ACCEPT = ("shown", "best")
-VERDICT, PLAN, CONFIG = "verdict.json", "study.json", "config.yaml"
 ANALYSE = "`python -m dsa.analysis outputs/<study>` writes it"
 
 
@@ -85,8 +85,8 @@ def indexer_of(path: Path, label: str, seq_len: int) -> tuple[str, dict[str, Any
     Raises:
         ValueError: no finished run of it is there, or it has no indexer.
     """
-    plan = content(path.with_name(PLAN))
-    check_folders(plan, path.with_name(PLAN))
+    plan = content(path.with_name(STUDY))
+    check_folders(plan, path.with_name(STUDY))
     for run in plan["runs"]:
         if (run["label"], run["seq_len"]) != (label, seq_len) or not run.get("run_id"):
             continue
@@ -117,6 +117,6 @@ def content(path: Path) -> dict[str, Any]:
         raise ValueError(f"indexer.verdict: {path} cannot be read ({error.strerror}); {ANALYSE}.") from error
     except ValueError as error:
         raise ValueError(f"indexer.verdict: {path} is no JSON ({error}); give a study's {VERDICT}.") from error
-    if not isinstance(value, dict) or not isinstance(value.get("runs" if path.name == PLAN else "best"), list):
+    if not isinstance(value, dict) or not isinstance(value.get("runs" if path.name == STUDY else "best"), list):
         raise ValueError(f"indexer.verdict: {path} holds no study's verdict or plan; {ANALYSE}.")
     return value

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dsa.analysis.output.cells import wide_console
+from dsa.artifacts.files import TIMING, VERDICT
 from dsa.artifacts.store import PLACES, RECORD
 from dsa.signals import read_to_the_end
 from dsa.study.states import code_now, planned, sound
@@ -142,10 +143,10 @@ def artifacts(folder: Path, plan: dict[str, Any]) -> list[str]:
 
 def again(folder: Path, admitted: list[str]) -> int:
     """Time the conditions anew."""
-    from dsa.study.timing import FILE, time_study
+    from dsa.study.timing import time_study
 
     time_study(folder, again=True, admitted=admitted)
-    for length, timed in read(folder / FILE).items():
+    for length, timed in read(folder / TIMING).items():
         table = Table("condition", "step, ms", "forward, ms", title=f"length {length}", title_justify="left")
         for label, times in timed["times"].items():
             table.add_row(escape(label), f"{times['step_ms']:.1f}", f"{times['infer_ms']:.1f}")
@@ -164,7 +165,6 @@ def end(folder: Path, admitted: list[str]) -> int:
 
 def upload(folder: Path, admitted: list[str]) -> int:
     """Send the study to W&B."""
-    from dsa.analysis.output.files import VERDICT
     from dsa.study.publish import publish
     from dsa.study.sync import sync
     from dsa.training.loggers import has_key

@@ -13,8 +13,8 @@ import pandas as pd
 import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 
-from dsa.analysis.output.files import VERDICT
 from dsa.artifacts.atomic import replacing
+from dsa.artifacts.files import VERDICT
 from dsa.study.publish import TABLE
 from dsa.study.states import planned
 from dsa.study.sync import records_of, rows_of

@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 from dsa.artifacts.atomic import write_json
-from dsa.artifacts.results import FILE
+from dsa.artifacts.files import RESULT, STUDY, VERDICT
 from dsa.study.finalists import choose
 from dsa.study.jobs import IN_ORDER, Job, Kind, ToDo
 from dsa.study.options import Options
@@ -15,7 +15,7 @@ from dsa.study.plan import StudyPlan
 from dsa.study.planned import PlannedRun
 from dsa.study.progress import Watch
 from dsa.study.record import record
-from dsa.study.states import STUDY, Results, Shelf
+from dsa.study.states import Results, Shelf
 from dsa.study.workers import failures
 from dsa.study.workers.claim import CLAIM, DEATHS, deaths_after, forget, further, given_up, read, working
 from dsa.study.workers.failures import Failure
@@ -127,7 +127,7 @@ class Drive:
         """Let a failed run and what it needs be tried again."""
         failures.forget(self.outputs, run.graph)
         if self.results.state(run) == "failed":
-            (run.folder / FILE).unlink(missing_ok=True)
+            (run.folder / RESULT).unlink(missing_ok=True)
 
     def carry(self, runs: list[PlannedRun]) -> None:
         """Do all that is left of some runs, what others stand on first."""
@@ -266,8 +266,6 @@ class Drive:
 
         A last job, which begins when all have ended, ends the studies; it too is submitted only once.
         """
-        from dsa.analysis.output.files import VERDICT  # late: a plan needs no statistics
-
         self.begin()
         before: list[str] = []  # jobs of this sweep and of others that still have some of this work
         handed: list[str] = []

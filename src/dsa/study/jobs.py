@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsa.artifacts.atomic import write_json
-from dsa.artifacts.results import FILE
+from dsa.artifacts.files import RESULT
 from dsa.artifacts.store import LAST, PARTIAL, PLACES
 from dsa.graph import Need
 from dsa.study.estimate import predicted
@@ -225,4 +225,4 @@ def checkpoint(need: Need | None) -> str:
 
 def traces_of_runs(runs: Iterable[PlannedRun]) -> tuple[str, ...]:
     """Results: each tells that a job got further."""
-    return tuple(f"{run.study}/{run.run_id}/{FILE}" for run in runs)
+    return tuple(f"{run.study}/{run.run_id}/{RESULT}" for run in runs)

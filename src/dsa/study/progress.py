@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dsa.artifacts.results import FILE, RunResult
+from dsa.artifacts.files import RESULT
+from dsa.artifacts.results import RunResult
 from dsa.study.estimate import judging, making, seconds, step
 from dsa.study.jobs import Job, Kind, ToDo
 from dsa.study.planned import PlannedRun
@@ -89,7 +90,7 @@ class Watch(AbstractContextManager["Watch"]):
 
     def of_run(self, run: PlannedRun) -> Item:
         joint = run.spec.recipe.sparse_steps * step(run.spec) if self.todo.trains(run) else 0.0
-        path = run.folder / FILE
+        path = run.folder / RESULT
         return Item(path, written(path), judging(run.spec) + joint, lambda: self.told(run), True)
 
     def of_job(self, job: Job) -> Item:

@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 
 from dsa.analysis.output.figures.every import FOLDER
-from dsa.analysis.output.files import CSV, PARQUET, VERDICT
+from dsa.analysis.output.files import CSV, PARQUET
 from dsa.analysis.output.report.page import REPORT
+from dsa.artifacts.files import VERDICT
 from dsa.artifacts.frame import load_study
 from dsa.study.states import planned
 from dsa.training.loggers import WandbLogger, harmless, wandb_id

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dsa.artifacts.closure import fingerprint
 from dsa.artifacts.digest import digest
+from dsa.artifacts.files import RESULT, STUDY
 from dsa.artifacts.names import check_folders
-from dsa.artifacts.results import FILE, RunResult, of_another_schema, read_result
+from dsa.artifacts.results import RunResult, of_another_schema, read_result
 from dsa.artifacts.store import PLACES, Store
 from dsa.config import config_dir
 from dsa.study.workers.claim import read
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dsa.graph import Graph, Need
     from dsa.study.planned import PlannedRun
 
-STUDY = "study.json"
 OF_A_RUN = {"label", "role", "kind", "context", "seq_len", "seed", "judge", "phase", "run_id", "config_hash", "code",
             "artifacts", "study"}  # fmt: skip
 
@@ -64,7 +64,7 @@ class Results:
 
     def of(self, folder: Path) -> RunResult | None:
         """The result in a folder; None if there is none or it is damaged."""
-        when = written(folder / FILE)
+        when = written(folder / RESULT)
         if when is None:
             return None
         if folder not in self.known or self.known[folder][0] != when:
@@ -122,7 +122,7 @@ def planned(folder: Path) -> dict[str, Any]:
     if lacking:
         shipped = (config_dir() / "study" / f"{plan['name']}.yaml").exists()
         again = f"python sweep.py {'study' if shipped else 'name'}={plan['name']}"
-        older = [told for path in sorted(folder.glob(f"*/{FILE}")) if (told := of_another_schema(path.parent))]
+        older = [told for path in sorted(folder.glob(f"*/{RESULT}")) if (told := of_another_schema(path.parent))]
         if older:
             rest = f"results of another version are made anew ({older[0]})"
         else:

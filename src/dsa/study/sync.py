@@ -11,16 +11,16 @@ import pandas as pd
 
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.digest import digest
-from dsa.artifacts.results import FILE, RunResult
+from dsa.artifacts.files import CONFIG, METRICS, RESULT
+from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import PLACES, RECORD
 from dsa.spec import Spec, spec_from
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
 from dsa.training.dashboard import SHARED, Dashboard, final_values, flat_config
 from dsa.training.load import load_spec
-from dsa.training.log import FIXED, METRICS
+from dsa.training.log import FIXED
 from dsa.training.loggers import WandbLogger
-from dsa.training.run_folder import CONFIG
 
 SYNCED, REBUILT = "synced.json", "wandb-rebuilt"
 
@@ -85,7 +85,7 @@ def sync(folder: Path, mode: str = "auto", admitted: Sequence[str] = ()) -> Sync
 def results_of(plan: dict[str, Any], folder: Path) -> dict[Path, str]:
     """Folders of a study's runs that have a result, and their labels."""
     runs = {folder / run["run_id"]: run["label"] for run in plan["runs"] if run["run_id"] is not None}
-    return {run: label for run, label in runs.items() if (run / FILE).exists() and (run / CONFIG).exists()}
+    return {run: label for run, label in runs.items() if (run / RESULT).exists() and (run / CONFIG).exists()}
 
 
 def records_of(folder: Path, admitted: Sequence[str]) -> Iterator[Record]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from dsa.artifacts.atomic import write_json
+from dsa.artifacts.files import TIMING
 from dsa.artifacts.names import CONTENDED
 from dsa.build import build_data
 from dsa.data import Batch
@@ -32,7 +33,7 @@ from dsa.study.workers.claim import read
 from dsa.training.load import load_run, load_spec
 from dsa.training.step import last_step
 
-FILE, SCHEMA = "timing.json", 5
+SCHEMA = 5
 ROUNDS = 6  # the least and the greatest of six hold the median with 97 % probability, of five with 94 %
 VISITS, VISITING = 9, 4.0  # of a turn at most, and seconds for each condition within which they begin
 STEPS, PASSES = 3, 5  # of a visit, at most
@@ -50,7 +51,7 @@ def time_study(folder: Path, again: bool = False, admitted: Sequence[str] = ()) 
         again: time even so.
         admitted: packages of the user's own whose classes the runs' configurations may name.
     """
-    plan, known = planned(folder), read(folder / FILE)
+    plan, known = planned(folder), read(folder / TIMING)
     out = {str(length): known[str(length)] for length in plan["seq_len"] if str(length) in known}
     for length in plan["seq_len"]:
         ready = finished_runs(folder, plan, length)
@@ -59,7 +60,7 @@ def time_study(folder: Path, again: bool = False, admitted: Sequence[str] = ()) 
         good = before.get("schema") == SCHEMA and before["runs"] == ids and not before["contended"]
         if again or not good:
             out[str(length)] = {"schema": SCHEMA, "runs": ids} | in_turns(ready, admitted)
-            write_json(folder / FILE, out)
+            write_json(folder / TIMING, out)
 
 
 def finished_runs(folder: Path, plan: dict[str, Any], seq_len: int) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dsa.artifacts.files import METRICS
 from dsa.artifacts.store import Artifact, Store
 from dsa.backbones import Backbone, Pass
 from dsa.build import build_backbone
@@ -16,7 +17,7 @@ from dsa.spec import Spec
 from dsa.training.criterion import Criterion, accuracy_of
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
-from dsa.training.log import METRICS, RunLog
+from dsa.training.log import RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
 from dsa.training.objective import losses_of

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from dsa import ops
 from dsa.artifacts.atomic import replacing, write_json
 from dsa.artifacts.digest import digest
+from dsa.artifacts.files import METRICS
 from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.frozen import held_in
@@ -31,7 +32,7 @@ from dsa.spec import Spec
 from dsa.training.balance import Balanced
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
-from dsa.training.log import METRICS, RunLog
+from dsa.training.log import RunLog
 from dsa.training.making import locked, record_of
 from dsa.training.member import Member, Preferred, Said
 from dsa.training.module import Training

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.random import fork_rng
 
+from dsa.artifacts.files import METRICS
 from dsa.artifacts.store import Artifact, Store
 from dsa.backbones import Backbone, Pass, Router
 from dsa.build import attach_routers, build_backbone, build_indexers
@@ -25,7 +26,7 @@ from dsa.spec import Spec
 from dsa.training.balance import Balanced
 from dsa.training.dashboard import Dashboard
 from dsa.training.fit import fit
-from dsa.training.log import METRICS, RunLog
+from dsa.training.log import RunLog
 from dsa.training.making import made
 from dsa.training.module import Training
 from dsa.training.objective import IndexerObjective, losses_of

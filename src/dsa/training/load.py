@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from dsa.artifacts.files import CONFIG
 from dsa.artifacts.results import RunResult, of_another_schema, read_result
 from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import Backbone
@@ -11,7 +12,6 @@ from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.models import Models
 from dsa.spec import Spec, spec_from
-from dsa.training.run_folder import CONFIG
 
 
 def load_run(path: str | Path, allow_targets: Sequence[str] = ()) -> Backbone:

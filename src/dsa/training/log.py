@@ -9,7 +9,6 @@ from dsa.artifacts.atomic import replacing
 from dsa.training.stages import Stage
 
 FIXED = ("step", "stage", "stage_step", "kind")
-METRICS = "metrics.csv"
 
 
 @runtime_checkable

@@ -11,17 +11,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from dsa.artifacts.atomic import replacing
-from dsa.artifacts.results import FILE
+from dsa.artifacts.files import CONFIG, METRICS, RESULT
 from dsa.artifacts.store import Busy
 from dsa.judging.world import first_process, wait_for_all
 from dsa.spec import Spec
 from dsa.training.console import said
 from dsa.training.errors import RunFailed, RunRefused
-from dsa.training.log import METRICS
 from dsa.training.run import Run
 from dsa.training.run_log import RunLogFile
 
-CONFIG, LOG = "config.yaml", "run.log"
+LOG = "run.log"
 
 
 def begin(run: Run) -> bool:
@@ -38,7 +37,7 @@ def begin(run: Run) -> bool:
                 shutil.rmtree(run.folder / name, ignore_errors=True)
             (run.folder / METRICS).unlink(missing_ok=True)
         resumed = (run.folder / METRICS).exists()
-        (run.folder / FILE).unlink(missing_ok=True)
+        (run.folder / RESULT).unlink(missing_ok=True)
         marker.write_text(run.graph.code)
         write_config(run.spec, run.folder)
     wait_for_all()

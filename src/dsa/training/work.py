@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from dsa.artifacts.files import METRICS
 from dsa.artifacts.results import RunResult, read_result
 from dsa.artifacts.store import Store
 from dsa.data import DataModule
@@ -18,7 +19,7 @@ from dsa.training.cohort import make_indexers
 from dsa.training.console import show_start
 from dsa.training.dashboard import SHARED, Dashboard, final_values
 from dsa.training.joint import make_joint
-from dsa.training.log import METRICS, RunLog, read_rows
+from dsa.training.log import RunLog, read_rows
 from dsa.training.loggers import RunLogger
 from dsa.training.room import Made, too_wide
 from dsa.training.run import Run

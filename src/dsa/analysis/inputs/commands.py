@@ -10,6 +10,7 @@ import pandas as pd
 
 from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import Prepared
+from dsa.artifacts.files import CONFIG
 from dsa.config import config_dir, read_config
 
 ALONE = ("callbacks", "logger", "trainer")  # groups that change no number
@@ -17,7 +18,6 @@ ALWAYS = ("seq_len", "seed")
 OF_A_RUN = (*ALWAYS, "indexer_seed", "index_every", "judge", "steps", "dtype", "ops", "compile", "allow_targets")
 FOLLOWS = ("seq_len", "seed")  # inside a group, where they are those of the run
 PLAIN = re.compile(r"[A-Za-z_/][\w./-]*")
-CONFIG = "config.yaml"
 
 
 def command(prepared: Prepared, label: str, seq_len: int) -> str | None:

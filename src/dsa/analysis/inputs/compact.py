@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from dsa.analysis.inputs.meta import STUDY, Meta
+from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.results import Gap
-from dsa.analysis.inputs.timing import TIMING
+from dsa.artifacts.files import STUDY, TIMING
 
 RUNS, JOINT = "runs.parquet", "joint.parquet"
 GAPS = {RUNS: "gaps", JOINT: "joint_gaps"}

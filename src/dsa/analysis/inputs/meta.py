@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dsa.artifacts.files import STUDY
 from dsa.artifacts.names import CONTROLS, USUAL_CONTROLS, check_folders, is_compared
-
-STUDY = "study.json"
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from dsa.analysis.inputs.meta import Meta
+from dsa.artifacts.files import RESULT
 from dsa.artifacts.results import SCHEMA, told_apart
-
-RESULT = "result.json"
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsa.artifacts.results import FILE, RunResult, of_another_schema, read_result
+from dsa.artifacts.files import CONFIG, RESULT
+from dsa.artifacts.results import RunResult, of_another_schema, read_result
 from dsa.config import read_config
-
-CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,11 @@ def runs_at(given: list[str]) -> tuple[list[OneRun], list[str]]:
 
 def folders_of(path: Path) -> list[Path]:
     """The folders of runs that a path stands for."""
-    if path.name == FILE:
+    if path.name == RESULT:
         return [path.parent]
-    if (path / FILE).exists() or (path / CONFIG).exists():
+    if (path / RESULT).exists() or (path / CONFIG).exists():
         return [path]
-    return sorted({file.parent for name in (FILE, CONFIG) for file in path.glob(f"*/{name}")})
+    return sorted({file.parent for name in (RESULT, CONFIG) for file in path.glob(f"*/{name}")})
 
 
 def run_in(folder: Path) -> OneRun:
@@ -64,7 +63,7 @@ def run_in(folder: Path) -> OneRun:
     try:
         result = read_result(folder)
     except (ValueError, TypeError) as error:
-        result, reason = None, f"{FILE} cannot be used: {error}"
+        result, reason = None, f"{RESULT} cannot be used: {error}"
     older = of_another_schema(folder) if reason is None else None
     if result is None:
         reason = reason or older or "no result yet"

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-TIMING = "timing.json"
+from dsa.artifacts.files import TIMING
+
 TURNS = "medians, from the least turn to the greatest, each in a process of its own"
 FRESH = 5  # processes that a time needs before anything is ranked by it
 STALE = f"turns were not taken in at least {FRESH} fresh processes"

@@ -14,6 +14,7 @@ from dsa.analysis.output.replaced import replaced
 from dsa.analysis.output.report.page import write_report
 from dsa.analysis.output.spreadsheet import for_spreadsheets
 from dsa.analysis.statistics.values import ALPHA
+from dsa.artifacts.files import VERDICT
 from dsa.artifacts.finite import finite
 
 SCHEMA = 2
@@ -31,7 +32,7 @@ RULE = {
     "18 % of studies of one comparison",
     "alpha": ALPHA,
 }
-VERDICT, CSV, PARQUET = "verdict.json", "results.csv", "results.parquet"
+CSV, PARQUET = "results.csv", "results.parquet"
 
 
 def write(analysis: Analysis, folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from dsa.analysis.output.figures.limits import axis
 from dsa.analysis.output.figures.places import labels, places, role, title
 from dsa.analysis.output.figures.spec import Axis, Chart, Line, Panel
 from dsa.analysis.statistics.intervals import t_interval
+from dsa.artifacts.files import METRICS
 
 POINTS = 48  # a longer course is averaged over this many stretches
 COURSES = {
@@ -32,7 +33,7 @@ def origins(runs: pd.DataFrame) -> pd.Series:
 
 def read(folder: str) -> pd.DataFrame:
     """A run's training rows; none if it kept no metrics.csv."""
-    path = Path(folder) / "metrics.csv"
+    path = Path(folder) / METRICS
     wanted = ("stage", "stage_step", "kind", *(column for _, column, _, _ in COURSES.values()))
     if not path.exists():
         return pd.DataFrame(columns=list(wanted))
