@@ -158,11 +158,12 @@ def layer_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
 def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
     """Measure tokens that come one by one."""
     from dsa.bench import decode, report  # late: --help needs no torch
+    from dsa.bench.layer import Layer
 
     kv_heads = given.kv_heads or given.heads
     if given.heads % kv_heads:
         raise SystemExit(f"--kv-heads {kv_heads}: give a divisor of the {given.heads} heads.")
-    layer = decode.Layer(given.heads, kv_heads, given.dim, index, given.k, given.batch, given.backend)
+    layer = Layer(given.k, index, given.heads, kv_heads, given.dim, given.batch, given.backend)
     rows = decode.measure(given.lengths, layer, given.rounds)
     title = (
         f"decode: {given.indexer}, k {given.k}, {given.heads} heads of {given.dim} dims, {kv_heads} of keys and values"

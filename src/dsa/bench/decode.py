@@ -4,7 +4,6 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from dsa import ops
 from dsa.backbones import Cache
+from dsa.bench.layer import Layer
 from dsa.bench.measure import machine
 from dsa.ops import IndexFeatures, Zone
 
@@ -21,24 +21,6 @@ Rows = list[dict[str, Any]]
 EVERY = (Zone(first=None),)
 FLOAT = 4
 """Bytes of a number in the cache."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Sizes of one attention layer and its indexer.
-
-    Args:
-        index: heads and dims of the indexer.
-        k: keys that a query keeps.
-    """
-
-    heads: int
-    kv_heads: int
-    dim: int
-    index: tuple[int, int]
-    k: int
-    batch: int
-    backend: str
 
 
 def measure(lengths: list[int], layer: Layer, rounds: int) -> Rows:

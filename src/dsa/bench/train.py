@@ -9,10 +9,8 @@ from dsa import build_model, compose
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.build import build_data
 from dsa.data import Batch
-from dsa.judging.speed import quiet_profile
+from dsa.judging.speed import PARTS, quiet_profile
 from dsa.training.step import last_step
-
-PARTS = ("indexer", "select", "attend", "indexer_loss")
 
 
 def measure(

@@ -5,28 +5,27 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
 from dsa.backbones import Backbone, Pass
+from dsa.backbones.memory import token_losses
 from dsa.data import IGNORE, Batch, DataModule
 
 BINS = 16  # stretches of positions, equally long
 
 
 @torch.no_grad()
-def token_losses(model: Backbone, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
+def losses_of(model: Backbone, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
     """Cross-entropy at each position [nats], in float32; nan where nothing is asked."""
-    logits = model.eval().run(batch.tokens, Pass(sparse=sparse)).logits.float()
-    loss = F.cross_entropy(logits.mT, batch.targets, ignore_index=IGNORE, reduction="none")
-    return loss.masked_fill(batch.targets == IGNORE, torch.nan)
+    losses = token_losses(model.eval().run(batch.tokens, Pass(sparse=sparse)).logits, batch.targets)
+    return losses.masked_fill(batch.targets == IGNORE, torch.nan)
 
 
 def mean_loss(model: Backbone, batches: Sequence[Batch]) -> float:
     """Mean over all that is asked in these batches, attending to the selection [nats]."""
-    return float(torch.cat([token_losses(model, batch, sparse=True) for batch in batches]).double().nanmean())
+    return float(torch.cat([losses_of(model, batch, sparse=True) for batch in batches]).double().nanmean())
 
 
 def loss_by_position(model: Backbone, data: DataModule) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def loss_by_position(model: Backbone, data: DataModule) -> dict[str, Any]:
     other seeds.
     """
     batches = list(data.eval_loader())
-    sparse, dense = (torch.cat([token_losses(model, b, how) for b in batches]).double() for how in (True, False))
+    sparse, dense = (torch.cat([losses_of(model, b, how) for b in batches]).double() for how in (True, False))
     difference = (sparse - dense).nanmean(1)
     difference = difference[~difference.isnan()]
     interval = stats.t.interval(0.95, len(difference) - 1, float(difference.mean()), stats.sem(difference.numpy()))
