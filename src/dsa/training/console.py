@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -85,7 +86,7 @@ def show_start(spec: Spec, name: str) -> None:
     say(f"[bold]{escape(name)}[/]  {spec.dtype}; steps: {stages}", whole=True)
 
 
-def show_result(result: RunResult, farewell: list[str]) -> None:
+def show_result(result: RunResult, farewell: Sequence[str]) -> None:
     """The end of a run: the numbers that matter, warnings, and where everything lies."""
     condition = " · ".join(name for name in result.condition.values() if name != "none")
     title = escape(f"{condition}   {result.model} · {result.data}")

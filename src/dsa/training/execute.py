@@ -1,6 +1,7 @@
 """Carry out one run from its spec to its result."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def train(spec: Spec, show: bool = True, keep_refused: bool = False) -> RunResul
     return done
 
 
-def say_result(result: RunResult, farewell: list[str]) -> None:
+def say_result(result: RunResult, farewell: Sequence[str]) -> None:
     """Show a result, once for all processes."""
     if first_process():
         show_result(result, farewell)
@@ -76,7 +77,7 @@ def execute(
     timed: bool = True,
     show: bool = False,
     keep_refused: bool = True,
-) -> tuple[RunResult, list[str]]:
+) -> tuple[RunResult, Sequence[str]]:
     """The result of a run, worked out now unless it is there, and what to tell the user about its dashboard.
 
     Args:
