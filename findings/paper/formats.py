@@ -4,6 +4,7 @@ from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.compare import Comparison, family
 from dsa.analysis.judgement.discriminate import rankable
+from dsa.analysis.judgement.guards import blocked
 from paper.markdown import listed, number, table, verdict, visible
 
 EXACT = "fp32"
@@ -29,7 +30,7 @@ def against_exact(analysis: Analysis, metric: str) -> list[Comparison]:
             d = (mine - theirs).dropna()
             if len(d):
                 pairs[label, reference] = d
-        out += family(pairs, seq_len, scale, margin)
+        out += family(pairs, seq_len, scale, margin, silent=blocked(analysis.guards, seq_len))
     return out
 
 

@@ -7,6 +7,7 @@ from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.discriminate import rankable
+from dsa.analysis.judgement.guards import blocked
 from dsa.analysis.output.terminal import within
 from paper.markdown import listed, percent, signed, table, verdict, visible
 
@@ -45,7 +46,7 @@ def smallest(analysis: Analysis, metric: str) -> list[Smallest]:
 def at_length(analysis: Analysis, metric: str, seq_len: int) -> Smallest:
     """The answer at one length."""
     prepared = analysis.prepared
-    blocked = {label for g in analysis.guards if g.blocks and g.seq_len == seq_len for label in g.labels}
+    silent = blocked(analysis.guards, seq_len)
 
     def parameters(label: str) -> float:
         return float(cost_of(prepared, label, seq_len, COSTS["indexer_params"]).mean())
@@ -54,7 +55,7 @@ def at_length(analysis: Analysis, metric: str, seq_len: int) -> Smallest:
         why = next((d.sentence.split(": ", 1)[1] for d in analysis.discrimination if d.seq_len == seq_len), "no runs.")
         return Smallest(seq_len, metric, None, None, None, None, (), f"at {seq_len}: cannot discriminate: {why}")
     baseline = prepared.meta.baseline
-    mine = [c for c in analysis.comparisons if (c.metric, c.seq_len) == (metric, seq_len) and c.label not in blocked]
+    mine = [c for c in analysis.comparisons if (c.metric, c.seq_len) == (metric, seq_len) and c.label not in silent]
     whole = parameters(baseline)
     field = sorted((c for c in mine if parameters(c.label) < whole), key=lambda c: parameters(c.label))
     answer = next((c for c in field if c.loses_nothing), None)

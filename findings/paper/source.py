@@ -61,7 +61,7 @@ def study_of(prepared: Prepared) -> Study:
     """A study with its analysis."""
     runs = prepared.runs
     commits = sorted(runs["provenance.git"].dropna().unique()) if "provenance.git" in runs else []
-    return Study(analyse(prepared), Times(prepared.timing), tuple(commits))
+    return Study(analyse(prepared), Times(prepared), tuple(commits))
 
 
 def together(first: Prepared, then: Prepared) -> Prepared:
@@ -70,7 +70,7 @@ def together(first: Prepared, then: Prepared) -> Prepared:
     Raises:
         ValueError: they are not parts of one plan.
     """
-    plans = [replace(part.meta, runs=[]) for part in (first, then)]
+    plans = [replace(part.meta, runs=[], seed=[]) for part in (first, then)]
     if plans[0] != plans[1]:
         raise ValueError(f"{first.meta.name}: its parts differ in question, conditions, controls or margin.")
     newer = {*cells(then.runs), *((gap.seq_len, gap.seed) for gap in then.gaps)}
@@ -78,7 +78,7 @@ def together(first: Prepared, then: Prepared) -> Prepared:
     runs = [run for run in first.meta.runs if (run["seq_len"], run["seed"]) not in newer]
     gaps = tuple(gap for gap in first.gaps if (gap.seq_len, gap.seed) not in newer)
     return Prepared(
-        replace(then.meta, runs=[*runs, *then.meta.runs]),
+        replace(then.meta, runs=[*runs, *then.meta.runs], seed=sorted({*first.meta.seed, *then.meta.seed})),
         pd.concat([first.runs[kept], then.runs], ignore_index=True),
         gaps + then.gaps,
         first.timing | then.timing,

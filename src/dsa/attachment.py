@@ -2,9 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -72,9 +72,16 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
         raise
     warn_of_another(model, saved.fits, Path(source))
     adopted.routers.to(next(model.parameters()).device).eval()
-    setattr(model, ROUTERS, adopted.routers)  # so that they move with it
+    setattr(model, ROUTERS, InFloat32(adopted.routers))
     object.__setattr__(model, BACKBONE, adopted)  # no part of it: it holds the model
     return model
+
+
+class InFloat32(nn.ModuleList):
+    """Routers that move with the model that they are attached to, and keep their numbers where it is cast."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        return super()._apply(lambda x: x.to(fn(x).device), recurse)
 
 
 def put(saved: Saved, adopted: Adopted, where: Path) -> None:

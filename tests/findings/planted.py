@@ -1,5 +1,6 @@
 """Studies whose truth is planted: indexers with their parameters, and times of their turns."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ def indexers(losses: dict[str, Any], **changes: Any) -> Prepared:
 
 
 def study(prepared: Prepared, times: dict[str, Any] | None = None) -> Study:
-    return Study(analyse(prepared), Times(times or {}), ("abc",))
+    prepared = replace(prepared, timing=times or {})
+    return Study(analyse(prepared), Times(prepared), ("abc",))
 
 
 def timed(

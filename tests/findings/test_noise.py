@@ -42,7 +42,7 @@ def study(noise: bool) -> Study:
     prepared = made_up(losses, TWO_LENGTHS, seeds=20, noise=0.02, controls=controls, **plan)
     if noise:
         prepared = replace(prepared, runs=prepared.runs.assign(unigram_loss=2.0))
-    return Study(analyse(prepared), Times({}), ())
+    return Study(analyse(prepared), Times(prepared), ())
 
 
 def cells(folder: Path) -> list[str]:

@@ -26,6 +26,7 @@ class Backbone(nn.Module, ABC):
         memory: how its training saves memory: `run` recomputes its layers where `recomputes` says so, and takes its
             loss in chunks where `chunks` does.
         vocab_size: number of tokens.
+        context: most tokens that it reads; None: it is not said.
         sites: its attention layers, in the order in which a pass meets them.
         routers: what is attached; router_of: the index of each site's router, empty while the attention is dense.
     """
@@ -33,6 +34,7 @@ class Backbone(nn.Module, ABC):
     given: ClassVar[bool] = False
     memory: Memory = Memory()
     vocab_size: int
+    context: int | None = None
     sites: tuple[Site, ...]
 
     def __init__(self) -> None:

@@ -51,6 +51,12 @@ def generate(
     how = Pass() if how is None else how
     if how.cache is None:
         how = replace(how, cache=Cache(room=tokens.shape[1] + new))
+    before = how.offset + tokens.shape[1]
+    if model.context is not None and before + new - 1 > model.context:
+        raise ValueError(
+            f"new = {new}: {before} tokens come before, and the model reads at most {model.context}: give "
+            f"{max(0, model.context + 1 - before)} at most."
+        )
     how, generator = replace(how, logits=False), torch.Generator(tokens.device).manual_seed(seed)
     for part in tokens.split(chunk or tokens.shape[1], 1):
         logits = model.run(part, how).logits

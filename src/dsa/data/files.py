@@ -137,7 +137,8 @@ def _find(path: str, zeros: bool = False) -> dict[str, Path]:
             f"data.path = {path}: nothing is there (seen from {Path.cwd()}). Give a file, a folder or a glob."
         )
     names = {p.relative_to(base).as_posix(): p for p in found}
-    files = {name: p for name, p in sorted(names.items()) if not _hidden(name) and (zeros or _is_text(p))}
+    named = given.is_file()
+    files = {n: p for n, p in sorted(names.items()) if (named or not _hidden(n)) and (zeros or _is_text(p))}
     if not files:
         raise FileNotFoundError(
             f"data.path = {path}: no text in it (hidden and binary files do not count). "

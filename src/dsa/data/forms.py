@@ -78,8 +78,15 @@ def every_key(evaluation: bool) -> list[str]:
 
 
 def keys(count: int, evaluation: bool, rng: np.random.Generator) -> list[str]:
-    """Different keys."""
+    """Different keys.
+
+    Raises:
+        ValueError: there are not so many.
+    """
     allowed = every_key(evaluation)
+    if count > len(allowed):
+        most = min(len(every_key(part)) for part in (False, True)) - 1
+        raise ValueError(f"data.distractors = {count - 1}: give {most} at most, as many other keys as there are.")
     return [allowed[i] for i in rng.choice(len(allowed), count, replace=False)]
 
 

@@ -79,6 +79,11 @@ class DataModule:
     ) -> DataLoader[Batch]:
         """Endless batches of `stage`, from step `start`, each handed out in `accumulate` micro-batches."""
         parts = world * accumulate
+        if self.batch_size % parts and not self.batch_size % world:
+            raise ValueError(
+                f"trainer.accumulate = {accumulate}: the {self.batch_size // world} rows of data.batch_size that a "
+                "process has cannot be taken in so many equal parts. Give a divisor of them."
+            )
         _share(self.batch_size, parts, "data.batch_size")
         return _loader(
             lambda: (batch for step in itertools.count(start) for batch in self._parts(stage, step, parts)[rank::world])

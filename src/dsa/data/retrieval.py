@@ -141,6 +141,11 @@ class Retrieval(Source):
 
 
 def drawn(form: Form, amounts: Amounts) -> list[Hidden]:
-    """The same rows' content each time, to measure."""
+    """The same rows' content each time, to measure.
+
+    Raises:
+        ValueError: there are not so many keys, in training or in evaluation.
+    """
+    form(amounts, True, generator("widths"))
     rng = generator("widths")
     return [form(amounts, False, rng) for _ in range(DRAWS)]

@@ -102,7 +102,8 @@ def study_commands(meta: Meta) -> list[str]:
     again = []
     if (config_dir() / "study" / f"{meta.name}.yaml").exists():
         runs = [run for run in meta.runs if run.get("role") != "base"]
-        lengths, seeds = (sorted({int(run[key]) for run in runs}) for key in ("seq_len", "seed"))
+        lengths = sorted({int(run["seq_len"]) for run in runs})
+        seeds = meta.seed or sorted({int(run["seed"]) for run in runs})
         lists = [f"seq_len={','.join(map(str, lengths))}", f"seed={','.join(map(str, seeds))}"]
         admitted = ["exploratory=true"] if meta.exploratory else []
         again = [shlex.join(["dsa", "sweep", f"study={meta.name}", *lists, *admitted])]

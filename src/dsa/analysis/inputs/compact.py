@@ -13,7 +13,7 @@ from dsa.artifacts.files import STUDY, TIMING
 
 RUNS, JOINT = "runs.parquet", "joint.parquet"
 GAPS = {RUNS: "gaps", JOINT: "joint_gaps"}
-RUN_KEYS = ("label", "role", "context", "seq_len", "seed", "run_id", "study", "not_applicable")
+RUN_KEYS = ("label", "role", "context", "seq_len", "seed", "indexer_seed", "judge", "run_id", "study", "not_applicable")
 DROPPED = (
     "folder", "reused_from", "warnings", "error", "config_hash", "corpus", "swap_selection.layers",
     "provenance.machine.system", "provenance.packages.",

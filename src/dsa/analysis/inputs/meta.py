@@ -23,6 +23,7 @@ class Meta:
         exploratory: declared beforehand to have too few seeds for a claim.
         conditions: overrides of each condition, by label.
         budget: that of the controls; `own` where each budget of the conditions has its own.
+        seed: those that the study asked for; a confirmation's fresh ones come after them by themselves.
         runs: the planned runs: label, role, context, seq_len, seed, run_id, study, not_applicable.
     """
 
@@ -39,6 +40,7 @@ class Meta:
     contrasts: dict[str, dict[str, Any]] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
     budget: Any = None
+    seed: list[int] = field(default_factory=list)
 
     @functools.cached_property
     def recorded(self) -> dict[str, str]:

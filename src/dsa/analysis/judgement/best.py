@@ -76,12 +76,15 @@ def bests(prepared: Prepared, field: Ranked, scale: Scale, comparisons: list[Com
 def best(
     prepared: Prepared, labels: list[str], seq_len: int, context: str, scale: Scale, comparisons: list[Comparison]
 ) -> Best:
-    """Among conditions, over the seeds that all of them have.
+    """Among conditions, over the seeds that all of them have; one that has fewer than half of the most that any has is
+    left out, so that it does not take the others' seeds along.
 
     The best was chosen for its mean, so that the tests against it lean towards calling others worse.
     """
     values = {label: prepared.quality(label, seq_len, scale) for label in labels}
-    values = {label: v for label, v in values.items() if len(v)}
+    most = max(map(len, values.values()), default=0)
+    few = [label for label, v in values.items() if 2 * len(v) < most]
+    values = {label: v for label, v in values.items() if len(v) and label not in few}
     where = f"At {seq_len}" + (f" ({context})" if context else "")
     seeds = sorted(set.intersection(*(set(v.index) for v in values.values()))) if values else []
     if not seeds:
@@ -120,7 +123,8 @@ def best(
         alike=alike,
         standing=standing,
         shown=standing in (LOSSLESS, BASELINE),
-        sentence=f"{where}: {reason(chosen, baseline, top, alike, standing, mine.get(chosen), len(seeds))}",
+        sentence=f"{where}: {reason(chosen, baseline, top, alike, standing, mine.get(chosen), len(seeds))}"
+        + (f" Left out, as few of their seeds are finished: {', '.join(few)}." if few else ""),
     )
 
 

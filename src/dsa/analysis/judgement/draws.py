@@ -53,7 +53,8 @@ def by_base(runs: pd.DataFrame, scale: Scale) -> np.ndarray:
     table = lost.set_axis(pd.MultiIndex.from_frame(runs[["seed", "indexer_seed"]])).dropna()
     bases = [one.to_numpy() for _, one in table.groupby(level=0)]
     most = max(map(len, bases), default=0)
-    return np.array([one for one in bases if len(one) == most]).reshape(-1, most)
+    full = [one for one in bases if len(one) == most]
+    return np.array(full).reshape(len(full), most)
 
 
 def holding(lost: np.ndarray, margin: float | None) -> tuple[int, int, int] | None:

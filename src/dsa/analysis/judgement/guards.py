@@ -58,6 +58,11 @@ def guards(
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
+def blocked(known: list[Guard], seq_len: int) -> set[str]:
+    """Conditions that nobody may rank at a length."""
+    return {label for guard in known if guard.blocks and guard.seq_len == seq_len for label in guard.labels}
+
+
 def uninformative(prepared: Prepared, seq_len: int) -> list[Guard]:
     """Conditions whose loss after training is at or above the unigram entropy."""
     losses: dict[str, tuple[float, float]] = {}

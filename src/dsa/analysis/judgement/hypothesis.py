@@ -100,35 +100,52 @@ def some_condition_differs(evidence: Evidence) -> Verdict:
     found = differing(evidence.comparisons, evidence.named)
     if found:
         return "supported", told(found)
-    if mine and all(c.word == "equivalent" for c in mine):
+    if mine and wanted(evidence) <= {(c.label, c.seq_len) for c in mine} and all(c.word == "equivalent" for c in mine):
         return "not supported", "Every condition is equivalent to the baseline at every length."
     return "inconclusive", "No condition is shown to differ from the baseline at any length, nor all to equal it."
+
+
+def wanted(evidence: Evidence) -> set[tuple[str, int]]:
+    """Named conditions, and the lengths that can be ranked at which each is planned beside its baseline."""
+    meta = evidence.prepared.meta
+    return {
+        (label, seq_len)
+        for (seq_len, context) in evidence.ranked.fields
+        for label in evidence.named
+        if label != meta.reference(label) and meta.context(label) == context
+        and not inapplicable(evidence.prepared, label, seq_len)
+    }  # fmt: skip
+
+
+def lacking(evidence: Evidence, places: set[tuple[str, int]]) -> list[str]:
+    """Sentences about what is wanted and not among these places."""
+    finished = {
+        (label, seq_len)
+        for seq_len, context in evidence.ranked.fields
+        for label in evidence.prepared.conditions(seq_len, context)
+    }
+    return [
+        f"{label} at {seq_len} {'is not ranked' if (label, seq_len) in finished else 'has no result'}."
+        for label, seq_len in sorted(wanted(evidence) - places)
+    ]
 
 
 def no_quality_loss(evidence: Evidence) -> Verdict:
     """Whether each named condition is shown to lose nothing against the baseline, at every length."""
     mine = [c for c in evidence.comparisons if c.label in evidence.named]
-    places = {(c.label, c.seq_len) for c in mine}
-    wanted = {
-        (label, seq_len)
-        for (seq_len, context) in evidence.ranked.fields
-        for label in evidence.named
-        if label != evidence.prepared.meta.reference(label) and evidence.prepared.meta.context(label) == context
-        and not inapplicable(evidence.prepared, label, seq_len)
-    }  # fmt: skip
+    gaps = lacking(evidence, {(c.label, c.seq_len) for c in mine})
     worse = [c for c in mine if c.word == "worse"]
     if worse:
         return "not supported", told(worse)
-    if mine and wanted <= places and all(c.loses_nothing for c in mine):
+    if mine and not gaps and all(c.loses_nothing for c in mine):
         return (
             "supported",
             f"{', '.join(evidence.named)}: on average and in more than 80 % of seeds no more than the margin is lost "
             "against the baseline, at any length.",
         )
     open_ = [told([c for c in mine if not c.loses_nothing])]
-    lacking = [f"{label} at {seq_len} has no result." for label, seq_len in sorted(wanted - places)]
     return "inconclusive", " ".join(
-        [*open_, *lacking]
+        [*open_, *gaps]
     ).strip() or "None of the conditions that the claim names has a result."
 
 
@@ -177,13 +194,12 @@ def on_pareto_front(evidence: Evidence) -> Verdict:
         return "not supported", " ".join(
             f"{p.label} at {p.seq_len} is dominated by {', '.join(p.dominated_by)}." for p in beaten
         )
-    if mine and {p.label for p in mine} == set(evidence.named) and all(p.shown for p in mine):
+    gaps = lacking(evidence, {(p.label, p.seq_len) for p in mine})
+    if mine and {p.label for p in mine} == set(evidence.named) and not gaps and all(p.shown for p in mine):
         return "supported", f"{', '.join(evidence.named)}: on the front of quality against {cost} at every length."
     open_ = ", ".join(f"{p.label} at {p.seq_len}" for p in mine if not p.shown)
-    return (
-        "inconclusive",
-        f"No other condition is shown to beat them, but the seeds leave it open for {open_ or 'all'}.",
-    )
+    left = f"No other condition is shown to beat them, but the seeds leave it open for {open_ or 'all'}."
+    return "inconclusive", " ".join([left, *gaps])
 
 
 def order_depends_on_length(evidence: Evidence) -> Verdict:
@@ -229,10 +245,13 @@ def reversal(evidence: Evidence, differences: dict[tuple, Array], level: str) ->
             if (same, pair) == (other, twin) and a < 0 < b:
                 where = f"{pair[0]} is better than {pair[1]} at {first}, worse at {second}"
                 return "supported", f"{where}; both differences are significant after correction over {len(sign)}."
-    if all(sign.values()):
+    missing = {key[:2] for key in sign if any((*key[:2], other) not in sign for other in levels)}
+    if all(sign.values()) and not missing:
         return "not supported", f"Every pair keeps its order at every {level}, each difference significant."
     decided = int(np.count_nonzero(list(sign.values())))
-    told = f"No pair reverses its order, and only {decided} of {len(sign)} differences are significant."
+    told = f"No pair reverses its order, and {decided} of {len(sign)} differences are significant."
+    if missing:
+        told += f" Not compared at every {level}: {', '.join(sorted(' and '.join(pair) for _, pair in missing))}."
     least = seeds_needed(len(sign))
     return "inconclusive", told + (
         f" So many take {least} seeds; a study of fewer conditions, or of planned contrasts, asks less."

@@ -10,7 +10,7 @@ import pandas as pd
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.discriminate import Discrimination, rankable
-from dsa.analysis.judgement.guards import Guard
+from dsa.analysis.judgement.guards import Guard, blocked
 from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.power import enough
 from dsa.analysis.statistics.sign_flip import sign_flip
@@ -42,17 +42,17 @@ def ranked(prepared: Prepared, found: list[Discrimination], known: list[Guard]) 
     out: dict[tuple[int, str], list[str]] = {}
     alike: dict[tuple[int, str], set[str]] = {}
     for seq_len, context in sorted(rankable(found)):
-        blocked = {label for g in known if g.blocks and g.seq_len == seq_len for label in g.labels}
+        silent = blocked(known, seq_len)
         twins = {
             label
             for g in known
             if g.name == "identical conditions" and g.seq_len == seq_len
             for label in g.labels
-            if label != (prepared.meta.baseline if prepared.meta.baseline in g.labels else g.labels[0])
+            if label != next((one for one in g.labels if one == prepared.meta.reference(one)), g.labels[0])
         }
         labels = prepared.conditions(seq_len, context)
-        out[seq_len, context] = [label for label in labels if label not in blocked | twins]
-        alike[seq_len, context] = {label for label in labels if label in twins - blocked}
+        out[seq_len, context] = [label for label in labels if label not in silent | twins]
+        alike[seq_len, context] = {label for label in labels if label in twins - silent}
     return Ranked(out, alike)
 
 

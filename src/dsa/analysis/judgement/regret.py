@@ -55,7 +55,10 @@ def regret(
         mine, most = prepared.quality(label, seq_len, scale), 0.0
         for other in field[seq_len, context]:
             loss = ((mine - prepared.quality(other, seq_len, scale)) * scale.sign).dropna().to_numpy()
-            if other == label or not len(loss):
+            if other == label:
+                continue
+            if not len(loss):  # no seed of both: nothing is shown
+                p = 1.0
                 continue
             most = max(most, float(loss.mean()))
             p = max(p, no_worse(loss, margin))

@@ -48,6 +48,11 @@ def attention(
     """What transformers calls at each attention layer of a model."""
     layer: Layer | None = getattr(module, LAYER, None)
     if layer is None or layer.hook.how is None:
+        if layer is not None and layer.site is not None and layer.hook.router(layer.site.index) is not None:
+            raise ValueError(
+                f"model: layer {layer.site.number} was reached by a part of the model, and would attend densely; call "
+                "the model itself (model(...), model.generate(...)), with output_hidden_states=True for what is inside."
+            )
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
         note(layer, query, key, value, kwargs)

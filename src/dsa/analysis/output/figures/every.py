@@ -81,13 +81,16 @@ def draw(chart: Chart) -> Figure:
 
 
 def save(chart: Chart, folder: Path) -> list[Path]:
-    """Write <name>.png and <name>.svg, each in one rename; nothing for a chart without panels."""
+    """Write <name>.png and <name>.svg, each in one rename; a chart without panels has none, nor any of before."""
+    files = [folder / f"{chart.name}.{ending}" for ending in ("png", "svg")]
     if not chart.panels:
+        for file in files:
+            file.unlink(missing_ok=True)
         return []
     folder.mkdir(parents=True, exist_ok=True)
     figure = draw(chart)
     png = partial(figure.savefig, format="png")
     svg = partial(figure.savefig, format="svg", metadata={"Date": None})
-    paths = [replaced(folder / f"{chart.name}.png", png)]
+    paths = [replaced(files[0], png)]
     figure.set_layout_engine("none")  # all has its place now, and finding it takes as long as drawing
-    return [*paths, replaced(folder / f"{chart.name}.svg", svg)]
+    return [*paths, replaced(files[1], svg)]
