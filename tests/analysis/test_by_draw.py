@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dsa.analysis.__main__ import main
@@ -37,6 +38,14 @@ def test_where_nothing_varies_in_a_base_or_at_all_nothing_is_made_up():
     assert by_draw(np.ones((3, 2))).share is None
     with pytest.raises(ValueError, match="1 x 3 runs"):
         by_draw(np.ones((1, 3)))
+
+
+def test_runs_of_nothing_are_no_draws():
+    from dsa.analysis.inputs.scale import SCALES
+    from dsa.analysis.judgement.draws import by_base
+
+    columns = {"seed": [], "indexer_seed": [], METRIC: [], "base_val_loss": []}
+    assert by_base(pd.DataFrame(columns), SCALES[METRIC]).shape == (0, 0)
 
 
 def study(folder, lost, **more):

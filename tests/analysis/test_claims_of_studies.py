@@ -47,6 +47,25 @@ def test_a_claim_of_no_loss_waits_for_every_length():
     assert "b at 128 has no result" in done.sentence
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("claim", "losses", "told"),
+    [
+        ({"claim": "some_condition_differs"}, {"a": 1.2, "b": 1.2}, "nor all to equal it"),
+        ({"claim": "on_pareto_front", "conditions": ["b"]}, {"a": 1.2, "b": 1.1}, "b at 128 has no result"),
+        ({"claim": "order_depends_on_length"}, {"a": 1.2, "b": 1.1, "c": 1.0}, "Not compared at every length: a and b"),
+    ],
+)
+def test_a_claim_about_every_length_waits_for_every_length(claim, losses, told):
+    def each(run, result):
+        return None if run["label"] == "b" and run["seq_len"] == 128 else result
+
+    whole = analyse(made_up(losses, lengths=LENGTHS, seeds=16, hypothesis=claim))
+    assert whole.answer in ("supported", "not supported")
+    done = analyse(made_up(losses, lengths=LENGTHS, seeds=16, each=each, hypothesis=claim))
+    assert done.answer == "inconclusive" and told in done.sentence
+
+
 def sizes(reverse: bool, seeds: int = 8) -> Prepared:
     """Two indexers on three widths, each width with controls of its own."""
     layers = {f"d{d}-{i}": {"indexer": i, "model.d_model": d} for d in (64, 128, 256) for i in ("big", "small")}

@@ -91,10 +91,11 @@ def test_finalists_without_a_result_are_missed():
 @pytest.mark.slow
 def test_compact_results_keep_it(tmp_path):
     done = analyse(study())
-    save(Study(done, Times({}), ()), tmp_path)
+    save(Study(done, Times(done.prepared), ()), tmp_path)
     again = analyse(prepare(tmp_path))
     assert again.confirmation == done.confirmation and again.sentence == done.sentence
-    save(Study(analyse(study(trained={})), Times({}), ()), tmp_path / "alone")
+    alone = analyse(study(trained={}))
+    save(Study(alone, Times(alone.prepared), ()), tmp_path / "alone")
     assert prepare(tmp_path / "alone").joint is None
 
 

@@ -46,6 +46,15 @@ def test_a_cheap_condition_that_fails_in_some_seeds_is_not_recommended():
     assert only.recommended == "a"
 
 
+def test_one_that_has_hardly_begun_does_not_take_the_others_seeds_along():
+    def each(run, result):
+        return None if run["label"] == "c" and run["seed"] > 2 else result
+
+    (only,) = analyse(made_up({"a": 1.2, "b": 1.19, "c": 1.1}, seeds=20, each=each)).best
+    assert only.seeds == 20 and only.best == "b"
+    assert only.sentence.endswith("Left out, as few of their seeds are finished: c.")
+
+
 def test_noise_recommends_the_best_mean_and_says_that_it_is_no_more():
     only = answer({"a": 1.2, "b": 1.19, "c": 1.2, "d": 1.21}, noise=0.1, seed=1)
     assert only.recommended == only.best

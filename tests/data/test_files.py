@@ -55,6 +55,11 @@ def test_a_folder_gives_its_text_files_and_leaves_hidden_and_binary_ones(tmp_pat
     assert everything(tmp_path) == sorted([f"text {i}" for i in range(8)] + DOCUMENTS)
 
 
+def test_a_hidden_file_that_is_named_itself_is_text(tmp_path):
+    (tmp_path / ".notes.txt").write_text("some text " * 20)
+    assert "".join(everything(tmp_path / ".notes.txt")) == "some text " * 20
+
+
 def test_a_glob_gives_what_it_matches(tmp_path):
     (tmp_path / "sub").mkdir()
     for i in range(6):

@@ -203,6 +203,7 @@ def test_fingerprints_follow_all_that_shapes_rows(made):
         ({"gap": 0}, r"data\.gap = 0: "),
         ({"gap": 900}, r"data\.form = multi_key: .* data\.gap = 900, .* leave 117 of seq_len = 1024"),
         ({"distractors": 30}, r"data\.form = multi_key: .* fewer data\.distractors"),
+        ({"distractors": 256}, r"data\.distractors = 256: give 255 at most"),
     ],
 )
 def test_impossible_settings_name_themselves(made, settings, message):

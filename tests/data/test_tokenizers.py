@@ -1,4 +1,5 @@
 import pytest
+from tokenizers import Tokenizer as Engine
 
 from dsa.data import BPETokenizer, ByteTokenizer
 
@@ -42,6 +43,17 @@ def test_bpe_training_repeats_and_survives_its_state():
     third.restore(first.state())
     assert third.vocab_size == first.vocab_size
     assert (third.encode([TEXT])[0] == first.encode([TEXT])[0]).all()
+
+
+def test_what_a_tokenizer_was_saved_with_neither_cuts_nor_pads_a_text():
+    first, saved = BPETokenizer(400), BPETokenizer(400)
+    first.fit([TEXT, "other text"])
+    engine = Engine.from_str(first.state())
+    engine.enable_truncation(3)
+    engine.enable_padding(length=9)
+    saved.restore(engine.to_str())
+    for mine, theirs in zip(saved.encode([TEXT, "o"]), first.encode([TEXT, "o"]), strict=True):
+        assert (mine == theirs).all()
 
 
 def test_a_vocabulary_below_the_bytes_is_refused():

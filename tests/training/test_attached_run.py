@@ -71,6 +71,11 @@ def test_a_model_in_bfloat16_is_attached_generates_and_is_close_to_the_one_in_fl
     assert found.shape == (LENGTH, 2, 6)
     assert (sparse.float() - whole).abs().mean() < 0.05 * whole.std(), "rounding, and the choices that it changes"
     assert {weight.dtype for weight in dsa.attached(model).routers.parameters()} == {torch.float32}
+    with torch.no_grad():
+        cast = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder).to(torch.bfloat16)
+        late = cast(input_ids=tokens, use_cache=False).logits
+    assert (late.float() - whole).abs().mean() < 0.05 * whole.std(), "cast after it was attached"
+    assert {weight.dtype for weight in dsa.attached(cast).routers.parameters()} == {torch.float32}
 
 
 @pytest.fixture(scope="module")
