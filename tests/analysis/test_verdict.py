@@ -302,6 +302,17 @@ def test_the_plan_says_which_controls_belong_to_a_condition():
 
 
 @pytest.mark.slow
+def test_equal_mean_budgets_that_differ_where_it_counts_are_told():
+    def each(run, result):
+        mean, asked = {"a": (30.0, 32.0), "b": (31.0, 60.0), "c": (60.0, 64.0)}.get(run["label"], (256.0, 200.0))
+        return result | {"mean_k": mean, "selection": {"mean": {"mean_k_asked": asked}}}
+
+    (told,) = named(analyse(made_up({"a": 1.2, "b": 1.1, "c": 1.3}, each=each)), "other budgets where asked")
+    assert "a 32 (mean over all 30), b 60 (mean over all 31)" in told and "c " not in told
+    assert not named(analyse(made_up({"a": 1.2, "b": 1.1})), "other budgets where asked")
+
+
+@pytest.mark.slow
 def test_what_different_numbers_of_threads_trained_is_told():
     def each(run, result):
         count = 2 if run["label"] == "b" else 1

@@ -129,7 +129,8 @@ def test_the_probe_measures_with_the_scale_of_the_site(tokens):
         assert of_asked.kl_asked == pytest.approx(kl[0, [3, 30]].mean().item(), abs=1e-4)
         mass = (dense * kept).sum(-1).mean(1)
         assert of_asked.mass_asked == pytest.approx(mass[0, [3, 30]].mean().item(), abs=1e-5)
-        assert found.mass_asked is None and found.kl_asked is None
+        assert of_asked.mean_k_asked == kept.sum(-1).float().mean(1)[0, [3, 30]].mean().item() != of_asked.mean_k
+        assert found.mass_asked is None and found.kl_asked is None and found.mean_k_asked is None
 
 
 def test_a_class_that_is_no_backbone_is_refused():

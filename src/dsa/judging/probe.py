@@ -30,7 +30,8 @@ class LayerSelection(NamedTuple):
         zero_share: share of index scores that are exactly zero, where only position decides.
         index_bits: mean bits of a number of the index queries and keys, without what scales take; simulated or not.
         rows_4_bit, rows_8_bit, rows_16_bit, rows_32_bit: share of index queries and keys that such numbers hold.
-        mass_asked, oracle_mass_asked, kl_asked: over the queries that are asked for something, where not all are.
+        mass_asked, oracle_mass_asked, kl_asked, mean_k_asked: over the queries that are asked for something, where not
+            all are: only their loss counts, and equal means over all queries may be other budgets for them.
         chosen: for each group of heads the share of queries that got each of the pattern's library; None without one.
         picked: the share of rows that got each of the indexer's parts; None without such.
     """
@@ -51,6 +52,7 @@ class LayerSelection(NamedTuple):
     mass_asked: float | None
     oracle_mass_asked: float | None
     kl_asked: float | None
+    mean_k_asked: float | None
     chosen: list[dict[str, float]] | None
     picked: dict[str, float] | None
 
@@ -89,27 +91,27 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
     if seen.sink is not None:  # which holds the rest
         mass = best = captured(seen, None, dense)
     recall = density = 1.0
-    mean_k = (time + 1) / 2
+    kept = torch.arange(1.0, time + 1, device=q.device).expand(len(q), time)
     if seen.selection is not None:
         oracle = best_of(seen, dense, seen.selection)
         mass, best = (captured(seen, selection, dense) for selection in (seen.selection, oracle))
         found = (seen.selection, oracle)
         recall = overlap(*(found if entries is None else map(entries.closed, found)))
-        mean_k = seen.selection.counts.float().mean().item()
-        density = mean_k / ((time + 1) / 2) if entries is None else entries.density(seen.selection)
+        kept = seen.selection.counts.float().mean(1)
+        density = kept.mean().item() / ((time + 1) / 2) if entries is None else entries.density(seen.selection)
     kl = error = zeros = kl_asked = None
     if seen.features is not None and seen.cast is not None:
         target = TrueAttention(q, k, dense, seen.cast.groups, scale=scale, cap=cap)
         kl = ops.indexer_loss(seen.cast, target, None).item()
         error, zeros = index_errors(seen.features, seen.cast)
         kl_asked = None if asked is None else kl_of(seen.cast, target, asked)
-    mass_asked, best_asked = (
-        None if asked is None else share.transpose(1, 2)[asked].mean().item() for share in (mass, best)
+    mass_asked, best_asked, kept_asked = (
+        None if asked is None else share[asked].mean().item() for share in (mass.mean(1), best.mean(1), kept)
     )
     return LayerSelection(
-        mass.mean().item(), best.mean().item(), recall, kl, density, mean_k, error, zeros,
-        *spent(seen.bits), mass_asked, best_asked, kl_asked, None if seen.choice is None else seen.choice.shares(),
-        picked_of(seen),
+        mass.mean().item(), best.mean().item(), recall, kl, density, kept.mean().item(), error, zeros,
+        *spent(seen.bits), mass_asked, best_asked, kl_asked, kept_asked,
+        None if seen.choice is None else seen.choice.shares(), picked_of(seen),
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What a reader must know before believing a study's verdict."""
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,9 @@ from dsa.analysis.statistics.difference import difference
 from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
 from dsa.analysis.statistics.values import ALPHA
 
+SAME_BUDGET = 1.1
+"""Mean budgets of at most this ratio are called one budget."""
+
 
 @dataclass(frozen=True)
 class Guard:
@@ -24,7 +28,7 @@ class Guard:
         "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
         "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
         "noise floor", "unsolved bases",
-        "different numbers of threads",
+        "different numbers of threads", "other budgets where asked",
     ]  # fmt: skip
     seq_len: int | None
     labels: tuple[str, ...]
@@ -55,6 +59,7 @@ def guards(
         out += noise_floor(prepared, seq_len, scale)
         out += unsolved(prepared, seq_len)
         out += uneven_threads(prepared, seq_len)
+        out += other_budgets(prepared, seq_len)
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
@@ -219,6 +224,27 @@ def uneven_threads(prepared: Prepared, seq_len: int) -> list[Guard]:
         "part of a difference may be rounding."
     )
     return [Guard("different numbers of threads", seq_len, tuple(counts), False, sentence)]
+
+
+def other_budgets(prepared: Prepared, seq_len: int) -> list[Guard]:
+    """Conditions of one mean budget that keep other numbers of keys for the queries whose loss counts."""
+    mean, asked = (
+        {label: float(prepared.column(label, seq_len, name).mean()) for label in prepared.conditions(seq_len)}
+        for name in ("mean_k", "selection.mean.mean_k_asked")
+    )
+    known = sorted((label for label in mean if np.isfinite(asked[label])), key=lambda label: mean[label])
+    told: dict[str, None] = {}
+    for a, b in itertools.combinations(known, 2):
+        if mean[b] <= SAME_BUDGET * mean[a] and max(asked[a], asked[b]) > SAME_BUDGET * min(asked[a], asked[b]):
+            told |= {a: None, b: None}
+    if not told:
+        return []
+    budgets = ", ".join(f"{label} {asked[label]:.3g} (mean over all {mean[label]:.3g})" for label in told)
+    sentence = (
+        f"at {seq_len}: the queries that are asked, whose loss alone counts, keep other numbers of keys than the mean "
+        f"over all queries says, so that equal means are no equal budgets: {budgets}."
+    )
+    return [Guard("other budgets where asked", seq_len, tuple(told), False, sentence)]
 
 
 def incomplete(prepared: Prepared) -> list[Guard]:

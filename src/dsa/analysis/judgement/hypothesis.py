@@ -249,7 +249,8 @@ def reversal(evidence: Evidence, differences: dict[tuple, Array], level: str) ->
     if all(sign.values()) and not missing:
         return "not supported", f"Every pair keeps its order at every {level}, each difference significant."
     decided = int(np.count_nonzero(list(sign.values())))
-    told = f"No pair reverses its order, and {decided} of {len(sign)} differences are significant."
+    some = "only " if decided < len(sign) else ""
+    told = f"No pair reverses its order, and {some}{decided} of {len(sign)} differences are significant."
     if missing:
         told += f" Not compared at every {level}: {', '.join(sorted(' and '.join(pair) for _, pair in missing))}."
     least = seeds_needed(len(sign))
