@@ -13,10 +13,11 @@ import numpy as np
 from dsa.analysis.inputs.cost import COSTS, cost_of
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.discriminate import rankable
+from dsa.analysis.output.report.words import listed
 from dsa.analysis.statistics.intervals import bootstrap_interval
 from dsa.analysis.statistics.values import Array
 from paper.evidence import Studies, label_of, places
-from paper.markdown import listed, percent, signed
+from paper.markdown import percent, signed
 from paper.source import Study
 
 Verdict = Literal["supported", "not supported", "inconclusive", "not tested"]

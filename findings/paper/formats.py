@@ -5,7 +5,8 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.compare import Comparison, family
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.judgement.guards import blocked
-from paper.markdown import listed, number, table, verdict, visible
+from dsa.analysis.output.report.words import listed
+from paper.markdown import number, table, verdict, visible
 
 EXACT = "fp32"
 

@@ -26,12 +26,6 @@ def percent(value: float, interval: Interval = None, sign: bool = False, digits:
     return f"{form.format(100 * value)}{bounds} %"
 
 
-def listed(names: Iterable[object]) -> str:
-    """a, b and c."""
-    words = [str(name) for name in names]
-    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
-
-
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; a bar inside a cell would end it."""
     lines = [heads, ["---"] * len(heads), *rows]

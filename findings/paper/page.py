@@ -3,6 +3,7 @@
 import pandas as pd
 
 from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.output.report.words import listed
 from paper.answers import (
     BASELINE,
     REDUCED,
@@ -13,7 +14,7 @@ from paper.answers import (
     time_bought,
 )
 from paper.evidence import Studies
-from paper.markdown import listed, table
+from paper.markdown import table
 from paper.short import contrasts, in_short
 from paper.source import Study
 from paper.wanted import absent

@@ -8,8 +8,9 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.judgement.guards import blocked
+from dsa.analysis.output.report.words import listed
 from dsa.analysis.output.terminal import within
-from paper.markdown import listed, percent, signed, table, verdict, visible
+from paper.markdown import percent, signed, table, verdict, visible
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from paper.markdown import listed
+from dsa.analysis.output.report.words import listed
 from paper.source import Study
 
 

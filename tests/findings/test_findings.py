@@ -12,13 +12,14 @@ from planted import indexers, sized, study, timed
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.output.report.answer import opening
+from dsa.analysis.output.report.words import listed
 from paper.claims import CLAIMS, claims_page
 from paper.evaluate import best_at, fewer_parameters, loss_within
 from paper.evaluate_times import faster, gains_change
 from paper.evidence import order
 from paper.first import first_page
 from paper.formats import against_exact, summary
-from paper.markdown import framed, listed, percent, table
+from paper.markdown import framed, percent, table
 from paper.page import findings_page
 from paper.smallest import smallest
 from paper.source import Study

@@ -101,8 +101,8 @@ def measure(
     check(ks, first.seq_len)
     check_room(first)
     data = build_data(first)
-    models = Models(Run(first, data).store, data.vocab_size)
     run = Run(first, data)
+    models = Models(run.store, data.vocab_size)
     assert run.graph.base is not None and run.graph.dense is not None
     make_base(run.store, first, run.graph.base, data, shared(first, run.graph.base, "base"))
     dense = judged(run, run.graph.dense, data, models)["val"]["loss"]

@@ -36,7 +36,6 @@ class Source(Protocol):
     description: str  # for people: "stdlib bytes"
     chance_loss: float  # ln(number of possible answers) [nats]
     unigram_loss: float  # loss of the best constant prediction [nats/token]
-    counts: dict[str, int]  # sizes, for printing
 
     def check(self, seq_len: int) -> None:
         """Raises ValueError where rows of this length cannot be made."""

@@ -58,7 +58,6 @@ class DataModule:
         self.description = source.description
         self.chance_loss = source.chance_loss
         self.unigram_loss = source.unigram_loss
-        self.counts = source.counts
 
     def batch(self, stage: str, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The rank's contiguous share of training batch `step` of `stage`: the same rows for any `world`.

@@ -72,7 +72,6 @@ class Retrieval(Source):
         self.vocab_size = tokenizer.reach(tokens.largest)
         self.description = f"retrieval {form}, {corpus.description} {tokenizer.description}"
         self.fingerprint = digest("retrieval", tokens.content, tokenizer.settings(), form, tuple(self.amounts), gap)
-        self.counts = tokens.counts
         draws = [hidden for form in self.forms for hidden in drawn(form, self.amounts)]
         self.widths = [tuple(map(len, (np.concatenate(p.needles), p.question, p.answer))) for p in self._pieces(draws)]
         # Of one token, for somebody who knows the sentences and the question but has not read the text.

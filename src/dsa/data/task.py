@@ -22,7 +22,7 @@ class Task(Source, ABC):
     Args:
         vocab_size: tokens the rows may hold.
         answers: tokens that may be asked for, all equally likely: chance is ln(answers) [nats].
-        settings: all that shapes the rows; they go into the fingerprint and `counts`.
+        settings: all that shapes the rows; they go into the fingerprint.
     """
 
     def __init__(self, vocab_size: int, answers: int, **settings: int | None) -> None:
@@ -30,7 +30,6 @@ class Task(Source, ABC):
         self.description = type(self).__name__.lower()
         self.fingerprint = digest(self.description, vocab_size, answers, sorted(settings.items()))
         self.chance_loss = self.unigram_loss = math.log(answers)
-        self.counts = {name: value for name, value in settings.items() if value is not None}
 
     @abstractmethod
     def check(self, seq_len: int) -> None:

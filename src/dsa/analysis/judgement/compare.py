@@ -128,7 +128,7 @@ def decide(d: Difference, p: float, q: float, comparisons: int, scale: Scale, ma
     Args:
         p, q: corrected p of the sign-flip test and of no loss.
     """
-    size = f"{d.mean:+.4g} {scale.unit}" + (f" [{d.interval[0]:+.4g}, {d.interval[1]:+.4g}]" if d.interval else "")
+    size = d.told(scale.unit)
     if not enough(d.seeds, comparisons):
         return "inconclusive", (
             f"{size}; {d.seeds} seeds carry no claim over {comparisons} comparisons, "

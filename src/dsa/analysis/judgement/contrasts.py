@@ -83,7 +83,7 @@ def judged(key: tuple[str, int, int | None], d: Difference, p: float, comparison
     name, seq_len, since = key
     differs = enough(d.seeds, comparisons) and p < ALPHA
     where = f"at {seq_len}" if since is None else f"at {seq_len} less at {since}"
-    size = f"{d.mean:+.4g} {scale.unit}" + (f" [{d.interval[0]:+.4g}, {d.interval[1]:+.4g}]" if d.interval else "")
+    size = d.told(scale.unit)
     verdict = "differs" if differs else "is not shown to differ"
     sentence = f"{name} {where}: {verdict}, {size}, corrected p {p:.2g} over {comparisons} contrasts."
     return Contrast(name, seq_len, since, scale.metric, d, comparisons, p, differs, sentence)

@@ -26,6 +26,7 @@ class Guard:
 
     name: Literal[
         "cannot discriminate", "uninformative loss", "better than dense", "identical conditions", "too few seeds",
+        "too few seeds for no loss",
         "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
         "noise floor", "unsolved bases",
         "different numbers of threads", "other budgets where asked",
@@ -137,7 +138,7 @@ def too_few_for_no_loss(seq_len: int, comparisons: list[Comparison]) -> list[Gua
         f"at {seq_len}: {fewest} seeds can show a difference, never that nothing is lost: over {count} "
         f"comparisons that takes {seeds_for_no_loss(count)} seeds, all of them within the margin."
     )
-    return [Guard("too few seeds", seq_len, tuple(c.label for c in short), False, sentence)]
+    return [Guard("too few seeds for no loss", seq_len, tuple(c.label for c in short), False, sentence)]
 
 
 def unreal_speed(prepared: Prepared, seq_len: int) -> list[Guard]:

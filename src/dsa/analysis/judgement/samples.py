@@ -8,9 +8,8 @@ import pandas as pd
 
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale, scale_of
+from dsa.analysis.judgement.compare import DENSE
 from dsa.analysis.statistics.by_sample import BySample, by_sample
-
-DENSE = "dense"
 
 
 @dataclass(frozen=True)

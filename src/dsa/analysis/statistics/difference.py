@@ -49,6 +49,11 @@ class Difference:
     worst_seed: int
     worst: float
 
+    def told(self, unit: str) -> str:
+        """Its size with its interval, in a sentence."""
+        bounds = f" [{self.interval[0]:+.4g}, {self.interval[1]:+.4g}]" if self.interval else ""
+        return f"{self.mean:+.4g} {unit}{bounds}"
+
 
 def difference(by_seed: pd.Series, margin: float, comparisons: int = 1, sign: int = 1) -> Difference:
     """All that is said about one paired difference.

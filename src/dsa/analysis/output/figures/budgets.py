@@ -3,7 +3,7 @@
 from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.discriminate import rankable
-from dsa.analysis.output.figures.excess import excess
+from dsa.analysis.output.figures.excess import LEFT_OUT, excess
 from dsa.analysis.output.figures.pairs import ratio
 from dsa.analysis.output.figures.places import Place, labels, places, role
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
@@ -11,7 +11,6 @@ from dsa.analysis.output.figures.spots import framed
 from dsa.analysis.statistics.intervals import bootstrap_interval
 from dsa.share import at_length
 
-LEFT_OUT = ("dense", "oracle")  # the one has no budget, the other no excess
 PAIRS = "data.pairs"
 MOST = 1.01  # budgets that differ by less are one
 

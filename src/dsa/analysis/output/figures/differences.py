@@ -3,18 +3,12 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from dsa.analysis.inputs.scale import Scale, scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.contrasts import Contrast
 from dsa.analysis.output.figures.limits import axis, ends
-from dsa.analysis.output.figures.places import Place, places, title
+from dsa.analysis.output.figures.places import Place, places, scale, title
 from dsa.analysis.output.figures.spec import Chart, Mark, Panel, Row
 from dsa.analysis.statistics.difference import Difference
-
-
-def scale(analysis: Analysis) -> Scale:
-    """The scale on which the study ranks."""
-    return scale_of(analysis.prepared.meta.metric)
 
 
 def chart(analysis: Analysis) -> Chart:

@@ -8,6 +8,9 @@ from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.figures.places import Place, labels, places
 
+LEFT_OUT = ("dense", "oracle")
+"""Controls that it does not tell of: the one has no budget, the other no excess."""
+
 
 def excess(prepared: Prepared, label: str, place: Place) -> pd.Series:
     """By seed: what a condition or control loses beyond the oracle; empty without one."""

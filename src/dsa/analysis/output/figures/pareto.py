@@ -4,12 +4,11 @@ from dataclasses import replace
 
 from dsa.analysis.inputs.commands import command
 from dsa.analysis.inputs.cost import COSTS, cost_of, speed_obstacle
-from dsa.analysis.inputs.scale import SCALES, Scale
 from dsa.analysis.inputs.timing import TURNS
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.judgement.price import spread, typical
-from dsa.analysis.output.figures.places import Place, labels, places, role, title
+from dsa.analysis.output.figures.places import Place, labels, places, role, scale, title
 from dsa.analysis.output.figures.spec import Chart, Panel, Spot
 from dsa.analysis.output.figures.spots import CONDITIONS, framed
 from dsa.analysis.statistics.intervals import bootstrap_interval
@@ -60,11 +59,6 @@ def chart(analysis: Analysis, cost: str) -> Chart:
         + (", dense attention among them." if COSTS[cost].of_attention else ".")
         + absent(analysis, cost),
     )
-
-
-def scale(analysis: Analysis) -> Scale:
-    """The scale on which the study ranks."""
-    return SCALES[analysis.prepared.meta.metric]
 
 
 def absent(analysis: Analysis, cost: str) -> str:

@@ -1,5 +1,6 @@
 """Where a study looked: its lengths and contexts, who is there, and as what."""
 
+from dsa.analysis.inputs.scale import Scale, scale_of
 from dsa.analysis.judgement.analysis import Analysis
 
 Place = tuple[int, str]
@@ -29,3 +30,8 @@ def role(analysis: Analysis, label: str) -> str:
     if control is not None:
         return control
     return "baseline" if meta.reference(label) == label else "condition"
+
+
+def scale(analysis: Analysis) -> Scale:
+    """The scale on which the study ranks."""
+    return scale_of(analysis.prepared.meta.metric)

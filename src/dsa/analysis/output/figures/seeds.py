@@ -5,13 +5,12 @@ import pandas as pd
 from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.analysis import Analysis
 from dsa.analysis.judgement.discriminate import rankable
-from dsa.analysis.output.figures.excess import excess
+from dsa.analysis.output.figures.excess import LEFT_OUT, excess
 from dsa.analysis.output.figures.places import Place, labels, places, role, title
 from dsa.analysis.output.figures.spec import Axis, Chart, Mark, Panel, Row
 
 LEAST = 1e-4  # what lies below is drawn here [the metric's unit]
 ROOM = 1.3  # how far the axis goes beyond both ends, as a factor
-LEFT_OUT = ("dense", "oracle")  # the one has no budget, the other no excess
 
 
 def chart(analysis: Analysis) -> Chart:
