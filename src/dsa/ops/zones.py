@@ -15,7 +15,8 @@ Keep = Literal["all", "selector"] | int | float
 class Zone:
     """Keys of a query at t: those from t - first to t - last, every `step`-th counted back from the nearest.
 
-    Positions count from the row's first token; of a padded row its text alone is given to the ops.
+    Positions count from the row's first real token, so a left-padded row sees what the unpadded one sees. (Units of
+    several tokens lie on a grid of their own: there a row must be padded by whole units.)
 
     Args:
         first: distance of the farthest key [tokens]; None reaches back to the row's first token.
