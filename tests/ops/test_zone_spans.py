@@ -1,4 +1,4 @@
-"""Zones: what they refuse, and what competes in them."""
+"""Zones: what they refuse, and that a left-padded row sees what the unpadded one sees, in units too."""
 
 import ctypes
 
@@ -28,6 +28,25 @@ def test_a_zone_that_ends_before_it_begins_is_refused(begin, end):
 def test_a_zone_that_begins_inside_a_unit_is_refused():
     with pytest.raises(ValueError, match=r"zone\.begin = 6 with units of 4 tokens: .* a multiple of the unit"):
         spans((Zone(None, begin=6),), torch.full((1, 1, 20), 9), unit=4)
+
+
+def test_a_row_padded_by_parts_of_units_is_refused_and_by_whole_ones_sees_the_same():
+    torch.manual_seed(0)
+    keys = torch.randint(-2, 3, (1, 1, 20, 4)).float()
+    queries = torch.randint(-2, 3, (1, 1, 20, 2, 4)).float()
+    plain = IndexFeatures(queries, keys, pool="max", unit=4)
+    wanted = reference.select(plain, CAUSAL, torch.full((1, 1, 20), 9))
+    for pad in (1, 3, 4, 8):
+        blank = [torch.cat([x.new_zeros(x[:, :, :pad].shape), x], 2) for x in (queries, keys)]
+        padded = plain._replace(queries=blank[0], keys=blank[1])
+        limit, first = torch.full((1, 1, 20 + pad), 9), torch.tensor([pad])
+        if pad % 4:
+            with pytest.raises(ValueError, match=rf"first = \[{pad}\]: .* a multiple of their 4 tokens"):
+                reference.select(padded, CAUSAL, limit, first=first)
+            continue
+        got = reference.select(padded, CAUSAL, limit, first=first)
+        shifted = torch.where(wanted.positions >= 0, wanted.positions + pad, -1)
+        assert torch.equal(got.positions[:, :, pad:], shifted)
 
 
 RULES = {

@@ -93,15 +93,19 @@ def test_a_budget_too_small_for_window_and_sinks_keeps_the_nearest():
 
 @pytest.mark.parametrize("name", ["sinks", "local_global_sinks"])
 @pytest.mark.parametrize("backend", [reference, blocked, native])
-def test_sinks_are_kept_by_every_backend(name, backend):
+def test_sinks_are_kept_by_every_backend_for_every_padded_row(name, backend):
     pattern, length = pattern_of(f"pattern={name}"), 160
     if backend is native and native.unavailable() is not None:
         pytest.skip(str(native.unavailable()))
-    got = backend.select(Hash(3), pattern.zones(), pattern.own_budget(torch.arange(length)[None]))
-    for t in range(length):
-        chosen = {key for key in got.positions[0, 0, t].tolist() if key >= 0}
-        assert chosen >= set(range(min(4, t + 1)))
-        assert len(chosen) == min(pattern.budget, t + 1)
+    first = torch.tensor([0, 9])
+    time = torch.arange(length) - first[:, None]
+    limit = pattern.own_budget(time.clamp(min=0))
+    got = backend.select(Hash(3), pattern.zones(), limit, None, 0, first)
+    for row, pad in enumerate(first.tolist()):
+        for t in range(pad, length):
+            chosen = {key for key in got.positions[row, 0, t].tolist() if key >= 0}
+            assert chosen >= set(range(pad, min(pad + 4, t + 1)))
+            assert len(chosen) == min(pattern.budget, t + 1 - pad)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ class Backend(Protocol):
         limit: Int[Tensor, "batch group time"],
         trim: Trim | None = None,
         offset: int = 0,
+        first: Int[Tensor, "batch"] | None = None,
         slots: int | None = None,
     ) -> Selection: ...
 

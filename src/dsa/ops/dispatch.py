@@ -98,6 +98,7 @@ def select(
     limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
     *,
     slots: int | None = None,
     backend: str = "auto",
@@ -124,8 +125,8 @@ def select(
     if isinstance(scorer, Mixed):
         return select_mixed(
             scorer,
-            lambda own, kept, at: select(own, zones, kept, trim, at, slots=slots, backend=backend),
-            limit, offset,
+            lambda own, kept, at, begin: select(own, zones, kept, trim, at, begin, slots=slots, backend=backend),
+            limit, offset, first,
         )  # fmt: skip
     each = by_group(zones)
     counts = len(each), limit.shape[1], scorer.groups
@@ -138,13 +139,13 @@ def select(
     ops = serving(backend, Call(device=limit.device, scorer=scorer, trims=trim is not None))
     with torch.no_grad(), own_dtypes(limit):
         if len(set(each)) == 1 and {*counts[1:]} <= {1, groups}:
-            return ops.select(scorer, each[0], limit, trim, offset, slots)
+            return ops.select(scorer, each[0], limit, trim, offset, first, slots)
         parts = [
             ops.select(
                 scorer if scorer.groups == 1 else scorer.of_group(group * scorer.groups // groups),
                 each[group * len(each) // groups],
                 limit[:, group * limit.shape[1] // groups][:, None],
-                trim, offset, slots,
+                trim, offset, first, slots,
             )
             for group in range(groups)
         ]  # fmt: skip

@@ -126,18 +126,20 @@ class Mixed(NamedTuple):
 
 def select_mixed(
     scorer: Mixed,
-    select: Callable[[IndexFeatures, Tensor, int], Selection],
+    select: Callable[[IndexFeatures, Tensor, int, Tensor | None], Selection],
     limit: Int[Tensor, "batch group time"],
     offset: int,
+    first: Int[Tensor, "batch"] | None,
 ) -> Selection:
     """The keys of every query, each stretch's selected by its own features.
 
     Args:
-        select: of features, limits and offset; see `dsa.ops.reference.select`.
+        select: of features, limits, offset and first real keys; see `dsa.ops.reference.select`.
     """
     parts = []
     for own, rows, low, high in scorer.stretches:
-        parts.append(select(own, limit[rows][:, :, low:high].contiguous(), offset + low))
+        begin = None if first is None else first[rows]
+        parts.append(select(own, limit[rows][:, :, low:high].contiguous(), offset + low, begin))
     groups = max(part.counts.shape[1] for part in parts)
     slots = max(part.positions.shape[-1] for part in parts)
     positions = torch.full((scorer.batch, groups, scorer.time, slots), -1, dtype=torch.int32, device=limit.device)

@@ -32,6 +32,7 @@ def select(
     limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
     slots: int | None = None,
 ) -> Selection:
     """The keys each query keeps: forced ones first, then each scored zone's best; ties go to the lower position.
@@ -42,6 +43,7 @@ def select(
         trim: how many of the kept keys stay, counted with the forced ones; drops the lowest scores over all zones.
             A unit of which a token stays, stays whole.
         offset: position of the first query; keys are the positions 0 ... offset + time - 1.
+        first: first real key of each left-padded row.
         slots: that the selection is to have, where it is known that no limit is larger; None: as few as will do, for
             which the device is asked.
 
@@ -56,7 +58,7 @@ def select(
     kept = torch.zeros(batch, groups, length, keys, dtype=torch.bool, device=limit.device)
     scored = torch.zeros_like(kept)
     seen = torch.zeros_like(kept)
-    for span in spans(zones, limit, offset, unit, scorer.forced):
+    for span in spans(zones, limit, offset, first, unit, scorer.forced):
         inside = members(span, keys // span.unit)
         if span.forced:
             stop = span.start + (span.count - span.keep) * span.step

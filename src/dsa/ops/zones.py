@@ -160,6 +160,7 @@ def spans(
     zones: Zones,
     limit: Int[Tensor, "batch group time"],
     offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
     unit: int = 1,
     forced: Zones = (),
 ) -> list[Span]:
@@ -168,17 +169,25 @@ def spans(
     Forced keys fill first: those of the scorer, then those of the zones, nearest first, zones with an end last. Each
     counts once. The rest goes to the scored zones in proportion to what they keep by default, rounded up, in the order
     of the zones, the surplus to the last; what a zone cannot use goes to the others. Exactly min(limit, visible) keys
-    are kept. With `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit
-    are kept, and quotas round down to whole units.
+    are kept. With
+    `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit are kept, and
+    quotas round down to whole units.
 
     Args:
         limit: most keys each query may keep, forced ones included.
         offset: position of the first query.
+        first: first real key of each left-padded row; None = 0. A multiple of the unit.
         unit: tokens per unit of the scored zones.
         forced: what the scorer forces, from which on nothing competes.
     """
     batch, _, length = limit.shape
-    time = torch.arange(offset, offset + length, device=limit.device).expand(batch, 1, length)
+    position = torch.arange(offset, offset + length, device=limit.device).expand(batch, 1, length)
+    if unit > 1 and first is not None and bool((first % unit).any()):
+        raise ValueError(
+            f"first = {first.tolist()}: where keys are chosen in units, give a multiple of their {unit} tokens."
+        )
+    pad = torch.zeros_like(position) if first is None else first[:, None, None].expand_as(position)
+    time = position - pad
     left = limit.long().clamp(min=0)
     out: list[Span] = []
 
@@ -190,16 +199,17 @@ def spans(
 
     fence = first_forced(forced, time) if forced else None
     if fence is not None:
-        force(fence, time + 1 - fence, 1)
+        force(fence + pad, time + 1 - fence, 1)
     for zone in sorted((z for z in zones if z.forced), key=lambda z: (z.end is not None, z.last)):
         start, count = shown(zone, time, fence)
-        force(start, count, zone.step)
+        force(start + pad, count, zone.step)
 
     scored = [zone for zone in zones if not zone.forced]
     areas = []
     for zone in scored:
         start, count = shown(zone, time, fence)
         wish = zone.kept(count)
+        start = start + pad
         if unit > 1:
             if zone.step > 1:
                 raise ValueError(f"zone.step = {zone.step} with units of {unit} tokens: units need contiguous zones.")

@@ -31,9 +31,9 @@ class Dispatched:
     def covers(self, call: Call):
         return self.backend.covers(moved(call, self.device))
 
-    def select(self, scorer, zones, limit, trim=None, offset=0, slots=None):
+    def select(self, scorer, zones, limit, trim=None, offset=0, first=None, slots=None):
         rule = trim and (lambda rows: moved(trim(moved(rows, "cpu")), self.device))
-        return self.answer("select", scorer, zones, limit, rule, offset, slots=slots)
+        return self.answer("select", scorer, zones, limit, rule, offset, first, slots=slots)
 
     def answer(self, op, *given, **options):
         given, options = moved(given, self.device), {name: moved(x, self.device) for name, x in options.items()}

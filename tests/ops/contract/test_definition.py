@@ -117,6 +117,17 @@ def test_equal_scores_go_to_the_lower_position(backend):
     ]
 
 
+def test_a_left_padded_row_selects_what_the_unpadded_row_does(backend):
+    x = features(batch=1, time=20)
+    zones = (Zone(first=3, keep="all"), Zone(first=None, last=4, align=4, keep="selector"))
+    plain = backend.select(x, zones, torch.full((1, 1, 20), 6))
+    pad = [torch.cat([part.new_zeros(part[:, :, :5].shape), part], 2) for part in x[:3]]
+    padded = backend.select(IndexFeatures(*pad), zones, torch.full((1, 1, 25), 6), first=torch.tensor([5]))
+    assert not padded.counts[..., :5].any()
+    shifted = torch.where(plain.positions >= 0, plain.positions + 5, -1)
+    assert torch.equal(padded.positions[:, :, 5:], shifted)
+
+
 def test_units_compete_whole_and_the_query_keeps_its_own_unfinished_one(backend):
     selection = backend.select(of_scores([1.0, 5.0, 3.0], 14, unit=4), CAUSAL, torch.full((1, 1, 14), 7))
     assert selection.positions[0, 0, 13][:6].tolist() == [4, 5, 6, 7, 12, 13]

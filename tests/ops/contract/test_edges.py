@@ -63,9 +63,10 @@ def test_a_batch_without_rows_or_rows_without_queries_have_empty_answers(backend
     features = IndexFeatures(randoms(batch, 1, time, 2, 4).requires_grad_(), randoms(batch, 1, keys, 4))
     for scorer in (features, Hash(1), attention(q, k)):
         for trim in (None, lambda rows: rows.forced + 2):
-            limit = torch.full((batch, 1, time), 4)
-            selection = backend.select(scorer, (Zone(1, keep="all"), Zone(None, 2)), limit, trim, 3)
-            assert selection.positions.shape[:3] == selection.counts.shape == (batch, 1, time)
+            for first in (None, torch.ones(batch, dtype=torch.long)):
+                limit = torch.full((batch, 1, time), 4)
+                selection = backend.select(scorer, (Zone(1, keep="all"), Zone(None, 2)), limit, trim, 3, first)
+                assert selection.positions.shape[:3] == selection.counts.shape == (batch, 1, time)
     sink = torch.zeros(4, requires_grad=True)
     out, target = backend.attend_with_target(q, k, v, selection, 1, sink)
     assert out.shape == q.shape

@@ -44,12 +44,14 @@ FIT = [(kind, rule) for kind in KINDS for rule in RULES if (kind, rule) != ("uni
 
 
 @pytest.mark.parametrize(("kind", "rule"), FIT)
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("trims", [False, True])
-def test_later_queries_select_what_they_select_in_the_whole(backend, kind, rule, trims):
-    scorer, limit = scorer_of(kind), torch.full((2, 1, LENGTH), 9)
+def test_later_queries_select_what_they_select_in_the_whole(backend, kind, rule, padded, trims):
+    scorer, first = scorer_of(kind), torch.tensor([0, 12]) if padded else None
+    limit = torch.full((2, 1, LENGTH), 9)
     trim = (lambda rows: rows.forced + 5) if trims else None
-    whole = backend.select(scorer, RULES[rule], limit, trim, 0)
-    part = backend.select(later(scorer), RULES[rule], limit[..., HALF:], trim, HALF)
+    whole = backend.select(scorer, RULES[rule], limit, trim, 0, first)
+    part = backend.select(later(scorer), RULES[rule], limit[..., HALF:], trim, HALF, first)
     assert torch.equal(part.counts, whole.counts[:, :, HALF:])
     masks = (reference.to_mask(x, LENGTH) for x in (part, whole))
     assert torch.equal(next(masks), next(masks)[:, :, HALF:])

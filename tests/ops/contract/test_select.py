@@ -74,7 +74,8 @@ def cases(draw, kinds=("features", "features", "units", "max", "attention", "rea
     limit = torch.full((batch, limit_groups, time), draw(st.sampled_from([0, 1, 7, 40, 1000])))
     if draw(st.booleans()):
         limit = (torch.arange(limit.numel()).view_as(limit) * 7) % 50
-    return scorer, rule, limit, offset
+    first = draw(st.sampled_from([None, torch.arange(batch) * min(11, keys) // unit * unit]))
+    return scorer, rule, limit, offset, first
 
 
 def whole_scores(scorer):
@@ -99,10 +100,10 @@ def assert_selected(got, wanted, scorer, offset):
 @given(case=cases())
 @examples
 def test_the_same_keys_are_selected_as_by_the_definition(backend, case):
-    scorer, rule, limit, offset = case
+    scorer, rule, limit, offset, first = case
     assume(backend.covers(Call(scorer=scorer)) is None)
-    got = backend.select(scorer, rule, limit, None, offset)
-    wanted = reference.select(doubled(scorer), rule, limit, None, offset)
+    got = backend.select(scorer, rule, limit, None, offset, first)
+    wanted = reference.select(doubled(scorer), rule, limit, None, offset, first)
     if whole_scores(scorer):
         assert same(got, wanted)
     else:
@@ -131,7 +132,7 @@ def test_too_few_slots_are_refused(backend):
 @given(case=cases())
 @examples
 def test_a_trim_rule_sees_and_drops_what_the_definition_says(backend, case):
-    scorer, rule, limit, offset = case
+    scorer, rule, limit, offset, first = case
     assume(backend.covers(Call(scorer=scorer)) is None)
     if isinstance(scorer, Hash) or getattr(scorer, "sinks", 0):
         return  # ranks too large for a sum of exponentials
@@ -141,13 +142,13 @@ def test_a_trim_rule_sees_and_drops_what_the_definition_says(backend, case):
         seen.append(rows)
         return (rows.entropy * 3 + 0.371).floor().long() + rows.forced // 2
 
-    got = backend.select(scorer, rule, limit, trim, offset)
+    got = backend.select(scorer, rule, limit, trim, offset, first)
     mine = [
         torch.cat([getattr(rows, name) for rows in seen], 2) for name in ("logsumexp", "forced_logsumexp", "entropy")
     ]
     kept = [rows.scores for rows in seen]
     seen.clear()
-    wanted = reference.select(doubled(scorer), rule, limit, trim, offset)
+    wanted = reference.select(doubled(scorer), rule, limit, trim, offset, first)
     (theirs,) = seen
     shape = got.counts.shape
     for a, name in zip(mine, ("logsumexp", "forced_logsumexp", "entropy"), strict=True):

@@ -19,12 +19,13 @@ def select(
     limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
     slots: int | None = None,
 ) -> Selection:
     """As `reference.select`, a block of queries at a time; patterns without scored zones compute no score."""
     batch, own, length = limit.shape
     groups = max(scorer.groups, own)
-    every = spans(zones, limit, offset, scorer.unit, scorer.forced)
+    every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
     room = slots_for(torch.stack([(span.keep * span.unit).expand_as(limit) for span in every]).sum(0), slots)
     parts = []
     for rows in blocks(length, batch * groups * scorer.width * (offset + length)):

@@ -25,6 +25,7 @@ def select(
     limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
     slots: int | None = None,
 ) -> Selection:
     """As `reference.select`.
@@ -32,7 +33,7 @@ def select(
     Raises:
         FloatingPointError: a key that competes has a score that is not a number.
     """
-    selection, rows = scan(scorer, zones, limit, offset, slots, statistics=trim is not None)
+    selection, rows = scan(scorer, zones, limit, offset, first, slots, statistics=trim is not None)
     if trim is None:
         return selection
     positions, counts = trimmed(trim, selection, scorer.unit, *rows)
@@ -44,6 +45,7 @@ def scan(
     zones: Zones,
     limit: Tensor,
     offset: int = 0,
+    first: Tensor | None = None,
     slots: int | None = None,
     *,
     statistics: bool,
@@ -52,7 +54,7 @@ def scan(
     entropy and log-sum-exp over the forced keys, all of units."""
     batch, zone_groups, time = limit.shape
     groups, of = max(scorer.groups, zone_groups), material(scorer)
-    every, table, counts, fewest, most = budgets(tuple(zones), limit, offset, scorer.unit, scorer.forced)
+    every, table, counts, fewest, most = budgets(tuple(zones), limit, offset, first, scorer.unit, scorer.forced)
     slots = fewest if slots is None else slots_for(counts, slots)
     forced_scores = statistics and scorer.unit == 1
     ready = packed(of, every, offset + time, forced_scores)
@@ -113,6 +115,7 @@ class Asked(NamedTuple):
     limit: Int[Tensor, "batch group time"]
     many: int
     offset: int
+    first: Int[Tensor, "batch"] | None
     unit: int
     forced: Zones
 
@@ -122,11 +125,13 @@ class Asked(NamedTuple):
             (self.many, self.offset, self.unit) == (other.many, other.offset, other.unit)
             and (self.zones, self.forced) == (other.zones, other.forced)
             and torch.equal(self.limit, other.limit)
+            and (self.first is None) == (other.first is None)
+            and (self.first is None or other.first is None or torch.equal(self.first, other.first))
         )
 
     def kept(self) -> "Asked":
         """With numbers of its own, whatever becomes of the caller's."""
-        return self._replace(limit=self.limit.clone())
+        return self._replace(limit=self.limit.clone(), first=None if self.first is None else self.first.clone())
 
 
 class Recent(threading.local):
@@ -147,18 +152,19 @@ class Recent(threading.local):
 recent = Recent()
 
 
-def budgets(zones: Zones, limit: Tensor, offset: int, unit: int, forced: Zones) -> Budgets:
+def budgets(zones: Zones, limit: Tensor, offset: int, first: Tensor | None, unit: int, forced: Zones) -> Budgets:
     """Of these queries; of one alone it is computed for its neighbours too, which mostly are the next to be asked."""
-    many = AHEAD if limit.shape[2] == 1 else 1
+    many = AHEAD if limit.shape[2] == 1 and first is None else 1
     begin = offset // many * many
-    return recent.of(Asked(zones, limit.long(), many, begin, unit, forced))[offset - begin]
+    starts = None if first is None else first.long()
+    return recent.of(Asked(zones, limit.long(), many, begin, starts, unit, forced))[offset - begin]
 
 
 def computed(asked: Asked) -> list[Budgets]:
     """Of every query that is asked for."""
     many = asked.many
     limits = asked.limit.repeat_interleave(many, -1)
-    every = spans(asked.zones, limits, asked.offset, asked.unit, asked.forced)
+    every = spans(asked.zones, limits, asked.offset, asked.first, asked.unit, asked.forced)
     table = torch.stack([torch.stack(torch.broadcast_tensors(s.start, s.count, s.keep)) for s in every])
     counts = (table[:, 2] * torch.tensor([s.unit for s in every])[:, None, None, None]).sum(0).int()
     tables, counted = (x.unflatten(-1, (-1, many)).movedim(-1, 0).contiguous() for x in (table, counts))

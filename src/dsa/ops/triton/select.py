@@ -24,6 +24,7 @@ def select(
     limit: Int[Tensor, "batch group time"],
     trim: Trim | None = None,
     offset: int = 0,
+    first: Int[Tensor, "batch"] | None = None,
     slots: int | None = None,
 ) -> Selection:
     """As `reference.select`. Without slots it waits for the device once, which says how many there are to be.
@@ -34,7 +35,7 @@ def select(
     """
     batch, own, time = limit.shape
     shape = batch, max(scorer.groups, own), time
-    every = spans(zones, limit, offset, scorer.unit, scorer.forced)
+    every = spans(zones, limit, offset, first, scorer.unit, scorer.forced)
     table = torch.stack([numbers(span, shape) for span in every])
     counts = torch.stack([part[2] * span.unit for part, span in zip(table, every, strict=True)]).sum(0).int()
     if slots is None:
