@@ -14,9 +14,10 @@ from dsa.build import build_data
 from dsa.inspection.head_sums import PLACES, Layer
 from dsa.inspection.heads import heads_of
 from dsa.inspection.losses import mean_loss
-from dsa.inspection.query_blocks import observe, query_blocks
+from dsa.inspection.query_blocks import query_blocks
 from dsa.inspection.reranked import reranked
 from dsa.inspection.reweighted import as_it_is, changed, clamped, head, reweighted, weighted_routers
+from dsa.judging import probe
 from dsa.ops import IndexFeatures
 from dsa.precision import Integer
 
@@ -167,7 +168,7 @@ def test_a_model_without_a_head_is_one_whose_weights_are_zero():
         model.to_logits.weight.mul_(30)
         for router in model.routers:
             router.indexer.to_weight.weight.mul_(30)
-    seen = observe(model, batches[0].tokens[0])
+    seen = probe.observed(model, batches[0].tokens[:1])
     routers, own = weighted_routers(model, seen, "made up"), mean_loss(model, batches)
     with reranked(routers[:1], changed(head(1, torch.zeros_like))):
         without = mean_loss(model, batches)
@@ -220,7 +221,7 @@ def test_what_ranks_keys_by_something_else_is_refused_in_a_sentence(settings, to
     spec = compose([*SMALL, "dtype=fp32", "pattern=causal", *settings.split()])
     data = build_data(spec)
     model = build_model(spec, data.source.vocab_size).eval()
-    seen = observe(model, next(iter(data.eval_loader())).tokens[0])
+    seen = probe.observed(model, next(iter(data.eval_loader())).tokens[:1])
     if told is None:
         assert len(weighted_routers(model, seen, "made up")) == len(model.sites)
     else:

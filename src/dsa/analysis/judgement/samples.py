@@ -53,7 +53,7 @@ def at_length(prepared: Prepared, seq_len: int, scale: Scale) -> Iterator[Sample
     """The comparisons at one length."""
     for label in prepared.conditions(seq_len):
         own, other = of_rows(prepared, label, seq_len, scale.metric), prepared.meta.reference(label)
-        against = {DENSE: of_rows(prepared, label, seq_len, scale.dense)}
+        against: dict[str, pd.Series] = {DENSE: of_rows(prepared, label, seq_len, scale.dense)}
         if other != label:
             against = {other: of_rows(prepared, other, seq_len, scale.metric)} | against
         for reference, theirs in against.items():
