@@ -36,7 +36,7 @@ def test_two_processes_give_the_loss_of_one_at_equal_global_batch(outputs, accum
         assert two[name] == pytest.approx(getattr(one, name), abs=2e-4), name
     # A selection is discrete: the last bit of a sum may swap a key, or move an adaptive budget by one; and what a
     # step learned from it the next one starts from.
-    for name, most in (("swap_val_loss", 5e-3), ("val_loss", 2e-2)):
+    for name, most in (("swap_val_loss", 5e-3), ("val_loss", 4e-2)):
         assert two[name] == pytest.approx(getattr(one, name), abs=most), name
     assert two["mean_k"] == pytest.approx(one.mean_k, rel=0.01)
 
