@@ -5,7 +5,7 @@ from typing import Any
 
 from dsa.analysis.inputs.cost import speed_obstacle
 from dsa.analysis.inputs.prepared import Prepared
-from dsa.analysis.inputs.timing import Ratio, machines, ratio, turns
+from dsa.analysis.inputs.timing import Ratio, ratio, turns
 
 WHAT = {"step_ms": "training step", "infer_ms": "forward pass of one row", "indexer_ms": "indexers in a forward pass"}
 
@@ -58,5 +58,10 @@ class Times:
         return Gain(times[label][what], times[reference][what], found, obstacle)
 
     def machine(self) -> str:
-        """The machines on which the times were taken."""
-        return "; ".join(machines(self.record)) or "a machine that was not recorded"
+        """Processor and threads by which the times were taken."""
+        found = {
+            f"{one['machine'].get('processor')}, {one['machine'].get('cores')} threads"
+            for one in self.record.values()
+            if one.get("machine")
+        }
+        return "; ".join(sorted(found)) or "a machine that was not recorded"

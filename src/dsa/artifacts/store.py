@@ -94,7 +94,7 @@ class Store:
     def read(self, folder: Path, code: str) -> Artifact | None:
         """The finished artifact in a folder; None if there is none, other code made it, or its weights are damaged."""
         record = read_json(folder / RECORD)
-        if record is None or not self.counts(record, code):
+        if record is None or not self.accepts(record, code):
             return None
         found = weights_digest(folder)
         if found != record["weights"]:
@@ -102,7 +102,7 @@ class Store:
             return None
         return Artifact(folder, record)
 
-    def counts(self, record: dict[str, Any] | None, code: str) -> bool:
+    def accepts(self, record: dict[str, Any] | None, code: str) -> bool:
         """Whether a record is of today's form, and not of other code where that is to be made again."""
         if record is None or record.get("schema") != SCHEMA:
             return False
@@ -168,7 +168,7 @@ class Store:
     def judgement(self, need: Wanted) -> dict[str, Any] | None:
         """A judgement that was made by this code; None if there is none."""
         record = read_json(self.judgement_file(need))
-        return record if self.counts(record, need.code) else None
+        return record if self.accepts(record, need.code) else None
 
     def keep_judgement(self, need: Wanted, record: dict[str, Any]) -> dict[str, Any]:
         """Write a judgement, which is as small as it is final."""

@@ -29,12 +29,13 @@ def measure(overrides: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     model = build_backbone(spec, data.vocab_size)
     indexers = build_indexers(spec, model) if spec.uses_indexer else None
     device = make_trainer(spec.trainer, spec.dtype).strategy.root_device
-    tokens, asked = (None if x is None else x.to(device) for x in probe_rows(data))
-    assert tokens is not None
+    tokens, asked = probe_rows(data)
+    tokens, asked = tokens.to(device), None if asked is None else asked.to(device)
     model.to(device)
 
     def routed() -> None:
-        attach_routers(spec, model.to(device), indexers)
+        attach_routers(spec, model, indexers)
+        model.to(device)
 
     works: dict[str, Work] = {
         "routers": routed,

@@ -48,7 +48,7 @@ class ByteTokenizer(Tokenizer):
         return bytes(tokens).decode(errors="replace")
 
 
-def whole(state: str) -> Engine:
+def engine_of(state: str) -> Engine:
     """A tokeniser from its JSON, without the cutting and padding of texts that it may have been saved with."""
     engine = Engine.from_str(state)
     engine.no_truncation()
@@ -67,7 +67,7 @@ class EngineTokenizer(Tokenizer):
 
     def restore(self, state: str) -> None:
         """Takes over what `state` gave."""
-        self.engine = whole(state)
+        self.engine = engine_of(state)
         self.vocab_size = self.engine.get_vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -150,7 +150,7 @@ class ModelTokenizer(EngineTokenizer):
 
     def restore(self, state: str) -> None:
         """Takes over what `state` gave."""
-        self.engine = whole(state)
+        self.engine = engine_of(state)
         self.plain, self.vocab_size = (1 + max(self.engine.get_vocab(added).values()) for added in (False, True))
 
     def reach(self, largest: int) -> int:

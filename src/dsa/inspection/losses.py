@@ -17,15 +17,15 @@ BINS = 16  # stretches of positions, equally long
 
 
 @torch.no_grad()
-def losses_of(model: Backbone, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
-    """Cross-entropy at each position [nats], in float32; nan where nothing is asked."""
+def losses_in(model: Backbone, batch: Batch, sparse: bool) -> Float[Tensor, "batch time"]:
+    """Cross-entropy at each position of a batch [nats], in float32; nan where nothing is asked."""
     losses = token_losses(model.eval().run(batch.tokens, Pass(sparse=sparse)).logits, batch.targets)
     return losses.masked_fill(batch.targets == IGNORE, torch.nan)
 
 
 def mean_loss(model: Backbone, batches: Sequence[Batch]) -> float:
     """Mean over all that is asked in these batches, attending to the selection [nats]."""
-    return float(torch.cat([losses_of(model, batch, sparse=True) for batch in batches]).double().nanmean())
+    return float(torch.cat([losses_in(model, batch, sparse=True) for batch in batches]).double().nanmean())
 
 
 def loss_by_position(model: Backbone, data: DataModule) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def loss_by_position(model: Backbone, data: DataModule) -> dict[str, Any]:
     other seeds.
     """
     batches = list(data.eval_loader())
-    sparse, dense = (torch.cat([losses_of(model, b, how) for b in batches]).double() for how in (True, False))
+    sparse, dense = (torch.cat([losses_in(model, b, how) for b in batches]).double() for how in (True, False))
     difference = (sparse - dense).nanmean(1)
     difference = difference[~difference.isnan()]
     interval = stats.t.interval(0.95, len(difference) - 1, float(difference.mean()), stats.sem(difference.numpy()))

@@ -24,7 +24,7 @@ class Meta:
         conditions: overrides of each condition, by label.
         budget: that of the controls; `own` where each budget of the conditions has its own.
         seed: those that the study asked for; a confirmation's fresh ones come after them by themselves.
-        runs: the planned runs: label, role, context, seq_len, seed, run_id, study, not_applicable.
+        runs: the planned runs: label, role, context, seq_len, seed, indexer_seed, judge, run_id, study, not_applicable.
     """
 
     name: str

@@ -47,12 +47,10 @@ def attention(
 ) -> tuple[Float[Tensor, "batch time head value_dim"], Tensor | None]:
     """What transformers calls at each attention layer of a model."""
     layer: Layer | None = getattr(module, LAYER, None)
-    if layer is None or layer.hook.how is None:
-        if layer is not None and layer.site is not None and layer.hook.router(layer.site.index) is not None:
-            raise ValueError(
-                f"model: layer {layer.site.number} was reached by a part of the model, and would attend densely; call "
-                "the model itself (model(...), model.generate(...)), with output_hidden_states=True for what is inside."
-            )
+    if layer is None:
+        return own_attention(module, query, key, value, attention_mask, **kwargs)
+    if layer.hook.how is None:
+        check_dense(layer)
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
         note(layer, query, key, value, kwargs)
@@ -91,6 +89,15 @@ def attention(
         out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink, low)
         hook.losses.append(losses)
     return out[..., : layer.values].transpose(1, 2), None
+
+
+def check_dense(layer: Layer) -> None:
+    """Refuse a layer that is to attend sparsely and is reached outside a pass of the whole model, which says how."""
+    if layer.site is not None and layer.hook.router(layer.site.index) is not None:
+        raise ValueError(
+            f"model: layer {layer.site.number} was reached by a part of the model, and would attend densely; call the "
+            "model itself (model(...), model.generate(...)), with output_hidden_states=True for what is inside."
+        )
 
 
 def check_within(window: int, tokens: int) -> None:
