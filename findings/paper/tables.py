@@ -67,6 +67,18 @@ def compared(every: Sequence[Comparison]) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def by_row(analysis: Analysis) -> pd.DataFrame:
+    """Every condition against its baseline and dense attention, with intervals of other seeds and other rows."""
+    return pd.DataFrame(
+        {
+            "length": one.seq_len, "condition": one.label, "reference": one.reference, "metric": one.metric,
+            "seeds": one.found.seeds, "rows": one.found.samples, "difference": one.found.mean,
+            **bounds("difference", one.found.interval), "within seeds": one.found.within,
+        }
+        for one in analysis.sampled
+    )  # fmt: skip
+
+
 def contrasts(analysis: Analysis) -> pd.DataFrame:
     """The planned contrasts."""
     return pd.DataFrame(
@@ -114,7 +126,7 @@ def times(analysis: Analysis, taken: Times) -> pd.DataFrame:
 
 
 TABLES = {
-    "contrasts": contrasts, "regret": regret, "quality": quality, "comparisons": comparisons,
+    "contrasts": contrasts, "regret": regret, "quality": quality, "comparisons": comparisons, "by_row": by_row,
     "confirmation": confirmation, "best": best,
 }  # fmt: skip
 

@@ -1,14 +1,20 @@
 """Differences that every seed measures on the same samples: the interval, and the command that prints it."""
 
 import json
+from importlib.resources import files
 
+import jsonschema
 import numpy as np
 import pytest
+from made_up import made_up as a_study
 
 from dsa.analysis.__main__ import main
 from dsa.analysis.inputs.meta import Meta
 from dsa.analysis.inputs.prepared import assemble
+from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.judgement.samples import sampled
+from dsa.analysis.output.files import record
+from dsa.analysis.output.report.page import page
 from dsa.analysis.statistics.by_sample import by_sample
 
 STUDIES = 600
@@ -99,7 +105,7 @@ def test_conditions_are_paired_by_sample_with_their_baseline_and_with_dense_atte
 
 
 def test_what_has_no_samples_is_told_in_a_sentence():
-    with pytest.raises(ValueError, match="no run here keeps swap_val_loss of each row: data=retrieval"):
+    with pytest.raises(ValueError, match="no run here keeps swap_val_loss of each row: those on texts"):
         sampled(study(), "swap_val_loss")
     with pytest.raises(ValueError, match="metric = val_accuracy: of each row the loss and the exact match are kept"):
         sampled(study(), "val_accuracy")
@@ -115,3 +121,30 @@ def test_the_command_prints_a_row_a_comparison(tmp_path, capsys):
     assert [one["found"]["samples"] for one in json.loads(told.read_text())] == [4, 4, 4]
     assert main(["samples", str(folder), "--metric", "swap_val_loss"]) == 2
     assert capsys.readouterr().err.startswith("error: no run here keeps")
+
+
+def kept_of_each_row(run, result):
+    """What four rows of a text lose: a seed's mean and the row's own, by which the condition is worse or better."""
+    own = (-0.3, -0.1, 0.1, 0.3) if run["label"] == "b" else (0.0, 0.0, 0.0, 0.0)
+    return result | {"samples": {name: [result[name] + row for row in own] for name in ("val_loss", "dense_val_loss")}}
+
+
+def test_a_study_on_text_says_what_other_rows_would_change():
+    """Seeds agree on it within 0.003 nats; over other rows it might be nothing."""
+    analysis = analyse(a_study({"a": 1.2, "b": 1.25}, each=kept_of_each_row))
+    told = {(one.label, one.reference): one.found for one in analysis.sampled}
+    assert set(told) == {("a", "dense"), ("b", "a"), ("b", "dense")}
+    own, over_seeds = told["b", "a"], analysis.deciding[0].difference
+    assert own.mean == pytest.approx(over_seeds.mean) and over_seeds.interval[0] > 0.045
+    assert own.interval[0] < 0 < own.mean < own.interval[1] and own.within > 0.99
+    verdict = json.loads(json.dumps(record(analysis)))
+    jsonschema.validate(verdict, json.loads(files("dsa.analysis.output").joinpath("verdict.schema.json").read_text()))
+    assert [one["found"]["samples"] for one in verdict["sampled"]] == [4, 4, 4]
+    assert "Over other rows too" in page(analysis, [])
+
+
+def test_where_nothing_may_be_ranked_rows_are_not_compared_either():
+    blind = a_study({"a": 2.0, "b": 2.0}, controls={"dense": 2.0, "oracle": 2.0, "window": 2.0, "random": 2.0},
+                    each=kept_of_each_row)  # fmt: skip
+    analysis = analyse(blind)
+    assert analysis.sampled == [] and "Over other rows too" not in page(analysis, [])

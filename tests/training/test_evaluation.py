@@ -50,3 +50,17 @@ def test_a_loss_that_is_no_number_is_told():
     logits[1, 3] = float("nan")
     with pytest.raises(FloatingPointError, match="validation loss is not a number"):
         EvalMetrics().update(logits, rows)
+
+
+def test_the_rows_of_a_text_are_told_one_by_one_in_their_order():
+    """Of two processes the second is done first; rows that ask for little of what they hold are not told apart."""
+    torch.manual_seed(0)
+    metrics = EvalMetrics()
+    parts = [batch(rows, list(range(12))) for rows in (3, 2)]
+    for (logits, rows), first in zip(reversed(parts), (3, 0), strict=True):
+        metrics.update(logits, rows, first)
+    each = [nn.functional.cross_entropy(logits.mT, rows.targets, reduction="none").mean(1) for logits, rows in parts]
+    assert metrics.samples() == {"loss": pytest.approx(torch.cat(each).tolist(), abs=1e-6)}
+    metrics.reset()
+    metrics.update(*batch(3, [2, 5]))
+    assert metrics.samples() == {}

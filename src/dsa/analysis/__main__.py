@@ -2,7 +2,7 @@
 
 python -m dsa.analysis selection outputs/<study>/<run>: where a run's attention went.
 python -m dsa.analysis ties outputs/<study>/<run> ...: how often equal scores leave the choice to position.
-python -m dsa.analysis samples outputs/<study>: conditions compared row by row within each seed (data=retrieval).
+python -m dsa.analysis samples outputs/<study>: conditions compared row by row within each seed (of texts).
 python -m dsa.analysis draws outputs/<study>: how much lies between bases, how much between draws of the indexers.
 python -m dsa.analysis heads outputs/<study>/<run> ...: signs, clipped keys and ablations, head by head.
 python -m dsa.analysis lead outputs/<study>/<run> --layers 2: which layers keep an indexer if they lead others.

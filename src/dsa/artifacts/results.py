@@ -25,8 +25,9 @@ class RunResult:
     Exact match (where rows have an answer of their own): share of rows of which every asked token is right;
     `exact_match_by_depth`: the same by place of the answer, the first part the farthest from the question, for each of
     val, dense_val, base_val, swap_val, swap_window and swap_sink_window that was judged.
-    `samples`: where rows have an answer of their own, of each evaluation row in their order: `depth` of its answer (0
-    to 1), and for each of the same its loss (`swap_val_loss`: mean over its asked tokens) and exact match (0 or 1).
+    `samples`: of each evaluation row of a text, in their order, for each of the same its mean loss (`swap_val_loss`);
+    where rows have an answer of their own that of its asked tokens, exact match (0 or 1), and `depth` of the answer (0
+    to 1).
     `swap_sink_window_...`: of a pretrained model, its first keys and the nearest at the run's budget.
     """
 

@@ -101,7 +101,8 @@ class EvalMetrics(nn.Module):
     """Loss, perplexity and accuracy over the positions that ask for something, and the loss on the recall slice.
 
     Where rows have an answer of their own also the exact match: the share of rows of which every asked token is right,
-    each with the right ones before it; of all, and by the depth at which the answer lies. And each row by itself.
+    each with the right ones before it; of all, and by the depth at which the answer lies. These rows, and those of a
+    text, are told one by one too.
 
     Raises:
         FloatingPointError: a loss is not a number; torchmetrics would leave it out.
@@ -110,7 +111,9 @@ class EvalMetrics(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.loss, self.accuracy, self.slice_loss = MeanMetric(), MeanMetric(), MeanMetric()
-        self.rows = CatMetric()  # number, loss, exact match and depth of each
+        self.rows = (
+            CatMetric()
+        )  # number and loss of each; where rows have an answer of their own its exact match and depth
         self.exact, self.parts = MeanMetric(), nn.ModuleList(MeanMetric() for _ in range(DEPTHS))
 
     @property
@@ -137,14 +140,17 @@ class EvalMetrics(nn.Module):
         self.accuracy.update(right.float())
         if batch.slice is not None:
             self.slice_loss.update(losses[batch.slice[asked]])
+        of_row = []
         if batch.depth is not None:
             exact = (~asked).masked_scatter(asked, right).all(1).float()
             self.exact.update(exact)
             for part, metric in enumerate(self.exact_at):
                 metric.update(exact[(batch.depth * DEPTHS).long().clamp(max=DEPTHS - 1) == part])
-            of_row = torch.zeros_like(asked, dtype=losses.dtype).masked_scatter(asked, losses).sum(1) / asked.sum(1)
-            numbers = torch.arange(first, first + len(exact), device=exact.device)
-            self.rows.update(torch.stack([numbers, of_row, exact, batch.depth.to(exact.device)], 1))
+            of_row = [exact, batch.depth.to(exact.device)]
+        if of_row or asked.all():
+            loss = torch.zeros_like(asked, dtype=losses.dtype).masked_scatter(asked, losses).sum(1) / asked.sum(1)
+            numbers = torch.arange(first, first + len(loss), device=loss.device)
+            self.rows.update(torch.stack([numbers, loss, *of_row], 1))
 
     def compute(self) -> dict[str, float]:
         """Everything measured so far by all processes together; recall slice and exact match only where there are."""
@@ -161,15 +167,15 @@ class EvalMetrics(nn.Module):
         return out
 
     def samples(self) -> dict[str, list[float]]:
-        """What was measured of each row that has an answer of its own, by all processes together, in the order of the
-        rows: mean loss of its asked tokens [nats], exact match (0 or 1), and depth of the answer (0 to 1)."""
-        if not self.exact.update_called:
+        """What was measured of each row of a text, and of each that has an answer of its own, by all processes
+        together, in the order of the rows: mean loss of its asked tokens [nats]; where it has such an answer exact
+        match (0 or 1) and depth of the answer (0 to 1)."""
+        if not self.rows.update_called:
             return {}
-        rows = sorted(self.rows.compute().tolist())
-        loss, exact, depth = (
-            [round(value, DIGITS) for value in column] for column in list(zip(*rows, strict=True))[1:]
-        )
-        return {"loss": loss, "exact_match": exact, "depth": depth}
+        names = ("number", "loss", "exact_match", "depth")
+        columns = zip(*sorted(self.rows.compute().tolist()), strict=True)
+        told = {name: [round(value, DIGITS) for value in column] for name, column in zip(names, columns, strict=False)}
+        return {name: values for name, values in told.items() if name != "number"}
 
     def reset(self) -> None:
         for metric in (self.loss, self.accuracy, self.slice_loss, self.rows, self.exact, *self.exact_at):

@@ -20,6 +20,7 @@ from dsa.analysis.judgement.hypothesis import Answer, Evidence, evaluate_hypothe
 from dsa.analysis.judgement.pareto import Point, fronts
 from dsa.analysis.judgement.ranking import Ranked, ranked
 from dsa.analysis.judgement.regret import Regret, regrets
+from dsa.analysis.judgement.samples import Sampled, every_sampled
 from dsa.analysis.judgement.scaling import Fit, scaling
 from dsa.analysis.statistics.intervals import bootstrap_interval
 
@@ -64,6 +65,7 @@ class Analysis:
         comparisons: with the baseline, on every scale measured; the primary metric's decide.
         deciding: of the comparisons, those on the primary metric where ranking is allowed.
         to_dense: with dense attention, likewise.
+        sampled: both row by row within each seed, where the primary metric is kept of each row.
     """
 
     prepared: Prepared
@@ -74,6 +76,7 @@ class Analysis:
     comparisons: list[Comparison]
     deciding: list[Comparison]
     to_dense: list[Comparison]
+    sampled: list[Sampled]
     contrasts: list[Contrast]
     regret: list[Regret]
     headroom: list[Headroom]
@@ -111,6 +114,7 @@ def analyse(prepared: Prepared) -> Analysis:
     points = fronts(prepared, field, scale)
     allowed = [c for c in primary if c.word != CANNOT]
     planned = contrasts(prepared, field, scale)
+    told_of = {(c.label, c.seq_len) for c in (*comparisons, *to_dense) if c.word != CANNOT}
     answer, sentence = evaluate_hypothesis(Evidence(prepared, scale, field, allowed, points, planned), found)
     return Analysis(
         prepared=prepared,
@@ -121,6 +125,7 @@ def analyse(prepared: Prepared) -> Analysis:
         comparisons=comparisons,
         deciding=allowed,
         to_dense=to_dense,
+        sampled=[one for one in every_sampled(prepared, scale) if (one.label, one.seq_len) in told_of],
         contrasts=planned,
         regret=regrets(prepared, field, scale),
         headroom=[h for metric in metrics for h in headrooms(prepared, SCALES[metric])],

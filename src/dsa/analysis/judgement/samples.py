@@ -1,4 +1,5 @@
-"""Conditions compared sample by sample within each seed, where rows have an answer of their own (data=retrieval)."""
+"""Conditions compared row by row within each seed, where the loss of each row is kept: of texts, and of rows that have
+an answer of their own (data=retrieval)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,13 +41,25 @@ def sampled(prepared: Prepared, metric: str) -> list[Sampled]:
     scale = scale_of(metric)
     if scale.metric.endswith("accuracy"):
         raise ValueError(f"metric = {metric}: of each row the loss and the exact match are kept; give one of these.")
-    draws = [(run["label"], run["seq_len"], run["seed"], run.get("judge")) for run in prepared.meta.runs]
-    if len(set(draws)) < len(draws):
+    if several_draws(prepared):
         raise ValueError("indexer_seed: this study draws indexers several times a seed; samples are told of one draw.")
-    out = [one for seq_len in prepared.lengths for one in at_length(prepared, seq_len, scale)]
+    out = every_sampled(prepared, scale)
     if not out:
-        raise ValueError(f"no run here keeps {metric} of each row: data=retrieval and data=retrieval_model do.")
+        raise ValueError(f"no run here keeps {metric} of each row: those on texts and on data=retrieval do.")
     return out
+
+
+def every_sampled(prepared: Prepared, scale: Scale) -> list[Sampled]:
+    """The same; nothing where nothing is kept of each row, or indexers are drawn several times a seed."""
+    if several_draws(prepared):
+        return []
+    return [one for seq_len in prepared.lengths for one in at_length(prepared, seq_len, scale)]
+
+
+def several_draws(prepared: Prepared) -> bool:
+    """Whether a condition has several runs of one seed."""
+    draws = [(run["label"], run["seq_len"], run["seed"], run.get("judge")) for run in prepared.meta.runs]
+    return len(set(draws)) < len(draws)
 
 
 def at_length(prepared: Prepared, seq_len: int, scale: Scale) -> Iterator[Sampled]:

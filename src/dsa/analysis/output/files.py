@@ -72,6 +72,7 @@ def record(analysis: Analysis) -> dict[str, Any]:
         "discrimination",
         "comparisons",
         "to_dense",
+        "sampled",
         "contrasts",
         "regret",
         "headroom",

@@ -1,4 +1,4 @@
-"""python -m dsa.analysis samples outputs/<study>: conditions compared row by row within each seed (data=retrieval)."""
+"""python -m dsa.analysis samples outputs/<study>: conditions compared row by row within each seed (of texts)."""
 
 import sys
 

@@ -44,6 +44,7 @@ def grids(analysis: Analysis) -> list[Grid]:
         quality,
         comparisons,
         to_dense,
+        by_row,
         pareto,
         headroom,
         efficiency,
@@ -157,6 +158,24 @@ VERSUS = (
     "length", "condition", "against", "metric", "difference", "low", "high", "p", "p Holm", "p t test", "detectable",
     "seeds", "within margin", "success rate", "worst", "worst seed", "verdict",
 )  # fmt: skip
+
+
+def by_row(analysis: Analysis) -> Grid:
+    """Over other held-out rows too."""
+    rows = [
+        (whole(one.seq_len), *texts(one.label, one.reference), measured(one.found.mean), *bounds(one.found.interval),
+         Cell("–") if one.found.within is None else Cell(f"{one.found.within:.0%}", one.found.within),
+         whole(one.found.seeds), whole(one.found.samples))
+        for one in analysis.sampled
+    ]  # fmt: skip
+    columns = ("length", "condition", "against", "difference", "low", "high", "within seeds", "seeds", "rows")
+    note = (
+        f"{analysis.prepared.meta.metric}: condition less the other on the same held-out rows, with a 95 % interval of "
+        "other seeds and other rows of such text. Within seeds: share of the variance of a single difference that lies "
+        "between rows of one seed; where it is large more rows (data.eval_batches) help, else more seeds. Decides "
+        "nothing."
+    )
+    return Grid("by_row", "Over other rows too", columns, tuple(rows), note, len(rows) > 60)
 
 
 def confirmation(analysis: Analysis) -> Grid:
