@@ -66,6 +66,13 @@ class Need:
         return digest({name: value for name, value in stage.items() if name != "lr"})
 
     @property
+    def lesson(self) -> str:
+        """Of indexers: hash of the base and of the rows that they learn from; a base that was trained here has its
+        rows in its own."""
+        base = self.needs[0].hash
+        return digest([base, self.identity["rows"]]) if "rows" in self.identity else base
+
+    @property
     def base(self) -> "Need | None":
         """The base among what it is made from."""
         return next((need for need in self.needs if need.kind == "base"), None)
@@ -86,6 +93,7 @@ class Graph:
             a pretrained model sinks too: of the first keys and the nearest.
         control: the joint training with dense attention.
         final: the judgement that is the run's result; control_final: of the control.
+        draw: seed and training rows, where the base is a given model and the same for all: they tell runs apart.
     """
 
     base: Need | None
@@ -98,12 +106,20 @@ class Graph:
     final: Need
     control_final: Need | None
     sinks: Need | None = None
+    draw: list[Any] | None = None
 
     @cached_property
     def hash(self) -> str:
         """Of the run: two runs of equal hash have equal numbers."""
         parts = (self.final, self.swap, self.window, self.dense)
-        return digest([None if part is None else part.hash for part in parts])
+        return digest([None if part is None else part.hash for part in parts] + ([self.draw] if self.draw else []))
+
+    @cached_property
+    def place(self) -> str:
+        """Hash of the base, and of the rows that this run draws where the base is the same for all: what is judged in
+        one process."""
+        base = (self.base or self.final.needs[0]).hash
+        return digest([base, self.draw]) if self.draw else base
 
     @property
     def code(self) -> str:
@@ -125,10 +141,11 @@ def graph_of(spec: Spec, corpus: str | None) -> Graph:
     """
     content = spec.data.node["source"] if corpus is None else corpus
     base = base_of(spec, content) if spec.recipe.dense_steps or spec.given else None
+    draw = [spec.seed, rows_of(spec, content)] if spec.given else None
     dense = None if base is None else judgement_of(spec, content, base, None, None)
     if not spec.sparse:
         assert dense is not None
-        return Graph(base, None, None, None, dense, None, None, dense, None)
+        return Graph(base, None, None, None, dense, None, None, dense, None, draw=draw)
     indexers = indexers_of(spec, content, base) if spec.uses_indexer and base is not None else None
     swap = window = sinks = None
     if base is not None:
@@ -139,14 +156,14 @@ def graph_of(spec: Spec, corpus: str | None) -> Graph:
             sinks = judgement_of(spec, content, base, pattern, window_of(spec) | SINKS)
     if not spec.recipe.sparse_steps:
         assert swap is not None
-        return Graph(base, indexers, None, None, dense, swap, window, swap, None, sinks)
+        return Graph(base, indexers, None, None, dense, swap, window, swap, None, sinks, draw)
     control = joint_of(spec, content, base, None, None)
     joint = control if spec.dense else joint_of(spec, content, base, indexers, composition_of(spec, trained=True))
     control_final = judgement_of(spec, content, control, None, None)
     if spec.dense:
-        return Graph(base, indexers, joint, control, dense, swap, window, control_final, control_final)
+        return Graph(base, indexers, joint, control, dense, swap, window, control_final, control_final, draw=draw)
     final = judgement_of(spec, content, joint, None, composition_of(spec))
-    return Graph(base, indexers, joint, control, dense, swap, window, final, control_final, sinks)
+    return Graph(base, indexers, joint, control, dense, swap, window, final, control_final, sinks, draw)
 
 
 def composition_of(spec: Spec, trained: bool = False) -> dict[str, Any]:
@@ -162,8 +179,9 @@ def composition_of(spec: Spec, trained: bool = False) -> dict[str, Any]:
 
 
 def window_of(spec: Spec) -> dict[str, Any]:
-    """The nearest keys at a composition's budget: the same for every indexer and format."""
-    return {"pattern": spec.pattern.node, "selector": spec.selector.node} | WINDOW
+    """The nearest keys at a composition's budget: the same for every indexer, format, and control of that budget."""
+    budget = spec.selector.cls.budget(spec.selector.node)
+    return {"pattern": spec.pattern.node, "selector": budget} | WINDOW
 
 
 def rows_of(spec: Spec, content: Any) -> list[Any]:
@@ -173,14 +191,9 @@ def rows_of(spec: Spec, content: Any) -> list[Any]:
 
 
 def model_of(spec: Spec, content: Any) -> dict[str, Any]:
-    """What decides a backbone's initial weights and what it is trained on."""
-    return {
-        "model": spec.model.cls.identity(spec.model.node),
-        "data": rows_of(spec, content),
-        "seq_len": spec.seq_len,
-        "seed": spec.seed,
-        "dtype": spec.dtype,
-    }
+    """What decides a backbone's initial weights and what it is trained on; of a given one neither is drawn."""
+    model = {"model": spec.model.cls.identity(spec.model.node), "seq_len": spec.seq_len, "dtype": spec.dtype}
+    return model | ({"data": content} if spec.given else {"data": rows_of(spec, content), "seed": spec.seed})
 
 
 def rates_of(spec: Spec, **stage: Any) -> dict[str, Any]:
@@ -196,11 +209,12 @@ def rates_of_backbone(spec: Spec, **stage: Any) -> dict[str, Any]:
 
 
 def base_of(spec: Spec, content: Any) -> Need:
-    """The backbone after dense training; one that somebody trained as it is, for the rows that are read through it."""
+    """The backbone after dense training; one that somebody trained as it is, the same for whatever rows are drawn of a
+    text."""
     recipe = spec.recipe
     stage = rates_of_backbone(spec, steps=recipe.dense_steps, lr=recipe.dense_lr, until=recipe.dense_until)
     targets = (spec.model.target, *spec.data.targets, spec.optimizer.target)
-    label = named(spec, ["dense"], recipe=False)
+    label = named(spec, ["dense"], recipe=False, drawn=not spec.given)
     return Need("base", label, model_of(spec, content) | {"stage": None if spec.given else stage}, targets=targets)
 
 
@@ -214,6 +228,8 @@ def indexers_of(spec: Spec, content: Any, base: Need) -> Need:
         "stage": stage if recipe.warmup_steps else None,
         "precision": spec.precision.node if spec.in_training else None,
     }
+    if spec.given:
+        identity["rows"] = rows_of(spec, content)
     targets = [spec.indexer.target, spec.objective.target, *([spec.precision.target] if spec.in_training else [])]
     own = [*spec.shared, *([spec.precision.option] if spec.in_training else [])]
     if spec.trains_pattern:  # others shape no warm-up
@@ -273,9 +289,11 @@ def judgement_of(spec: Spec, content: Any, on: Need, indexers: Need | None, comp
     node = spec.data.node
     held_out = [content, *(node.get(name) for name in ("_target_", "batch_size", "eval_batch_size", "eval_batches"))]
     identity = {"composition": composition, "held_out": held_out, "seq_len": spec.seq_len, "dtype": spec.dtype}
+    if spec.given and indexers is None and composition is not None and spec.selector.make().calibrates:
+        identity["calibrated_on"] = rows_of(spec, content)
     targets: tuple[str, ...] = (spec.model.target, *spec.data.targets)
     if composition is not None:
-        targets = (*targets, *spec.pattern.targets, spec.selector.target)
+        targets = (*targets, *spec.pattern.targets, str(composition["selector"]["_target_"]))
         if spec.uses_indexer and composition.get("nearest") is None:
             targets = (*targets, spec.indexer.target, spec.precision.target)
     needs = (on,) if indexers is None else (on, indexers)
@@ -296,15 +314,20 @@ def condition_of(spec: Spec, trained: bool = False) -> list[str]:
     return said + (spec.shared if spec.uses_indexer else [])
 
 
-def named(spec: Spec, parts: list[str], recipe: bool = True) -> str:
-    """A readable name: what is special, model and data, length, seed; an option of a subfolder names no folder here."""
+def named(spec: Spec, parts: list[str], recipe: bool = True, drawn: bool = True) -> str:
+    """A readable name: what is special, model and data, length, seed; an option of a subfolder names no folder here.
+
+    Args:
+        drawn: the seed has a part in it.
+    """
     unsaid = {"model": None if spec.given else "tiny", "data": "stdlib", "recipe": "continue"}
     for group in ("model", "data", *(["recipe"] if recipe else [])):
         name = spec.options.get(group, "custom")
         if unsaid[group] != name and not (group == "recipe" and name == "dense"):
             parts.append(name)
     other = spec.uses_indexer and spec.indexer_seed != spec.seed and parts[0] != "dense"
-    whole = "-".join([*parts, f"L{spec.seq_len}", f"s{spec.seed}", *([f"i{spec.indexer_seed}"] if other else [])])
+    seeds = [f"s{spec.seed}"] * drawn + [f"i{spec.indexer_seed}"] * other
+    whole = "-".join([*parts, f"L{spec.seq_len}", *seeds])
     return re.sub(r"[/\\\0]", "-", whole)
 
 

@@ -1,8 +1,8 @@
 """What every selector answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -31,6 +31,16 @@ class Selector(nn.Module, ABC):
     """
 
     uses_indexer: bool = True
+
+    @classmethod
+    def budget(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of the selector that stands for its budget, whatever ranks the keys: they name what is judged with
+        the nearest keys instead.
+
+        Args:
+            settings: its own, with `_target_`.
+        """
+        return dict(settings)
 
     @abstractmethod
     def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:

@@ -1,5 +1,8 @@
 """A fixed number of keys."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxtyping import Int
 from torch import Tensor
 
@@ -21,6 +24,13 @@ class TopK(Selector):
                 "Give a whole number from 1, null for the pattern's own budget, or selector=ratio_10 for a share."
             )
         self.k = k
+
+    @classmethod
+    def budget(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """That of the k best keys, for controls that rank them otherwise too."""
+        if cls.limit is not TopK.limit:
+            return super().budget(settings)
+        return {"_target_": "dsa.selectors.TopK", "k": settings.get("k")}
 
     def limit(self, context: SelectorContext) -> Int[Tensor, "batch group time"]:
         return context.own if self.k is None else context.visible.clamp(max=self.k)

@@ -142,20 +142,20 @@ class ToDo:
         ]
 
     def cohorts(self, runs: list[PlannedRun]) -> list[Job]:
-        """All indexers of a base that are missing, at once where their warm-ups can be one pass."""
+        """All indexers of a base that are missing, at once where their warm-ups can be one pass over the same rows."""
         members: dict[tuple[str, str], dict[str, tuple[PlannedRun, Need]]] = {}
         for run in runs:
             need = run.graph.indexers
             if need is not None and not self.shelf.has(need):
-                members.setdefault((need.needs[0].hash, need.schedule), {}).setdefault(need.hash, (run, need))
+                members.setdefault((need.lesson, need.schedule), {}).setdefault(need.hash, (run, need))
         return [
             Job(
                 "cohort",
-                key_of_cohort(f"{base}-{schedule}", tuple(wishes.values())),
+                key_of_cohort(f"{lesson}-{schedule}", tuple(wishes.values())),
                 makes=tuple(wishes.values()),
-                traces=(f"{COHORTS}/{base}-*/{LAST}",),
+                traces=(f"{COHORTS}/{lesson}-*/{LAST}",),
             )
-            for (base, schedule), wishes in members.items()
+            for (lesson, schedule), wishes in members.items()
         ]
 
     def controls(self, runs: list[PlannedRun]) -> list[Job]:
@@ -194,26 +194,26 @@ class ToDo:
         return joint is not None and joint != control and not self.shelf.has(joint)
 
     def judges(self, runs: list[PlannedRun]) -> list[Job]:
-        """Runs that need no joint training, or had theirs: all of one base in one process, which loads it once."""
+        """Runs that need no joint training, or had theirs: all of one base in one process, which loads it once; of a
+        given model those of one draw."""
         groups: dict[str, list[PlannedRun]] = {}
         for run in runs:
             control = run.graph.control
             waits = control is not None and run.graph.joint == control and not self.shelf.has(control)
             if self.trains(run) or waits:
                 continue
-            on = run.graph.base or run.graph.final.needs[0]
-            groups.setdefault(on.hash, []).append(run)
-        return [judging(on, tuple(own)) for on, own in groups.items()]
+            groups.setdefault(run.graph.place, []).append(run)
+        return [judging(place, tuple(own)) for place, own in groups.items()]
 
 
 def key_of_cohort(shared: str, makes: tuple[tuple[PlannedRun, Need], ...]) -> str:
-    """The hashes of base and schedule, and that of an indexer which is trained alone."""
+    """The hashes of lesson and schedule, and that of an indexer which is trained alone."""
     return shared if len(makes) > 1 else f"{shared}-{makes[0][1].hash}"
 
 
-def judging(on: str, runs: tuple[PlannedRun, ...], deaths: int = 0) -> Job:
-    """Runs judged on one base, by its hash and by that of a run which is judged alone."""
-    key = on if len(runs) > 1 else f"{on}-{runs[0].study}-{runs[0].hash}"
+def judging(place: str, runs: tuple[PlannedRun, ...], deaths: int = 0) -> Job:
+    """Runs judged on one base, by the hash of their place and by that of a run which is judged alone."""
+    key = place if len(runs) > 1 else f"{place}-{runs[0].study}-{runs[0].hash}"
     return Job("judge", key, runs=runs, deaths=deaths, traces=traces_of_runs(runs))
 
 

@@ -194,7 +194,8 @@ def make_indexers(
     store: Store, wishes: Sequence[Wish], data: DataModule, dashboard: Dashboard,
     run_log: RunLog | None = None, again: bool = False,
 ) -> dict[str, str]:  # fmt: skip
-    """Train indexers of one base that are not there, at once where their warm-ups agree in all but the rate.
+    """Train indexers of one base and one draw of rows that are not there, at once where their warm-ups agree in all but
+    the rate.
 
     Args:
         run_log: of the run for which they are trained, if it is one run; it gets the rows of the first.
@@ -202,17 +203,16 @@ def make_indexers(
 
     Returns: the reasons of those that failed, by hash.
     """
-    base = wishes[0][1].base
-    assert base is not None
     if not again and not left(store, wishes):
         return {}
     failed: dict[str, str] = {}
-    with locked(store, f"{base.hash}-cohort"):
+    lesson = wishes[0][1].lesson
+    with locked(store, f"{lesson}-cohort"):
         if first_process():
-            publish_trained(store, base)
+            publish_trained(store, lesson)
         wait_for_all()
         for missing in by_stage(wishes if again else left(store, wishes)):
-            failed |= train_cohort(store, base, missing, data, dashboard, run_log)
+            failed |= train_cohort(store, missing, data, dashboard, run_log)
     return failed
 
 
@@ -230,11 +230,13 @@ def left(store: Store, wishes: Sequence[Wish]) -> list[Wish]:
 
 
 def train_cohort(
-    store: Store, base: Need, wishes: list[Wish], data: DataModule, dashboard: Dashboard, run_log: RunLog | None
+    store: Store, wishes: list[Wish], data: DataModule, dashboard: Dashboard, run_log: RunLog | None
 ) -> dict[str, str]:
-    """See `make_indexers`; the lock of the base's cohorts is held."""
-    spec = wishes[0][0]
-    folder = cohort_folder(store, base, wishes)
+    """See `make_indexers`; the lock of the lesson's cohorts is held."""
+    spec, first = wishes[0]
+    base = first.base
+    assert base is not None
+    folder = cohort_folder(store, wishes)
     code = digest([need.code for _, need in wishes], 12)
     resumed = store.begin(folder, code, spec.resume) if first_process() else False
     wait_for_all()
@@ -264,7 +266,7 @@ def train_cohort(
             with replacing(dashboard.place / f"{dashboard.name}.csv") as temporary:
                 shutil.copyfile(folder / METRICS, temporary)
         (folder / DONE).touch()
-        publish_trained(store, base)
+        publish_trained(store, first.lesson)
     wait_for_all()
     return {member.need.hash: member.failed for member in members if member.failed is not None}
 
@@ -283,18 +285,18 @@ def member_of(wish: Wish, model: Backbone, cohort: Path, run_log: RunLog | None)
     return Member(spec, need, indexers, of, patterns, precision, spec.objective.make(), log, folder)
 
 
-def cohort_folder(store: Store, base: Need, wishes: list[Wish]) -> Path:
+def cohort_folder(store: Store, wishes: list[Wish]) -> Path:
     """Where a cohort is trained: the same members go on where they were interrupted."""
-    return cohort_place(store) / f"{base.hash}-{digest(sorted(need.hash for _, need in wishes))}"
+    return cohort_place(store) / f"{wishes[0][1].lesson}-{digest(sorted(need.hash for _, need in wishes))}"
 
 
 def cohort_place(store: Store) -> Path:
     return store.root / PLACES["indexers"] / ".cohorts"
 
 
-def publish_trained(store: Store, base: Need) -> None:
-    """Publish the members of every cohort of a base whose training is over, also if a kill came in between."""
-    for cohort in cohort_place(store).glob(f"{base.hash}-*"):
+def publish_trained(store: Store, lesson: str) -> None:
+    """Publish the members of every cohort of a lesson whose training is over, also if a kill came in between."""
+    for cohort in cohort_place(store).glob(f"{lesson}-*"):
         if not (cohort / DONE).exists():
             continue
         for path in sorted(cohort.glob(f"*/{RECORD}")):
