@@ -19,6 +19,7 @@ OF_A_MODEL = {
     "field_indexers_pretrained": 10,
     "block_granularity_pretrained": 5,
     "sharing_pretrained": 3,
+    "retrieval_pretrained": 4,
 }  # studies of a pretrained model, and their conditions
 
 
