@@ -144,12 +144,13 @@ def rows():
     return build_data(compose(["data=mqar", "seq_len=512"]))
 
 
-SLOW = [pytest.param(g, marks=[] if g == "selector" else pytest.mark.slow) for g in GROUPS]
+WAYS = (on_the_command_line, in_common, in_a_condition)
+EVERYWHERE = ("indexer", "pattern", "selector", "data")  # the others in one of the ways each, in turns
+WRITTEN = [(g, way) for n, g in enumerate(GROUPS) for i, way in enumerate(WAYS) if g in EVERYWHERE or n % 3 == i]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("write", [on_the_command_line, in_common, in_a_condition])
-@pytest.mark.parametrize("group", SLOW)
+@pytest.mark.parametrize(("group", "write"), WRITTEN)
 def test_every_value_beside_its_option_is_what_is_trained(group, write):
     for option in choices(group):
         layer = given(group, option)

@@ -229,7 +229,7 @@ class Drive:
 
     def give_up(self, job: Job) -> None:
         """Record that a job's process died again and again."""
-        failure = Failure("killed", "its process died twice without a word: killed from outside, or it crashed.")
+        failure = failures.died(DEATHS)
         for run, need in job.makes:
             try:
                 failures.keep(self.outputs, need, failure)

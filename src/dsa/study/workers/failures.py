@@ -23,6 +23,13 @@ class Failure(NamedTuple):
     reason: str
 
 
+def died(times: int) -> Failure:
+    """Why a job is left alone whose processes died without a word."""
+    return Failure(
+        "killed", f"its process died {times} times without getting any further: killed from outside, or it crashed."
+    )
+
+
 def place(outputs: Path, need: Need) -> Path:
     """Where the failure of an artifact is told, whichever job was to make it; those of one base's indexers together."""
     kind = {"base": "base", "indexers": "cohort"}.get(need.kind, "control")

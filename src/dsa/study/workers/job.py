@@ -90,10 +90,7 @@ class Work:
         deaths = read(self.folder / CLAIM).get("deaths", 0)
         if deaths < DEATHS:
             return None
-        failure = Failure(
-            "killed",
-            f"its process died {deaths} times without getting any further: killed from outside, or it crashed.",
-        )
+        failure = failures.died(deaths)
         for _, need in self.wanted():
             failures.keep(self.outputs, need, failure)
         for entry in self.content["runs"]:
