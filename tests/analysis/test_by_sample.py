@@ -148,3 +148,17 @@ def test_where_nothing_may_be_ranked_rows_are_not_compared_either():
                     each=kept_of_each_row)  # fmt: skip
     analysis = analyse(blind)
     assert analysis.sampled == [] and "Over other rows too" not in page(analysis, [])
+
+
+def test_rows_of_other_numbers_or_of_another_text_are_no_pairs():
+    def fewer(run, result):
+        result = kept_of_each_row(run, result)
+        own = result["samples"]["val_loss"]
+        return result | {"samples": result["samples"] | {"val_loss": own[:3] if run["label"] == "b" else own}}
+
+    def elsewhere(run, result):
+        return kept_of_each_row(run, result) | {"corpus": "one" if run["label"] == "b" else "other"}
+
+    for each, told in ((fewer, {("a", "dense")}), (elsewhere, {("a", "dense"), ("b", "dense")})):
+        analysis = analyse(a_study({"a": 1.2, "b": 1.25}, each=each))
+        assert {(one.label, one.reference) for one in analysis.sampled} == told

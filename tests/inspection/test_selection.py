@@ -106,12 +106,15 @@ def test_a_matrix_of_equal_singular_values_has_its_rank_as_effective_rank(rank):
     assert effective_rank(torch.zeros(3)) == 0.0
 
 
-def test_the_rank_of_logits_is_that_of_the_whole_centred_matrix():
+@pytest.mark.parametrize("heads", [3, 1])
+def test_the_rank_of_logits_is_that_of_the_whole_centred_matrix(heads):
+    """Each query head with its own keys, and all with the same."""
     draw = torch.Generator().manual_seed(2)
-    q, k = (torch.randn(3, 30, 4, generator=draw, dtype=torch.float64) for _ in range(2))
+    q, k = (torch.randn(count, 30, 4, generator=draw, dtype=torch.float64) for count in (3, heads))
     logits = q @ k.mT
     logits -= logits.mean(-1, keepdim=True)
     single, stacked = logit_values(q, k)
+    assert len(single) == 3
     for head in range(3):
         assert effective_rank(single[head]) == pytest.approx(effective_rank(torch.linalg.svdvals(logits[head])))
     assert effective_rank(stacked) == pytest.approx(effective_rank(torch.linalg.svdvals(logits.flatten(0, 1))))

@@ -11,6 +11,7 @@ from dsa.artifacts.store import PLACES
 from dsa.build import build_data
 from dsa.graph import Graph, graph_of, run_id
 from dsa.judging import judge as judging
+from dsa.selectors import Oracle, TopK
 from dsa.study.jobs import Job
 from dsa.training import work
 from study.studies import drive, jobs_of, planned
@@ -70,6 +71,20 @@ def test_controls_are_compared_with_the_same_nearest_keys_as_conditions_of_their
     own, other = graph("selector.k=6"), graph(f"selector={control}", "selector.k=6")
     assert (own.window, own.sinks) == (other.window, other.sinks) and own.window.code == other.window.code
     assert graph(f"selector={control}", "selector.k=7").window != own.window != graph("selector=ratio_10").window
+
+
+class Half(TopK):
+    """Half as many keys as it is told."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__(k // 2)
+
+
+@pytest.mark.parametrize("kind", [TopK, Oracle])
+def test_a_selector_that_derives_from_top_k_stands_for_its_own_budget(kind):
+    own = {"_target_": "mine.Half", "k": 6}
+    assert Half.budget(own) == own and type("Other", (kind,), {}).budget(own) == own
+    assert kind.budget(own) == {"_target_": "dsa.selectors.TopK", "k": 6}
 
 
 def test_a_study_judges_controls_once_and_trains_the_seeds_apart(settings, outputs, monkeypatch):

@@ -117,7 +117,7 @@ def measure(
     rows, unigram = data.eval_batches * data.eval_batch_size, data.unigram_loss
     layers = [site.number for site in sites_of(first)]
     model, source, length = first.model.option, first.data.option, first.seq_len
-    name = f"{model}-{source}-L{length}-{digest([run.graph.dense.hash, ks])}"
+    name = f"{model}-{source}-L{length}-{digest([run.graph.hash, ks])}"
     return Budget(name, [*overrides], model, source, length, rows, dense, unigram, margin, points, layers)
 
 

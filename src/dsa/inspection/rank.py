@@ -17,14 +17,16 @@ def effective_rank(values: Float[Tensor, "value"]) -> float:
 
 
 def logit_values(
-    queries: Float[Tensor, "head query dim"], keys: Float[Tensor, "head key dim"]
+    queries: Float[Tensor, "head query dim"], keys: Float[Tensor, "kv_head key dim"]
 ) -> tuple[list[Float[Tensor, "value"]], Float[Tensor, "stacked"]]:
-    """Singular values of each head's logits, and of all heads' logits stacked above each other.
+    """Singular values of each head's logits, and of all heads' logits stacked above each other; as many heads in a row
+    read one key/value head.
 
     The stack has a row per head and query: its rank is how many dims one key per token would need that serves all
     heads. Found from QR factors, without a matrix of size query x key.
     """
-    centred = keys.double() - keys.double().mean(1, keepdim=True)
+    keys = keys.double().repeat_interleave(len(queries) // len(keys), 0)
+    centred = keys - keys.mean(1, keepdim=True)
     query_factors = torch.linalg.qr(queries.double(), mode="r").R
     key_factors = torch.linalg.qr(centred, mode="r").R
     single = [torch.linalg.svdvals(a @ b.mT) for a, b in zip(query_factors, key_factors, strict=True)]

@@ -19,6 +19,7 @@ class Oracle(TopK):
     """
 
     uses_indexer = False
+    plain = True
 
     def __init__(self, k: int | None = None, shared: bool = True) -> None:
         super().__init__(k)
@@ -39,6 +40,7 @@ class Random(TopK):
     """
 
     uses_indexer = False
+    plain = True
 
     def __init__(self, k: int | None = None, seed: int = 0) -> None:
         super().__init__(k)
@@ -54,6 +56,7 @@ class Window(TopK):
     """The nearest keys."""
 
     uses_indexer = False
+    plain = True
 
     def scorer(
         self, features: Scorer | None, attention: Callable[[], TrueAttention], context: SelectorContext
@@ -69,6 +72,7 @@ class SinkWindow(TopK):
     """
 
     uses_indexer = False
+    plain = True
 
     def __init__(self, k: int | None = None, sinks: int = 4) -> None:
         super().__init__(k)

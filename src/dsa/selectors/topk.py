@@ -1,7 +1,7 @@
 """A fixed number of keys."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
@@ -14,7 +14,12 @@ class TopK(Selector):
 
     Args:
         k: keys kept in all; None keeps the pattern's own budget [tokens].
+
+    Attributes:
+        plain: its k and budget are these; said of a class itself, and of none that derives from it.
     """
+
+    plain: ClassVar[bool] = True
 
     def __init__(self, k: int | None = None) -> None:
         super().__init__()
@@ -27,8 +32,9 @@ class TopK(Selector):
 
     @classmethod
     def budget(cls, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """That of the k best keys, for controls that rank them otherwise too."""
-        if cls.limit is not TopK.limit:
+        """That of the k best keys, for controls that rank them otherwise too; what derives from one of these may mean
+        something else by k."""
+        if not vars(cls).get("plain"):
             return super().budget(settings)
         return {"_target_": "dsa.selectors.TopK", "k": settings.get("k")}
 

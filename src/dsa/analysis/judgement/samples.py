@@ -67,13 +67,19 @@ def at_length(prepared: Prepared, seq_len: int, scale: Scale) -> Iterator[Sample
     for label in prepared.conditions(seq_len):
         own, other = of_rows(prepared, label, seq_len, scale.metric), prepared.meta.reference(label)
         against: dict[str, pd.Series] = {DENSE: of_rows(prepared, label, seq_len, scale.dense)}
-        if other != label:
+        if other != label and of_one_text(prepared, label, other, seq_len):
             against = {other: of_rows(prepared, other, seq_len, scale.metric)} | against
         for reference, theirs in against.items():
-            seeds = [seed for seed in own.index if seed in theirs.index]
+            seeds = [seed for seed in own.index if seed in theirs.index and len(own[seed]) == len(theirs[seed])]
             if seeds:
                 d = np.stack([np.asarray(own[seed], float) - np.asarray(theirs[seed], float) for seed in seeds])
                 yield Sampled(label, reference, seq_len, scale.metric, by_sample(d))
+
+
+def of_one_text(prepared: Prepared, label: str, other: str, seq_len: int) -> bool:
+    """Whether two conditions read the same text, as far as is known: rows of others are no pairs."""
+    texts = [{*prepared.rows(one, seq_len).get("corpus", pd.Series(dtype=str))} for one in (label, other)]
+    return texts[0] == texts[1] or not all(texts)
 
 
 def of_rows(prepared: Prepared, label: str, seq_len: int, name: str) -> pd.Series:

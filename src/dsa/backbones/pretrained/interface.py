@@ -203,7 +203,7 @@ def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, 
     layer: Layer = getattr(module, LAYER)
     if layer.hook.how is not None:
         layer.hidden = named["hidden_states"] if "hidden_states" in named else arguments[0]
-        layer.past = named.get("past_key_values")
+        layer.past = next((one for one in (*arguments, *named.values()) if isinstance(one, transformers().Cache)), None)
 
 
 def keep_latent(projection: nn.Module, arguments: tuple[Any, ...]) -> None:
