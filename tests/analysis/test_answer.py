@@ -95,6 +95,15 @@ def test_other_claims_open_in_plain_words():
     assert opening(kept).startswith("Every pair of conditions keeps its order at every length (12 seeds")
 
 
+def test_a_contrast_of_what_may_not_be_ranked_is_not_said_to_be_too_small():
+    """b is worse than a frequency of tokens: far from a, and no condition to be ranked."""
+    planned = {"b or a": {"plus": ["b"], "minus": ["a"]}}
+    blind = claiming("contrasts_differ", {"a": 1.2, "b": 3.5}, contrasts=planned)
+    assert opening(blind).startswith("Not decided:") and "may not be ranked, which is told below" in opening(blind)
+    assert any("uninformative" in guard.name for guard in blind.guards)
+    assert "may not be ranked" not in opening(claiming("contrasts_differ", {"a": 1.2, "b": 1.2}, contrasts=planned))
+
+
 def test_what_to_use_says_what_it_costs_and_on_what_it_rests():
     done = claiming("no_quality_loss", {"a": 1.2, "b": 1.2}, seeds=20)
     (row,) = use(done).rows

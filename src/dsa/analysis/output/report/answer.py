@@ -97,6 +97,13 @@ def unseen(analysis: Analysis) -> str:
     return f"differences of less than {largest:.2g} {unit} can stay unseen in so many seeds"
 
 
+def unranked(analysis: Analysis) -> str:
+    """Why contrasts are open: a condition of theirs is kept out of the ranking, or what the seeds could not show."""
+    if {c.name for c in analysis.contrasts}.isdisjoint(contrasts(analysis)):
+        return "a condition that it compares may not be ranked, which is told below"
+    return unseen(analysis)
+
+
 def basis(analysis: Analysis) -> str:
     """How many seeds, and in which state of the model."""
     meta = analysis.prepared.meta
@@ -276,6 +283,7 @@ TOLD = {
         so=contrasts_matter,
         not_so=lambda a: f"{quoted(contrasts(a))} change nothing",
         whether=lambda a: f"{quoted(contrasts(a))} changes the {quantity(a)}",
+        because=unranked,
         picture=lambda a: "contrasts",
     ),
     "on_pareto_front": Told(
