@@ -68,12 +68,10 @@ def test_nothing_depends_on_later_tokens(tiny, tokens):
 
 @torch.no_grad()
 def test_with_a_cache_it_says_what_it_says_without(tiny, tokens):
-    """In chunks and token by token, whatever the architecture calls the cache that it hands its layers."""
+    """Whatever the architecture calls the cache that it hands its layers."""
     model = routed(Adopted(tiny), 5)
-    whole, cache, parts = model.hf(input_ids=tokens, use_cache=False).logits, DynamicCache(config=tiny.config), []
-    for part in (tokens[:, :21], tokens[:, 21:24], *tokens[:, 24:28].split(1, 1)):
-        parts.append(model.hf(input_ids=part, past_key_values=cache, use_cache=True).logits)
-    torch.testing.assert_close(torch.cat(parts, 1), whole[:, :28], atol=1e-5, rtol=0)
+    whole = model.hf(input_ids=tokens, use_cache=False).logits
+    torch.testing.assert_close(in_parts(model, tokens), whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
