@@ -1,4 +1,4 @@
-# make train: the first run. make test: everything. make test-fast: two to five minutes of two cores, make test 16 to 30. make test-gpu: the GPU backend. make lint: format, ruff, mypy. make docs: the site.
+# make train: the first run. make test: everything. make test-fast: those that train nothing and start no program. make test-gpu: the GPU backend. make lint: format, ruff, mypy. make docs: the site.
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
