@@ -2,7 +2,6 @@
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 from conftest import QUIET, SMALL
@@ -127,7 +126,7 @@ def test_a_member_of_a_cohort_takes_no_place_elsewhere(key, outputs):
     (member / RECORD).write_text(json.dumps(record))
     (member.parent / DONE).touch()
     with pytest.raises(ValueError, match=rf"{key} of indexers = \.\./\.\./victim: it names one folder"):
-        publish_trained(Store(outputs), SimpleNamespace(hash="x"))
+        publish_trained(Store(outputs), "x")
     assert victim.exists() and victim.with_name("victim.old").exists()
 
 
