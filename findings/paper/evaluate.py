@@ -15,6 +15,7 @@ from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.report.words import listed
 from dsa.analysis.statistics.intervals import bootstrap_interval
+from dsa.analysis.statistics.paired import paired
 from dsa.analysis.statistics.values import Array
 from paper.evidence import Studies, label_of, places
 from paper.markdown import percent, signed
@@ -150,7 +151,7 @@ def judged(study: Study, indexer: str, length: int) -> Evaluated | None:
     found = next((b for b in study.analysis.best if b.seq_len == length), None)
     if found is None or found.best is None:
         return Evaluated(where, "–", "inconclusive", "nothing may be ranked there")
-    behind = (prepared.quality(label, length, scale) - prepared.quality(found.best, length, scale)).dropna()
+    behind = paired(prepared.quality(label, length, scale), prepared.quality(found.best, length, scale))
     interval = bootstrap_interval(behind.to_numpy())
     value = f"{signed(float(behind.mean()), interval, scale.unit)} from the best, {found.best}"
     if label in found.worse:

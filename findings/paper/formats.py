@@ -6,6 +6,7 @@ from dsa.analysis.judgement.compare import Comparison, family
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.judgement.guards import blocked
 from dsa.analysis.output.report.words import listed
+from dsa.analysis.statistics.paired import paired
 from paper.markdown import number, table, verdict, visible
 
 EXACT = "fp32"
@@ -28,7 +29,7 @@ def against_exact(analysis: Analysis, metric: str) -> list[Comparison]:
             if reference is None or o.get("precision", EXACT) == EXACT:
                 continue
             mine, theirs = (prepared.quality(one, seq_len, scale) for one in (label, reference))
-            d = (mine - theirs).dropna()
+            d = paired(mine, theirs)
             if len(d):
                 pairs[label, reference] = d
         out += family(pairs, seq_len, scale, margin, silent=blocked(analysis.guards, seq_len))

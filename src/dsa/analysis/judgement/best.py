@@ -17,6 +17,7 @@ from dsa.analysis.judgement.compare import Comparison
 from dsa.analysis.judgement.ranking import Ranked
 from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.intervals import bootstrap_interval
+from dsa.analysis.statistics.paired import paired
 from dsa.analysis.statistics.power import enough
 from dsa.analysis.statistics.sign_flip import sign_flip
 from dsa.analysis.statistics.values import ALPHA
@@ -90,10 +91,10 @@ def best(
     if not seeds:
         nothing = f"{where}: nothing is ranked, so nothing is recommended."
         return Best(seq_len, context, scale.metric, None, None, None, 0, (), (), None, (), None, False, nothing)
-    shared = {label: v.loc[seeds].to_numpy() for label, v in values.items()}
+    shared = {label: v.loc[seeds] for label, v in values.items()}
     top = min(shared, key=lambda label: scale.sign * shared[label].mean())
     others = [label for label in shared if label != top]
-    p = holm([sign_flip(shared[label] - shared[top]) for label in others])
+    p = holm([sign_flip(paired(shared[label], shared[top]).to_numpy()) for label in others])
     certain = enough(len(seeds), len(others))
     worse = tuple(label for label, q in zip(others, p, strict=True) if certain and q < ALPHA)
     mine = {c.label: c for c in comparisons if c.seq_len == seq_len and c.label in shared}
@@ -115,7 +116,7 @@ def best(
         metric=scale.metric,
         best=top,
         mean=float(shared[top].mean()),
-        interval=bootstrap_interval(shared[top]),
+        interval=bootstrap_interval(shared[top].to_numpy()),
         seeds=len(seeds),
         lossless=lossless,
         worse=worse,

@@ -9,7 +9,8 @@ from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale, scale_of
 from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.difference import Difference, difference
-from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
+from dsa.analysis.statistics.paired import paired
+from dsa.analysis.statistics.power import carries_no_claim, enough, seeds_for_no_loss
 from dsa.analysis.statistics.values import ALPHA
 
 CANNOT: Literal["cannot discriminate"] = "cannot discriminate"
@@ -80,7 +81,7 @@ def against(prepared: Prepared, label: str, seq_len: int, scale: Scale, to: str)
     reference = DENSE if to == DENSE else prepared.meta.reference(label)
     mine = prepared.quality(label, seq_len, scale)
     theirs = prepared.dense(label, seq_len, scale) if to == DENSE else prepared.quality(reference, seq_len, scale)
-    return reference, (mine - theirs).dropna()
+    return reference, paired(mine, theirs)
 
 
 def family(
@@ -130,10 +131,7 @@ def decide(d: Difference, p: float, q: float, comparisons: int, scale: Scale, ma
     """
     size = d.told(scale.unit)
     if not enough(d.seeds, comparisons):
-        return "inconclusive", (
-            f"{size}; {d.seeds} seeds carry no claim over {comparisons} comparisons, "
-            f"{seeds_needed(comparisons)} are needed."
-        )
+        return "inconclusive", f"{size}; {carries_no_claim(d.seeds, comparisons)}."
     near = "" if d.within is None else f"{d.within} of {d.seeds} seeds lie within the margin of {margin:g} {scale.unit}"
     if q < ALPHA:
         return "equivalent", f"{size}; {near} (corrected p {q:.2g})."

@@ -16,6 +16,7 @@ from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.ranking import Ranked
 from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.difference import Difference, difference
+from dsa.analysis.statistics.paired import one_number
 from dsa.analysis.statistics.power import enough
 from dsa.analysis.statistics.values import ALPHA
 
@@ -29,7 +30,7 @@ class Contrast:
         seq_len: the length; of a change between lengths, the longer.
         since: the shorter length of a change; None at one length.
         difference: conditions of `plus` less those of `minus`, on the primary metric.
-        p: corrected by Holm over all contrasts and lengths of the study.
+        p: corrected by Holm over all contrasts and lengths of the study that are measured.
         differs: whether it is significant.
     """
 
@@ -45,35 +46,46 @@ class Contrast:
 
 
 def contrasts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Contrast]:
-    """Every planned contrast at every length where all its conditions may be ranked, then its change over lengths."""
+    """Every planned contrast at every length where all its conditions may be ranked, then its change over lengths.
+
+    The correction counts those too whose conditions are measured and may not be ranked: they were planned.
+    """
     found: dict[tuple[str, int, int | None], pd.Series] = {}
+    told: set[tuple[str, int, int | None]] = set()
     for name, planned in prepared.meta.contrasts.items():
+        wanted = {*planned["plus"], *planned["minus"]}
         by_length = {
             seq_len: values
             for seq_len in prepared.lengths
-            if (values := by_seed(prepared, field, planned, seq_len, scale)) is not None
+            if (values := by_seed(prepared, planned, seq_len, scale)) is not None
         }
         found |= {(name, seq_len, None): values for seq_len, values in by_length.items()}
+        ranked = [seq_len for seq_len in by_length if wanted <= field.known(seq_len)]
+        told |= {(name, seq_len, None) for seq_len in ranked}
         if len(by_length) > 1:
-            first, last = min(by_length), max(by_length)
+            both = ranked if len(ranked) > 1 else list(by_length)
+            first, last = min(both), max(both)
             change = (by_length[last] - by_length[first]).dropna()
             if len(change):
                 found[name, last, first] = change
+                told |= {(name, last, first)} if len(ranked) > 1 else set()
     differences = [difference(values, 0.0, len(found), scale.sign) for values in found.values()]
     corrected = holm([d.p for d in differences])
     return [
-        judged(key, d, p, len(found), scale) for key, d, p in zip(found, differences, corrected, strict=True)
-    ]  # fmt: skip
+        judged(key, d, p, len(found), scale)
+        for key, d, p in zip(found, differences, corrected, strict=True)
+        if key in told
+    ]
 
 
-def by_seed(prepared: Prepared, field: Ranked, planned: dict[str, Any], seq_len: int, scale: Scale) -> pd.Series | None:
-    """One value a seed that has every condition; None where one of them is missing or not to be ranked."""
+def by_seed(prepared: Prepared, planned: dict[str, Any], seq_len: int, scale: Scale) -> pd.Series | None:
+    """One value a seed that has every condition, one in all where each is one number for all; None without a seed."""
     wanted = [*planned["plus"], *planned["minus"]]
-    if not set(wanted) <= field.known(seq_len):
-        return None
     table = pd.DataFrame({label: prepared.quality(label, seq_len, scale) for label in wanted}).dropna()
     if table.empty:
         return None
+    if one_number(*(table[label].to_numpy() for label in wanted)):
+        table = table.iloc[:1]
     difference = table[planned["plus"]].mean(axis=1) - table[planned["minus"]].mean(axis=1)
     return difference * (len(planned["plus"]) if planned.get("sums") else 1)
 

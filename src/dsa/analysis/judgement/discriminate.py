@@ -7,6 +7,7 @@ import pandas as pd
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import SCALES, Scale
 from dsa.analysis.statistics.intervals import beyond_zero, t_interval
+from dsa.analysis.statistics.paired import one_number
 
 REQUIRED = ("random", "window")
 WHERE_PLANNED = ("sink_window",)
@@ -50,7 +51,7 @@ def one(prepared: Prepared, seq_len: int, context: str, scale: Scale) -> Discrim
         measured = prepared.opponent(kind, label, seq_len, scale)
         theirs = capped(prepared, label, seq_len, scale, measured)
         named = kind if theirs.equals(measured) else f"{kind}, whose loss counts as that of chance at most,"
-        obstacles.append(undefeated(named, dense, theirs, scale))
+        obstacles.append(undefeated(named, dense, theirs, scale, prepared.meta.margin.get(scale.metric, 0.0)))
     found = [obstacle for obstacle in obstacles if obstacle]
     beaten = " and ".join([", ".join(opponents[:-1]), opponents[-1]])
     sentence = f"{where}: {'; '.join(found) if found else f'dense attention beats {beaten}'}."
@@ -63,11 +64,21 @@ def capped(prepared: Prepared, label: str, seq_len: int, scale: Scale, loss: pd.
     return loss.clip(upper=chance.mean()) if scale.unit == "nats" and len(chance) else loss
 
 
-def undefeated(kind: str, dense: pd.Series, theirs: pd.Series, scale: Scale) -> str | None:
-    """Why dense attention does not beat an opponent by more than its intervals; None if it does."""
+def undefeated(kind: str, dense: pd.Series, theirs: pd.Series, scale: Scale, margin: float) -> str | None:
+    """Why dense attention does not beat an opponent by more than its intervals; None if it does.
+
+    On a given model both are one number whatever the seed and have no interval: there it has to beat it by more than
+    the margin, the largest difference that counts as none.
+    """
     gain = ((theirs - dense) * scale.sign).dropna().to_numpy()
     if len(gain) < 2:
         return f"dense and {kind} share {len(gain) or 'no'} seed{'' if len(gain) == 1 else 's'}, at least 2 are needed"
+    both = pd.DataFrame({"dense": dense, "theirs": theirs}).dropna()
+    if one_number(both["dense"].to_numpy(), both["theirs"].to_numpy()):
+        told = (
+            f"dense does not beat {kind} by more than the margin of {margin:g} (it gains {gain[0]:+.4g} {scale.unit})"
+        )
+        return None if gain[0] > margin else told
     if beyond_zero(gain) > 0:
         return None
     low, high = t_interval(gain) or (gain.mean(), gain.mean())

@@ -13,7 +13,8 @@ from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.compare import CANNOT, Comparison
 from dsa.analysis.judgement.discriminate import SLACK, Discrimination
 from dsa.analysis.statistics.difference import difference
-from dsa.analysis.statistics.power import enough, seeds_for_no_loss, seeds_needed
+from dsa.analysis.statistics.paired import one_number
+from dsa.analysis.statistics.power import carries_no_claim, enough, seeds_for_no_loss
 from dsa.analysis.statistics.values import ALPHA
 
 SAME_BUDGET = 1.1
@@ -29,7 +30,7 @@ class Guard:
         "too few seeds for no loss",
         "missing runs", "failed runs", "not applicable", "no speed claim", "dearer than dense",
         "noise floor", "unsolved bases",
-        "different numbers of threads", "other budgets where asked",
+        "different numbers of threads", "other budgets where asked", "one number for all seeds",
     ]  # fmt: skip
     seq_len: int | None
     labels: tuple[str, ...]
@@ -61,6 +62,7 @@ def guards(
         out += unsolved(prepared, seq_len)
         out += uneven_threads(prepared, seq_len)
         out += other_budgets(prepared, seq_len)
+        out += same_for_all_seeds(prepared, seq_len, scale)
     return out + [guard for c in to_dense if (guard := better_than_dense(c, scale))] + incomplete(prepared)
 
 
@@ -87,14 +89,19 @@ def uninformative(prepared: Prepared, seq_len: int) -> list[Guard]:
 
 
 def better_than_dense(c: Comparison, scale: Scale) -> Guard | None:
-    """A condition that beats dense attention beyond its interval; one that does so beyond the margin is not ranked."""
+    """A condition that beats dense attention beyond its interval; one that does so beyond the margin is not ranked.
+
+    One measurement has no interval: then the margin alone.
+    """
     intervals = [interval for interval in (c.difference.interval, c.difference.t_interval) if interval is not None]
-    if not intervals or max(scale.sign * bound for interval in intervals for bound in interval) >= 0:
-        return None
+    bounds = [scale.sign * bound for interval in intervals for bound in interval] or [scale.sign * c.difference.mean]
     beyond = abs(c.difference.mean) > c.margin
+    if max(bounds) >= 0 or not (intervals or beyond):
+        return None
+    what = "its interval" if intervals else "the margin"
     sentence = (
         f"{c.label} at {c.seq_len} is better than dense attention by {abs(c.difference.mean):.4g} {scale.unit}, beyond "
-        f"its interval: a leak or an error until explained" + ("; it is not ranked." if beyond else ".")
+        f"{what}: a leak or an error until explained" + ("; it is not ranked." if beyond else ".")
     )
     return Guard("better than dense", c.seq_len, (c.label,), beyond, sentence)
 
@@ -121,9 +128,8 @@ def too_few(prepared: Prepared, seq_len: int, comparisons: list[Comparison]) -> 
     if not short:
         return too_few_for_no_loss(seq_len, comparisons)
     least, count = min(c.difference.seeds for c in short), short[0].comparisons
-    sentence = (
-        f"at {seq_len}: {least} seeds carry no claim over {count} comparisons, {seeds_needed(count)} are needed"
-        + ("; the study is exploratory." if prepared.meta.exploratory else ".")
+    sentence = f"at {seq_len}: {carries_no_claim(least, count)}" + (
+        "; the study is exploratory." if prepared.meta.exploratory else "."
     )
     return [Guard("too few seeds", seq_len, tuple(c.label for c in short), False, sentence)]
 
@@ -246,6 +252,19 @@ def other_budgets(prepared: Prepared, seq_len: int) -> list[Guard]:
         f"over all queries says, so that equal means are no equal budgets: {budgets}."
     )
     return [Guard("other budgets where asked", seq_len, tuple(told), False, sentence)]
+
+
+def same_for_all_seeds(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
+    """Conditions of a given model in which nothing is drawn."""
+    values = {label: prepared.quality(label, seq_len, scale) for label in prepared.conditions(seq_len)}
+    same = tuple(label for label, by_seed in values.items() if one_number(by_seed.to_numpy()))
+    if not same:
+        return []
+    sentence = (
+        f"at {seq_len}: {', '.join(same)}: one number for all seeds, for the model and the rows are the same and "
+        "nothing is drawn. Against each other, and against dense attention, it counts once."
+    )
+    return [Guard("one number for all seeds", seq_len, same, False, sentence)]
 
 
 def incomplete(prepared: Prepared) -> list[Guard]:

@@ -70,7 +70,8 @@ def headroom(prepared: Prepared, label: str, seq_len: int, scale: Scale) -> Head
         "full": prepared.dense(label, seq_len, scale),
     }
     values = pd.DataFrame({name: capped(prepared, label, seq_len, scale, of) for name, of in columns.items()}).dropna()
-    if values.empty or undefeated(kind, values["full"], values["near"], scale) is not None:
+    margin = prepared.meta.margin.get(scale.metric, 0.0)
+    if values.empty or undefeated(kind, values["full"], values["near"], scale, margin) is not None:
         return None
     mine, near, full = (values[name].to_numpy() for name in columns)
     gap = (near - full) * scale.sign

@@ -15,7 +15,7 @@ from dsa.analysis.judgement.discriminate import NEXT, Discrimination, rankable
 from dsa.analysis.judgement.pareto import Point
 from dsa.analysis.judgement.ranking import Ranked, orders, pairwise
 from dsa.analysis.judgement.speed import speeds
-from dsa.analysis.statistics.power import enough, seeds_needed
+from dsa.analysis.statistics.power import carries_no_claim, enough, seeds_needed
 from dsa.analysis.statistics.values import ALPHA, Array
 from dsa.artifacts.names import OF_TURNS
 
@@ -238,7 +238,7 @@ def reversal(evidence: Evidence, differences: dict[tuple, Array], level: str) ->
         )
     fewest = min(len(d) for d in differences.values())
     if not enough(fewest, 2):
-        return "inconclusive", f"{fewest} seeds carry no claim over two differences, {seeds_needed(2)} are needed."
+        return "inconclusive", f"{carries_no_claim(fewest, 2)}."
     sign = orders(differences)
     for (same, pair, first), a in sign.items():
         for (other, twin, second), b in sign.items():

@@ -11,7 +11,7 @@ from dsa.analysis.inputs.cost import COSTS, Cost, cost_of
 from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.price import spread, typical
-from dsa.analysis.judgement.ranking import Ranked, apart
+from dsa.analysis.judgement.ranking import Ranked, apart, once
 from dsa.analysis.statistics.intervals import bootstrap_interval, t_interval
 from dsa.analysis.statistics.no_loss import no_loss
 from dsa.analysis.statistics.sign_flip import sign_flip
@@ -63,7 +63,8 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
     known = [label for label in labels if len(quality[label]) and len(price[label])]
     margin = prepared.meta.margin.get(scale.metric, 0.0)
     pairs = list(itertools.permutations(known, 2))
-    behind = apart({label: quality[label] * scale.sign for label in known}, pairs)
+    signed = {label: quality[label] * scale.sign for label in known}
+    behind = once(apart(signed, pairs), signed)
     dearer = {pair: t_interval(d) for pair, d in apart({label: price[label] for label in known}, pairs).items()}
     out = []
     for label in known:

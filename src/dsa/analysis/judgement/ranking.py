@@ -12,6 +12,7 @@ from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.discriminate import Discrimination, rankable
 from dsa.analysis.judgement.guards import Guard, blocked
 from dsa.analysis.statistics.correction import holm
+from dsa.analysis.statistics.paired import one_number
 from dsa.analysis.statistics.power import enough
 from dsa.analysis.statistics.sign_flip import sign_flip
 from dsa.analysis.statistics.values import ALPHA, Array
@@ -59,7 +60,7 @@ def ranked(prepared: Prepared, found: list[Discrimination], known: list[Guard]) 
 def pairwise(prepared: Prepared, labels: list[str], seq_len: int, scale: Scale) -> dict[tuple[str, str], Array]:
     """Differences by seed of every two conditions, positive where the first is worse."""
     values = {label: prepared.quality(label, seq_len, scale) * scale.sign for label in labels}
-    return apart(values, itertools.combinations(labels, 2))
+    return once(apart(values, itertools.combinations(labels, 2)), values)
 
 
 def apart(values: dict[str, pd.Series], pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Array]:
@@ -67,6 +68,12 @@ def apart(values: dict[str, pd.Series], pairs: Iterable[tuple[str, str]]) -> dic
     columns = {label: column.to_numpy(float) for label, column in pd.DataFrame(values).items()}
     differences = {(a, b): columns[a] - columns[b] for a, b in pairs}
     return {pair: d[~np.isnan(d)] for pair, d in differences.items()}
+
+
+def once(differences: dict[tuple[str, str], Array], values: dict[str, pd.Series]) -> dict[tuple[str, str], Array]:
+    """The first difference alone of two that are one number for all seeds."""
+    still = {label for label, by_seed in values.items() if one_number(by_seed.to_numpy())}
+    return {pair: d[:1] if still.issuperset(pair) else d for pair, d in differences.items()}
 
 
 def orders(differences: dict[tuple, Array]) -> dict[tuple, int]:

@@ -6,6 +6,7 @@ from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.ranking import Ranked
 from dsa.analysis.statistics.no_loss import no_worse
+from dsa.analysis.statistics.paired import paired
 from dsa.analysis.statistics.values import ALPHA
 
 
@@ -54,9 +55,9 @@ def regret(
     for seq_len in lengths:
         mine, most = prepared.quality(label, seq_len, scale), 0.0
         for other in field[seq_len, context]:
-            loss = ((mine - prepared.quality(other, seq_len, scale)) * scale.sign).dropna().to_numpy()
             if other == label:
                 continue
+            loss = paired(mine, prepared.quality(other, seq_len, scale)).to_numpy() * scale.sign
             if not len(loss):  # no seed of both: nothing is shown
                 p = 1.0
                 continue

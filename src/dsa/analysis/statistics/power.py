@@ -33,6 +33,13 @@ def seeds_needed(comparisons: int) -> int:
     return next(seeds for seeds in range(2, 1000) if enough(seeds, comparisons))
 
 
+def carries_no_claim(seeds: int, comparisons: int) -> str:
+    """That so few seeds can show no difference after correction, in words."""
+    few = "one seed carries" if seeds == 1 else f"{seeds} seeds carry"
+    over = "a difference" if comparisons == 1 else f"{comparisons} comparisons"
+    return f"{few} no claim over {over}, {seeds_needed(comparisons)} are needed"
+
+
 def seeds_for_no_loss(comparisons: int) -> int:
     """Fewest seeds that can show no loss after correction over so many comparisons, if all lie within the margin."""
     return math.ceil(math.log(ALPHA / max(comparisons, 1)) / math.log(SHARE))
