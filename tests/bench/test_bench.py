@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import runpy
 import sys
 
 import pytest
@@ -275,3 +276,9 @@ def test_a_peer_without_room_for_its_pairs_is_left_out():
 def test_without_a_cuda_device_that_is_said_in_a_sentence():
     with pytest.raises(SystemExit, match=r"^--device cuda: there is no CUDA device here; give --device cpu\.$"):
         main(["attention", "--device", "cuda"])
+
+
+def test_what_a_setting_refuses_ends_in_its_sentence(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dsa.bench", "cohort", "--indexers", "h9d9"])
+    with pytest.raises(SystemExit, match=r"^error: indexer = h9d9: no such option\. Give one of"):
+        runpy.run_module("dsa.bench", run_name="__main__")

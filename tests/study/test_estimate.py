@@ -39,11 +39,11 @@ def test_the_plan_tells_artifacts_jobs_hours_and_disk(outputs, capsys):
                      "seq_len=64", "seed=0,1", f"output_dir={outputs}", judge="val")  # fmt: skip
     show_plan(plans)
     said = capsys.readouterr().out
-    assert "2 conditions and 4 controls (dense, oracle, random, window) x 1 length x 2 seeds, " in said
+    assert "2 conditions and 5 controls (dense, oracle, random, window, sink_window) x 1 length x 2 seeds, " in said
     assert "baseline: h1d8\n" in said and "2 seeds, 1 comparison a length" in said
-    assert "12 runs: 12 missing" in said
-    assert "bases 0 there, 2 missing; indexers 0 there, 4 missing; joint trainings 0 there, 12 missing" in said
+    assert "14 runs: 14 missing" in said
+    assert "bases 0 there, 2 missing; indexers 0 there, 4 missing; joint trainings 0 there, 14 missing" in said
     assert re.search(
-        r"jobs to do: 2 base, 2 cohort, 2 control, 10 joint; about .+ \(by counted operations\), \d+ MB", said
+        r"jobs to do: 2 base, 2 cohort, 2 control, 12 joint; about .+ \(by counted operations\), \d+ MB", said
     )
     assert not outputs.exists()

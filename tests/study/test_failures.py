@@ -23,7 +23,7 @@ def test_a_run_that_fails_is_recorded_and_the_rest_goes_on(tiny, outputs, monkey
     monkeypatch.setattr(worker, "execute", fragile)
     outcome = drive(tiny(), outputs)
     assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "nan")]
-    assert len(outcome.done) == 5
+    assert len(outcome.done) == 6
     assert drive(tiny(), outputs).status == 1, "a failed run waits for retry_failed=true"
     monkeypatch.undo()
     assert drive(tiny(), outputs, retry_failed=True).status == 0
@@ -36,8 +36,8 @@ def test_a_base_that_fails_fails_what_stands_on_it_and_says_which(tiny, outputs,
 
     monkeypatch.setattr("dsa.training.base.fit", broken)
     outcome = drive(tiny(), outputs)
-    assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] * 6
-    assert sorted(results(outputs).values()) == ["failed"] * 6
+    assert [category for _, category, _ in outcome.failed] == ["out_of_memory"] * 7
+    assert sorted(results(outputs).values()) == ["failed"] * 7
     for _, _, reason in outcome.failed:
         assert (
             reason.startswith("the base dense-tiny~-mqar~-L64-s0-") and "which it needs, failed: not enough" in reason
@@ -60,7 +60,7 @@ def test_an_indexer_that_diverges_fails_its_own_runs_alone(tiny, outputs, monkey
     (failed,) = outcome.failed
     assert (failed[0].label, failed[1]) == ("h1d8", "nan")
     assert failed[2].startswith("the indexers h1d8-tiny~-mqar~-L64-s0-")
-    assert len(outcome.done) == 5
+    assert len(outcome.done) == 6
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_after_a_failure_on_error_stop_starts_nothing_more(tiny, outputs, monkey
     monkeypatch.setattr(worker, "execute", broken)
     outcome = drive(tiny("seed=0,1"), outputs, on_error="stop")
     assert [category for _, category, _ in outcome.failed] == ["config"]
-    assert len(outcome.missing) == 11
+    assert len(outcome.missing) == 13
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_a_failure_that_no_folder_tells_keeps_its_category(tiny, outputs):
     assert {(category, reason) for _, category, reason in outcome.failed} == {
         ("out_of_memory", "MemoryError: too much")
     }  # fmt: skip
-    assert len(outcome.failed) == 6
+    assert len(outcome.failed) == 7
 
 
 @pytest.mark.slow

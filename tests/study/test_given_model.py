@@ -13,6 +13,7 @@ from dsa.graph import Graph, graph_of, run_id
 from dsa.judging import judge as judging
 from dsa.selectors import Oracle, TopK
 from dsa.study.jobs import Job
+from dsa.study.messages import show_plan
 from dsa.training import work
 from study.studies import drive, jobs_of, planned
 
@@ -104,3 +105,15 @@ def test_a_study_judges_controls_once_and_trains_the_seeds_apart(settings, outpu
     assert len(list((outputs / PLACES["base"]).iterdir())) == 1
     assert len(list((outputs / PLACES["indexers"]).glob("h*"))) == 4
     assert len(judged) == 4 + 4, "dense, nearest, first and nearest, oracle; and two indexers under two seeds"
+
+
+def test_lengths_that_the_model_does_not_read_are_said_before_anything_runs(settings, outputs, capsys):
+    plan = planned(
+        {"conditions": {"indexer": ["h1d8", "h2d8"]}, "exploratory": True},
+        *settings, "selector.k=6", "seq_len=32,300", f"output_dir={outputs}",
+    )  # fmt: skip
+    assert {run.seq_len for run in plan.applicable} == {32}
+    show_plan([plan])
+    said = capsys.readouterr().out
+    assert said.count("at 300: seq_len = 300: the model reads at most 256 tokens") == 7
+    assert "judged on the model as it is given" in said

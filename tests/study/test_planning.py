@@ -52,8 +52,8 @@ def test_zip_refuses_lists_of_different_lengths():
     ("judge", "counts"),
     [
         ("swap", {"base": 4, "cohort": 4, "judge": 4}),
-        ("val", {"base": 4, "cohort": 4, "control": 4, "joint": 20}),
-        ("both", {"base": 4, "cohort": 4, "control": 4, "joint": 20, "judge": 4}),
+        ("val", {"base": 4, "cohort": 4, "control": 4, "joint": 24}),
+        ("both", {"base": 4, "cohort": 4, "control": 4, "joint": 24, "judge": 4}),
     ],
 )
 def test_what_others_stand_on_comes_first_and_once(judge, counts, outputs):
@@ -64,7 +64,7 @@ def test_what_others_stand_on_comes_first_and_once(judge, counts, outputs):
     assert kinds == [kind for kind in IN_ORDER for _ in range(counts.get(kind, 0))]
     assert {len(job.makes) for job in jobs if job.kind == "cohort"} == {2}, "both indexers of a base at once"
     carried = [run.key for job in jobs for run in job.runs]
-    assert len(carried) == len(set(carried)) == len(plan.runs) == (48 if judge == "both" else 24)
+    assert len(carried) == len(set(carried)) == len(plan.runs) == (56 if judge == "both" else 28)
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_seeds_of_the_indexers_multiply_the_runs_that_have_any(outputs):
     pairs = {(run.seed, run.spec.indexer_seed) for run in plan.runs if run.role == "condition"}
     assert pairs == {(3, 7), (3, 8), (4, 7), (4, 8)}
     assert len([run for run in plan.runs if run.role == "condition"]) == 8
-    assert len([run for run in plan.runs if run.role == "control"]) == 8, (
+    assert len([run for run in plan.runs if run.role == "control"]) == 10, (
         "a control has no indexer, and runs once a seed"
     )
     plan = planned(TWO | {"judge": "swap"}, *given)

@@ -54,7 +54,7 @@ def test_status_tells_all_states_apart(tiny, outputs, capsys):
     found = {label: heads[row.index("1")] for label, row in rows.items()}
     assert found == {
         "dense": "stale", "h1d8": "failed", "h2d8": "queued", "oracle": "running", "random": "interrupted",
-        "window": "missing",
+        "window": "missing", "sink_window": "missing",
     }  # fmt: skip
     assert "bases 0 of 1; indexers 0 of 2" in said
     assert f"running: {running.name} ({os.uname().nodename} process {os.getpid()})" in said

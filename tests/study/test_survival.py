@@ -120,7 +120,7 @@ def test_a_worker_that_dies_takes_only_its_own_run_along(tiny, outputs):
 
     outcome = Drive(plans, outputs, Options(), dying)()
     assert [(run.label, category) for run, category, _ in outcome.failed] == [("h1d8", "killed")]
-    assert len(outcome.done) == 5
+    assert len(outcome.done) == 6
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ CONTROLS = ("dense", "oracle", "random", "window", "sink_window", "static", "rep
 """What an indexer is judged against: selectors that use none; static, a trained score of the key alone; and replicate,
 the baseline again with other initial weights of its indexers (A/A)."""
 
-USUAL_CONTROLS = CONTROLS[:4]
+USUAL_CONTROLS = CONTROLS[:5]
 """Those of a study that names none."""
 
 CONTENDED = 0.1

@@ -78,6 +78,7 @@ class Size(NamedTuple):
         vocab: tokens that it knows; 0 where the data decide.
         weights: all of them, where they were counted; 0 where `parameters` is to estimate them.
         routed: weights of the experts that a token goes through in a layer; 0 without experts.
+        context: tokens of the longest row that it reads; None: any.
     """
 
     layers: int
@@ -87,6 +88,7 @@ class Size(NamedTuple):
     vocab: int
     weights: int = 0
     routed: int = 0
+    context: int | None = None
 
     @property
     def parameters(self) -> int:

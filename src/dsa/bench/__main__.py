@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -220,4 +221,7 @@ def numbers(text: str) -> list[int]:
 
 if __name__ == "__main__":
     with read_to_the_end():
-        main()
+        try:
+            main()
+        except ValueError as error:  # what a setting refuses, in its sentence
+            sys.exit(f"error: {error}")

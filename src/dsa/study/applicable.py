@@ -2,7 +2,7 @@
 
 from dsa.build import build_indexer, numbers_of_indexers
 from dsa.spec import Spec
-from dsa.training.fits import too_large
+from dsa.training.fits import too_large, too_long
 from dsa.training.rehearsal import rehearse_budget
 from dsa.training.room import Made, gaps_in_blocks, never_decides, no_entries, too_coarse, too_wide
 from dsa.training.sites import sites_of
@@ -17,7 +17,8 @@ def obstacle(spec: Spec) -> str | None:
     """
     made = Made(spec)
     about = (no_entries, too_wide, never_decides, gaps_in_blocks, too_coarse)
-    return next((reason for ask in about if (reason := ask(made)) is not None), None) or too_large(spec)
+    reasons = (reason for ask in about if (reason := ask(made)) is not None)
+    return too_long(spec) or next(reasons, None) or too_large(spec)
 
 
 def check_indexer(spec: Spec, label: str) -> None:

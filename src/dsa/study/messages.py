@@ -99,7 +99,8 @@ def judged(plan: StudyPlan) -> str:
     if study.judge == "swap":
         return "judged with the backbone untouched"
     if study.judge == "val":
-        return "judged after joint training"
+        joint = any(run.graph.joint is not None for run in plan.runs)
+        return "judged after joint training" if joint else "judged on the model as it is given"
     if study.finalists is None:
         return "judged with the backbone untouched, then after joint training"
     fresh = f"seeds {study.fresh[0]} to {study.fresh[-1]}"

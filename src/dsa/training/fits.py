@@ -13,6 +13,14 @@ from dsa.spec import Spec
 STEP = 64  # tokens to which a length that is proposed is rounded down
 
 
+def too_long(spec: Spec) -> str | None:
+    """The reason if the model reads no rows of this length."""
+    most = size_of(spec).context
+    if most is None or spec.seq_len <= most:
+        return None
+    return f"seq_len = {spec.seq_len}: the model reads at most {most} tokens"
+
+
 def too_large(spec: Spec) -> str | None:
     """The reason if training needs more memory than this machine has."""
     need, have = memory_needed(spec), memory_here(spec)
@@ -36,11 +44,14 @@ def too_many(specs: Sequence[Spec], workers: int) -> str | None:
 
 
 def check_room(spec: Spec) -> None:
-    """Refuse a pretrained model for which less memory is free now than it needs, before it is read.
+    """Refuse rows that are too long for the model, and a pretrained model for which less memory is free now than it
+    needs, before it is read.
 
     Raises:
         ValueError: saying what would fit.
     """
+    if (reason := too_long(spec)) is not None:
+        raise ValueError(f"{reason}.")
     if not spec.given or (need := memory_needed(spec)) <= (have := memory_free(spec)):
         return
     setting = f"model.path = {spec.model.node['path']}" if "path" in spec.model.node else f"model = {spec.model.option}"

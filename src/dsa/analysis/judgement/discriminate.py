@@ -13,8 +13,8 @@ REQUIRED = ("random", "window")
 WHERE_PLANNED = ("sink_window",)
 SLACK = 0.01  # nats below the unigram entropy that a loss must reach to say anything
 NEXT = (
-    "What to do: train the dense base longer or on an easier task until it beats the controls, take a longer "
-    "sequence or a smaller budget, or add seeds."
+    "What to do: take a longer sequence or a smaller budget, add seeds, or a dense base that beats the controls: "
+    "trained longer or on an easier task, where it is yours to train."
 )
 
 

@@ -49,7 +49,7 @@ class Adopted(Backbone):
         self.hook = hooked(model, self.router, leave_dense, seq_len)
         self.sites = tuple(layer.site for layer in self.hook.layers if layer.site is not None)
         own = model.config.get_text_config()
-        self.vocab_size, self.context = int(own.vocab_size), getattr(own, "max_position_embeddings", None)
+        self.vocab_size, self.context = int(own.vocab_size), context_of(own)
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
         check_tokens(tokens, self.vocab_size)
@@ -180,7 +180,13 @@ class Pretrained(Adopted):
             raise ValueError(f"model.path = {node['path']}: its config.json does not say {', '.join(names[:-1])} and "
                              f"{names[-1]} of the model.")  # fmt: skip
         ff = getattr(own, "intermediate_size", None) or 4 * width
-        return Size(layers, width, ff, heads, vocab, *weights_of(node["path"], config.to_json_string()))
+        counted = weights_of(node["path"], config.to_json_string())
+        return Size(layers, width, ff, heads, vocab, *counted, context=context_of(own))
+
+
+def context_of(own: Any) -> int | None:
+    """Tokens of the longest row that a model reads, by its text configuration; None: any."""
+    return getattr(own, "max_position_embeddings", None)
 
 
 def past_of(cache: Cache, config: Any) -> dict[str, Any]:
