@@ -1,5 +1,6 @@
 """What tests share: the options of a group, small configurations, runs in a folder of their own."""
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import jaxtyping
 import pytest
 import torch
 from jaxtyping import config, install_import_hook
+from lightning_fabric.utilities import registry
 from omegaconf import OmegaConf
 from typed import calls, first_of_a_kind
 
@@ -26,6 +28,7 @@ from dsa.config import config_dir  # noqa: E402
 from dsa.ops.compiler import cache_folder  # noqa: E402
 
 configurations.compose = composed.compose
+registry.entry_points = functools.cache(registry.entry_points)  # each Trainer reads all that is installed
 os.fsync = lambda fd: None  # nobody cuts the power here, and of what was written a kill takes nothing back
 THREADS = min(2, torch.get_num_threads())
 torch.set_num_threads(THREADS)

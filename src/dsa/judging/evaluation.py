@@ -184,11 +184,11 @@ class EvalMetrics(nn.Module):
 
 def evaluate(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> dict[str, float]:
     """Loss, perplexity and accuracy on the fixed evaluation batches."""
-    return evaluated(devices, dtype, data, model, sparse).values
+    return evaluated(make_trainer(devices, dtype), data, model, sparse).values
 
 
-def evaluated(devices: Devices, dtype: str, data: DataModule, model: Backbone, sparse: bool) -> Evaluation:
+def evaluated(trainer: pl.Trainer, data: DataModule, model: Backbone, sparse: bool) -> Evaluation:
     """The same, and what was measured of each row."""
     module = Evaluation(model, data, sparse)
-    make_trainer(devices, dtype).validate(module, verbose=False)
+    trainer.validate(module, verbose=False)
     return module

@@ -23,10 +23,11 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
     Args:
         look: also measure what each layer selects.
     """
-    device = make_trainer(devices, dtype).strategy.root_device
+    trainer = make_trainer(devices, dtype)
+    device = trainer.strategy.root_device
     calibrate(model, data, device)
     routed = bool(model.router_of)
-    found = evaluated(devices, dtype, data, model, sparse=routed)
+    found = evaluated(trainer, data, model, sparse=routed)
     out: dict[str, Any] = {"val": found.values} | ({"samples": found.samples} if found.samples else {})
     if routed and look:
         tokens, asked = probe_rows(data)

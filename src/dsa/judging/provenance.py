@@ -19,7 +19,7 @@ def provenance(code: str) -> dict[str, Any]:
         "code": code,
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": dict(packages()),
         "machine": {
             "system": platform.platform(),
             "processor": processor(),
@@ -27,6 +27,12 @@ def provenance(code: str) -> dict[str, Any]:
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
+
+
+@functools.cache
+def packages() -> tuple[tuple[str, str], ...]:
+    """Names and versions; each is read from files."""
+    return tuple((name, version(name)) for name in PACKAGES)
 
 
 @functools.cache
@@ -41,6 +47,7 @@ def git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
+@functools.cache
 def processor() -> str:
     """Name of the processor."""
     info = Path("/proc/cpuinfo")
