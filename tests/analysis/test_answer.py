@@ -104,6 +104,18 @@ def test_a_contrast_of_what_may_not_be_ranked_is_not_said_to_be_too_small():
     assert "may not be ranked" not in opening(claiming("contrasts_differ", {"a": 1.2, "b": 1.2}, contrasts=planned))
 
 
+def test_whether_seeds_are_few_is_asked_of_what_the_claim_rests_on():
+    """Six seeds are enough for one contrast, and too few for comparisons of five conditions with the baseline."""
+    losses = dict.fromkeys("abcdef", 1.2)
+    few = [
+        opening(claiming("contrasts_differ", losses, seeds=seeds, contrasts={"x": {"plus": ["b"], "minus": ["c"]}}))
+        for seeds in (6, 5)
+    ]
+    assert re.search(r"differences of less than 0\.0\d* nats can stay unseen in so many seeds \(6 seeds", few[0])
+    assert "so few seeds carry no claim (5 seeds" in few[1]
+    assert "so few seeds carry no claim (6 seeds" in opening(claiming("some_condition_differs", losses, seeds=6))
+
+
 def test_what_to_use_says_what_it_costs_and_on_what_it_rests():
     done = claiming("no_quality_loss", {"a": 1.2, "b": 1.2}, seeds=20)
     (row,) = use(done).rows

@@ -11,8 +11,11 @@ from dsa.analysis.judgement.hypothesis import DEFAULT_CLAIM, claim_of, differing
 from dsa.analysis.output.figures.spec import Chart
 from dsa.analysis.output.report import times
 from dsa.analysis.output.report.words import at, is_or_are, listed, names
+from dsa.analysis.statistics.difference import Difference
+from dsa.analysis.statistics.power import enough
 from dsa.artifacts.names import OF_TURNS
 
+FEW = "so few seeds carry no claim"
 FALLBACK = ("differences", "quality", "accuracy")
 BESIDE_CONTROLS = ("quality", "accuracy")
 TIMED = "timed alone, from the least turn to the greatest"
@@ -28,7 +31,7 @@ class Told:
         not_so: likewise where it is not.
         whether: what is open where it is inconclusive, after "whether".
         picture: the figure that shows it.
-        because: why it is open where too few seeds or a declaration do not say it already.
+        because: why it is open where a declaration does not say it already.
     """
 
     claim: Callable[[Analysis], str]
@@ -80,28 +83,33 @@ def why(analysis: Analysis, told: Told) -> str:
     """Why a question is open."""
     if analysis.prepared.meta.exploratory:
         return "the study was declared too small for a claim before it ran"
-    if of_turns(analysis):
-        return told.because(analysis)
-    if any(guard.name == "too few seeds" for guard in analysis.guards):
-        return "so few seeds carry no claim"
     return told.because(analysis)
 
 
 def unseen(analysis: Analysis) -> str:
-    """What the seeds could not have shown."""
-    open_ = [c for c in analysis.deciding if c.word == "inconclusive" and c.difference.detectable is not None]
-    if not open_:
+    """What the seeds could not have shown of the comparisons."""
+    if any(guard.name == "too few seeds" for guard in analysis.guards):
+        return FEW
+    return missed(analysis, [c.difference for c in analysis.deciding if c.word == "inconclusive"])
+
+
+def missed(analysis: Analysis, still_open: list[Difference]) -> str:
+    """How large a difference can stay unseen."""
+    visible = [d.detectable for d in still_open if d.detectable is not None]
+    if not visible:
         return "the differences are too small for these seeds"
-    largest = max(c.difference.detectable or 0.0 for c in open_)
     unit = scale_of(analysis.prepared.meta.metric).unit
-    return f"differences of less than {largest:.2g} {unit} can stay unseen in so many seeds"
+    return f"differences of less than {max(visible):.2g} {unit} can stay unseen in so many seeds"
 
 
-def unranked(analysis: Analysis) -> str:
+def undecided(analysis: Analysis) -> str:
     """Why contrasts are open: a condition of theirs is kept out of the ranking, or what the seeds could not show."""
-    if {c.name for c in analysis.contrasts}.isdisjoint(contrasts(analysis)):
+    mine = [c for c in analysis.contrasts if c.name in contrasts(analysis)]
+    if not mine:
         return "a condition that it compares may not be ranked, which is told below"
-    return unseen(analysis)
+    if not all(enough(c.difference.seeds, c.comparisons) for c in mine):
+        return FEW
+    return missed(analysis, [c.difference for c in mine if not c.differs])
 
 
 def basis(analysis: Analysis) -> str:
@@ -246,6 +254,8 @@ def cost_of_claim(analysis: Analysis) -> str:
 
 def unchanged(analysis: Analysis, level: str) -> str:
     """Why it is open whether an order reverses."""
+    if any(guard.name == "too few seeds" for guard in analysis.guards):
+        return FEW
     if level == "length" and len(ranked_lengths(analysis)) < 2:
         return "nothing can be ranked at a second length"
     return "no pair is shown to change places, nor all to keep theirs"
@@ -283,7 +293,7 @@ TOLD = {
         so=contrasts_matter,
         not_so=lambda a: f"{quoted(contrasts(a))} change nothing",
         whether=lambda a: f"{quoted(contrasts(a))} changes the {quantity(a)}",
-        because=unranked,
+        because=undecided,
         picture=lambda a: "contrasts",
     ),
     "on_pareto_front": Told(
