@@ -317,3 +317,19 @@ def test_a_run_tells_exact_match_of_all_that_it_compares_by_depth_too(outputs, n
     frame = load_study(Path(result.folder).parent)
     assert frame.loc[0, "swap_val_exact_match"] == result.swap_val_exact_match
     assert frame.loc[0, "exact_match_by_depth.swap_val.1"] == result.exact_match_by_depth["swap_val"]["1"]
+
+
+def test_where_text_teaches_rows_hold_nothing_planted_and_ask_for_every_token(made):
+    asked, taught = made(), made(learn="text")
+    own, rows = (source.sample(4, LENGTH, generator("rows")) for source in (asked, taught))
+    assert (own.targets == IGNORE).any() and not (rows.targets == IGNORE).any()
+    assert rows.tokens[:, 1:].equal(rows.targets[:, :-1])
+    texts = [taught.tokenizer.decode(row) for row in rows.tokens.tolist()]
+    assert all("special magic number" not in text for text in texts)
+    whole = taught.tokenizer.decode(taught.train.tolist())
+    assert all(text in whole for text in texts) and len(set(texts)) == 4
+    for one, other in zip(asked.evaluation(3, LENGTH), taught.evaluation(3, LENGTH), strict=True):
+        assert one is other is None or one.equal(other)
+    assert asked.fingerprint != taught.fingerprint
+    with pytest.raises(ValueError, match=r"data\.learn = facts: give questions or text"):
+        made(learn="facts")

@@ -20,6 +20,7 @@ OF_A_MODEL = {
     "block_granularity_pretrained": 5,
     "sharing_pretrained": 3,
     "retrieval_pretrained": 4,
+    "retrieval_learned_on_text": 2,
 }  # studies of a pretrained model, and their conditions
 
 

@@ -10,9 +10,10 @@ from dsa.checks import at_least, null_or_positive, one_of, positive
 from dsa.data.batch import IGNORE, Batch, Source
 from dsa.data.forms import FORMS, Amounts, Form, Hidden
 from dsa.data.hashing import digest, generator
-from dsa.data.text import Corpus, Tokenizer, check_length, tokenised
+from dsa.data.text import Corpus, Tokenizer, anywhere, check_length, tokenised
 
 MIXTURE = "mixture"
+LEARN = ("questions", "text")
 DRAWS = 256  # of each form, from which its sizes in tokens are known
 SPARE = 1 / 8  # of the planted tokens, so that no row is ever too short for those that are drawn for it
 TRIES = 100  # draws of one row until none of its words stands in the text by chance
@@ -43,6 +44,8 @@ class Retrieval(Source):
         hops: variables of a chain that take their value from the one before.
         digits: of a value.
         gap: least distance from a needle's last token to the first query [tokens]; None: 3 seq_len / 8.
+        learn: training rows; questions: as those of the evaluation; text: cuts of the text with nothing planted, of
+            which every token is asked, so that what was learned on text is asked for facts.
         cache_dir: folder for tokenised text; None: $XDG_CACHE_HOME/dsa or ~/.cache/dsa.
     """
 
@@ -56,10 +59,12 @@ class Retrieval(Source):
         hops: int = 2,
         digits: int = 7,
         gap: int | None = None,
+        learn: str = "questions",
         cache_dir: str | None = None,
     ) -> None:
         self.form = one_of(form, (*FORMS, MIXTURE), "data.form")
         self.forms = list(FORMS.values()) if form == MIXTURE else [FORMS[form]]
+        self.learn = one_of(learn, LEARN, "data.learn")
         self.gap = null_or_positive(gap, "data.gap", "null follows seq_len; a needle comes before its question")
         self.amounts = Amounts(
             at_least(distractors, 0, "data.distractors"),
@@ -71,7 +76,8 @@ class Retrieval(Source):
         self.tokenizer, self.train, self.validation = tokenizer, tokens.train, tokens.validation
         self.vocab_size = tokenizer.reach(tokens.largest)
         self.description = f"retrieval {form}, {corpus.description} {tokenizer.description}"
-        self.fingerprint = digest("retrieval", tokens.content, tokenizer.settings(), form, tuple(self.amounts), gap)
+        identity = ("retrieval", tokens.content, tokenizer.settings(), form, tuple(self.amounts), gap)
+        self.fingerprint = digest(*identity, *([learn] if learn == "text" else []))  # that questions teach goes unsaid
         draws = [hidden for form in self.forms for hidden in drawn(form, self.amounts)]
         self.widths = [tuple(map(len, (np.concatenate(p.needles), p.question, p.answer))) for p in self._pieces(draws)]
         # Of one token, for somebody who knows the sentences and the question but has not read the text.
@@ -94,6 +100,8 @@ class Retrieval(Source):
                 )
 
     def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
+        if self.learn == "text":
+            return anywhere(self.train, rows, seq_len, rng)
         return self._rows(rows, seq_len, rng, self.train, evaluation=False)
 
     def evaluation(self, rows: int, seq_len: int) -> Batch:

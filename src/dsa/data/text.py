@@ -108,21 +108,28 @@ class TextSource(Source):
         check_length(seq_len, self.description, self.train, self.validation)
 
     def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
-        return self._batch(self._cut(self.train, rng.integers(len(self.train) - seq_len, size=rows), seq_len))
+        return anywhere(self.train, rows, seq_len, rng)
 
     def evaluation(self, rows: int, seq_len: int) -> Batch:
         starts = np.linspace(0, len(self.validation) - seq_len - 1, rows).astype(np.int64)
-        cut = self._cut(self.validation, starts, seq_len)
-        marked = None if self.recall_slice is None else torch.from_numpy(self.recall_slice(cut))
-        return self._batch(cut)._replace(slice=marked)
+        rows_of = cut(self.validation, starts, seq_len)
+        marked = None if self.recall_slice is None else torch.from_numpy(self.recall_slice(rows_of))
+        return every_token(rows_of)._replace(slice=marked)
 
-    @staticmethod
-    def _cut(tokens: np.ndarray, starts: np.ndarray, seq_len: int) -> np.ndarray:
-        return tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
 
-    @staticmethod
-    def _batch(cut: np.ndarray) -> Batch:
-        return Batch(torch.from_numpy(cut[:, :-1]), torch.from_numpy(cut[:, 1:]))
+def anywhere(tokens: np.ndarray, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:
+    """Rows of a text from wherever they are drawn; every position is asked."""
+    return every_token(cut(tokens, rng.integers(len(tokens) - seq_len, size=rows), seq_len))
+
+
+def cut(tokens: np.ndarray, starts: np.ndarray, seq_len: int) -> np.ndarray:
+    """[rows, seq_len + 1]: a row from each place on, and the token after it."""
+    return tokens[starts[:, None] + np.arange(seq_len + 1)].astype(np.int64)
+
+
+def every_token(rows: np.ndarray) -> Batch:
+    """A batch that asks for the next token everywhere."""
+    return Batch(torch.from_numpy(rows[:, :-1]), torch.from_numpy(rows[:, 1:]))
 
 
 def tokenised(corpus: Corpus, tokenizer: Tokenizer, cache_dir: str | None) -> Tokens:
