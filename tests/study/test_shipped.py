@@ -22,6 +22,8 @@ OF_A_MODEL = {
     "retrieval_pretrained": 4,
     "retrieval_learned_on_text": 2,
 }  # studies of a pretrained model, and their conditions
+OF_QUESTIONS = {"retrieval_learned_on_text"}  # no other data has the settings that they compare
+A_FEW = ("argparse", "ast", "bdb", "calendar", "cgi", "cmd", "codecs", "copy", "csv", "datetime", "dis", "doctest")
 
 
 @pytest.mark.slow
@@ -35,7 +37,7 @@ def test_every_shipped_study_can_be_planned(study, outputs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("study", "conditions"), OF_A_MODEL.items())
-def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, conditions, outputs, tmp_path):
+def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, conditions, outputs, tmp_path, monkeypatch):
     pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
     from backbones.tiny_models import CONFIGS, saved
 
@@ -44,9 +46,13 @@ def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, condit
     folder = saved(tmp_path / "tiny", config, tokenizer=True)
     text = tmp_path / "text.txt"
     text.write_text("def return import self class for in if else\n" * 400)
+    data = ["data=text_model", f"data.path={text}", "seq_len=64"]
+    if study in OF_QUESTIONS:
+        monkeypatch.setattr("dsa.data.stdlib._names", lambda root: [f"{name}.py" for name in A_FEW])
+        data = ["data=retrieval_model", "data.distractors=0", "data.gap=1", "seq_len=256"]
     (plan,) = plans_of(
-        f"study={study}", "model=pretrained", f"model.path={folder}", "data=text_model", f"data.path={text}",
-        f"cache_dir={tmp_path}", "seed=0", "seq_len=64", f"output_dir={outputs}", exploratory=True,
+        f"study={study}", "model=pretrained", f"model.path={folder}", *data,
+        f"cache_dir={tmp_path}", "seed=0", f"output_dir={outputs}", exploratory=True,
     )  # fmt: skip
     assert len(plan.study.conditions) == conditions and {run.spec.given for run in plan.applicable} == {True}
     assert {run.spec.recipe.dense_steps for run in plan.applicable} == {0}
