@@ -74,6 +74,24 @@ def test_enough_is_the_budget_from_which_on_nothing_is_lost():
     assert "No budget up to 32 keys" in sentence(curve(0.4, 0.2, 0.1, 0.06))
 
 
+@pytest.mark.parametrize(
+    ("sinks", "near", "said"),
+    [
+        (None, None, "The first and the nearest keys alone never are, nor the nearest: there is something to learn."),
+        (32, None, "The first and the nearest keys alone need 32; the nearest keys alone never are."),
+        (None, 32, "The first and the nearest keys alone never are; the nearest keys alone need 32."),
+        (32, 16, "the nearest keys alone need 16. So there is nothing for an indexer to learn here."),
+    ],
+)
+def test_what_needs_no_learning_is_told_with_the_nearest_keys_alone_too(sinks, near, said):
+    def points(name, first):
+        over = {k: 0.0 if first is not None and k >= first else 0.2 for k in (16, 32)}
+        return [Point(name, k, 2 + lost, lost, 0.9, [0.9]) for k, lost in over.items()]
+
+    every = [*points("oracle", 16), *points("sink_window", sinks), *points("window", near)]
+    assert sentence(Budget("m-d-L64", [], "m", "d", 64, 8, 2.0, 3.0, 0.05, every)).endswith(said)
+
+
 def test_nothing_is_concluded_from_a_loss_that_keys_do_not_move():
     oracle = [Point("oracle", k, 2.0, over, 0.9, [0.9]) for k, over in ((4, 0.1), (8, 0.0))]
     random = [Point("random", k, 2.0, over, 0.1, [0.1]) for k, over in ((4, 0.1), (8, 0.0))]

@@ -138,7 +138,7 @@ def check(ks: Sequence[int], seq_len: int) -> None:
 
 def sentence(budget: Budget) -> str:
     """What the curves say, in plain words."""
-    best, opponent, chance = (budget.enough(name) for name in ("oracle", "sink_window", "random"))
+    best, chance = (budget.enough(name) for name in ("oracle", "random"))
     said = f"Dense attention has a loss of {budget.dense:.3f} nats a token here. "
     if budget.dense > budget.unigram - BELOW_UNIGRAM:
         said += (
@@ -157,11 +157,22 @@ def sentence(budget: Budget) -> str:
         share = best / budget.seq_len
         said += (
             f"Chosen by the true attention, {best} of {budget.seq_len} keys ({share:.1%}) are within {budget.margin:g} "
-            "nats of it, and no indexer needs to do better. "
-        )
-        said += (
-            f"The first and the nearest keys alone need {opponent}."
-            if opponent is not None
-            else "The first and the nearest keys alone never are: there is something to learn."
+            f"nats of it, and no indexer needs to do better. {without_learning(budget, best)}"
         )
     return said
+
+
+def without_learning(budget: Budget, best: int) -> str:
+    """How many keys selections need that learn nothing.
+
+    Args:
+        best: how many those of the true attention need.
+    """
+    names = {"sink_window": "the first and the nearest keys", "window": "the nearest keys"}
+    needed = {told: budget.enough(name) for name, told in names.items()}
+    known = {told: k for told, k in needed.items() if k is not None}
+    if not known:
+        return "The first and the nearest keys alone never are, nor the nearest: there is something to learn."
+    said = "; ".join(f"{told} alone {'never are' if k is None else f'need {k}'}" for told, k in needed.items())
+    none = " So there is nothing for an indexer to learn here." if min(known.values()) <= best else ""
+    return f"{said[0].upper()}{said[1:]}.{none}"
