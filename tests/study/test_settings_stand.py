@@ -8,7 +8,7 @@ import pytest
 from conftest import options
 from omegaconf import OmegaConf
 
-from dsa import compose
+from dsa import compose, config
 from dsa.build import build_data
 from dsa.study.messages import show_plan
 from dsa.study.plan import StudyPlan
@@ -84,7 +84,7 @@ def keys(node: dict[str, Any], path: str = "") -> Iterator[str]:
 @functools.cache
 def settings(group: str, option: str) -> dict[str, Any]:
     """The settings that an option of a group has."""
-    node = load([f"{group}={option}"])[group]
+    node = config.compose([f"{group}={option}"])[group]
     return {key: OmegaConf.select(node, key, default=None) for key in keys(OmegaConf.to_container(node))}
 
 
