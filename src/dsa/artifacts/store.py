@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from filelock import FileLock, Timeout
 
 from dsa.artifacts.atomic import write_json, write_text
+from dsa.artifacts.digest import digest
 from dsa.checks import folder_name
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,13 @@ class Wanted(Protocol):
     def hash(self) -> str: ...
     @property
     def code(self) -> str: ...
+
+
+class MadeFrom(Wanted, Protocol):
+    """A need that says what it is made from."""
+
+    @property
+    def needs(self) -> "tuple[Wanted, ...]": ...
 
 
 @dataclass(frozen=True)
@@ -107,6 +115,24 @@ class Store:
         if record is None or record.get("schema") != SCHEMA:
             return False
         return self.stale == "keep" or bool(record["code"] == code)
+
+    def named(self, need: MadeFrom) -> Named:
+        """What names an artifact that is made now, and the code behind it."""
+        return Named(need.kind, need.name, need.hash, self.code_behind(need.code, need.needs))
+
+    def code_behind(self, code: str, parts: Sequence[Wanted]) -> str:
+        """Fingerprint of the code behind what is made now of these parts: today's; where one of them is of other code
+        and kept (stale=keep), one that no code has, so that what stands on it is stale as well."""
+        if self.stale != "keep":
+            return code
+        kept = [self.code_there(part) for part in parts]
+        return code if kept == [part.code for part in parts] else digest([code, kept], 12)
+
+    def code_there(self, need: Wanted) -> str | None:
+        """Fingerprint of the code behind the artifact that is there; None if there is none."""
+        judged = need.kind == "judgement"
+        record = read_json(self.judgement_file(need) if judged else self.folder(need) / RECORD)
+        return None if record is None else record.get("code")
 
     def partial(self, need: Wanted) -> Path:
         """Where an artifact is made."""

@@ -97,6 +97,8 @@ def assemble(
         result.time["contended"] = bool(result.time["contended"] or contended(found.control_rows, "sparse"))
     result.stability = stability(found.rows, stage)
     result.provenance["threads_of"] = threads_of(spec, graph)
+    judged = [need for need in (graph.dense, graph.swap, graph.window, graph.sinks) if need is not None]
+    result.provenance["code"] = Store(spec.outputs, spec.stale).code_behind(graph.code, [*graph.parts, *judged])
     result.warnings = warnings_of(spec, result, model)
     return result
 

@@ -260,7 +260,7 @@ def train_cohort(
             if member.failed is None:
                 save_weights(member.weights(), member.folder)
                 write_json(member.folder / RECORD, record_of(member.need, member.spec) | {
-                    "name": member.need.name, "hash": member.need.hash, "code": member.need.code,
+                    "name": member.need.name, "hash": member.need.hash, "code": store.named(member.need).code,
                 })  # fmt: skip
         if dashboard.place is not None and (folder / METRICS).exists():
             with replacing(dashboard.place / f"{dashboard.name}.csv") as temporary:

@@ -47,7 +47,7 @@ def fill(store: Store, need: Need, spec: Spec, make: Make) -> None:
     record = make(partial, resumed)
     wait_for_all()
     if first_process():
-        artifact = store.publish(partial, need, record_of(need, spec) | record)
+        artifact = store.publish(partial, store.named(need), record_of(need, spec) | record)
         (artifact.folder / LAST).unlink(missing_ok=True)  # not before: a kill in between would cost the whole training
     wait_for_all()
 

@@ -121,6 +121,6 @@ def judged(run: Run, need: Need, data: DataModule, models: Models) -> dict[str, 
     look = composition is not None and not composition.get("nearest")
     record = judge(spec.trainer, spec.dtype, data, models.of(spec, need), look)
     if first_process():
-        store.keep_judgement(need, record)
+        store.keep_judgement(store.named(need), record)
     wait_for_all()
     return record
