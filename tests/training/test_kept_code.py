@@ -10,7 +10,8 @@ from dsa.artifacts.store import RECORD
 from dsa.build import build_data
 from dsa.training.run import Run
 
-STEPS = ["recipe.dense.steps=2", "recipe.warmup.steps=2", "judge=swap", "seq_len=32", "dtype=fp32", "selector.k=8"]
+STEPS = ["recipe.dense.steps=2", "recipe.warmup.steps=2", "judge=swap", "seq_len=32", "dtype=fp32"]
+K = "selector.k=8"
 
 
 @pytest.fixture
@@ -28,14 +29,14 @@ def run(outputs):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["base", "indexers", "swap", "dense"])
 def test_a_run_on_parts_that_were_kept_is_stale_and_so_is_what_it_makes(run, kind):
-    _, first = run()
+    _, first = run(K)
     need = getattr(first.graph, kind)
     path = first.store.judgement_file(need) if need.kind == "judgement" else first.store.folder(need) / RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | {"code": "of another day"}))
     changed = ["indexer=h2d8"] if kind == "base" else ["name=other"]
-    kept, again = run("stale=keep", *changed)
+    kept, again = run(K, "stale=keep", *changed)
     assert kept.provenance["code"] != again.graph.code
-    _, strict = run(*changed, trained=False)
+    _, strict = run(K, *changed, trained=False)
     assert strict.folder == again.folder and strict.finished() is None
     if kind == "base":
         assert strict.store.find(strict.graph.indexers) is None, "they learned on a base of other code"
@@ -43,7 +44,8 @@ def test_a_run_on_parts_that_were_kept_is_stale_and_so_is_what_it_makes(run, kin
 
 
 @pytest.mark.slow
-def test_where_nothing_is_of_other_code_keeping_changes_nothing(run):
-    result, first = run("stale=keep")
+@pytest.mark.parametrize("own", [[K], [K, "judge=val", "recipe.sparse.steps=2"], ["selector=dense"]])
+def test_where_nothing_is_of_other_code_keeping_changes_nothing(run, own):
+    result, first = run("stale=keep", *own)
     assert result.provenance["code"] == first.graph.code
-    assert run(trained=False)[1].finished() is not None
+    assert run(*own, trained=False)[1].finished() is not None

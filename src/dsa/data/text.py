@@ -112,9 +112,9 @@ class TextSource(Source):
 
     def evaluation(self, rows: int, seq_len: int) -> Batch:
         starts = np.linspace(0, len(self.validation) - seq_len - 1, rows).astype(np.int64)
-        rows_of = cut(self.validation, starts, seq_len)
-        marked = None if self.recall_slice is None else torch.from_numpy(self.recall_slice(rows_of))
-        return every_token(rows_of)._replace(slice=marked)
+        pieces = cut(self.validation, starts, seq_len)
+        marked = None if self.recall_slice is None else torch.from_numpy(self.recall_slice(pieces))
+        return every_token(pieces)._replace(slice=marked)
 
 
 def anywhere(tokens: np.ndarray, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:

@@ -99,7 +99,7 @@ def judged(plan: StudyPlan) -> str:
     if study.judge == "swap":
         return "judged with the backbone untouched"
     if study.judge == "val":
-        joint = any(run.graph.joint is not None for run in plan.runs)
+        joint = any(run.graph.joint is not None for run in plan.applicable)
         return "judged after joint training" if joint else "judged on the model as it is given"
     if study.finalists is None:
         return "judged with the backbone untouched, then after joint training"

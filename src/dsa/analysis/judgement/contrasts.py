@@ -51,30 +51,29 @@ def contrasts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Contrast]
     The correction counts those too whose conditions are measured and may not be ranked: they were planned.
     """
     found: dict[tuple[str, int, int | None], pd.Series] = {}
-    told: set[tuple[str, int, int | None]] = set()
+    silent: set[tuple[str, int | None]] = set()
     for name, planned in prepared.meta.contrasts.items():
-        wanted = {*planned["plus"], *planned["minus"]}
         by_length = {
             seq_len: values
             for seq_len in prepared.lengths
             if (values := by_seed(prepared, planned, seq_len, scale)) is not None
         }
         found |= {(name, seq_len, None): values for seq_len, values in by_length.items()}
+        wanted = {*planned["plus"], *planned["minus"]}
         ranked = [seq_len for seq_len in by_length if wanted <= field.known(seq_len)]
-        told |= {(name, seq_len, None) for seq_len in ranked}
-        if len(by_length) > 1:
-            both = ranked if len(ranked) > 1 else list(by_length)
-            first, last = min(both), max(both)
+        silent |= {(name, seq_len) for seq_len in by_length if seq_len not in ranked}
+        ends = ranked if len(ranked) > 1 else list(by_length)
+        if len(ends) > 1:
+            first, last = min(ends), max(ends)
             change = (by_length[last] - by_length[first]).dropna()
             if len(change):
                 found[name, last, first] = change
-                told |= {(name, last, first)} if len(ranked) > 1 else set()
     differences = [difference(values, 0.0, len(found), scale.sign) for values in found.values()]
     corrected = holm([d.p for d in differences])
     return [
         judged(key, d, p, len(found), scale)
         for key, d, p in zip(found, differences, corrected, strict=True)
-        if key in told
+        if silent.isdisjoint({key[:2], (key[0], key[2])})
     ]
 
 

@@ -70,10 +70,10 @@ def undefeated(kind: str, dense: pd.Series, theirs: pd.Series, scale: Scale, mar
     On a given model both are one number whatever the seed and have no interval: there it has to beat it by more than
     the margin, the largest difference that counts as none.
     """
-    gain = ((theirs - dense) * scale.sign).dropna().to_numpy()
+    both = pd.DataFrame({"dense": dense, "theirs": theirs}).dropna()
+    gain = ((both["theirs"] - both["dense"]) * scale.sign).to_numpy()
     if len(gain) < 2:
         return f"dense and {kind} share {len(gain) or 'no'} seed{'' if len(gain) == 1 else 's'}, at least 2 are needed"
-    both = pd.DataFrame({"dense": dense, "theirs": theirs}).dropna()
     if one_number(both["dense"].to_numpy(), both["theirs"].to_numpy()):
         told = (
             f"dense does not beat {kind} by more than the margin of {margin:g} (it gains {gain[0]:+.4g} {scale.unit})"

@@ -88,9 +88,14 @@ def why(analysis: Analysis, told: Told) -> str:
 
 def unseen(analysis: Analysis) -> str:
     """What the seeds could not have shown of the comparisons."""
-    if any(guard.name == "too few seeds" for guard in analysis.guards):
+    if few(analysis):
         return FEW
     return missed(analysis, [c.difference for c in analysis.deciding if c.word == "inconclusive"])
+
+
+def few(analysis: Analysis) -> bool:
+    """Whether the comparisons have too few seeds to carry a claim."""
+    return any(guard.name == "too few seeds" for guard in analysis.guards)
 
 
 def missed(analysis: Analysis, still_open: list[Difference]) -> str:
@@ -254,7 +259,7 @@ def cost_of_claim(analysis: Analysis) -> str:
 
 def unchanged(analysis: Analysis, level: str) -> str:
     """Why it is open whether an order reverses."""
-    if any(guard.name == "too few seeds" for guard in analysis.guards):
+    if few(analysis):
         return FEW
     if level == "length" and len(ranked_lengths(analysis)) < 2:
         return "nothing can be ranked at a second length"
