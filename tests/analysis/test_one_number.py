@@ -6,6 +6,7 @@ from analysis.made_up import CONTROLS, made_up, named, words
 
 from dsa.analysis.inputs.scale import SCALES
 from dsa.analysis.judgement.analysis import analyse
+from dsa.analysis.judgement.compare import compare
 from dsa.analysis.judgement.contrasts import contrasts
 from dsa.analysis.judgement.ranking import Ranked
 from dsa.analysis.statistics.paired import paired
@@ -17,6 +18,7 @@ def given_model(losses, controls=CONTROLS, drawn=DRAWN, **changes):
     """A study in which indexers alone vary between seeds, by up to 0.01 nats."""
 
     def each(run, result):
+        result = result | {"certificate": {"acted": 1.0}}
         if run["label"] in drawn:
             drawn_by = (7 * run["seed"] + len(run["label"])) % 10 / 1000
             result = result | {"val_loss": result["val_loss"] + drawn_by}
@@ -30,6 +32,20 @@ def test_two_numbers_that_are_the_same_in_every_seed_are_compared_once():
     assert paired(still, still + 0.25).tolist() == [-0.25]
     assert paired(still, pd.Series([1.0, 1.1, 1.0])).tolist() == pytest.approx([0.5, 0.4, 0.5])
     assert paired(still, pd.Series({1: 1.0, 2: 1.0, 7: 3.0})).to_dict() == {1: 0.5}
+
+
+def test_a_task_that_two_solve_in_every_seed_is_no_copy():
+    solved = pd.Series([1.0] * 24)
+    assert len(paired(solved, solved)) == 24
+
+    def each(run, result):
+        return result | {"val_accuracy": 1.0}
+
+    saturated = {"metric": "val_accuracy", "hypothesis": {"claim": "no_quality_loss", "metric": "val_accuracy"}}
+    made = made_up({"a": 1.1, "b": 1.1}, seeds=24, each=each, margin={"val_accuracy": 0.01}, **saturated)
+    (c,) = [c for c in compare(made, "val_accuracy", {(64, "")}) if c.label == "b"]
+    assert (c.word, c.loses_nothing, c.difference.seeds) == ("equivalent", True, 24)
+    assert not named(analyse(made), "one number for all seeds")
 
 
 def test_copies_of_one_number_show_nothing():

@@ -256,6 +256,8 @@ def other_budgets(prepared: Prepared, seq_len: int) -> list[Guard]:
 
 def same_for_all_seeds(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
     """Conditions of a given model in which nothing is drawn."""
+    if not prepared.pretrained:
+        return []
     values = {label: prepared.quality(label, seq_len, scale) for label in prepared.conditions(seq_len)}
     same = tuple(label for label, by_seed in values.items() if one_number(by_seed.to_numpy()))
     if not same:

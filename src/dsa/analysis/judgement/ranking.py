@@ -71,9 +71,9 @@ def apart(values: dict[str, pd.Series], pairs: Iterable[tuple[str, str]]) -> dic
 
 
 def once(differences: dict[tuple[str, str], Array], values: dict[str, pd.Series]) -> dict[tuple[str, str], Array]:
-    """The first difference alone of two that are one number for all seeds."""
+    """Of two that are one number for all seeds, and not the same, the first difference alone."""
     still = {label for label, by_seed in values.items() if one_number(by_seed.to_numpy())}
-    return {pair: d[:1] if still.issuperset(pair) else d for pair, d in differences.items()}
+    return {pair: d[:1] if d.any() and still.issuperset(pair) else d for pair, d in differences.items()}
 
 
 def orders(differences: dict[tuple, Array]) -> dict[tuple, int]:

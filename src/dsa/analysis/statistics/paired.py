@@ -10,10 +10,13 @@ from dsa.analysis.statistics.values import Array, constant
 
 
 def paired(mine: pd.Series, theirs: pd.Series) -> pd.Series:
-    """Mine less theirs over the seeds of both; the first seed alone where both are one number for all seeds."""
+    """Mine less theirs over the seeds of both; the first seed alone where each is one number for all seeds, another.
+
+    Two that agree in every seed may also have solved a task each time, which is no copy.
+    """
     both = pd.DataFrame({"mine": mine, "theirs": theirs}).dropna()
     d = both["mine"] - both["theirs"]
-    return d.iloc[:1] if one_number(both["mine"].to_numpy(), both["theirs"].to_numpy()) else d
+    return d.iloc[:1] if d.any() and one_number(both["mine"].to_numpy(), both["theirs"].to_numpy()) else d
 
 
 def one_number(*sides: Array) -> bool:
