@@ -7,7 +7,7 @@ from conftest import QUIET, fitting
 
 from dsa import build_model, compose, load_run, train
 from dsa.artifacts.store import PLACES
-from dsa.backbones import Pass, Site
+from dsa.backbones import Backbone, Pass, Site
 from dsa.backbones.attention import attend
 from dsa.backbones.contracts import Cache
 from dsa.backbones.transformer import KV
@@ -136,6 +136,16 @@ def test_the_probe_measures_with_the_scale_of_the_site(tokens):
 def test_a_class_that_is_no_backbone_is_refused():
     with pytest.raises(TargetRefused, match=r"give a subclass of dsa\.backbones\.Backbone"):
         build("model._target_=backbones.toy.Layer")
+
+
+def test_a_backbone_that_does_not_say_its_size_is_told_how():
+    class Silent(Backbone):
+        def run(self, tokens, how):
+            raise AssertionError
+
+    with pytest.raises(ValueError, match=r"Silent has no setting ff and no heads.*override its classmethod `size`"):
+        Silent.size({"layers": 2, "d_model": 32})
+    assert GroupedQueries.size({"layers": 2, "d_model": 32})[:4] == (2, 32, 0, 4)
 
 
 @pytest.mark.slow

@@ -1,15 +1,17 @@
 """A second backbone, as a user would write it: four query heads that share two key/value heads, and a scale of its own.
 
-Besides its settings it writes nothing but `run`; what a site does with its router is the package's.
+Besides its settings it writes `run`, and `size` since its settings have names of their own; what a site does with its
+router is the package's.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsa.backbones import Backbone, Output, Pass, Router, Site
+from dsa.backbones import Backbone, Output, Pass, Router, Site, Size
 from dsa.backbones.attention import Losses, attend, mean_losses
 from dsa.backbones.initial import draw
 from dsa.ops import Rotation
@@ -53,6 +55,10 @@ class GroupedQueries(Backbone):
         self.to_logits = nn.Linear(d_model, vocab_size, bias=False)
         self.sites = tuple(layer.site for layer in self.layers)  # type: ignore[misc]
         draw(self, seed, "", lambda name, weight: 0.3)
+
+    @classmethod
+    def size(cls, node: Mapping[str, Any]) -> Size:
+        return Size(node["layers"], node["d_model"], ff=0, heads=cls.heads, vocab=0)
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
         how = how.begun()

@@ -54,8 +54,19 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     def size(cls, node: Mapping[str, Any]) -> Size:
-        """How large it is, by its settings; a backbone whose settings have other names says it itself."""
-        return Size(node["layers"], node["d_model"], node["ff"], node["heads"], 0)
+        """How large it is, by its settings; a backbone whose settings have other names overrides it.
+
+        Raises:
+            ValueError: a setting of these names is missing.
+        """
+        names = ("layers", "d_model", "ff", "heads")
+        if missing := [name for name in names if name not in node]:
+            raise ValueError(
+                f"model: {cls.__name__} has no setting {' and no '.join(missing)}, by which its memory is planned: "
+                "override its classmethod `size`."
+            )
+        layers, width, ff, heads = (int(node[name]) for name in names)
+        return Size(layers, width, ff, heads, vocab=0)
 
     @abstractmethod
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
