@@ -20,7 +20,7 @@ OF_A_MODEL = {
     "block_granularity_pretrained": 5,
     "sharing_pretrained": 3,
     "retrieval_pretrained": 4,
-    "retrieval_learned_on_text": 2,
+    "retrieval_learned_on_text": 3,
 }  # studies of a pretrained model, and their conditions
 OF_QUESTIONS = {"retrieval_learned_on_text"}  # no other data has the settings that they compare
 A_FEW = ("argparse", "ast", "bdb", "calendar", "cgi", "cmd", "codecs", "copy", "csv", "datetime", "dis", "doctest")
