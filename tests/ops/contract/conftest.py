@@ -37,10 +37,28 @@ def backend(request: pytest.FixtureRequest) -> Iterator[ModuleType | Dispatched]
             if interpreted():  # few programs, each of which costs milliseconds
                 for name, size in {"ROWS": 64, "KEYS": 64, "TILE": 64, "SPAN": 1024, "SCORES": 25_000}.items():
                     patch.setattr(sizes, name, size)
+                spare_what_is_patched(patch)
             yield Dispatched(triton, GPU)
     else:
         with kernels_built(request.param):
             yield native
+
+
+def spare_what_is_patched(patch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter replaces what `tl` holds when a kernel is launched, and looks for it all again whenever the
+    kernel calls a function, a quarter of its time, to find that nothing is left to be replaced."""
+    from triton import language
+    from triton.runtime import interpreter
+
+    replace = interpreter._patch_lang
+
+    def replaced_once(function: Callable[..., object]) -> object:
+        holders = (x for x in function.__globals__.values() if x is language or x is language.core)
+        if any(language.core.is_builtin(holder.load) for holder in holders):
+            return replace(function)
+        return interpreter._LangPatchScope()
+
+    patch.setattr(interpreter, "_patch_lang", replaced_once)
 
 
 @pytest.fixture(scope="module")
