@@ -98,6 +98,8 @@ def test_a_study_judges_controls_once_and_trains_the_seeds_apart(settings, outpu
         jobs.setdefault(job.kind, []).append(job)
     assert {kind: len(own) for kind, own in jobs.items()} == {"base": 1, "cohort": 2, "judge": 2}
     assert len({job.folder for own in jobs.values() for job in own}) == 5
+    base = jobs["base"][0].makes[0][1].name
+    assert [job.title for job in jobs["cohort"]] == [f"indexers of {base}, seed {seed}: h1d8, h2d8" for seed in (0, 1)]
     judged = []
     monkeypatch.setattr(work, "judge", lambda *given: judged.append(given[-1]) or judging.judge(*given))
     outcome = drive([plan], outputs)

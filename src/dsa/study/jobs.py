@@ -55,7 +55,8 @@ class Job:
             return f"{self.kind} {self.makes[0][1].name}"
         if self.kind == "cohort":
             members = ", ".join(dict.fromkeys(run.spec.indexer.option for run, _ in self.makes))
-            return f"indexers of {self.makes[0][1].needs[0].name}: {members}"
+            seed = f", seed {self.first.spec.seed}" if self.first.spec.given else ""  # a model that is given has none
+            return f"indexers of {self.makes[0][1].needs[0].name}{seed}: {members}"
         return f"{'joint training' if self.kind == 'joint' else 'judging'}: {len(self.runs)} runs"
 
     @property
