@@ -138,7 +138,7 @@ def best_at(indexer: str, length: int, study_name: str) -> Evaluation:
         asked = [found for one in ran if (found := judged(one, indexer, length)) is not None]
         return asked or not_tested(
             f"{indexer} has no finished run at {length} (python sweep.py study={study_name} seq_len={length} "
-            f"indexer={indexer},h4d64 seed='range(0,8)' judge=swap dry_run=true says how many hours they take)."
+            f"judge=swap dry_run=true says how many hours it takes)."
         )
 
     return evaluate
