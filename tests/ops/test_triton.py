@@ -18,7 +18,7 @@ from dsa.backbones import Pass
 from dsa.ops import Band, Call, Hash, IndexFeatures, TrueAttention, Zone, dispatch, triton
 from dsa.ops.reference import report_outside
 from dsa.ops.scores import report_nan
-from dsa.ops.triton import faults, launch, sizes
+from dsa.ops.triton import faults, launch
 from dsa.ops.triton.attend import listed
 
 ROOT = Path(__file__).parents[2]
@@ -198,56 +198,3 @@ def test_the_contract_is_kept_under_the_interpreter():
     line += ["-k", " and ".join(f"not ({left_out})" for left_out in LEFT_OUT)]
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:]
-
-
-REAL, INT, LONG, HALF = "*fp32", "*i32", "*i64", "*bf16"
-POINTERS = {
-    HALF: "q k v queries weights",
-    REAL: "logsumexp sink out grad delta grad_q grad_k grad_v scores logsumexps entropies masses summed told slopes "
-    "losses valid grad_queries grad_keys grad_weights",
-    INT: "positions counts ranks zones thresholds last_ties broken places stops",
-    LONG: "starts lists",
-}
-TYPES = {name: kind for kind, names in POINTERS.items() for name in names.split()} | {"scale": "fp32", "cap": "fp32"}
-ROWS = {"ROWS": sizes.ROWS, "HEADS": sizes.HEADS, "SLOTS": sizes.slots(32), "DIM": 32}
-TILE = {"TILE": sizes.TILE, "DIM": 32}
-LISTS = {"KEYS": sizes.KEYS, "LIST": sizes.LIST, "DIM": 32}
-SPANS = {"ROWS": sizes.ROWS, "SPAN": sizes.SPAN}
-INDEX = {"RELU": True, "WEIGHTED": True}
-KERNELS = {
-    "attend_kernels.forward": ROWS | {"CAP": True, "SINK": True},
-    "attend_kernels.dense_logsumexp": TILE | {"CAP": True, "SINK": True},
-    "backward_kernels.queries_gradient": ROWS | {"CAP": True},
-    "backward_kernels.keys_gradient": LISTS | {"CAP": True},
-    "select_kernels.score": TILE | INDEX | {"ZONES": 2},
-    "select_kernels.threshold": SPANS,
-    "select_kernels.compact": SPANS | {"ZONES": 2, "FORCED": 1},
-    "select_kernels.row_sums": SPANS | {"ZONES": 2},
-    "loss_kernels.divergence": SPANS | {"SLOPES": True},
-    "dense_loss_kernels.masses": TILE | {"CAP": True},
-    "dense_loss_kernels.queries_gradient": TILE | INDEX,
-    "dense_loss_kernels.keys_gradient": TILE | INDEX,
-    "selected_loss_kernels.masses": ROWS | {"CAP": True},
-    "selected_loss_kernels.scores": ROWS | INDEX,
-    "selected_loss_kernels.queries_gradient": ROWS | INDEX,
-    "selected_loss_kernels.keys_gradient": LISTS | INDEX,
-}
-
-
-@needs_triton
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
-@pytest.mark.parametrize("name", KERNELS)
-def test_the_kernels_compile_for_a_gpu_that_is_not_here(name):
-    from triton import compile as compiled
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    module, _, kernel = name.partition(".")
-    function = getattr(__import__(f"dsa.ops.triton.{module}", fromlist=[kernel]), kernel)
-    types = TYPES | ({"keys": HALF} if "queries" in function.arg_names else {})  # a number of keys elsewhere
-    types |= dict.fromkeys(KERNELS[name], "constexpr")
-    signature = {x: types.get(x, "i32") for x in function.arg_names}
-    made = compiled(ASTSource(function, signature, KERNELS[name]), target=GPUTarget("cuda", 80, 32))
-    assert made.metadata.shared < 96 * 1024  # bytes that every GPU since 2020 has for a program
-    assert ".local" not in made.asm["ptx"]

@@ -157,7 +157,8 @@ def mixed_loss(
     loss: Callable[[IndexFeatures, Target, Selection | None], Float[Tensor, ""]],
 ) -> Float[Tensor, ""]:
     """The mean over all queries of what each stretch is to minimise: see `dsa.ops.reference.indexer_loss`."""
-    total, weight = features.stretches[0].features.queries.new_zeros(()), 0.0
+    total = features.stretches[0].features.queries.new_zeros(())
+    weight = torch.zeros((), device=total.device)
     for own, rows, first, last in features.stretches:
         part, kept = part_of(target, rows, first, last), None
         counted = torch.ones(len(rows), 1, last - first, device=rows.device)
@@ -166,9 +167,9 @@ def mixed_loss(
             counted = (kept.counts > 0).to(counted)
         if isinstance(part, TrueAttention) and part.emphasis is not None and part.emphasis.rows is not None:
             counted = counted * part.emphasis.rows[:, None]
-        count = counted.sum().item() / counted.shape[1]
+        count = counted.sum() / counted.shape[1]
         total, weight = total + count * loss(own, part, kept), weight + count
-    return total / (weight or 1.0)
+    return total / weight.where(weight > 0, 1.0)
 
 
 def part_of(target: Target, rows: Int[Tensor, "*row"], first: int, last: int) -> Target:

@@ -61,11 +61,11 @@ def dense_logsumexp(
 
     (batch, heads, time, dim), keys = q.shape, k.shape[2]
     q, k = dense_last(q), dense_last(k)
-    logsumexp = q.new_empty(batch, heads, time, dtype=torch.float32)
+    logsumexp, tile = q.new_empty(batch, heads, time, dtype=torch.float32), sizes.tile(dim)
     launch(
-        attend_kernels.dense_logsumexp, batch * heads * -(-time // sizes.TILE), (q, k, sink, logsumexp),
+        attend_kernels.dense_logsumexp, batch * heads * -(-time // tile), (q, k, sink, logsumexp),
         *q.stride()[:3], *k.stride()[:3], time, keys, heads, heads // k.shape[1], dim, scale_of(q, scale), cap or 0.0,
-        SINK=sink is not None, CAP=cap is not None, TILE=sizes.TILE, DIM=sizes.power(dim),
+        SINK=sink is not None, CAP=cap is not None, TILE=tile, DIM=sizes.power(dim),
     )  # fmt: skip
     return logsumexp
 

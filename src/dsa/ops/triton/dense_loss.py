@@ -46,12 +46,12 @@ def masses_of(
 
     q, k, logsumexp = dense_last(target.queries[:, :, rows]), dense_last(target.keys), target.logsumexp[:, :, rows]
     batch, heads, count, dim = q.shape
-    summed = q.new_empty(batch, target.groups, count, width, dtype=torch.float32)
+    summed, tile = q.new_empty(batch, target.groups, count, width, dtype=torch.float32), sizes.tile(dim)
     launch(
-        dense_loss_kernels.masses, batch * target.groups * -(-count // sizes.TILE) * -(-width // sizes.TILE),
+        dense_loss_kernels.masses, batch * target.groups * -(-count // tile) * -(-width // tile),
         (q, k, logsumexp, summed), *q.stride()[:3], *k.stride()[:3], *logsumexp.stride(), target.groups,
         heads // target.groups, heads // k.shape[1], count, width, before + rows.start, unit, dim,
-        scale_of(q, target.scale), target.cap or 0.0, CAP=target.cap is not None, TILE=sizes.TILE,
+        scale_of(q, target.scale), target.cap or 0.0, CAP=target.cap is not None, TILE=tile,
         DIM=sizes.power(dim),
     )  # fmt: skip
     return summed
@@ -77,14 +77,15 @@ def learn(
         return
     by_query, by_key, by_weight = learner.grads
     assert by_query is not None and by_key is not None
-    cut = index.constants | {"TILE": sizes.TILE}
+    tile = sizes.tile(dim)
+    cut = index.constants | {"TILE": tile}
     sizes_of = groups, index.key_share, count, width, before + rows.start, learner.features.unit
     launch(
-        dense_loss_kernels.queries_gradient, batch * groups * -(-count // sizes.TILE) * heads,
+        dense_loss_kernels.queries_gradient, batch * groups * -(-count // tile) * heads,
         (*index.tensors, slopes, by_query[:, :, rows], None if by_weight is None else by_weight[:, :, rows]),
         *index.strides, *sizes_of, learner.losses.shape[2], heads, dim, **cut,
     )  # fmt: skip
     launch(
-        dense_loss_kernels.keys_gradient, batch * index.keys.shape[1] * -(-width // sizes.TILE),
+        dense_loss_kernels.keys_gradient, batch * index.keys.shape[1] * -(-width // tile),
         (*index.tensors, slopes, by_key), *index.strides, *sizes_of, units, heads, dim, **cut,
     )  # fmt: skip

@@ -107,7 +107,7 @@ def keys_gradient(
             place = slopes + ((batch * groups + group) * rows + row[:, None]) * width + key[None, :]
             slope = tl.load(place, mask=(row < rows)[:, None] & (key < width)[None, :], other=0.0)
             for head in range(heads):
-                along = batch * q_batch + group * q_group + head * q_head
+                along = batch * q_batch + group * q_group + tl.cast(head, tl.int64) * q_head
                 others = tile_of(queries, along, row, q_time, row < rows, dim, DIM)
                 part = slope
                 if RELU:

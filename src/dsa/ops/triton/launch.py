@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dsa.ops.triton import sizes
+
 NO_DEVICE = "the Triton kernels need a CUDA device, and there is none here."
 NOT_INSTALLED = "Triton is not installed: pip install 'dsa[gpu]', on Linux."
 
@@ -30,14 +32,14 @@ def device_type() -> str:
     return "cpu" if interpreted() else "cuda"
 
 
-def launch(kernel: Any, programs: int, tensors: tuple[Tensor | None, ...], *sizes: float, **constants: Any) -> None:
+def launch(kernel: Any, programs: int, tensors: tuple[Tensor | None, ...], *numbers: float, **constants: Any) -> None:
     """Run so many programs of a kernel on the device of its first tensor; none if there is nothing to do."""
     first = tensors[0]
     assert first is not None
     if not programs:
         return
     with torch.cuda.device(first.device if first.is_cuda else -1):
-        kernel[(programs,)](*tensors, *sizes, **constants)
+        kernel[(programs,)](*tensors, *numbers, **constants, num_warps=sizes.warps(constants.get("DIM", 1)))
 
 
 def dense_last(x: Tensor) -> Tensor:

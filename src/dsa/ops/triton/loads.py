@@ -1,4 +1,5 @@
-"""What the kernels load: always in float32, half formats are widened. Places and rows are widened to 64 bits."""
+"""What the kernels load: always in float32, half formats are widened. Places, rows and heads are widened to 64
+bits."""
 
 from typing import no_type_check
 
@@ -29,5 +30,5 @@ def rows_of(x, at, along, stride, place, mask, dim, DIM: tl.constexpr):
 def heads_of(x, at, head_stride, head, time_stride, row, mask, dim, DIM: tl.constexpr):
     """Rows of x in float32 for every query and head, 0 where `mask` says no: [ROWS, HEADS, DIM]."""
     column = tl.arange(0, DIM)[None, None, :]
-    offset = at + head[None, :, None] * head_stride + row[:, None, None] * time_stride + column
+    offset = at + head.to(tl.int64)[None, :, None] * head_stride + row[:, None, None] * time_stride + column
     return tl.load(x + offset, mask=mask[:, :, None] & (column < dim), other=0.0).to(tl.float32)

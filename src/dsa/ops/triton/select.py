@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -48,7 +49,7 @@ def select(
     seen = [span for span in every if trim is not None and not (span.forced and scorer.unit > 1)]
     sizes = () if trim is None else (positions.shape, shape, shape, shape)
     sums = [torch.empty(size, device=limit.device) for size in sizes]
-    for rows in blocks(shape, offset):
+    for rows in blocks(shape, offset, 1 if by_kernel(scorer) else scorer.width):
         part = table[..., rows].contiguous()
         wide = [numbers(cut(span, rows), part.shape[2:], whole=True) for span in seen]
         ranked_by = wide or [own for own, span in zip(part, every, strict=True) if not span.forced]
@@ -81,20 +82,29 @@ def numbers(span: Span, shape: tuple[int, ...], whole: bool = False) -> Int[Tens
     return torch.stack([start, count, keep, torch.full_like(start, span.step)]).int()
 
 
-def blocks(shape: tuple[int, int, int], offset: int) -> Iterator[slice]:
-    """Slices of the queries of which the scores have room."""
+def blocks(shape: tuple[int, int, int], offset: int, held: int = 1) -> Iterator[slice]:
+    """Slices of the queries of which the scores have room.
+
+    Args:
+        held: numbers that are in memory at once for a score.
+    """
     batch, groups, time = shape
-    size = max(sizes.TILE, sizes.SCORES // max(batch * groups * (offset + time), 1) // sizes.TILE * sizes.TILE)
+    size = max(sizes.TILE, sizes.SCORES // max(batch * groups * held * (offset + time), 1) // sizes.TILE * sizes.TILE)
     for start in range(0, time, size):
         yield slice(start, min(start + size, time))
+
+
+def by_kernel(scorer: Scorer) -> TypeGuard[IndexFeatures]:
+    """Whether the kernel computes its scores; what else ranks keys computes its own."""
+    return isinstance(scorer, IndexFeatures) and scorer.integers is None and unusual(scorer) is None
 
 
 def scores_of(
     scorer: Scorer, table: Int[Tensor, "zone 4 batch group row"], rows: slice, width: int, offset: int
 ) -> Float[Tensor, "scorer_batch scorer_group row unit"]:
-    """The scores of these queries and the first `width` units. Plain index features are scored by the kernel, where a
-    zone of the table holds any of a tile; what else ranks keys computes its own."""
-    if isinstance(scorer, IndexFeatures) and scorer.integers is None and unusual(scorer) is None:
+    """The scores of these queries and the first `width` units; the kernel's where a zone of the table holds any of a
+    tile."""
+    if by_kernel(scorer):
         return index_scores(index_of(scorer).rows(rows), table, width)
     return scorer.scores(rows, slice(0, width), offset, table.device).float()
 
@@ -109,10 +119,11 @@ def index_scores(
     # The selection may be of more groups than the scorer; a tile is wanted if any of them wants it.
     lines = table if table.shape[3] == groups else hull(table)
     scores = index.queries.new_empty(batch, groups, count, width, dtype=torch.float32)
-    programs = batch * groups * -(-count // sizes.TILE) * -(-width // sizes.TILE)
+    tile = sizes.tile(dim)
+    programs = batch * groups * -(-count // tile) * -(-width // tile)
     launch(
         select_kernels.score, programs, (*index.tensors, lines.contiguous(), scores), *index.strides, groups,
-        index.key_share, count, width, heads, dim, ZONES=len(table), TILE=sizes.TILE, **index.constants,
+        index.key_share, count, width, heads, dim, ZONES=len(table), TILE=tile, **index.constants,
     )  # fmt: skip
     return scores
 

@@ -41,7 +41,7 @@ def score(
         others = tile_of(keys, batch * k_batch + group // key_share * k_group, key, k_time, key < width, dim, DIM)
         total = tl.zeros([TILE, TILE], tl.float32)
         for head in range(heads):
-            at = batch * q_batch + group * q_group + head * q_head
+            at = batch * q_batch + group * q_group + tl.cast(head, tl.int64) * q_head
             own = tile_of(queries, at, row, q_time, row < rows, dim, DIM)
             dots = tl.dot(own, tl.trans(others), input_precision="ieee")
             if RELU:

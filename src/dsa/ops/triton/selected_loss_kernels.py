@@ -162,7 +162,7 @@ def keys_gradient(
             row = slot // slots
             slope = tl.load(slopes + (batch * groups + group) * time * slots + slot, mask=listed, other=0.0)
             for head in range(heads):
-                others = rows_of(queries, own_queries, head * q_head, q_time, row, listed, dim, DIM)
+                others = rows_of(queries, own_queries, tl.cast(head, tl.int64) * q_head, q_time, row, listed, dim, DIM)
                 part = slope
                 if RELU:
                     part = tl.where(tl.sum(others * own, 2) > 0.0, part, 0.0)

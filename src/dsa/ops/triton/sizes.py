@@ -4,7 +4,7 @@ less, so tests enlarge ROWS and KEYS."""
 ROWS = 1  # queries of a program
 KEYS = 1  # keys of a program that sums up gradients of keys and values
 HEADS = 16  # query heads of a program, at most
-TILE = 32  # queries, and keys, of a tile of all pairs
+TILE = 32  # queries, and keys, of a tile of all pairs, at most
 LIST = 32  # queries that one step of a key's list takes
 SPAN = 256  # keys that one step of ranking takes
 SCORES = 1 << 24  # index scores in memory at once
@@ -22,5 +22,15 @@ def power(size: int) -> int:
 
 
 def slots(dim: int) -> int:
-    """Selected keys that one step takes: as many as shared memory has room for."""
-    return max(16, min(64, 4096 // power(dim)))
+    """Selected keys that one step takes: as many as registers have room for."""
+    return max(16, min(64, 2048 // power(dim)))
+
+
+def tile(dim: int) -> int:
+    """Queries, and keys, of a tile of all pairs: half as many of the widest heads, or shared memory has no room."""
+    return TILE if power(dim) <= 128 else TILE // 2
+
+
+def warps(dim: int) -> int:
+    """Warps of a program: registers of four do not hold what it has of wide heads."""
+    return 8 if power(dim) >= 128 else 4
