@@ -87,7 +87,9 @@ def with_echo(at):
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_layer_that_chooses_what_the_one_before_it_chose_stops_leading_first(at):
     model, data = with_echo(at)
-    found = measure_lead(model, data, 2, "made up", rows=33)
+    tried = []
+    found = measure_lead(model, data, 2, "made up", rows=33, tried=lambda *told: tried.append(told))
+    assert tried == [(done, 6) for done in range(1, 7)], "none, three layers, two of those that are left"
     first, second, third = found["steps"]
     assert found["calibration_rows"] == 48 and found["rows"] == 8, "whole batches"
     assert second["layer"] == at

@@ -6,6 +6,7 @@ own. Loss, and not overlap of the keys, is the criterion there and here: what a 
 after it, no comparison of two layers sees.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -60,13 +61,25 @@ def search(loss: Callable[[tuple[int, ...]], float], count: int, least: int) -> 
         yield step
 
 
-def lead_of(folder: str | Path, layers: int, rows: int = ROWS, allow_targets: tuple[str, ...] = ()) -> dict[str, Any]:
+def ways(count: int, least: int) -> int:
+    """How many ways to share `search` tries."""
+    return 1 + sum(range(least, count))
+
+
+def lead_of(
+    folder: str | Path,
+    layers: int,
+    rows: int = ROWS,
+    allow_targets: tuple[str, ...] = (),
+    tried: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
     """Which layers of a finished run keep an indexer, and what it costs without any training; plain data.
 
     Args:
         layers: how many keep one.
         rows: that the search looks at, in whole batches.
         allow_targets: packages of your own whose classes the run's configuration may name.
+        tried: is told how many ways to share have been tried, and of how many.
 
     Raises:
         FileNotFoundError: the folder holds no finished run, or one without its weights.
@@ -74,11 +87,18 @@ def lead_of(folder: str | Path, layers: int, rows: int = ROWS, allow_targets: tu
     """
     result = finished(folder)
     model, spec = load_run(folder, allow_targets), load_spec(Path(folder), allow_targets)
-    return {"run_id": result.run_id} | measure_lead(model, build_data(spec), layers, result.run_id, rows)
+    return {"run_id": result.run_id} | measure_lead(model, build_data(spec), layers, result.run_id, rows, tried)
 
 
 @torch.no_grad()
-def measure_lead(model: Backbone, data: DataModule, layers: int, name: str, rows: int = ROWS) -> dict[str, Any]:
+def measure_lead(
+    model: Backbone,
+    data: DataModule,
+    layers: int,
+    name: str,
+    rows: int = ROWS,
+    tried: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Any]:
     """The search on rows of the training data, and its steps on the held-out rows, in float32.
 
     `steps` have the layer that stops leading, the `leaders` that are left, the loss on the calibration rows, by which
@@ -97,8 +117,15 @@ def measure_lead(model: Backbone, data: DataModule, layers: int, name: str, rows
         let_lead(model, own, leaders)
         return mean_loss(model, batches)
 
+    done = itertools.count(1)
+
+    def calibrated(leaders: tuple[int, ...]) -> float:
+        found = loss(leaders, calibration)
+        tried(next(done), ways(count, layers))
+        return found
+
     steps = []
-    for step in search(lambda leaders: loss(leaders, calibration), count, layers):
+    for step in search(calibrated, count, layers):
         mass, overlap = held.over([step.leaders[n] for n in numbers_of_indexers(model.sites, step.leaders)])
         steps.append({
             "layer": step.layer, "leaders": list(step.leaders), "calibration_loss": step.loss,

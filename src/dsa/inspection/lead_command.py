@@ -17,11 +17,23 @@ def main(arguments: list[str] | None = None) -> int:
         "--allow-target", action="append", default=[], metavar="PACKAGE", help="of your own, named by the run's config"
     )
     given = parser.parse_args(arguments)
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     from dsa.analysis.output.cells import number, titled, wide_console  # late: --help needs no torch
     from dsa.inspection.lead import lead_of
 
+    columns = TextColumn("ways to share that were tried"), MofNCompleteColumn(), TimeElapsedColumn()
+    watched = Console(stderr=True)
     try:
-        found = lead_of(given.run, given.layers, given.rows, tuple(given.allow_target))
+        with Progress(
+            *columns, TimeRemainingColumn(), console=watched, transient=True, disable=not watched.is_terminal
+        ) as bar:
+            task = bar.add_task("tried", total=None)
+            found = lead_of(
+                given.run, given.layers, given.rows, tuple(given.allow_target),
+                lambda done, of: bar.update(task, completed=done, total=of),
+            )  # fmt: skip
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
