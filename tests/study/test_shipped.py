@@ -19,6 +19,7 @@ OF_A_MODEL = {
     "field_indexers_pretrained": 10,
     "block_granularity_pretrained": 5,
     "sharing_pretrained": 3,
+    "sharing_leaders_pretrained": 2,
     "retrieval_pretrained": 4,
     "retrieval_learned_on_text": 3,
 }  # studies of a pretrained model, and their conditions
@@ -42,7 +43,7 @@ def test_a_study_of_a_pretrained_model_can_be_planned_on_any_model(study, condit
     from backbones.tiny_models import CONFIGS, saved
 
     config = CONFIGS["llama"]()
-    config.num_hidden_layers = 4  # as many as share an indexer in sharing_pretrained
+    config.num_hidden_layers = 30  # those that sharing_leaders_pretrained names
     folder = saved(tmp_path / "tiny", config, tokenizer=True)
     text = tmp_path / "text.txt"
     text.write_text("def return import self class for in if else\n" * 400)
