@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dsa.artifacts.atomic import replacing_folder
 from dsa.artifacts.results import RunResult
-from dsa.artifacts.store import Store, read_json
+from dsa.artifacts.store import Store
 from dsa.backbones import Backbone
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.hook import release
@@ -62,6 +63,11 @@ def attach(model: Any, source: str | Path, allow_targets: Sequence[str] = ()) ->
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"attach: give a model of transformers, as from_pretrained returns it, not {model!r}.")
+    if hasattr(model, "get_base_model"):
+        raise ValueError(
+            f"attach: {type(model).__name__} wraps a model that its adapters call past it; attach to "
+            "model.get_base_model(), or before it is wrapped."
+        )
     saved = read(Path(source), allow_targets)
     detach(model)
     adopted = Adopted(model, saved.spec.model.node.get("leave_dense", ()), saved.spec.seq_len)
@@ -165,14 +171,25 @@ def save_indexers(run: str | Path | RunResult, folder: str | Path) -> Path:
 
 
 def read(folder: Path, allow_targets: Sequence[str]) -> Saved:
-    """What a folder holds, be it a run's or written by `save_indexers`."""
-    told = read_json(folder / SETTINGS)
-    if told is None:
+    """What a folder holds, be it a run's or written by `save_indexers`.
+
+    Raises:
+        ValueError: it was written by `save_indexers` and is not whole, or of another version.
+    """
+    if not (folder / SETTINGS).is_file():
         return of_run(folder, allow_targets)
-    if told.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / SETTINGS}: schema {told.get('schema')}; this version of dsa reads {SCHEMA}.")
-    config = told["config"] | {"allow_targets": list(allow_targets), "output_dir": str(folder), "cache_dir": None}
-    return Saved(spec_from(config), load_file(folder / WEIGHTS), told["constants"], told["fits"])
+    try:
+        told = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        schema, config, constants, fits = (told[name] for name in ("schema", "config", "constants", "fits"))
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: damaged or half copied ({error!r}); write it again with dsa.save_indexers."
+        ) from error
+    if schema != SCHEMA:
+        raise ValueError(f"{folder / SETTINGS}: schema {schema}; this version of dsa reads {SCHEMA}.")
+    config |= {"allow_targets": list(allow_targets), "output_dir": str(folder), "cache_dir": None}
+    return Saved(spec_from(config), weights, constants, fits)
 
 
 def of_run(folder: Path, allow_targets: Sequence[str]) -> Saved:

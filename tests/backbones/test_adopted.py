@@ -17,7 +17,14 @@ from backbones.tiny_models import (
     routed,
     saved,
 )
-from transformers import AutoModelForCausalLM, BloomConfig, DeepseekV3Config, DynamicCache, GPTNeoConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    DeepseekV3Config,
+    DiffLlamaConfig,
+    DynamicCache,
+    GPTNeoConfig,
+)
 
 from dsa.backbones import Memory, Pass
 from dsa.backbones.generation import generate
@@ -231,6 +238,11 @@ def test_architectures_that_cannot_be_served_are_refused_in_a_sentence():
     ):
         with pytest.raises(ValueError, match=r"does not call transformers' attention interface.*Llama, Qwen"):
             Adopted(AutoModelForCausalLM.from_config(config))
+    twice = DiffLlamaConfig(**small, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    with pytest.raises(
+        ValueError, match=r"^model: DiffLlama\w+ calls transformers' attention interface more than once"
+    ):
+        Adopted(AutoModelForCausalLM.from_config(twice))
 
 
 def test_sizes_are_known_without_weights(tmp_path):

@@ -64,4 +64,4 @@ def test_the_command_tells_one_head_whose_relu_clips_many_keys_to_nothing_from_f
     assert one["difference"] == pytest.approx(one["loss_later"] - one["loss_earlier"])
     dense = train(compose([*common, "selector=window"]))
     assert main(["ties", dense.folder]) == 1
-    assert "so none can tie" in capsys.readouterr().err
+    assert "none can tie" in capsys.readouterr().err

@@ -93,4 +93,4 @@ def test_a_pretrained_model_that_makes_nothing_of_its_text_is_asked_for_its_toke
     spec = SimpleNamespace(given=given, sparse=False, data=SimpleNamespace(option="text"))
     (told,) = warnings_of(spec, result, nn.Module())
     assert "carries no information" in told
-    assert ("Is data=text read by this model's own tokenizer, as data=text_model is?" in told) is given
+    assert ("Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?" in told) is given

@@ -244,3 +244,58 @@ def test_an_attached_model_dumps_and_replays_through_its_backbone(run, folder, t
         assert replayed.equal(model(input_ids=tokens, use_cache=False).logits)
     with pytest.raises(ValueError, match="this model has no sparse attention"):
         dsa.attached(dsa.detach(model))
+
+
+@torch.no_grad()
+def test_a_model_whose_attention_is_taken_elsewhere_is_refused_and_not_dense_without_a_word(run, folder):
+    tokens = torch.randint(1, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    sparse = model(tokens, use_cache=False).logits
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match=r"^model: its layers attend through another implementation"):
+        model(tokens, use_cache=False)
+    dsa.attach(dsa.detach(model), run.folder)
+    assert model(tokens, use_cache=False).logits.equal(sparse)
+
+
+@torch.no_grad()
+def test_a_mask_that_adds_to_what_is_seen_is_refused(run, folder):
+    tokens = torch.randint(1, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    sparse = model(tokens, use_cache=False).logits
+    hidden = torch.full((LENGTH, LENGTH), -1e4).triu(1)[None, None]
+    assert model(tokens, attention_mask=hidden, use_cache=False).logits.equal(sparse)
+    with pytest.raises(ValueError, match=r"^attention_mask: it adds to the logits of keys that may be seen\."):
+        model(tokens, attention_mask=hidden - 0.5, use_cache=False)
+
+
+def test_a_model_within_a_wrapper_is_refused(run, folder):
+    class Wrapper(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def get_base_model(self):
+            return self.model
+
+    wrapped = Wrapper(AutoModelForCausalLM.from_pretrained(folder))
+    with pytest.raises(ValueError, match=r"attach to model\.get_base_model\(\), or before it is wrapped\.$"):
+        dsa.attach(wrapped, run.folder)
+    assert dsa.attach(wrapped.get_base_model(), run.folder) is wrapped.model
+
+
+@pytest.mark.parametrize("damage", ["json", "keys", "weights", "missing"])
+def test_saved_indexers_that_are_not_whole_are_refused_and_left_as_they_are(run, folder, tmp_path, damage):
+    place = dsa.save_indexers(run, tmp_path / "given")
+    told, weights = place / "indexers.json", place / "indexers.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    else:
+        file = weights if damage == "weights" else told
+        file.write_bytes(b'{"schema": 1}' if damage == "keys" else file.read_bytes()[:50])
+    before = {file.name: file.read_bytes() for file in place.iterdir()}
+    with pytest.raises(
+        ValueError, match=r"given: damaged or half copied \(.*\); write it again with dsa\.save_indexers"
+    ):
+        dsa.attach(AutoModelForCausalLM.from_pretrained(folder), place)
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == before

@@ -23,7 +23,7 @@ WHOLE = "Patterns that show whole blocks: causal, hierarchical_16_64_32, "
         ("quest", 8, ["learned", "pattern.patterns.near.window=4"], [GAPS + "begin at 4, within a block. "]),
         ("moba", 16, ["causal", "selector.k=16"], ["a budget of 16 has no room", "selector.k or pattern.budget"]),
         ("block_mean", 8, ["causal", "selector.k=8"], ["indexer={0}: up to 7", "indexer.unit"]),
-        ("minimax_m3", 64, ["causal"], ["a budget of 64 has no room for a block of 64 tokens"]),
+        ("minimax_m3", 64, ["causal", "selector.k=63"], ["a budget of 63 has no room for a block of 64 tokens"]),
     ],
 )
 def test_blocks_that_cannot_be_chosen_are_refused_in_a_sentence_that_names_the_settings(indexer, unit, pattern, words):
@@ -55,6 +55,7 @@ def test_a_pattern_that_does_not_fit_the_model_or_the_length_is_refused_by_its_s
     "settings",
     [
         ["indexer=moba", "indexer.unit=16", "pattern=causal", "selector.k=32"],
+        ["indexer=minimax_m3", "indexer.unit=64", "pattern=causal", "selector.k=100"],
         ["indexer=moba", "indexer.unit=4", "pattern=learned"],
         ["indexer=moba", "indexer.unit=4", "pattern=strided", "selector=random"],
         ["indexer=h1d8", "pattern=multi_head", "selector.k=8"],

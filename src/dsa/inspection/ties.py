@@ -69,7 +69,10 @@ def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]
             if (here := tied(seen)) is not None:
                 layers.setdefault(seen.layer, []).append(here)
     if not any(one.chosen for each in layers.values() for one in each):
-        raise ValueError(f"{name}: no key is left out by an index score of its own, so none can tie.")
+        raise ValueError(
+            f"{name}: no key is left out by an index score of its own under a pattern that chooses nothing itself, so "
+            "none can tie."
+        )
     routers = [router for router in model.routers if isinstance(router, Router)]
     if any(router.selector.trims for router in routers):
         raise ValueError(f"{name}: its selector drops keys by how large their scores are, which an order does not say.")

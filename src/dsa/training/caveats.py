@@ -24,7 +24,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append(
             f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: "
             "the loss carries no information about attention, and nothing may be ranked by it."
-            + f" Is data={spec.data.option} read by this model's own tokenizer, as data=text_model is?"
+            + " Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?"
             * spec.given
         )
     base = result.base_training

@@ -146,7 +146,7 @@ def too_coarse(made: Made) -> str | None:
     context = SelectorContext(last, pattern.visible(last, own), pattern.own_budget(last, own))
     budget = int(site.budget(selector.limit(context), last).max())
     taken = max(int((last + 1 - first_forced(own, last)).max()), forced_keys(pattern, last[:, -1:]))
-    if budget - taken >= unit:
+    if budget - taken >= unit or budget >= spec.seq_len:  # the whole row is kept
         return None
     return f"up to {taken} keys are kept anyway: a budget of {budget} has no room for a block of {unit} tokens"
 

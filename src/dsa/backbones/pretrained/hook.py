@@ -117,9 +117,19 @@ class Hook:
         self.how, self.parts, self.masked = self.wanted.begun(), {}, None
         self.losses.clear()
 
-    def end(self, model: nn.Module, *_: Any) -> None:
-        """A forward pass of the model ended, or failed: nothing of it stays. Where transformers itself runs layers once
-        more in the backward pass, they need what it decided: that stays until the next pass then."""
+    def end(self, model: nn.Module, _: Any, answer: Any) -> None:
+        """A forward pass of the model ended, or failed without an answer: nothing of it stays. Where transformers
+        itself runs layers once more in the backward pass, they need what it decided: that stays until the next pass.
+
+        Raises:
+            ValueError: layers ended that never came by here.
+        """
+        if answer is not None and any(layer.hidden is not None for layer in self.layers):
+            self.forget()
+            raise ValueError(
+                "model: its layers attend through another implementation than the one that was put into it, as after "
+                "set_attn_implementation. Call dsa.detach(model) before that, and attach again."
+            )
         if not (torch.is_grad_enabled() and any(runs_again(module) for module in model.modules())):
             self.forget()
 

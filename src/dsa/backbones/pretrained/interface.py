@@ -54,11 +54,16 @@ def attention(
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
         note(layer, query, key, value, kwargs)
+    if layer.hidden is None:
+        raise ValueError(
+            f"model: {type(module).__name__} calls transformers' attention interface more than once a pass; sparse "
+            "attention is put into layers that call it once."
+        )
     hook, site, hidden, past, latent = layer.hook, layer.site, layer.hidden, layer.past, layer.latent
     layer.hidden = layer.past = layer.latent = None
     if site is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
-    assert hidden is not None and hook.how is not None
+    assert hook.how is not None
     how, router, sink = hook.how, hook.router(site.index), kwargs.get("s_aux")
     if how.watch is not None:
         how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink, latent))

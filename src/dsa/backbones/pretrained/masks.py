@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+HIDES = -1e4
+"""What a mask adds to the logit of a key that is not to be seen, at most: its probability is then 0."""
+
 
 def stretches(mask: Tensor | None, rows: int, keys: int) -> Iterator[tuple[slice, slice]]:
     """Rows and the tokens of them that are text: everything at once, or each row without its padding.
@@ -39,6 +42,11 @@ def texts(mask: Tensor, keys: int) -> Bool[Tensor, "row key"]:
         ValueError: the mask says more than that.
     """
     allowed = mask[:, 0, :, :keys] if mask.dtype == torch.bool else mask[:, 0, :, :keys] == 0
+    if mask.dtype != torch.bool and bool((~allowed & (mask[:, 0, :, :keys] > HIDES)).any()):
+        raise ValueError(
+            "attention_mask: it adds to the logits of keys that may be seen. A routed layer takes masks that hide keys "
+            f"({HIDES:g} or less) and nothing else."
+        )
     before = keys - allowed.shape[1]
     own = allowed[:, :, before:].diagonal(dim1=-2, dim2=-1)
     text = torch.cat([allowed[:, -1, :before], own], -1)
