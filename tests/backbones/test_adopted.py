@@ -17,14 +17,7 @@ from backbones.tiny_models import (
     routed,
     saved,
 )
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    DeepseekV3Config,
-    DiffLlamaConfig,
-    DynamicCache,
-    GPTNeoConfig,
-)
+from transformers import DeepseekV3Config, DynamicCache
 
 from dsa.backbones import Memory, Pass
 from dsa.backbones.generation import generate
@@ -228,21 +221,6 @@ def test_backends_agree_on_grouped_queries_sinks_and_caps(backend, tokens):
             two = model.run(tokens, Pass(observe=other.append)).logits
         assert to_mask(seen[0].selection, LENGTH).equal(to_mask(other[0].selection, LENGTH))
         torch.testing.assert_close(one, two, atol=1e-4, rtol=0)
-
-
-def test_architectures_that_cannot_be_served_are_refused_in_a_sentence():
-    small = {"vocab_size": 64, "hidden_size": 32}
-    for config in (
-        BloomConfig(**small, n_layer=1, n_head=2),
-        GPTNeoConfig(**small, num_layers=1, num_heads=2, attention_types=[[["global"], 1]]),
-    ):
-        with pytest.raises(ValueError, match=r"does not call transformers' attention interface.*Llama, Qwen"):
-            Adopted(AutoModelForCausalLM.from_config(config))
-    twice = DiffLlamaConfig(**small, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
-    with pytest.raises(
-        ValueError, match=r"^model: DiffLlama\w+ calls transformers' attention interface more than once"
-    ):
-        Adopted(AutoModelForCausalLM.from_config(twice))
 
 
 def test_sizes_are_known_without_weights(tmp_path):

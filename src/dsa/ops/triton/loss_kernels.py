@@ -40,7 +40,7 @@ def divergence(
         total = total * tl.exp(peak - base) + tl.sum(tl.exp(score - base[:, None]), 1)
         peak = higher
     logsumexp = peak + tl.log(tl.where(total == 0.0, 1.0, total))
-    total_mass = tl.where(mask, total_mass, 0.0)  # Triton before 3.9 refuses a loop's sum that is read more than once
+    total_mass = tl.where(mask, total_mass, 0.0)  # Triton 3.4 to 3.8 refuse a loop's sum that is read more than once
     counts = total_mass != 0.0  # what is no number stays so in the loss
     divisor = tl.where(counts, total_mass, 1.0)
     loss = crossed / divisor - tl.log(divisor) + logsumexp
