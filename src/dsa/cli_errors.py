@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -18,6 +19,7 @@ from dsa.guard import guarded
 from dsa.kinds import shown
 
 FULL = "HYDRA_FULL_ERROR"
+APPENDED = re.compile(r"To append to your config use \+(\S+?)=(.*)")
 NOT_TYPED = ("hydra", "choices", "overridden", "_target_", "_partial_", "plan", "planned")
 
 
@@ -39,7 +41,7 @@ def run(main: Callable[[], None]) -> None:
         with guarded(sys.argv[1:]):
             main()
     except (HydraException, OmegaConfBaseException) as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        print(f"error: {sentence(error)}{of_swept(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -58,14 +60,28 @@ def check_groups(arguments: Sequence[str]) -> None:
     Raises:
         HydraException: with a sentence; also where an override cannot be read.
     """
-    given = [argument for argument in arguments if "=" in argument and not argument.startswith(("-", "~"))]
-    for override in OverridesParser.create().parse_overrides(given):
+    for override in overrides(arguments):
         group, value = override.key_or_group, override.value()
         named = override.is_sweep_override() or isinstance(value, str | list)
         if not named and ("/" in group or (config_dir() / group).is_dir()):
             raise HydraException(
                 f"{group} = {shown(value)}: give the name of an option of conf/{group}, or leave it out."
             )
+
+
+def overrides(arguments: Sequence[str]) -> list[Override]:
+    """What a command line sets, read by Hydra's grammar."""
+    given = [argument for argument in arguments if "=" in argument and not argument.startswith(("-", "~"))]
+    return OverridesParser.create().parse_overrides(given)
+
+
+def of_swept(error: Exception, arguments: Sequence[str]) -> str:
+    """What to write for a setting that options of a swept group may have: Hydra looks for it in the group's default."""
+    if (appended := APPENDED.search(str(error))) is None:
+        return ""
+    group = appended[1].split(".")[0]
+    swept = any(one.key_or_group == group and one.is_sweep_override() for one in overrides(arguments))
+    return f" Where each of these options has it, write ++{appended[1]}={appended[2]}." if swept else ""
 
 
 def sentence(error: Exception) -> str:
@@ -76,7 +92,7 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         why = error.message.splitlines()[1:2] or [error.message]
         return f"{error.override}: cannot be read ({why[0]}). Give key=value, without blanks around =."
-    appended = re.search(r"To append to your config use \+(\S+?)=(.*)", str(error))
+    appended = APPENDED.search(str(error))
     if isinstance(error, ConfigCompositionException) and appended:
         cause = error.__cause__
         return f"{appended[1]} = {appended[2]}: no such setting{owner(cause)}. {alternatives(cause)}"

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ from dsa.artifacts.results import RunResult
 from dsa.backbones import Observation
 from dsa.data import MQAR, Induction
 from dsa.inspection.answers import Answers, answers
+from dsa.inspection.decisions import decisions
 from dsa.inspection.kinds import kind_of, kinds
 from dsa.inspection.overlap import Overlap
 from dsa.inspection.query_blocks import BLOCK, query_blocks
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
 from dsa.judging.probe import measure as probed
-from dsa.ops import Recency, Scorer, TrueAttention, Zone
+from dsa.ops import Mixed, Recency, Scorer, TrueAttention, Zone
+from dsa.ops.mixed import Picked
+from dsa.patterns.base import Choice
 
 pytestmark = pytest.mark.slow
 
@@ -147,6 +151,25 @@ def test_tokens_have_kinds():
     assert kinds(Own()).of.tolist() == [0, 0, 0, 0]
 
 
+def test_what_was_chosen_and_picked_is_counted_by_kind_of_query():
+    entry = torch.tensor([[[0, 1, 1, 1], [0, 0, 0, 1]]])  # one row, two groups of heads, four queries
+    picked = Picked(torch.tensor([1]), torch.zeros(1, 2), ("h1d8", "h2d8"))
+    seen = observed(Recency(), 4)._replace(
+        choice=Choice(entry, torch.ones(1, 2, 4), ("near", "all")), features=Mixed(1, 4, 0, [], picked)
+    )
+    kind, names = torch.tensor([0, 1, 1, 2]), ["first token", "keys", "values", "noise"]
+    pattern, indexer = (sum(row[1:], row[0]).row() for row in zip(*2 * [decisions(seen, kind, names)], strict=True))
+    first, second = pattern["groups"]
+    assert pattern["what"] == "pattern" and pattern["names"] == ["near", "all"]
+    assert first["every"] == {"near": 0.25, "all": 0.75} and second["every"] == {"near": 0.75, "all": 0.25}
+    assert first["labels"] == {
+        "first token": {"near": 1, "all": 0}, "keys": {"near": 0, "all": 1}, "values": {"near": 0, "all": 1},
+    }  # fmt: skip
+    assert second["labels"]["keys"] == {"near": 1, "all": 0}
+    taken = {"h1d8": 0, "h2d8": 1}
+    assert indexer["what"] == "indexer" and indexer["groups"] == [{"every": taken, "labels": {"rows": taken}}]
+
+
 def test_attention_to_everything_is_refused():
     seen = observed(Recency())._replace(selection=None)
     with pytest.raises(ValueError, match="nothing was selected"):
@@ -189,7 +212,28 @@ def test_a_trained_run_end_to_end(outputs, capsys, monkeypatch):
     for name in ("distance", "kinds", "overlap", "rank", "loss"):
         assert f"({name}.png)" in text
         assert (folder / f"{name}.png").stat().st_size and (folder / f"{name}.svg").stat().st_size
+    assert not any(layer["decided"] for layer in found["layers"])
     dense = train(compose([*run, "recipe=dense"])).folder
     capsys.readouterr()
     assert main(["selection", str(dense)]) == 1
     assert "its attention is dense" in capsys.readouterr().err
+
+
+def test_a_run_that_chooses_patterns_and_picks_indexers_shows_which(outputs, monkeypatch):
+    monkeypatch.setattr("dsa.inspection.measure.ROWS", 2)  # as many as a judgement looks at
+    own = ["pattern=adaptive", "pattern.groups=2", "indexer=dynamic", "indexer.members=[h1d8,h2d8]", "indexer.prefix=8"]
+    for name in ("near", "all", "sinks"):
+        own.append(f"pattern.patterns.{name}.budget=9")
+    short = ["pattern.patterns.near.window=4", "pattern.patterns.sinks.window=4", "recipe=judge", "judge=swap"]
+    steps = ["recipe.dense.steps=2", "recipe.warmup.steps=4", "dtype=fp32", f"output_dir={outputs}"]
+    result = train(compose([*SMALL, *QUIET, *own, *short, *steps]))
+    assert main(["selection", result.folder]) == 0
+    folder = Path(result.folder) / "selection"
+    found = json.loads((folder / "selection.json").read_text())
+    for mine, theirs in zip(found["layers"], result.selection["layers"], strict=True):
+        pattern, indexer = mine["decided"]
+        assert [group["every"] for group in pattern["groups"]] == [pytest.approx(one) for one in theirs["chosen"]]
+        assert indexer["groups"][0]["every"] == pytest.approx(theirs["picked"])
+    text = (folder / "selection.md").read_text()
+    for what in ("pattern", "indexer"):
+        assert f"(chosen_{what}.png)" in text and (folder / f"chosen_{what}.png").stat().st_size

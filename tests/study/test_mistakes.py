@@ -151,6 +151,12 @@ def test_a_circle_of_errors_is_walked_once():
         pytest.param(
             ["train.py", "-m", "indexer=h1d8,h2d33"], "indexer = h2d33: no such option.", marks=pytest.mark.slow
         ),
+        pytest.param(
+            ["train.py", "-m", "indexer=moba,qwen4_qsa", "indexer.unit=4"],
+            "indexer.unit = 4: no such setting of dsa.indexers.LightningIndexer. Did you mean init? There are: dim, "
+            "heads, init, latent, rotary_dim, weight. Where each of these options has it, write ++indexer.unit=4.",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_hydra_refuses_is_one_line(arguments, named, tmp_path):

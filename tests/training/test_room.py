@@ -67,6 +67,14 @@ def test_what_can_be_chosen_is_rehearsed(settings):
     rehearse(spec, build_data(spec))
 
 
+@pytest.mark.parametrize(("blocks", "said"), [(16, True), (15, False)])
+def test_a_search_that_leaves_nothing_out_is_a_warning_of_the_result(blocks, said):
+    spec = compose([*SMALL, "indexer=hisa", "indexer.block=4", f"indexer.blocks={blocks}", "selector.k=8"])
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, provenance={"threads_of": {}})
+    found = [said for said in warnings_of(spec, result, build_model(spec, 64)) if "without a search" in said]
+    assert len(found) == said and all("searches 64 tokens" in one and "seq_len = 64" in one for one in found)
+
+
 @pytest.mark.parametrize(
     ("settings", "forced"),
     [

@@ -61,7 +61,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wandb")
     result = train(
         compose([*SMALL, "logger=wandb", "logger.mode=offline", "callbacks.progress_bar=false", "callbacks.val_every=2",
-                 "callbacks.maps_every=2", "steps=30", "indexer.dim=8", "pattern=causal", "selector.k=8",
+                 "callbacks.maps_every=4", "steps=30", "indexer.dim=8", "pattern=causal", "selector.k=8",
                  f"output_dir={folder}"])
     )  # fmt: skip
     return result, records(Path(result.folder))
@@ -162,7 +162,9 @@ def test_the_run_is_finished_and_its_selection_pictured(run):
     result, found = run
     (end,) = [r.exit for r in found if r.WhichOneof("record_type") == "exit"]
     assert end.exit_code == 0
-    assert list(Path(result.folder).glob("maps/selection_*.png"))
+    steps = [int(path.stem[-6:]) for path in sorted(Path(result.folder).glob("maps/selection_*.png"))]
+    first = steps[0] - 4
+    assert steps == [first + 4, 30] and 4 < 30 - first < 8, "every 4 of joint training's steps, and at its end"
 
 
 def test_an_outage_never_stops_a_run(tmp_path, monkeypatch, caplog):

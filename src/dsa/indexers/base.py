@@ -54,6 +54,7 @@ class Indexer(nn.Module, ABC):
         unit: tokens per selectable unit.
         forced: keys that it always keeps, as a window or the unit that is still open; contiguous zones up to the query.
         prefix: of how many of a row's first tokens it reads the hidden states before it decides anything [tokens].
+        searched: of how many tokens it reads the scores, if a coarser score first says of which; None: of all.
         latent_width: of the query latent that it reads behind the hidden states; 0: it reads these alone.
         backend: of dsa.ops, which computes its features where an op does.
 
@@ -63,6 +64,7 @@ class Indexer(nn.Module, ABC):
     unit: int = 1
     forced: Zones = ()
     prefix: int = 0
+    searched: int | None = None
     latent_width: int = 0
     backend: str = "auto"
 

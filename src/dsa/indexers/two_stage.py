@@ -45,6 +45,7 @@ class TwoStageIndexer(LightningIndexer):
         super().__init__(d_model, heads, dim, rotary_dim, weight, init, latent, latent_width)
         self.block = positive(block, "indexer.block")
         self.blocks = at_least(blocks, 2, "indexer.blocks", "the first and the query's own are always searched")
+        self.searched = self.block * self.blocks
 
     def scorer(self, features: IndexFeatures | Mixed) -> Scorer:
         assert isinstance(features, IndexFeatures)

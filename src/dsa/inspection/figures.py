@@ -21,6 +21,8 @@ def draw(found: dict[str, Any], folder: Path) -> list[Path]:
         "rank": rank(found),
         "loss": loss(found),
     }
+    for what in {decision["what"]: None for layer in found["layers"] for decision in layer["decided"]}:
+        figures[f"chosen_{what}"] = decided(found, what)
     paths = []
     for name, figure in figures.items():
         for suffix in ("png", "svg"):
@@ -77,6 +79,31 @@ def by_distance(found: dict[str, Any]) -> Figure:
 def by_kind(found: dict[str, Any]) -> Figure:
     """The same by kind of key."""
     return stacked(found, "kinds", "kind of key")
+
+
+def decided(found: dict[str, Any], what: str) -> Figure:
+    """Which pattern the queries of each kind got, or which indexer the rows: a panel for each layer and group."""
+    shown = [
+        (layer["layer"], number, len(decision["groups"]), decision["names"], group)
+        for layer in found["layers"]
+        for decision in layer["decided"]
+        if decision["what"] == what
+        for number, group in enumerate(decision["groups"], 1)
+    ]
+    figure, axes = panels(len(shown))
+    for axis, (layer, number, groups, names, group) in zip(axes, shown, strict=True):
+        bars = {"every": group["every"]} | (group["labels"] if len(group["labels"]) > 1 else {})
+        bottom = np.zeros(len(bars))
+        for name, colour in zip(names, colormaps["cividis"](np.linspace(0, 0.95, len(names))), strict=True):
+            part = np.array([shares[name] for shares in bars.values()])
+            axis.bar(np.arange(len(bars)), part, bottom=bottom, color=colour, label=name)
+            bottom += part
+        axis.set_xticks(np.arange(len(bars)), list(bars), rotation=45, ha="right", fontsize=8)
+        axis.set_title(f"layer {layer}" + (f", heads {number}/{groups}" if groups > 1 else ""), fontsize=9)
+        axis.set_ylim(0, 1.02)
+    axes[0].set_ylabel("share of queries" if what == "pattern" else "share of rows", fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
+    return figure
 
 
 def overlap(found: dict[str, Any]) -> Figure:

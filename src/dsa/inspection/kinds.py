@@ -17,6 +17,17 @@ class Kinds(NamedTuple):
     names: list[str]
     of: Int[Tensor, "vocab"]
 
+    @property
+    def row_names(self) -> list[str]:
+        """Names in a row: its first token is a kind of its own, because attention often rests there."""
+        return ["first token", *self.names]
+
+    def row(self, tokens: Int[Tensor, "time"]) -> Int[Tensor, "time"]:
+        """For each token of a row the index of its name among `row_names`."""
+        kind = self.of[tokens] + 1
+        kind[0] = 0
+        return kind
+
 
 TEXT = ["letters", "digits", "space", "newline", "punctuation", "other"]
 

@@ -12,6 +12,7 @@ from dsa.backbones import Backbone, Observation
 from dsa.build import build_data
 from dsa.data import IGNORE, DataModule
 from dsa.inspection.answers import Answers, answers
+from dsa.inspection.decisions import Decision, decisions
 from dsa.inspection.kinds import Kinds, kinds
 from dsa.inspection.losses import loss_by_position
 from dsa.inspection.overlap import Overlap
@@ -37,6 +38,7 @@ class Layer:
     kind: list[Tally] = field(default_factory=list)
     answer: Answers = field(default_factory=Answers)
     ranks: list[dict[str, Any]] = field(default_factory=list)
+    decided: list[list[Decision]] = field(default_factory=list)
 
     def add(self, block: QueryBlock, tokens: Tensor, targets: Tensor, of: Kinds, bins: int) -> None:
         """Count a block."""
@@ -44,9 +46,7 @@ class Layer:
         self.oracle_mass += float((block.attention * block.best).sum(-1).mean(0).sum())
         self.queries += block.attention.shape[1]
         self.distance.append(tally(block, distances(block), bins))
-        kind = of.of[tokens] + 1
-        kind[0] = 0  # a row's first token is a kind of its own: attention often rests there
-        self.kind.append(tally(block, kind.expand(block.attention.shape[1:]), len(of.names) + 1))
+        self.kind.append(tally(block, of.row(tokens).expand(block.attention.shape[1:]), len(of.row_names)))
         self.answer += answers(block, tokens, targets)
 
 
@@ -90,6 +90,8 @@ def measure(model: Backbone, data: DataModule, result: RunResult) -> dict[str, A
             overlap.add(list(parts))
             for layer, part in zip(layers, parts, strict=True):
                 layer.add(part, tokens[row], targets[row], of, len(names))
+        for layer, observation in zip(layers, seen, strict=True):
+            layer.decided.append(decisions(observation, of.row(tokens[row]), of.row_names))
         if i < RANK_ROWS:
             for layer, observation in zip(layers, seen, strict=True):
                 layer.ranks.append(ranks(observation))
@@ -140,7 +142,8 @@ def summary(number: int, layer: Layer, names: list[str], of: Kinds, asks: bool) 
         "contested_mass": ratio(distance.captured.sum(), distance.queries),
         "recall": ratio(distance.found.sum(), distance.best.sum()),
         "distance": distance.rows(names),
-        "kinds": kind.rows(["first token", *of.names]),
+        "kinds": kind.rows(of.row_names),
         "answer": layer.answer.row() if asks and layer.answer.queries else None,
         "rank": {**measured, **means, "heads": heads},
+        "decided": [sum(rows[1:], rows[0]).row() for rows in zip(*layer.decided, strict=True)],
     }

@@ -29,6 +29,7 @@ def described(found: dict[str, Any]) -> str:
                 broken_down(found, "distance", "By distance", "from query to key [tokens]"),
                 broken_down(found, "kinds", "By kind of key", "kind"),
                 *answered(found),
+                *decided(found),
                 overlapping(found),
                 ranked(found),
                 lost(found),
@@ -88,6 +89,27 @@ def answered(found: dict[str, Any]) -> list[str]:
         "## Answers\n\nQueries that are asked and whose target stands in the row right after an earlier occurrence of "
         "the query's token: that key is the answer.\n\n" + table(heads, rows)
     ]
+
+
+def decided(found: dict[str, Any]) -> list[str]:
+    """What a pattern that chooses and an indexer that picks gave; nothing where there is none."""
+    parts = []
+    for what, heading, of in (
+        ("pattern", "Patterns that were chosen", "queries, by their kind"),
+        ("indexer", "Indexers that were picked", "rows"),
+    ):
+        rows, names = [], []
+        for layer in found["layers"]:
+            for decision in (one for one in layer["decided"] if one["what"] == what):
+                names = decision["names"]
+                for number, group in enumerate(decision["groups"], 1):
+                    place = [str(layer["layer"]), f"{number}/{len(decision['groups'])}"]
+                    for label, shares in ({"every": group["every"]} | group["labels"]).items():
+                        rows.append([*place, label, *(share(shares[name]) for name in names)])
+        if rows:
+            told = table(["layer", "heads", "of", *names], rows)
+            parts.append(f"## {heading}\n\nShare of the {of}.\n\n![{heading}](chosen_{what}.png)\n\n{told}")
+    return parts
 
 
 def overlapping(found: dict[str, Any]) -> str:

@@ -64,7 +64,8 @@ class StageBar(RichProgressBar):
 
 
 class SelectionMaps(pl.Callback):
-    """Every so often a picture of which keys each layer selects, in the run folder and on the dashboard."""
+    """Every so often, and at the end, a picture of which keys each layer selects, in the run folder and on the
+    dashboard."""
 
     def __init__(self, folder: Path, every: int) -> None:
         self.folder, self.every = folder, every  # [optimiser steps]
@@ -73,7 +74,8 @@ class SelectionMaps(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Training)
-        if not pl_module.sparse or (batch_idx + 1) % (self.every * pl_module.accumulate):
+        done, within = divmod(batch_idx + 1, pl_module.accumulate)
+        if not pl_module.sparse or within or (done % self.every and done < pl_module.stage.steps):
             return
         figure = selection_figure(pl_module.model, batch.tokens)  # in every process: they may have a part each
         if first_process():

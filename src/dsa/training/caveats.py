@@ -8,7 +8,7 @@ from dsa.judging.threads import counted
 from dsa.selectors import Dense
 from dsa.selectors.adaptive import Adaptive
 from dsa.spec import Spec
-from dsa.training.room import Made, all_forced
+from dsa.training.room import Made, all_forced, searches_everything
 
 BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
 IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
@@ -40,8 +40,8 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append(
             f"window or budget reaches seq_len = {spec.seq_len}: every query keeps every key, this attention is dense."
         )
-    if (reason := all_forced(Made(spec))) is not None:
-        out.append(f"{reason}.")
+    made = Made(spec)
+    out += [f"{reason}." for reason in (all_forced(made), searches_everything(made)) if reason is not None]
     if spec.pattern.cls.learns and not spec.uses_indexer:
         out.append(
             f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "

@@ -123,6 +123,18 @@ def all_forced(made: Made) -> str | None:
     return None
 
 
+def searches_everything(made: Made) -> str | None:
+    """The reason if an indexer that searches a part of the row searches all of it."""
+    spec = made.spec
+    searched = made.indexer.searched if spec.uses_indexer else None
+    if searched is None or searched < spec.seq_len:
+        return None
+    return (
+        f"indexer={spec.indexer.option} searches {searched} tokens, as many as there are at seq_len = {spec.seq_len}: "
+        "it leaves none out, and selects what the same scores would without a search"
+    )
+
+
 def at_the_end(made: Made) -> SelectorContext:
     """What a selector is told of the last query."""
     last = torch.tensor([[made.spec.seq_len - 1]])
