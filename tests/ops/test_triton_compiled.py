@@ -41,6 +41,7 @@ KERNELS = {
     "selected_loss_kernels.keys_gradient": (LISTS, INDEX),
 }
 WIDEST = [name for name, (cut, _) in KERNELS.items() if cut == TILE]  # they hold the most in shared memory
+PRODUCTS = [name for name, (cut, _) in KERNELS.items() if cut in (ROWS, TILE)]  # the others have one key a program
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
@@ -83,8 +84,25 @@ def spilled(program: bytes, folder: Path) -> int:
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(name, tmp_path):
     made = made_of(name, "*bf16", 128, 16, 80)
-    assert made.metadata.shared < 96 * 1024  # bytes that every GPU since 2020 has for a program
-    assert spilled(made.asm["cubin"], tmp_path) <= 192  # as many as one kernel does, the keys' gradient of dense losses
+    assert made.metadata.shared < 48 * 1024  # bytes; half of what every GPU since 2020 has for a program
+    assert spilled(made.asm["cubin"], tmp_path) == 0
+    single = made_of(name, "*fp32", 128, 16, 80)
+    assert single.metadata.shared < 96 * 1024
+    assert (
+        spilled(single.asm["cubin"], tmp_path) <= 136
+    )  # as many as one kernel does, the keys' gradient of dense losses
+
+
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("generation", [80, 90])
+def test_products_of_half_formats_go_through_the_matrix_units(name, generation):
+    for given in ("bf16", "fp16"):
+        assert re.search(
+            rf"mma\S+\.{given.replace('fp', 'f')}\.", made_of(name, f"*{given}", 128, 16, generation).asm["ptx"]
+        )
 
 
 @needs_triton

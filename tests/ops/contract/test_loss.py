@@ -176,6 +176,21 @@ def test_losses_of_half_precision_are_near_those_of_the_same_numbers_in_double(b
         assert far(got, want) < 5e-2
 
 
+@pytest.mark.parametrize("dense", [False, True])
+def test_what_bfloat16_holds_is_scored_and_learned_as_the_same_numbers_in_single(backend, dense):
+    q, k, _ = (x.detach() for x in qkv(1, 4, 30, 30, 8, kv_heads=2))
+    single = [randoms(*shape).bfloat16().float() for shape in ((1, 1, 30, 2, 4), (1, 1, 30, 4), (1, 1, 30, 2))]
+    features = IndexFeatures(*(x.requires_grad_() for x in single), held=torch.bfloat16)
+    selection = None if dense else random_selection(1, 1, 30, 30, 9)
+    target, exact = attention(q, k, selection), doubled(features)
+    loss = backend.indexer_loss(features, target, selection)
+    wanted = reference.indexer_loss(exact, doubled(target), selection)
+    assert far(loss, wanted) < 1e-5
+    for got, want in zip(*(torch.autograd.grad(*x) for x in ((loss, features[:3]), (wanted, exact[:3]))), strict=True):
+        assert got.dtype == torch.float32
+        assert far(got, want) < 1e-4
+
+
 def test_groups_that_do_not_fit_are_refused(backend):
     q, k, _ = (x.detach() for x in qkv(1, 6, 9, 9, 8))
     features = IndexFeatures(randoms(1, 2, 9, 2, 4), randoms(1, 1, 9, 4))

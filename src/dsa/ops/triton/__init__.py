@@ -1,4 +1,4 @@
-"""The GPU backend: Triton kernels that compute in float32, and hold no scores of all queries and keys.
+"""The GPU backend: Triton kernels that sum in float32, and hold no scores of all queries and keys.
 
 Definitions are those of `dsa.ops.reference`. No sum needs atomics, so the same call gives the same bits. With
 `TRITON_INTERPRET=1` in the environment Triton's interpreter computes the same on the CPU, to test it.
@@ -35,7 +35,7 @@ NARROW = torch.float32, torch.bfloat16, torch.float16
 
 
 def multiplies(dtype: torch.dtype) -> bool:
-    """All in float32, which is exact for integers."""
+    """None is told: of bfloat16 the kernels round nothing that a format rounds on the way, and integers are float32."""
     return False
 
 

@@ -1,6 +1,6 @@
 """Triton kernels that attend. A program serves ROWS queries, and of their heads those that share selection and keys.
 
-All arithmetic is float32: half formats are widened when they are loaded. Sums are taken slot by slot in tiles on a grid
+All arithmetic is float32, or as exact. Sums are taken slot by slot in tiles on a grid
 that begins at a row's first slot, so what a row is answered depends on its own slots alone. Offsets are of 64 bits.
 """
 
@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from dsa.ops.triton.loads import heads_of, rows_of, tile_of
+from dsa.ops.triton.products import product, product_of_computed
 
 
 @triton.jit
@@ -47,7 +48,7 @@ def forward(
     batch, row, head, mask, group, kv_head = place_of(time, heads, cell, group_heads, kv_share, ROWS, HEADS)
     queries = heads_of(q, batch * q_batch, q_head, head, q_time, row, mask, dim, DIM)
     # Times 0 a number that is not finite is NaN: added to a logit, it spoils whoever selected it, and nobody else.
-    spoilt = tl.sum(queries * 0.0, 2)
+    spoilt = tl.sum(queries.to(tl.float32) * 0.0, 2)
     list_row = (batch * (heads // group_heads) + group) * time + row
     last = tl.max(tl.load(counts + list_row, mask=row < time, other=0), 0)
     peak = tl.full([ROWS, HEADS], float("-inf"), tl.float32)
@@ -63,16 +64,16 @@ def forward(
         chosen = place >= 0
         keys = rows_of(k, batch * k_batch, kv_head * k_head, k_time, place, chosen, dim, DIM)
         values = rows_of(v, batch * v_batch, kv_head * v_head, v_time, place, chosen, dim, DIM)
-        logits = tl.dot(queries, tl.trans(keys, (0, 2, 1)), input_precision="ieee") * scale
+        logits = product(queries, tl.trans(keys, (0, 2, 1))) * scale
         if CAP:
             logits = bent(logits, cap)
-        logits += spoilt[:, :, None] + tl.sum(keys * 0.0 + values * 0.0, 2)[:, None, :]
+        logits += spoilt[:, :, None] + tl.sum(keys.to(tl.float32) * 0.0 + values.to(tl.float32) * 0.0, 2)[:, None, :]
         logits = tl.where(chosen[:, None, :], logits, float("-inf"))
         higher = tl.maximum(peak, tl.max(logits, 2))
         base = tl.where(higher == float("-inf"), 0.0, higher)
         p, shrink = tl.exp(logits - base[:, :, None]), tl.exp(peak - base)
         total = total * shrink + tl.sum(p, 2)
-        summed = summed * shrink[:, :, None] + tl.dot(p, values, input_precision="ieee")
+        summed = summed * shrink[:, :, None] + product_of_computed(p, values)
         peak = higher
     at = (batch * heads + head[None, :]) * time + row[:, None]
     column = tl.arange(0, DIM)[None, None, :]
@@ -102,7 +103,7 @@ def dense_logsumexp(
     for start in range(0, tl.max(tl.where(row < time, last, -1), 0) + 1, TILE):
         key = start + tl.arange(0, TILE)
         others = tile_of(k, batch * k_batch + head // kv_share * k_head, key, k_time, key < keys, dim, DIM)
-        logits = tl.dot(queries, tl.trans(others), input_precision="ieee") * scale
+        logits = product(queries, tl.trans(others)) * scale
         if CAP:
             logits = bent(logits, cap)
         logits = tl.where(key[None, :] <= last[:, None], logits, float("-inf"))

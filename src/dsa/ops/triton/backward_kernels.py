@@ -7,6 +7,7 @@ import triton.language as tl
 
 from dsa.ops.triton.attend_kernels import bent, place_of
 from dsa.ops.triton.loads import heads_of, rows_of, tile_of
+from dsa.ops.triton.products import product, product_of_computed
 
 
 @triton.jit
@@ -47,10 +48,10 @@ def queries_gradient(
         chosen = place >= 0
         keys = rows_of(k, batch * k_batch, kv_head * k_head, k_time, place, chosen, dim, DIM)
         values = rows_of(v, batch * v_batch, kv_head * v_head, v_time, place, chosen, dim, DIM)
-        products = tl.dot(queries, tl.trans(keys, (0, 2, 1)), input_precision="ieee")
-        share = tl.dot(upstream, tl.trans(values, (0, 2, 1)), input_precision="ieee")
+        products = product(queries, tl.trans(keys, (0, 2, 1)))
+        share = product_of_computed(upstream, tl.trans(values, (0, 2, 1)))
         _, slope = slopes(products, own_logsumexp, share, own_delta, scale, cap, CAP)
-        summed += tl.dot(tl.where(chosen[:, None, :], slope, 0.0), keys, input_precision="ieee")
+        summed += product_of_computed(tl.where(chosen[:, None, :], slope, 0.0), keys)
     column = tl.arange(0, DIM)[None, None, :]
     tl.store(grad_q + at[:, :, None] * dim + column, summed, mask=mask[:, :, None] & (column < dim))
 
@@ -71,8 +72,9 @@ def keys_gradient(
     key = program % blocks * KEYS + tl.arange(0, KEYS)
     column = tl.arange(0, DIM)[None, :]
     own = (key < keys)[:, None] & (column < dim)
-    own_key = tile_of(k, batch * k_batch + kv_head * k_head, key, k_time, key < keys, dim, DIM)[:, None, :]
-    own_value = tile_of(v, batch * v_batch + kv_head * v_head, key, v_time, key < keys, dim, DIM)[:, None, :]
+    own_key = tile_of(k, batch * k_batch + kv_head * k_head, key, k_time, key < keys, dim, DIM)
+    own_value = tile_of(v, batch * v_batch + kv_head * v_head, key, v_time, key < keys, dim, DIM)
+    own_key, own_value = own_key.to(tl.float32)[:, None, :], own_value.to(tl.float32)[:, None, :]
     by_key, by_value = tl.zeros([KEYS, DIM], tl.float32), tl.zeros([KEYS, DIM], tl.float32)
     for head in range(kv_head * kv_share, (kv_head + 1) * kv_share):
         group = batch * (heads // group_heads) + head // group_heads

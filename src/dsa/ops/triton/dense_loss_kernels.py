@@ -11,6 +11,7 @@ import triton.language as tl
 
 from dsa.ops.triton.attend_kernels import bent
 from dsa.ops.triton.loads import tile_of
+from dsa.ops.triton.products import product, product_of_computed
 
 
 @triton.jit
@@ -38,7 +39,7 @@ def masses(
             along = batch * k_batch + head // kv_share * k_head
             for token in range(unit):
                 others = tile_of(k, along, own * unit + token, k_time, own < width, dim, DIM)
-                logits = tl.dot(queries, tl.trans(others), input_precision="ieee") * scale
+                logits = product(queries, tl.trans(others)) * scale
                 if CAP:
                     logits = bent(logits, cap)
                 total += tl.exp(logits - own_logsumexp[:, None])
@@ -68,11 +69,11 @@ def queries_gradient(
         others = tile_of(keys, batch * k_batch + group // key_share * k_group, key, k_time, key < width, dim, DIM)
         place = slopes + (line * rows + row[:, None]) * width + key[None, :]
         slope = tl.load(place, mask=(row < rows)[:, None] & (key < width)[None, :], other=0.0)
-        dots = tl.dot(own, tl.trans(others), input_precision="ieee")
+        dots = product(own, tl.trans(others))
         if RELU:
             slope = tl.where(dots > 0.0, slope, 0.0)
         by_weight += tl.sum(slope * dots, 1)
-        by_query += tl.dot(slope, others, input_precision="ieee")
+        by_query += product_of_computed(slope, others)
     if WEIGHTED:
         own_weights = weights + batch * w_batch + group * w_group + row * w_time + head * w_head
         by_query *= tl.load(own_weights, mask=row < rows, other=0.0).to(tl.float32)[:, None]
@@ -111,10 +112,10 @@ def keys_gradient(
                 others = tile_of(queries, along, row, q_time, row < rows, dim, DIM)
                 part = slope
                 if RELU:
-                    dots = tl.dot(others, tl.trans(own), input_precision="ieee")
+                    dots = product(others, tl.trans(own))
                     part = tl.where(dots > 0.0, part, 0.0)
                 if WEIGHTED:
                     own_weights = weights + batch * w_batch + group * w_group + row * w_time + head * w_head
                     part *= tl.load(own_weights, mask=row < rows, other=0.0).to(tl.float32)[:, None]
-                summed += tl.dot(tl.trans(part), others, input_precision="ieee")
+                summed += product_of_computed(tl.trans(part), others)
     tl.store(told, summed, mask=kept)

@@ -49,9 +49,11 @@ class Index(NamedTuple):
 
 
 def index_of(features: IndexFeatures) -> Index:
-    """The tensors of features that are `plain`."""
+    """The tensors of features that the kernels score, in the format that holds them: matrix units multiply it."""
+    held = min(features.held, features.queries.dtype, key=lambda format: format.itemsize)
+    queries, keys = (dense_last(x.to(held)) for x in (features.queries, features.keys))
     weights = None if features.weights is None else features.weights.detach()
-    return Index(dense_last(features.queries), dense_last(features.keys), weights, features.activation == "relu")
+    return Index(queries, keys, weights, features.activation == "relu")
 
 
 def unusual(features: IndexFeatures) -> str | None:

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from dsa.ops.triton.loads import tile_of
+from dsa.ops.triton.products import product
 
 
 @triton.jit
@@ -43,7 +44,7 @@ def score(
         for head in range(heads):
             at = batch * q_batch + group * q_group + tl.cast(head, tl.int64) * q_head
             own = tile_of(queries, at, row, q_time, row < rows, dim, DIM)
-            dots = tl.dot(own, tl.trans(others), input_precision="ieee")
+            dots = product(own, tl.trans(others))
             if RELU:
                 dots = tl.where(dots < 0.0, 0.0, dots)  # what is no number stays none
             if WEIGHTED:

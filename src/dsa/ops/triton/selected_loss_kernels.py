@@ -11,6 +11,7 @@ import triton.language as tl
 
 from dsa.ops.triton.attend_kernels import bent
 from dsa.ops.triton.loads import heads_of, rows_of, tile_of
+from dsa.ops.triton.products import product, product_of_computed
 
 
 @triton.jit
@@ -62,7 +63,7 @@ def masses(
                 along = first // kv_share * k_head
                 for token in range(unit):
                     others = rows_of(k, batch * k_batch, along, k_time, place * unit + token, chosen, dim, DIM)
-                    logits = tl.dot(queries, tl.trans(others, (0, 2, 1)), input_precision="ieee") * scale
+                    logits = product(queries, tl.trans(others, (0, 2, 1))) * scale
                     if CAP:
                         logits = bent(logits, cap)
                     p = tl.where(mask[:, :, None] & chosen[:, None, :], logits - own_logsumexp, float("-inf"))
@@ -89,7 +90,7 @@ def scores(
             head = first + tl.arange(0, HEADS)
             mask = (row < time)[:, None] & (head < heads)[None, :]
             own = heads_of(queries, batch * q_batch + group * q_group, q_head, head, q_time, row, mask, dim, DIM)
-            dots = tl.dot(own, tl.trans(others, (0, 2, 1)), input_precision="ieee")
+            dots = product(own, tl.trans(others, (0, 2, 1)))
             if RELU:
                 dots = tl.where(dots < 0.0, 0.0, dots)  # what is no number stays none
             if WEIGHTED:
@@ -119,12 +120,12 @@ def queries_gradient(
             place, offset, inside = placed(places, chosen_line, row, start, time, slots, SLOTS)
             others = rows_of(keys, batch * k_batch, group // key_share * k_group, k_time, place, place >= 0, dim, DIM)
             slope = tl.load(slopes + line * time * slots + offset, mask=inside, other=0.0)[:, None, :]
-            dots = tl.dot(own, tl.trans(others, (0, 2, 1)), input_precision="ieee")
+            dots = product(own, tl.trans(others, (0, 2, 1)))
             part = tl.broadcast_to(slope, [ROWS, HEADS, SLOTS])
             if RELU:
                 part = tl.where(dots > 0.0, part, 0.0)
             by_weight += tl.sum(part * dots, 2)
-            by_query += tl.dot(part, others, input_precision="ieee")
+            by_query += product_of_computed(part, others)
         if WEIGHTED:
             along = batch * w_batch + group * w_group + row[:, None] * w_time + head[None, :] * w_head
             by_query *= tl.load(weights + along, mask=mask, other=0.0).to(tl.float32)[:, :, None]
@@ -148,7 +149,8 @@ def keys_gradient(
     keygroups = groups // key_share
     batch, keygroup = program // (blocks * keygroups), program // blocks % keygroups
     key = program % blocks * KEYS + tl.arange(0, KEYS)
-    own = tile_of(keys, batch * k_batch + keygroup * k_group, key, k_time, key < units, dim, DIM)[:, None, :]
+    own = tile_of(keys, batch * k_batch + keygroup * k_group, key, k_time, key < units, dim, DIM)
+    own = own.to(tl.float32)[:, None, :]
     summed = tl.zeros([KEYS, DIM], tl.float32)
     for group in range(keygroup * key_share, (keygroup + 1) * key_share):
         chosen_line = batch * (groups // chosen_share) + group // chosen_share
