@@ -186,7 +186,7 @@ def spec_from(plain: dict[str, Any]) -> Spec:
 
 def _spec_from(plain: dict[str, Any]) -> Spec:
     admitted = texts(plain["allow_targets"], "allow_targets")
-    at_least(plain["seq_len"], 1, "seq_len", "a row needs at least one token")
+    at_least(plain["seq_len"], 2, "seq_len", "in a row of one token there is nothing to select")
     plain = settled(plain, admitted)
 
     def part(group: str, drop: tuple[str, ...] = ()) -> Part:

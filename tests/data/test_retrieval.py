@@ -199,8 +199,13 @@ def test_fingerprints_follow_all_that_shapes_rows(made):
         ({"distractors": -1}, r"data\.distractors = -1: "),
         ({"values": 1}, r"data\.values = 1: give a whole number from 2"),
         ({"hops": 0}, r"data\.hops = 0: "),
+        ({"digits": 19}, r"data\.digits = 19: give 18 at most"),
         ({"digits": 3}, r"data\.digits = 3: .*shorter numbers stand in any text"),
         ({"gap": 0}, r"data\.gap = 0: "),
+        (
+            {"digits": 300},
+            r"data\.form = multi_key: .* data\.gap = 384, .* of seq_len = 1024 .* a smaller data\.gap, or",
+        ),
         ({"gap": 900}, r"data\.form = multi_key: .* data\.gap = 900, .* leave 117 of seq_len = 1024"),
         ({"distractors": 30}, r"data\.form = multi_key: .* fewer data\.distractors"),
         ({"distractors": 256}, r"data\.distractors = 256: give 255 at most"),

@@ -244,7 +244,7 @@ SWEPT = [  # beside a study of one condition
     *(("seed", value) for value in ("abc", "1.5", "nan", "-1", "true", "null", "[]")),
     *(("indexer_seed", value) for value in ("abc", "1.5", "-1", "true", "[]")),
     *(("index_every", value) for value in ("abc", "1.5", "0", "99", "1,99", "true", "[]", "1,[1]", "1,[0,9]")),
-    *(("seq_len", value) for value in ("abc", "64.0", "0", "null")),
+    *(("seq_len", value) for value in ("abc", "64.0", "0", "1", "null")),
     *(("on_error", value) for value in ("no", "null", "[stop]")),
     *(("judge", value) for value in ("no", "1", "[val]")),
     *(("name", value) for value in ("../x", "[a]", "true")),

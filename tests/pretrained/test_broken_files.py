@@ -46,6 +46,31 @@ def no_json(folder):
     (folder / "config.json").write_text((folder / "config.json").read_text()[:40])
 
 
+def no_object(folder):
+    """A configuration that holds no names."""
+    (folder / "config.json").write_text("[]")
+
+
+def misshapen(folder, name="model.layers.1.mlp.up_proj.weight"):
+    """A weight is of another model."""
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = torch.zeros(7, 32)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def adapters(folder):
+    """What training adapters saved."""
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+
+
+def quantised(folder):
+    """Weights in a format that needs a package."""
+    config = json.loads((folder / "config.json").read_text())
+    told = config | {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(told))
+
+
 def no_tokenizer(folder):
     """A tokenizer that ends in the middle."""
     (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text()[:40])
@@ -56,6 +81,13 @@ WRONG = [
     (without, r"model\.path = .*: its files lack 1 of the model's weights \(model\.layers\.1\.mlp\.up_proj\.weight, "),
     (unknown, r"model\.path = .*: its files cannot be read \(ValueError: .*nobodys"),
     (no_json, r"model\.path = .*: its config\.json is no JSON"),
+    (no_object, r"model\.path = .*: its config\.json is \[\], and no object of names and values"),
+    (
+        misshapen,
+        r"model\.path = .*: 1 of its weights have other shapes .*\(model\.layers\.1\.mlp\.up_proj\.weight: \(7, 32",
+    ),
+    (adapters, r"model\.path = .*: adapters alone lie there \(adapter_config\.json\)\. Merge them"),
+    (quantised, r"model\.path = .*: to read it a package is needed that is not installed \(.*gptqmodel"),
     (no_tokenizer, r"data: tokenizer\.json of the model .* cannot be read"),
 ]
 
@@ -73,6 +105,13 @@ def test_budget_and_run_say_it_in_a_sentence(folder, tmp_path, damage, said, cap
     assert error.count("\n") <= 2 and error.startswith("error: ")
     with pytest.raises(ValueError, match=said):
         raise ValueError(error)
+
+
+def test_weights_that_the_model_has_no_place_for_are_told(folder, caplog):
+    weights = load_file(folder / "model.safetensors")
+    save_file(weights | {"model.layers.2.a": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+    Pretrained(64, str(folder))
+    assert "1 of the weights in its files are none of the model's" in caplog.text and "model.layers.2.a" in caplog.text
 
 
 def test_weights_that_are_tied_need_not_be_there_twice(tmp_path):

@@ -130,6 +130,11 @@ def test_a_circle_of_errors_is_walked_once():
     [
         (["sweep.py", "study=quik"], "study = quik: no such option. Give one of advanced_strategies, all, "),
         (["sweep.py", "study=quick", "seed=range(0,x)"], "seed=range(0,x): cannot be read (TypeError"),
+        pytest.param(
+            ["sweep.py", "study=pretrained", "model=pretrained"],
+            "model.path: this option needs a value; give model.path=...",
+            marks=pytest.mark.slow,
+        ),
         (["sweep.py", "study=quick", "stepz=3"], "stepz = 3: no such setting. Did you mean steps? There are: "),
         (["sweep.py", "study=quick", "hydra/launcher=nope"], "hydra/launcher = nope: no such option. Give one of bas"),
         (["train.py", "indexer=h2d33"], "indexer = h2d33: no such option. Give one of block_mean, "),

@@ -15,6 +15,7 @@ from dsa.data.text import Corpus, Tokenizer, anywhere, check_length, tokenised
 MIXTURE = "mixture"
 LEARN = ("questions", "text")
 DRAWS = 256  # of each form, from which its sizes in tokens are known
+DIGITS = 18  # of a number of 64 bits
 SPARE = 1 / 8  # of the planted tokens, so that no row is ever too short for those that are drawn for it
 TRIES = 100  # draws of one row until none of its words stands in the text by chance
 
@@ -72,6 +73,8 @@ class Retrieval(Source):
             positive(hops, "data.hops"),
             at_least(digits, 4, "data.digits", "shorter numbers stand in any text"),
         )
+        if digits > DIGITS:
+            raise ValueError(f"data.digits = {digits}: give {DIGITS} at most, longer numbers are not drawn.")
         tokens = tokenised(corpus, tokenizer, cache_dir)
         self.tokenizer, self.train, self.validation = tokenizer, tokens.train, tokens.validation
         self.vocab_size = tokenizer.reach(tokens.largest)
@@ -83,20 +86,25 @@ class Retrieval(Source):
         # Of one token, for somebody who knows the sentences and the question but has not read the text.
         self.chance_loss = self.unigram_loss = sum(d.nats for d in draws) / sum(width[2] for width in self.widths)
 
+    def least_gap(self, seq_len: int) -> int:
+        """From the last needle to the answer, at the least [tokens]."""
+        return max(1, 3 * seq_len // 8) if self.gap is None else self.gap
+
     def stop(self, seq_len: int, question: int, answer: int) -> int:
         """End of the part in which needles can lie, from the row's first token on."""
-        gap = max(1, 3 * seq_len // 8) if self.gap is None else self.gap
-        return seq_len + 1 - answer - max(gap, question)
+        return seq_len + 1 - answer - max(self.least_gap(seq_len), question)
 
     def check(self, seq_len: int) -> None:
         check_length(seq_len, self.description, self.train, self.validation)
         for planted, question, answer in self.widths:
             stop = self.stop(seq_len, question, answer)
             if planted * (1 + SPARE) > stop:
+                gap = self.least_gap(seq_len)
                 raise ValueError(
-                    f"data.form = {self.form}: its sentences take {planted} tokens or more, and data.gap = {self.gap}, "
-                    f"the question and its answer leave {max(0, stop)} of seq_len = {seq_len} for them and the text "
-                    "around. Give a longer seq_len, a smaller gap or fewer data.distractors, values or hops."
+                    f"data.form = {self.form}: its sentences take {planted} tokens or more, and data.gap = {gap}, the "
+                    f"question and its answer leave {max(0, stop)} of seq_len = {seq_len} for them and the text "
+                    "around. Give a longer seq_len, a smaller data.gap, or fewer data.distractors, "
+                    "data.values or data.hops."
                 )
 
     def sample(self, rows: int, seq_len: int, rng: np.random.Generator) -> Batch:

@@ -13,6 +13,7 @@ from dsa.artifacts.atomic import replacing_folder
 from dsa.artifacts.digest import digest
 from dsa.artifacts.store import file_digest
 from dsa.cache_folder import cache_folder
+from dsa.kinds import shown
 from dsa.pretrained.fetch import SHIPPED, place_of
 from dsa.pretrained.libraries import gguf_reader, quiet, transformers
 
@@ -66,12 +67,19 @@ def fetched(name: str) -> Path:
 
 def check_folder(path: str, folder: Path) -> None:
     """Refuse a folder in which no whole model lies."""
+    if not (folder / "config.json").is_file() and (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"model.path = {path}: adapters alone lie there (adapter_config.json). Merge them into their model (PEFT's "
+            "merge_and_unload), save it, and give its folder."
+        )
     if not (folder / "config.json").is_file():
         raise ValueError(f"model.path = {path}: no config.json there, which every model of transformers has.")
     try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"model.path = {path}: its config.json is no JSON ({error}).") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"model.path = {path}: its config.json is {shown(told)}, and no object of names and values.")
     if not weight_files(folder):
         raise ValueError(f"model.path = {path}: no weights there (*.safetensors or *.bin).")
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsa import config
@@ -55,7 +55,8 @@ def resolve(node: Any, cfg: dict[str, Any], within: Path) -> Any:
         within: interpolations that led here.
 
     Raises:
-        NotSimple: one is more than a share or the name of another place, or leads nowhere or back.
+        NotSimple: one is more than a share or the name of another place, or leads nowhere, back, or to what is
+            to be given.
     """
     if isinstance(node, dict):
         return {key: resolve(value, cfg, within) for key, value in node.items()}
@@ -75,6 +76,8 @@ def resolve(node: Any, cfg: dict[str, Any], within: Path) -> Any:
     value: Any = cfg
     for part in path:
         value = value[part]
+    if value == MISSING:
+        raise NotSimple
     return resolve(value, cfg, (*within, node))
 
 

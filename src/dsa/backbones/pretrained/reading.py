@@ -1,5 +1,6 @@
 """What the files of a pretrained model say: its configuration, its weights, and how many these are."""
 
+import logging
 from functools import lru_cache
 from typing import Any
 
@@ -8,6 +9,8 @@ from torch import nn
 
 from dsa.pretrained.files import files_of
 from dsa.pretrained.libraries import quiet, transformers
+
+logger = logging.getLogger(__name__)
 
 EXPERTS = {"experts_implementation": "batched_mm"}
 """Grouped products of experts exist on processors in bfloat16 alone."""
@@ -61,7 +64,7 @@ def loaded(path: str) -> nn.Module:
     try:
         with quiet(library):
             model, told = library.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **EXPERTS
+                folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **EXPERTS
             )
     except MemoryError:
         raise
@@ -69,17 +72,30 @@ def loaded(path: str) -> nn.Module:
         if isinstance(error, RuntimeError) and "memory" in str(error):
             raise
         raise unreadable(path, error) from error
+    if misshapen := sorted(told["mismatched_keys"]):
+        name, there, wanted = misshapen[0]
+        raise ValueError(
+            f"model.path = {path}: {len(misshapen)} of its weights have other shapes than its config.json says "
+            f"({name}: {tuple(there)}, not {tuple(wanted)})."
+        )
     if missing := sorted(told["missing_keys"]):
         raise ValueError(
             f"model.path = {path}: its files lack {len(missing)} of the model's weights ({missing[0]}, ...), which "
             "would be drawn at random. They may be half downloaded, or of a model without a head for tokens."
         )
+    if surplus := sorted(told["unexpected_keys"]):
+        logger.warning(
+            "model.path = %s: %d of the weights in its files are none of the model's that its config.json describes "
+            "(%s, ...), and are not used.", path, len(surplus), surplus[0],
+        )  # fmt: skip
     whole: nn.Module = model
     return whole
 
 
 def unreadable(path: str, error: Exception) -> ValueError:
     """What is said of files that transformers cannot read."""
+    if isinstance(error, ImportError):
+        return ValueError(f"model.path = {path}: to read it a package is needed that is not installed ({error}).")
     first = next(iter(str(error).strip().splitlines()), "no reason given").rstrip(".")
     return ValueError(
         f"model.path = {path}: its files cannot be read ({type(error).__name__}: {first}). They may be damaged or half "
