@@ -203,7 +203,7 @@ def test_fingerprints_follow_all_that_shapes_rows(made):
         ({"digits": 3}, r"data\.digits = 3: .*shorter numbers stand in any text"),
         ({"gap": 0}, r"data\.gap = 0: "),
         (
-            {"digits": 300},
+            {"distractors": 40},
             r"data\.form = multi_key: .* data\.gap = 384, .* of seq_len = 1024 .* a smaller data\.gap, or",
         ),
         ({"gap": 900}, r"data\.form = multi_key: .* data\.gap = 900, .* leave 117 of seq_len = 1024"),
