@@ -50,9 +50,9 @@ def first_of_a_kind(target: Any = None, *, typechecker: Any = None) -> Any:
         return target  # what pickles by its name goes on doing so
     if isinstance(target, FunctionType) and "<locals>" in target.__qualname__:
         return target  # it is made anew at each call of what it stands in, and would be compiled anew
-    strict = exactly(target, typechecker=typechecker)
     if not isinstance(target, FunctionType):
-        return strict
+        return exactly(target, typechecker=typechecker)
+    strict = functools.cache(lambda: exactly(target, typechecker=typechecker))  # most are never called in a process
 
     @functools.wraps(target)
     def called(*args: Any, **named: Any) -> Any:
@@ -60,6 +60,6 @@ def first_of_a_kind(target: Any = None, *, typechecker: Any = None) -> Any:
         given = [(one.shape, one.dtype) if isinstance(one, Tensor) else type(one) for one in (*args, *named.values())]
         kind = (target.__code__, *given, *named)
         calls[kind] += 1
-        return (strict if calls[kind] <= FIRST else target)(*args, **named)
+        return (strict() if calls[kind] <= FIRST else target)(*args, **named)
 
     return called
