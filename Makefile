@@ -17,10 +17,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 train: install
 	$(BIN)/python train.py indexer=h2d32 pattern=local_global
 
-# One thread a process, a process a core: tests are small, and threads that share a core wait for each other.
+# One thread a process, a process a core: tests are small, and threads that share a core wait for each other. They sleep
+# meanwhile in the few tests that start a second one, where by default they would spin and take the core from the first.
 # In the order of tests/conftest.py, in which files that take long come first. Each process that collects would compile
 # all tests again, and each checked module of src, where an environment forbids Python to keep what it compiled.
-PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 test: install
 	$(PYTEST)

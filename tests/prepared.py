@@ -14,7 +14,7 @@ import pytest
 import torch
 from jaxtyping import config, install_import_hook
 from lightning_fabric.utilities import registry
-from typed import calls, first_of_a_kind
+from typed import checked_calls, first_of_a_kind
 
 jaxtyping.jaxtyped = first_of_a_kind  # what the hook below puts around every function
 TYPED = ["ops", "indexers", "patterns", "selectors", "precision", "backbones", "judging", "inspection", "data"]
@@ -49,7 +49,7 @@ def same_threads_after_each_test() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def first_calls_of_each_test_are_checked() -> None:
-    calls.clear()
+    checked_calls.clear()
 
 
 @pytest.fixture(scope="session")

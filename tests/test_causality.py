@@ -55,7 +55,9 @@ def test_changing_the_future_leaves_the_past_untouched_under_every_selector(patt
     assert_causal([f"pattern={pattern}", f"selector={selector}", *overrides])
 
 
-@pytest.mark.parametrize("indexer", ["h1d1", "h1d8", "h4d64", "ultra_light"])
+@pytest.mark.parametrize(
+    "indexer", ["h1d8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("h1d1", "h4d64", "ultra_light"))]
+)
 @pytest.mark.parametrize("precision", options("precision"))
 def test_changing_the_future_leaves_the_past_untouched_under_every_precision(indexer, precision):
     assert_causal(["pattern=causal", "selector.k=8", f"indexer={indexer}", f"precision={precision}"])

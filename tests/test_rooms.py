@@ -1,6 +1,7 @@
 """The house: which room may import which, and what has one home."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,8 @@ def room_of(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[str]:
+@functools.cache
+def imported(path: Path) -> frozenset[str]:
     """Every module that a file imports, wherever in it."""
     out = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -38,7 +40,7 @@ def imported(path: Path) -> set[str]:
             out |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             out |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return out
+    return frozenset(out)
 
 
 def rooms_imported(path: Path) -> set[str]:

@@ -4,7 +4,7 @@ A run calls the same functions with the same shapes hundreds of times, and check
 """
 
 import functools
-from collections import Counter
+import itertools
 from types import FunctionType
 from typing import Any, get_args
 
@@ -38,12 +38,12 @@ def has_tensors(kind: Any) -> bool:
     return any(map(has_tensors, get_args(kind)))
 
 
-FIRST = 1  # calls of a kind that are checked in a test
-calls: Counter[Any] = Counter()  # by code, since a function may hold tensors; emptied before each test
+numbers = itertools.count()  # of functions: a function itself may hold tensors, and hashing its code takes long
+checked_calls: set[Any] = set()  # of what kinds there were some; emptied before each test
 
 
 def first_of_a_kind(target: Any = None, *, typechecker: Any = None) -> Any:
-    """`jaxtyping.jaxtyped`, for the first calls of a function with tensors of the same shapes and formats."""
+    """`jaxtyping.jaxtyped`, for the first call of a function with tensors of the same shapes and formats."""
     if target is None:
         return functools.partial(first_of_a_kind, typechecker=typechecker)
     if target.__module__.startswith(STAND_INS) and isinstance(target, FunctionType) and not tensors_of(target):
@@ -53,13 +53,18 @@ def first_of_a_kind(target: Any = None, *, typechecker: Any = None) -> Any:
     if not isinstance(target, FunctionType):
         return exactly(target, typechecker=typechecker)
     strict = functools.cache(lambda: exactly(target, typechecker=typechecker))  # most are never called in a process
+    number = next(numbers)
 
     @functools.wraps(target)
     def called(*args: Any, **named: Any) -> Any:
         __tracebackhide__ = True
+        if jaxtyping.config.jaxtyping_disable:  # what is made now would never check
+            return target(*args, **named)
         given = [(one.shape, one.dtype) if isinstance(one, Tensor) else type(one) for one in (*args, *named.values())]
-        kind = (target.__code__, *given, *named)
-        calls[kind] += 1
-        return (strict() if calls[kind] <= FIRST else target)(*args, **named)
+        kind = (number, *given, *named)
+        if kind in checked_calls:
+            return target(*args, **named)
+        checked_calls.add(kind)
+        return strict()(*args, **named)
 
     return called

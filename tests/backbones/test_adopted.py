@@ -38,7 +38,10 @@ def tokens():
     return torch.randint(1, 64, (2, LENGTH), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=CONFIGS)
+UNLIKE = "llama", "gemma2", "gemma3", "gpt_neox", "gpt_oss"  # grouped; cap; windows; no groups, other names; sinks
+
+
+@pytest.fixture(params=[name if name in UNLIKE else pytest.param(name, marks=pytest.mark.slow) for name in CONFIGS])
 def tiny(request):
     return made(CONFIGS[request.param]())
 

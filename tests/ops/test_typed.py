@@ -3,9 +3,9 @@
 import pytest
 import torch
 from beartype import beartype
-from jaxtyping import Float, TypeCheckError
+from jaxtyping import Float, TypeCheckError, config
 from torch import Tensor
-from typed import FIRST, first_of_a_kind
+from typed import first_of_a_kind
 
 from dsa import ops
 from dsa.ops.cost import index_pair_flops
@@ -23,11 +23,21 @@ def taken(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 def test_a_call_with_other_shapes_or_formats_is_checked_however_many_passed_before():
     given = first_of_a_kind(taken, typechecker=beartype)
-    for _ in range(2 * FIRST):
+    for _ in range(2):
         given(torch.zeros(3))
     for wrong in (torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64), "x"):
         with pytest.raises(TypeCheckError, match="parameter"):
             given(wrong)
+
+
+def test_a_function_that_is_first_called_unchecked_is_checked_later(request):
+    given = first_of_a_kind(taken, typechecker=beartype)
+    config.update("jaxtyping_disable", True)
+    request.addfinalizer(lambda: config.update("jaxtyping_disable", False))
+    given(torch.zeros(3, 1))
+    config.update("jaxtyping_disable", False)
+    with pytest.raises(TypeCheckError, match="parameter"):
+        given(torch.zeros(3, 1))
 
 
 def test_a_whole_number_is_a_number():

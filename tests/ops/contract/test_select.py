@@ -221,7 +221,7 @@ def test_numbers_of_groups_that_do_not_fit_are_refused():
         ops.select(features, CAUSAL, torch.full((1, 9), 4))
 
 
-def spelled_out(scorer, rule, limit, t):
+def spelled_out(scorer, rule, t):
     """Keys that are forced and keys that compete for the query at t, as sets, from the words of the contract."""
     fence = min((t - zone.first) // zone.align * zone.align + (0 if (t - zone.first) % zone.align == 0 else zone.align)
                 for zone in scorer.forced) if scorer.forced else t + 1  # fmt: skip
@@ -246,11 +246,11 @@ def spelled_out(scorer, rule, limit, t):
 @pytest.mark.parametrize("rule", [CAUSAL, (Zone(7, keep="all"), Zone(None, 8)), (Zone(15, align=8, keep=0.5),), SINKS])
 def test_forced_keys_are_kept_once_and_only_whole_units_compete(backend, unit, forced, rule):
     scorer = IndexFeatures(wholes(1, 1, 40, 2, 4), wholes(1, 1, 40 // unit, 4), unit=unit, forced=forced)
+    wanted = [spelled_out(scorer, rule, t) for t in range(40)]
     for limit in (3, 13, 1000):
         got = backend.select(scorer, rule, torch.full((1, 1, 40), limit))
-        for t in range(40):
+        for t, (must, may) in enumerate(wanted):
             chosen = {key for key in got.positions[0, 0, t].tolist() if key >= 0}
-            must, may = spelled_out(scorer, rule, limit, t)
             assert chosen <= must | may
             assert len(chosen) == int(got.counts[0, 0, t]) <= limit
             assert must <= chosen or len(chosen & must) == limit
