@@ -91,7 +91,7 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         "quality": f"Quality on `{primary}`: mean and 95 % BCa interval over seeds",
         "comparisons": f"Against the baseline on `{primary}`: the sign-flip test decides, Holm within a length",
         "by_row": f"Over other held-out rows too, on `{primary}`: intervals of other seeds and other rows",
-        "confirmation": "After joint training, where finalists were chosen on seeds that took no part in it",
+        "confirmation": "After joint training",
         "times": "Times taken alone, in turns: medians [ms]",
     }
     for name, heading in headings.items():
