@@ -105,8 +105,9 @@ def test_blocks_decode_token_by_token_what_one_pass_gives_and_left_padding_chang
 
 
 def test_a_layer_with_a_window_of_its_own_and_one_that_is_named_stay_dense():
-    model = Adopted(made(CONFIGS["gemma3"]()))
-    assert [layer.window for layer in model.hook.layers] == [16, None] and len(model.sites) == 1
+    for name in ("gemma3", "llama4"):  # a window that moves; chunks
+        model = Adopted(made(CONFIGS[name]()))
+        assert [layer.window for layer in model.hook.layers] == [16, None] and len(model.sites) == 1
     model = Adopted(made(CONFIGS["llama"]()), leave_dense=[0])
     assert len(model.sites) == 1 and model.hook.layers[0].site is None and model.sites[0].number == 1
     with pytest.raises(ValueError, match=r"^model\.leave_dense: no layer 2; LlamaForCausalLM has layers 0 to 1\.$"):

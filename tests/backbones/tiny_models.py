@@ -13,6 +13,7 @@ from transformers import (  # one list, each its own configuration
     GPTNeoXConfig,
     GptOssConfig,
     GraniteConfig,
+    Llama4TextConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
@@ -60,6 +61,9 @@ CONFIGS = {
     "olmo2": lambda: Olmo2Config(**GROUPED),
     "granite": lambda: GraniteConfig(**GROUPED, attention_multiplier=0.25),
     "gpt_oss": lambda: GptOssConfig(**NARROW, **WINDOWS, num_local_experts=2, num_experts_per_tok=1),
+    "llama4": lambda: Llama4TextConfig(
+        **NARROW, attention_chunk_size=16, no_rope_layers=[1, 0], intermediate_size_mlp=64, num_local_experts=2
+    ),
 }
 
 

@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from backbones.test_adopted import routed
-from backbones.tiny_models import GROUPED, made, saved
+from backbones.tiny_models import CONFIGS, GROUPED, made, saved
 from transformers import DynamicCache, MistralConfig, Phi3Config
 
 from dsa import compose
@@ -15,13 +15,26 @@ from dsa.graph import base_of
 from dsa.training.sites import sites_of
 
 LENGTH = 32
-CONFIGS = {"mistral": MistralConfig, "phi3": Phi3Config}
 TOKENS = torch.randint(1, 64, (2, LENGTH + 8), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture(params=CONFIGS)
+def chunked():
+    """Every layer sees its own chunk alone."""
+    config = CONFIGS["llama4"]()
+    config.attention_chunk_size, config.layer_types = LENGTH, ["chunked_attention"] * 2
+    return config
+
+
+ALL = {
+    "mistral": lambda: MistralConfig(**GROUPED, sliding_window=LENGTH),
+    "phi3": lambda: Phi3Config(**GROUPED, sliding_window=LENGTH),
+    "llama4": chunked,
+}
+
+
+@pytest.fixture(params=ALL)
 def config(request):
-    return CONFIGS[request.param](**GROUPED, sliding_window=LENGTH)
+    return ALL[request.param]()
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ class Layer:
         past: the cache of transformers that the call was given, likewise.
         latent: that its queries are projected from, likewise, if there is one; rank: its width, 0 without.
         shapes: width, heads, key/value heads and their dims; values: dims of the values.
-        window: keys that a query sees, if the layer has a window of its own; cap: of its logits, if they have one;
+        window: keys that a query sees at most, if the layer has a window of its own or chunks; cap: of its logits, if they have one;
             sink: it has learned sinks.
     """
 

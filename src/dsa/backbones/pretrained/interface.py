@@ -53,7 +53,7 @@ def attention(
         check_dense(layer)
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     if not layer.shapes:
-        note(layer, query, key, value, kwargs)
+        note(layer, module, query, key, value, kwargs)
     if layer.hidden is None:
         raise ValueError(
             f"model: {type(module).__name__} calls transformers' attention interface more than once a pass; sparse "
@@ -191,16 +191,23 @@ def recomputed(hook: Hook, module: nn.Module, call: Callable[..., Any], *given: 
     return out
 
 
-def note(layer: Layer, query: Tensor, key: Tensor, value: Tensor, kwargs: dict[str, Any]) -> None:
+def note(layer: Layer, module: Any, query: Tensor, key: Tensor, value: Tensor, kwargs: dict[str, Any]) -> None:
     """What the first call tells of a layer."""
     assert layer.hidden is not None
     layer.shapes = (layer.hidden.shape[-1], query.shape[1], key.shape[1], query.shape[-1])
     layer.values = value.shape[-1]
     layer.scale = kwargs.get("scaling")
-    layer.window = kwargs.get("sliding_window")
+    layer.window = kwargs.get("sliding_window") or chunk_of(module)
     layer.cap = kwargs.get("softcap")
     layer.sink = kwargs.get("s_aux") is not None
     layer.rank = 0 if layer.latent is None else layer.latent.shape[-1]
+
+
+def chunk_of(module: Any) -> int | None:
+    """Tokens of a chunk, if the queries of a layer see those of their own chunk alone (Llama 4): its mask says so, not
+    its call."""
+    kinds = getattr(module.config, "layer_types", None)
+    return module.config.attention_chunk_size if kinds and kinds[module.layer_idx] == "chunked_attention" else None
 
 
 def keep_hidden(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
