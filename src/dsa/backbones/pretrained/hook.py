@@ -25,8 +25,8 @@ class Layer:
         past: the cache of transformers that the call was given, likewise.
         latent: that its queries are projected from, likewise, if there is one; rank: its width, 0 without.
         shapes: width, heads, key/value heads and their dims; values: dims of the values.
-        window: keys that a query sees at most, if the layer has a window of its own or chunks; cap: of its logits, if they have one;
-            sink: it has learned sinks.
+        window: keys that a query sees at most, if the layer has a window of its own or chunks; cap: of its logits, if
+            they have one; sink: it has learned sinks.
     """
 
     hook: "Hook"
@@ -64,6 +64,7 @@ class Hook:
     Args:
         router: the router of a site, None while it is dense.
         rope_base: wavelength base of the indexers' rotary embedding.
+        context: tokens of the longest text that the model is made for; None: any.
         wanted: how the next forward pass attends.
         how: of the forward pass under way; parts: the same for rows apart, by the first of them.
         losses: of its sites so far.
@@ -75,6 +76,7 @@ class Hook:
 
     router: Callable[[int], Router | None]
     rope_base: float
+    context: int | None
     restore: Callable[[], None]
     layers: list[Layer] = field(default_factory=list)
     wanted: Pass = field(default_factory=Pass)

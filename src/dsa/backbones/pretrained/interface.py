@@ -5,6 +5,7 @@ forward pre-hook. Nothing of anybody's modelling code is copied, and a layer tha
 """
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -82,6 +83,7 @@ def attention(
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
     for rows, tokens in hook.stretches(attention_mask, len(query), key.shape[2]):
+        warn_beyond(hook.context, tokens.stop - tokens.start)
         new = slice(max(tokens.start - before, 0), tokens.stop - before)
         if new.stop <= new.start:
             continue
@@ -111,6 +113,17 @@ def check_within(window: int, tokens: int) -> None:
         raise ValueError(
             f"attention: {tokens} tokens, the layers of this model have a window of {window}. They are routed where it "
             f"never acts: give texts of at most {window} tokens."
+        )
+
+
+def warn_beyond(context: int | None, tokens: int) -> None:
+    """Say that a text is longer than a model is made for. It is read, as transformers reads it: some models stretch
+    their positions then."""
+    if context is not None and tokens > context:
+        warnings.warn(  # without the length, which grows as a text is generated: Python tells the same warning once
+            f"model: it is given a text of more tokens than it is made for (max_position_embeddings = {context}); what "
+            "it says there, and what its indexers select, may be of no use.",
+            stacklevel=2,
         )
 
 

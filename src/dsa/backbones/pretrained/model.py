@@ -19,7 +19,7 @@ from dsa.backbones.contracts import Output, Pass, Size
 from dsa.backbones.memory import Memory
 from dsa.backbones.pretrained.interface import recomputed
 from dsa.backbones.pretrained.reading import EXPERTS, config_of, loaded, weights_of
-from dsa.backbones.pretrained.sites import hooked
+from dsa.backbones.pretrained.sites import context_of, hooked
 from dsa.backbones.vocabulary import check_tokens
 from dsa.pretrained.files import fingerprint
 from dsa.pretrained.libraries import transformers
@@ -48,8 +48,7 @@ class Adopted(Backbone):
         self.hf: nn.Module = model
         self.hook = hooked(model, self.router, leave_dense, seq_len)
         self.sites = tuple(layer.site for layer in self.hook.layers if layer.site is not None)
-        own = model.config.get_text_config()
-        self.vocab_size, self.context = int(own.vocab_size), context_of(own)
+        self.vocab_size, self.context = int(model.config.get_text_config().vocab_size), self.hook.context
 
     def run(self, tokens: Int[Tensor, "batch time"], how: Pass) -> Output:
         check_tokens(tokens, self.vocab_size)
@@ -182,11 +181,6 @@ class Pretrained(Adopted):
         ff = getattr(own, "intermediate_size", None) or 4 * width
         counted = weights_of(node["path"], config.to_json_string())
         return Size(layers, width, ff, heads, vocab, *counted, context=context_of(own))
-
-
-def context_of(own: Any) -> int | None:
-    """Tokens of the longest row that a model reads, by its text configuration; None: any."""
-    return getattr(own, "max_position_embeddings", None)
 
 
 def past_of(cache: Cache, config: Any) -> dict[str, Any]:

@@ -30,7 +30,8 @@ def hooked(model: Any, router: Any, leave_dense: Sequence[int], seq_len: int | N
         raise ValueError(NO_INTERFACE.format(type(model).__name__))
     register()
     own = partial(model.set_attn_implementation, model.config._attn_implementation)
-    hook = Hook(router, rope_base(model.config.get_text_config()), own)
+    config = model.config.get_text_config()
+    hook = Hook(router, rope_base(config), context_of(config), own)
     model.set_attn_implementation(EAGER)
     try:
         find_layers(hook, model)
@@ -125,3 +126,8 @@ def rope_base(config: Any) -> float:
     found = getattr(config, "rope_parameters", None) or {}
     found = found.get("full_attention", found)
     return float(found.get("rope_theta", 10000.0))
+
+
+def context_of(config: Any) -> int | None:
+    """Tokens of the longest row that a model reads, by its text configuration; None: any."""
+    return getattr(config, "max_position_embeddings", None)
