@@ -108,10 +108,20 @@ def test_budget_and_run_say_it_in_a_sentence(folder, tmp_path, damage, said, cap
 
 
 def test_weights_that_the_model_has_no_place_for_are_told(folder, caplog):
+    """Of a further layer, of one that its configuration leaves out; not those that transformers knows to be nothing."""
     weights = load_file(folder / "model.safetensors")
-    save_file(weights | {"model.layers.2.a": torch.zeros(1)}, folder / "model.safetensors", {"format": "pt"})
+    old = {"model.layers.1.self_attn.rotary_emb.inv_freq": torch.ones(4)}
+    save_file(weights | old, folder / "model.safetensors", {"format": "pt"})
     Pretrained(64, str(folder))
-    assert "1 of the weights in its files are none of the model's" in caplog.text and "model.layers.2.a" in caplog.text
+    assert not caplog.messages
+    more = {"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)}
+    more["model.layers.1.self_attn.q_proj.bias"] = torch.ones(32)
+    save_file(weights | old | more, folder / "model.safetensors", {"format": "pt"})
+    Pretrained(64, str(folder))
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith(
+        f"model.path = {folder}: its files hold 2 weights that the model of its config.json has no place for "
+        "(model.layers.1.self_attn.q_proj.bias, ...). It is read without them: "
+    )
 
 
 def test_weights_that_are_tied_need_not_be_there_twice(tmp_path):

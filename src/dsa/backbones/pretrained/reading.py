@@ -55,10 +55,10 @@ def weights_of(path: str, told: str) -> tuple[int, int]:
 
 
 def loaded(path: str) -> nn.Module:
-    """A model with its weights in float32.
+    """A model with its weights in float32; those of its files that it has no place for are told.
 
     Raises:
-        ValueError: its files are damaged, or lack weights.
+        ValueError: its files are damaged, lack weights, or hold some of another shape.
     """
     library, folder = transformers(), str(files_of(path))
     try:
@@ -85,8 +85,9 @@ def loaded(path: str) -> nn.Module:
         )
     if surplus := sorted(told["unexpected_keys"]):
         logger.warning(
-            "model.path = %s: %d of the weights in its files are none of the model's that its config.json describes "
-            "(%s, ...), and are not used.", path, len(surplus), surplus[0],
+            "model.path = %s: its files hold %d weights that the model of its config.json has no place for (%s, ...). "
+            "It is read without them: what is measured may be of another model than theirs.",
+            path, len(surplus), surplus[0],
         )  # fmt: skip
     whole: nn.Module = model
     return whole
