@@ -22,9 +22,8 @@ from dsa.inspection.query_blocks import BLOCK, query_blocks
 from dsa.inspection.rank import effective_rank, logit_values
 from dsa.inspection.tally import Tally, distance_names, distances, tally
 from dsa.judging.probe import measure as probed
-from dsa.ops import Mixed, Recency, Scorer, TrueAttention, Zone
-from dsa.ops.mixed import Picked
-from dsa.patterns.base import Choice
+from dsa.ops import Mixed, Picked, Recency, Scorer, TrueAttention, Zone
+from dsa.patterns import Choice
 
 pytestmark = pytest.mark.slow
 

@@ -81,7 +81,7 @@ WRONG = [
     (without, r"model\.path = .*: its files lack 1 of the model's weights \(model\.layers\.1\.mlp\.up_proj\.weight, "),
     (unknown, r"model\.path = .*: its files cannot be read \(ValueError: .*nobodys"),
     (no_json, r"model\.path = .*: its config\.json is no JSON"),
-    (no_object, r"model\.path = .*: its config\.json is \[\], and no object of names and values"),
+    (no_object, r"model\.path = .*: its config\.json holds no object of names and values"),
     (
         misshapen,
         r"model\.path = .*: 1 of its weights have other shapes .*\(model\.layers\.1\.mlp\.up_proj\.weight: \(7, 32",

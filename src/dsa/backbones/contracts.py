@@ -154,6 +154,11 @@ class Observation(NamedTuple):
     sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
     entries: Entries | None = None  # that it read
 
+    @property
+    def picked(self) -> Picked | None:
+        """Which of several indexers each row got, where one picks."""
+        return self.features.picked if isinstance(self.features, Mixed) else None
+
 
 @dataclass(frozen=True)
 class Pass:

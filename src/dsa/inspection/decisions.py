@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.backbones import Observation
-from dsa.ops import Mixed
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ def decisions(seen: Observation, kind: Int[Tensor, "time"], kinds: list[str]) ->
     if seen.choice is not None:
         counts = counted(seen.choice.entry[0], kind, (len(kinds), len(seen.choice.names)))
         found.append(Decision("pattern", seen.choice.names, kinds, counts))
-    picked = seen.features.picked if isinstance(seen.features, Mixed) else None
-    if picked is not None:
+    if (picked := seen.picked) is not None:
         counts = counted(picked.entry[:, None], torch.zeros_like(picked.entry), (1, len(picked.names)))
         found.append(Decision("indexer", picked.names, ["rows"], counts))
     return found

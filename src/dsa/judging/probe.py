@@ -111,7 +111,7 @@ def measure(seen: Observation, asked: Bool[Tensor, "row time"] | None = None) ->
     return LayerSelection(
         mass.mean().item(), best.mean().item(), recall, kl, density, kept.mean().item(), error, zeros,
         *spent(seen.bits), mass_asked, best_asked, kl_asked, kept_asked,
-        None if seen.choice is None else seen.choice.shares(), picked_of(seen),
+        None if seen.choice is None else seen.choice.shares(), None if seen.picked is None else seen.picked.shares(),
     )  # fmt: skip
 
 
@@ -141,12 +141,6 @@ def best_of(seen: Observation, dense: Tensor, selection: Selection) -> Selection
     else:
         attention = InUnits(TrueAttention(seen.queries, entries.far, dense, groups), entries.stride)
     return ops.select(attention, EVERYTHING, selection.counts.long())
-
-
-def picked_of(seen: Observation) -> dict[str, float] | None:
-    """The share of rows that got each of an indexer's parts."""
-    picked = seen.features.picked if isinstance(seen.features, Mixed) else None
-    return None if picked is None else picked.shares()
 
 
 def kl_of(scorer: IndexFeatures | Mixed, target: TrueAttention, asked: Bool[Tensor, "row time"]) -> float | None:

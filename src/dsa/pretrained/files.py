@@ -13,7 +13,6 @@ from dsa.artifacts.atomic import replacing_folder
 from dsa.artifacts.digest import digest
 from dsa.artifacts.store import file_digest
 from dsa.cache_folder import cache_folder
-from dsa.kinds import shown
 from dsa.pretrained.fetch import SHIPPED, place_of
 from dsa.pretrained.libraries import gguf_reader, quiet, transformers
 
@@ -79,7 +78,7 @@ def check_folder(path: str, folder: Path) -> None:
     except ValueError as error:
         raise ValueError(f"model.path = {path}: its config.json is no JSON ({error}).") from error
     if not isinstance(told, dict):
-        raise ValueError(f"model.path = {path}: its config.json is {shown(told)}, and no object of names and values.")
+        raise ValueError(f"model.path = {path}: its config.json holds no object of names and values.")
     if not weight_files(folder):
         raise ValueError(f"model.path = {path}: no weights there (*.safetensors or *.bin).")
 
