@@ -1,5 +1,8 @@
 """What tests share: the options of a group, small configurations. Fixtures for all tests are in prepared.py."""
 
+import os
+import sys
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -16,11 +19,15 @@ SMALL = [
 ]
 QUIET = ["logger=csv", "callbacks=quiet"]
 
+HANDS_OUT = "--numprocesses" in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ
+"""Whether this is the process of `make test` that runs no test itself: those that do wait until it is there."""
+pytest_plugins = [] if HANDS_OUT else ["prepared"]  # before the conftest.py of any folder imports what is checked
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A process that only hands out tests to others loads nothing of what they need: the others wait for it."""
-    if getattr(config.option, "dist", "no") == "no":
-        config.pluginmanager.import_plugin("prepared")
+    """No test runs unprepared."""
+    if HANDS_OUT and getattr(config.option, "dist", "no") == "no":
+        raise pytest.UsageError("--numprocesses 0: leave it away, or say -n 0.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

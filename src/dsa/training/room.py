@@ -130,7 +130,7 @@ def searches_everything(made: Made) -> str | None:
     if searched is None or searched < spec.seq_len:
         return None
     return (
-        f"indexer={spec.indexer.option} searches {searched} tokens, as many as there are at seq_len = {spec.seq_len}: "
+        f"indexer={spec.indexer.option} searches {searched} tokens of seq_len = {spec.seq_len}: "
         "it leaves none out, and selects what the same scores would without a search"
     )
 
