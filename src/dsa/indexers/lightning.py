@@ -19,6 +19,7 @@ ONE = math.log(math.e - 1)  # softplus is 1 here
 WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
     "signed": lambda raw: raw,
     "positive": lambda raw: F.softplus(raw + ONE),
+    "negative": lambda raw: -F.softplus(raw + ONE),
     "absolute": torch.abs,
 }
 """What becomes of a head's projected weight; with `none` there is no such projection."""
@@ -37,7 +38,8 @@ class LightningIndexer(Indexer):
         heads: query heads H_I.
         dim: width d_I of each query head and of the shared key.
         rotary_dim: how many dims the rotary embedding turns; None = all.
-        weight: of a head: signed, as published; positive: softplus, 1 at first; absolute; none: every head counts 1.
+        weight: of a head: signed, as published; positive: softplus, 1 at first; negative: less that; absolute; none:
+            every head counts 1.
         init: standard deviation of the initial weights.
         latent: queries are projected from the layer's query latent, as published; else from the hidden states.
         latent_width: of that latent, which stands behind the hidden states (`reading`).
