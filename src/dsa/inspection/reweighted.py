@@ -72,7 +72,7 @@ def weighted_routers(model: Backbone, seen: Sequence[Observation], name: str) ->
     if not all(weighs(router, casts[router.site]) for router in routers):
         raise ValueError(
             f"{name}: no weights of heads say how single keys are ranked; give a run of a lightning indexer (h1d1 to "
-            "h4d64, deepseek_v32, glm5) with indexer.weight=signed, positive or absolute."
+            "h4d64, deepseek_v32, glm5) with indexer.weight=signed, positive, negative or absolute."
         )
     return routers
 

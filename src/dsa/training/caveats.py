@@ -13,6 +13,8 @@ from dsa.training.room import Made, all_forced, searches_everything
 BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
 IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
 ROUNDED = 1  # selection of a token that may be another where it comes alone: two scores that differ by rounding
+CLIPPED = 0.9  # of index scores: above it a layer's ReLU leaves position to choose
+MISSED = 0.9  # of the attention that as many keys could hold: a layer below it keeps others
 UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has forgotten something
 
 
@@ -52,6 +54,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
     out += unlearned(spec, result)
+    out += clipped(result)
     if spec.uses_indexer and spec.precision.make().simulated(spec.ops, next(model.parameters()).device):
         out.append(
             f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "
@@ -122,6 +125,22 @@ def unlearned(spec: Spec, result: RunResult) -> list[str]:
         f"joint training made dense attention itself worse: {before:.4f} before, {after:.4f} after "
         f"{spec.recipe.sparse_steps} steps. Compare with base_val_loss, and give a smaller recipe.sparse.lr (it is "
         f"{spec.recipe.sparse_lr:g}; recipe=adapt is meant for pretrained models)."
+    ]
+
+
+def clipped(result: RunResult) -> list[str]:
+    """A warning that names layers whose indexer clips nearly every key, so that ReLU passes no gradient back either."""
+    layers = [
+        str(layer["layer"])
+        for layer in result.selection.get("layers", [])
+        if (layer["zero_share"] or 0.0) > CLIPPED and layer["mass"] < MISSED * layer["oracle_mass"]
+    ]
+    if not layers:
+        return []
+    return [
+        f"the indexer of layer {', '.join(layers)} scores more than {CLIPPED:.0%} of all keys exactly 0 and keeps less "
+        f"than {MISSED:.0%} of the attention that as many keys could hold: position chooses there, and what ReLU clips "
+        "learns no more. More heads, another seed or, on a pretrained model, indexer.weight=negative may help."
     ]
 
 
