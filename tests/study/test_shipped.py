@@ -15,6 +15,7 @@ OF_A_MODEL = {
     "warm_up": 9,
     "head_weights_pretrained": 6,
     "negative_weights_pretrained": 6,
+    "negative_weights_long": 6,
     "pretrained_sizes": 4,
     "pretrained_savings": 8,
     "field_indexers_pretrained": 10,
