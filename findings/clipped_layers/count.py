@@ -65,8 +65,10 @@ def draw(runs: pd.DataFrame) -> Figure:
     for name, group in runs.groupby("condition"):
         size, _, weights = str(name).partition("-weight")
         weights = weights or "signed"
-        look = {"color": COLOURS[size], "marker": MARKS[weights], "label": f"{size}, {weights}"}
-        axes.scatter(group.clipped, group.excess, s=22, alpha=0.7, linewidths=0, **look)
+        axes.scatter(
+            group.clipped, group.excess, s=22, alpha=0.7, linewidths=0,
+            color=COLOURS[size], marker=MARKS[weights], label=f"{size}, {weights}",
+        )  # fmt: skip
     axes.set(xlabel="layers of 30 that clip nearly every key", ylabel="loss over the oracle's [nats a token]")
     axes.set_yscale("log")
     axes.spines[["top", "right"]].set_visible(False)
@@ -86,8 +88,9 @@ def main() -> None:
     runs = found.groupby(["study", "rows", "condition", "seed"], sort=False).agg({"clipped": "sum", "excess": "first"})
     runs = runs.reset_index()
     runs.round(4).to_csv(HERE / "runs.csv", index=False)
-    for rows, group in runs.groupby("rows"):
-        ranks = group[["clipped", "excess"]].corr("spearman").iloc[0, 1]
+    for rows in sorted(set(STUDIES.values())):
+        group = runs[runs.rows == rows]
+        ranks = group.clipped.corr(group.excess, "spearman")
         print(f"{rows} rows: {len(group)} runs, rank correlation of clipped layers and excess {ranks:.2f}")
     sinks = found.groupby(["study", "layer"]).sink.mean().gt(0.5).groupby("study").sum()
     print(f"layers of 30 whose first four keys hold {SINK:.0%} of the attention:\n{sinks.to_string()}")
