@@ -16,6 +16,7 @@ OF_A_MODEL = {
     "head_weights_pretrained": 6,
     "negative_weights_pretrained": 6,
     "negative_weights_long": 6,
+    "negative_weights_retrieval": 4,
     "pretrained_sizes": 4,
     "pretrained_savings": 8,
     "field_indexers_pretrained": 10,
