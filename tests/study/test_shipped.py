@@ -18,6 +18,7 @@ OF_A_MODEL = {
     "negative_weights_long": 6,
     "negative_weights_retrieval": 4,
     "clipping_by_rate": 4,
+    "clipping_by_scale": 4,
     "pretrained_sizes": 4,
     "pretrained_savings": 8,
     "field_indexers_pretrained": 10,
