@@ -1,4 +1,4 @@
-"""Several indexers of which a router picks one for each row: whose scores count, what is spent and learned."""
+"""Several indexers of which a picker takes one for each row: whose scores count, what is spent and learned."""
 
 import math
 from pathlib import Path
@@ -39,7 +39,7 @@ def model_of(*overrides, vocab=64):
     model = build_model(compose([*CAUSAL, *overrides]), vocab).eval()
     with torch.no_grad():
         for number, router in enumerate(model.routers):
-            weight = router.indexer.router.weight
+            weight = router.indexer.picker.weight
             weight.copy_(3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(number)))
     return model
 
@@ -48,8 +48,8 @@ def always(model, number):
     """The same model, every row of which picks one member."""
     with torch.no_grad():
         for router in model.routers:
-            router.indexer.router.weight.zero_()
-            router.indexer.router.bias.copy_(torch.ones(3).index_fill(0, torch.tensor(number), 0.0))
+            router.indexer.picker.weight.zero_()
+            router.indexer.picker.bias.copy_(torch.ones(3).index_fill(0, torch.tensor(number), 0.0))
     return model
 
 
@@ -174,7 +174,7 @@ def test_a_members_loss_is_over_its_own_rows_and_the_whole_their_mean():
     for number in (0, 1):  # the third scores the first tokens of every row
         moved = any(p.grad is not None and p.grad.abs().sum() > 0 for p in indexer.member(number).parameters())
         assert moved == bool((picked_rows == number).any())
-    assert indexer.router.weight.grad is None
+    assert indexer.picker.weight.grad is None
 
 
 def test_the_router_learns_how_much_more_each_member_loses_in_the_rest_of_a_row_and_teaches_nobody_else():
@@ -201,7 +201,7 @@ def test_the_router_learns_how_much_more_each_member_loses_in_the_rest_of_a_row_
     assert all(p.grad is None for p in indexer.members.parameters())
     expected = (indexer.regret(x[:, :PREFIX]) - (lost - lost[:, 2:])).square().mean()
     torch.testing.assert_close(loss, expected)
-    assert indexer.router.weight.grad.abs().sum() > 0
+    assert indexer.picker.weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("compute", [0.3, 0.5, 0.7, 1.0])
@@ -224,8 +224,8 @@ def test_calibration_brings_the_picks_of_other_rows_near_the_target():
     model = model_of("indexer.compute=0.6", vocab=data.vocab_size)
     with torch.no_grad():
         for router in model.routers:
-            router.indexer.router.weight.mul_(0.1)
-            router.indexer.router.bias.copy_(torch.tensor([5.0, 2.5, 0.0]))  # the default loses least
+            router.indexer.picker.weight.mul_(0.1)
+            router.indexer.picker.bias.copy_(torch.tensor([5.0, 2.5, 0.0]))  # the default loses least
     calibrate(model, data, torch.device("cpu"))
     found = {}
     held = torch.cat([data.batch("other", step).tokens for step in range(20)])
@@ -324,7 +324,7 @@ def test_a_whole_run_goes_on_after_a_kill_to_the_same_weights_and_says_what_was_
     drawn = [row for row in rows if row["stage"] == "sparse" and row["kind"] == "train"]
     assert sum(float(drawn[-1][f"train/picked_00_{name}"]) for name in NAMES) == pytest.approx(1)
     learned = [row for row in rows if row["stage"] == "warmup" and row["kind"] == "train"]
-    assert {f"train/{part}_loss" for part in ("indexer", "router", "indexer_h1d4")} <= learned[-1].keys()
+    assert {f"train/{part}_loss" for part in ("indexer", "picker", "indexer_h1d4")} <= learned[-1].keys()
     assert any("times are of one sequence" in one for one in whole.warnings)
     model = load_run(whole.folder)
     assert flops(model, 32, whole.density, picked=dict(enumerate(shares))) == whole.flops

@@ -25,7 +25,7 @@ def model_of(*overrides):
     """A model whose routers prefer this and that."""
     model = build_model(compose([*ADAPTIVE, *overrides]), 64).eval()
     for router in model.routers:
-        torch.nn.init.normal_(router.pattern.router, generator=torch.Generator().manual_seed(router.site))
+        torch.nn.init.normal_(router.pattern.chooser, generator=torch.Generator().manual_seed(router.site))
     return model
 
 
@@ -81,14 +81,15 @@ def test_a_row_in_parts_is_decided_as_it_is_whole(own):
 
 
 @pytest.mark.parametrize("own", [[], PREFIX], ids=["token", "prefix"])
-def test_the_language_model_loss_teaches_the_router_and_nothing_else_by_it(own):
+def test_the_language_model_loss_teaches_the_chooser_and_nothing_else_by_it(own):
     model = model_of(*own)
     model.run(tokens(), Pass()).logits.square().mean().backward()
     assert all(p.grad.abs().sum() > 0 for p in model.groups()["patterns"])
-    mine = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None and "router" not in name}
+    named = model.named_parameters()
+    mine = {name: p.grad.clone() for name, p in named if p.grad is not None and "chooser" not in name}
     chosen = model_of(*own)
     for router in chosen.routers:
-        router.pattern.router.requires_grad_(False)
+        router.pattern.chooser.requires_grad_(False)
     chosen.run(tokens(), Pass()).logits.square().mean().backward()
     for name, p in chosen.named_parameters():
         assert p.grad is None or torch.equal(p.grad, mine[name])

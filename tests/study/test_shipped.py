@@ -85,7 +85,7 @@ def test_each_advanced_strategy_has_a_condition_and_none_has_a_second_difference
     assert {name for names in differ.values() for name in names} == {
         "local_global", "multi_head", "learned", "adaptive", "multi_scale", "dynamic", "asked_kl", "gradient_kl"
     }  # fmt: skip
-    assert differ["format by row"] == differ["one of three indexers by row"] == ["dynamic"]
+    assert differ["format by vector"] == differ["one of three indexers by row"] == ["dynamic"]
 
 
 @pytest.mark.slow

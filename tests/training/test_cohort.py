@@ -49,7 +49,7 @@ def test_every_kind_of_indexer_becomes_in_a_cohort_what_it_becomes_alone(based, 
 
 
 @pytest.mark.slow
-def test_indexers_of_which_a_router_picks_become_what_each_becomes_alone(based, alone):
+def test_indexers_of_which_a_picker_takes_one_become_what_each_becomes_alone(based, alone):
     one = ["indexer=dynamic", "indexer.members=[h1d8,h2d8]", "indexer.weight=signed", "indexer.prefix=16"]
     wishes, data = wishes_of([one], based)
     assert make(wishes, data) == {}
@@ -60,7 +60,7 @@ def test_indexers_of_which_a_router_picks_become_what_each_becomes_alone(based, 
         assert same({key.replace(part, "."): value for key, value in found.items() if part in key}, own)
         losses = [row[f"train/indexer_{name}_loss"] for row in rows(wishes[0])]
         assert losses == [row["train/indexer_loss"] for row in record]
-    assert any(value.abs().sum() > 0 for key, value in found.items() if "router.weight" in key)
+    assert any(value.abs().sum() > 0 for key, value in found.items() if "picker.weight" in key)
 
 
 @pytest.mark.slow
@@ -166,6 +166,11 @@ def test_a_pattern_that_learns_leaves_its_indexer_as_it_would_be_and_finds_what_
     for site in range(2):
         near, every, sinks = learned[f"patterns.{site}.preference"].T
         assert bool((every > near).all() and (every > sinks).all()), "it keeps twice as many keys"
+        for group in range(len(every)):
+            first, *_, last = [float(row[f"train/pattern_{site:02d}_{group}_all"]) for row in rows]
+            assert first == pytest.approx(1 / 3, abs=1e-6) and last > first
+            names = [name for name in rows[-1] if name.startswith(f"train/pattern_{site:02d}_{group}_")]
+            assert sum(float(rows[-1][name]) for name in names) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def test_every_metric_that_another_page_names_is_written(run):
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for name in named(page.read_text()):
             alone = re.search(  # of retrieval, a pattern that chooses, an indexer that picks or is shared
-                "exact_match|pattern|group_|picked|router_loss|warmup/indexer_h2d32|balance", name
+                "exact_match|pattern|group_|picked|picker_loss|warmup/indexer_h2d32|balance", name
             )
             if name.split("/")[0] in stages and not alone:  # else a folder
                 assert re.sub("^dense/", "sparse/", name) in written | ELSEWHERE | {"select/map"}, page

@@ -1,4 +1,4 @@
-"""Several lightning indexers of different size, of which a router picks one for each row."""
+"""Several lightning indexers of different size, of which a picker takes one for each row."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class DynamicIndexer(Picking):
     """A row's first tokens decide which of several lightning indexers scores the keys of all its later queries: see
     `Picking`.
 
-    Parameters: of the members, and members * (d_model + 1) of the router.
+    Parameters: of the members, and members * (d_model + 1) of the picker.
 
     Args:
         d_model: width of the hidden states.
@@ -26,7 +26,7 @@ class DynamicIndexer(Picking):
         prefix: tokens of a row that decide [tokens].
         fixed: a member that stands in the place of them all: this option is then that lightning indexer, and no other.
         weight: of a head, as in LightningIndexer.
-        init: standard deviation of the members' initial weights; the router begins at 0.
+        init: standard deviation of the members' initial weights; the picker begins at 0.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What an indexer shares that is made of several, of which a router picks one for each row."""
+"""What an indexer shares that is made of several, of which a picker takes one for each row."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from dsa.ops.rotary import Rotation
 class Picking(Indexer):
     """A row's first tokens decide which of several indexers scores the keys of all its later queries.
 
-    Of the mean z of the hidden states of the first `prefix` tokens the router predicts each member's regret, how much
+    Of the mean z of the hidden states of the first `prefix` tokens the picker predicts each member's regret, how much
     more it loses than the default [nats of KL]: r[m] = u[m] . z + b[m]. It picks argmin over m of r[m] + price * c[m],
     where c[m] are the operations of member m's score of one pair as a share of the default's. The price is the
     smallest from 0 at which the picks of training rows cost at most `compute` on average; `set_price` finds it after
@@ -45,8 +45,8 @@ class Picking(Indexer):
                 f"{self.names[-1]}; give that or more, or a smaller member."
             )
         self.members = nn.ModuleDict(members)
-        self.router = nn.Linear(d_model, len(self.names))
-        for parameter in self.router.parameters():
+        self.picker = nn.Linear(d_model, len(self.names))
+        for parameter in self.picker.parameters():
             nn.init.zeros_(parameter)
         self.register_buffer("price", torch.zeros(()))
 
@@ -102,14 +102,14 @@ class Picking(Indexer):
     def regret(self, first: Float[Tensor, "batch prefix model"]) -> Float[Tensor, "batch member"]:
         """How much more than the default each member is expected to lose [nats], by hidden states without gradient."""
         with own_dtypes(first):
-            return self.router(first.detach().float().mean(1))
+            return self.picker(first.detach().float().mean(1))
 
     @torch.no_grad()
     def set_price(self, regret: Float[Tensor, "row member"]) -> None:
         """The smallest price from 0 at which these rows' picks cost at most `compute` on average.
 
         Args:
-            regret: as the router predicts it for training rows.
+            regret: as the picker predicts it for training rows.
         """
         wanted, shares = regret.double(), regret.new_tensor(self.shares).double()
         gap = min(b - a for a, b in zip(self.shares, self.shares[1:], strict=False))
@@ -139,4 +139,4 @@ class Picking(Indexer):
 
     def routing_flops(self, length: int) -> float:
         """A mean and a linear map."""
-        return self.router.in_features * (self.prefix + 2.0 * len(self.names)) if length >= self.prefix else 0.0
+        return self.picker.in_features * (self.prefix + 2.0 * len(self.names)) if length >= self.prefix else 0.0

@@ -60,7 +60,7 @@ class Layer:
         numbers = range(features.queries.shape[3])
         ties = tied(seen)
         assert ties is not None
-        self.own.add("tied", ties.tied, ties.chosen)
+        self.own.add("tied", ties.tied, ties.contested)
         changes: dict[str, Reweigh] = {"clamped": clamped, "absolute": torch.abs}
         for number in numbers:
             self.weights[number].append(features.weights[0, :, :, number].flatten())

@@ -68,7 +68,7 @@ def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]
         for seen in observed(model, tokens[row][None]):
             if (here := tied(seen)) is not None:
                 layers.setdefault(seen.layer, []).append(here)
-    if not any(one.chosen for each in layers.values() for one in each):
+    if not any(one.contested for each in layers.values() for one in each):
         raise ValueError(
             f"{name}: no key is left out by an index score of its own under a pattern that chooses nothing itself, so "
             "none can tie."

@@ -16,7 +16,7 @@ from dsa.ops.zones import spans
 class Tied(NamedTuple):
     """Queries of one layer that left a key out by its score, and how many of them kept an equal one."""
 
-    chosen: int
+    contested: int
     tied: int
 
 
@@ -33,7 +33,7 @@ def tied(seen: Observation) -> Tied | None:
         for span in spans(zones[group % len(zones)], limit, forced=seen.cast.forced):
             if not span.forced:
                 here = decided(scores[:, [group]], kept[:, [group]], members(span, length))
-                out = Tied(out.chosen + here.chosen, out.tied + here.tied)
+                out = Tied(out.contested + here.contested, out.tied + here.tied)
     return out
 
 
@@ -41,11 +41,11 @@ def decided(scores: Float[Tensor, "1 1 time key"], kept: Tensor, inside: Tensor)
     """Of the keys of one zone."""
     best = scores.masked_fill(kept | ~inside, -torch.inf).amax(-1)  # of those left out
     last = scores.masked_fill(~kept | ~inside, torch.inf).amin(-1)
-    chosen = (inside & ~kept).any(-1) & (inside & kept).any(-1)
-    return Tied(int(chosen.sum()), int((chosen & (best == last)).sum()))
+    contested = (inside & ~kept).any(-1) & (inside & kept).any(-1)
+    return Tied(int(contested.sum()), int((contested & (best == last)).sum()))
 
 
 def share(each: Sequence[Tied]) -> float | None:
     """Tied queries of those that left a key out."""
-    chosen = sum(one.chosen for one in each)
-    return sum(one.tied for one in each) / chosen if chosen else None
+    contested = sum(one.contested for one in each)
+    return sum(one.tied for one in each) / contested if contested else None

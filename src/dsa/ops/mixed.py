@@ -19,7 +19,7 @@ class Picked(NamedTuple):
 
     Args:
         entry: number of the indexer.
-        regret: what the router expects each to lose against the default [nats].
+        regret: what the picker expects each to lose against the default [nats].
         names: of the indexers.
     """
 

@@ -14,7 +14,7 @@ from dsa.patterns.choosing import Choosing
 
 
 class Adaptive(Choosing):
-    """A small causal router reads the hidden states and says which of a library of patterns a query is shown.
+    """A small causal linear map reads the hidden states and says which of a library of patterns a query is shown.
 
     It decides for each token by its own hidden state, which the tokens up to it have made; or with a `prefix` once a
     row, by the mean over the row's first tokens: these are shown the default, all later ones what it decided. It begins
@@ -35,7 +35,7 @@ class Adaptive(Choosing):
         self.each_token = self.prefix == 0
 
     def begun(self, width: int) -> "Adaptive":
-        self.router = nn.Parameter(torch.zeros(self.groups * len(self.entries), width))
+        self.chooser = nn.Parameter(torch.zeros(self.groups * len(self.entries), width))
         return self
 
     def preferences(
@@ -52,11 +52,11 @@ class Adaptive(Choosing):
         return torch.where(early, torch.where(default, 0.0, -math.inf), decided)
 
     def read(self, x: Float[Tensor, "batch time width"]) -> Float[Tensor, "batch group time entry"]:
-        """What the router prefers after these hidden states."""
-        return (x @ self.router.mT).unflatten(-1, (self.groups, -1)).transpose(1, 2)
+        """What it prefers after these hidden states."""
+        return (x @ self.chooser.mT).unflatten(-1, (self.groups, -1)).transpose(1, 2)
 
     def flops(self, length: int) -> float:
-        entries, width = self.router.shape
+        entries, width = self.chooser.shape
         if self.each_token:
             return 2.0 * width * entries * length
         return (2.0 * entries + self.prefix) * width if length > self.prefix else 0.0

@@ -40,7 +40,7 @@ class Choosing(Pattern, nn.Module):
         check_named(patterns)
         if default not in patterns:
             raise ValueError(f"pattern.default = {default}: give one of {', '.join(patterns)}.")
-        self.names = (default, *sorted({*patterns} - {default}))
+        self.names: tuple[str, ...] = (default, *sorted({*patterns} - {default}))
         self.entries = tuple(patterns[name] for name in self.names)
         self.hot = above_zero(hot, "pattern.hot")
         self.cold = above_zero(cold, "pattern.cold", most=self.hot)

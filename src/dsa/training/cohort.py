@@ -127,7 +127,7 @@ class CohortTraining(Training):
             own = target.emphasised(emphasis.get(inputs.site.index))
             losses = ops.indexer_losses(list(features.values()), own, backend=backend)
             out |= dict(zip(features, losses, strict=True))
-            out |= {member.key("router"): member.regret(inputs, said, own) for member in members if member.picks}
+            out |= {member.key("picker"): member.regret(inputs, said, own) for member in members if member.picks}
         progress = self.global_step / max(self.stage.steps - 1, 1)
         for member in self.members:
             if len(member.patterns):
@@ -180,7 +180,7 @@ class CohortTraining(Training):
                 }
                 balances = {name.removesuffix(key): value for name, value in row.items() if name.endswith(f"_{key}")}
                 own |= {f"{name}{part}": value for name, value in balances.items() if name.startswith("train/balance_")}
-            own |= member.averaged(own)
+            own |= member.averaged(own) | member.shares()
             together |= {f"{name}/{member.spec.indexer_label}": value for name, value in own.items()}
             member.log.add(self.stage, self.global_step, "train", own | speed)
         self.run_log.add(self.stage, self.global_step, "train", together | speed)

@@ -1,10 +1,11 @@
 """One option of a cohort: what it learns with, and what it learns by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsa.backbones import SiteInputs
@@ -51,6 +52,8 @@ class Member:
         log: its own record, whoever else is trained with it.
         folder: where its record and weights are kept until the cohort is done.
         failed: why its training was given up; it then learns no more, and the others go on.
+        preferred: by number of the indexer, how probable each entry of its pattern's library is to each group of heads
+            in the latest pass.
     """
 
     spec: Spec
@@ -63,14 +66,15 @@ class Member:
     log: RunLog
     folder: Path
     failed: str | None = None
+    preferred: dict[int, Float[Tensor, "group entry"]] = field(default_factory=dict)
 
     @property
     def learning(self) -> dict[str, nn.ModuleList]:
         """What learns by a loss of its own, by the name of the loss in the member's record."""
         own = [indexer for indexer in self.indexers if isinstance(indexer, Indexer)]
         parts = {name: nn.ModuleList(each.parts()[name] for each in own) for name in own[0].parts()}
-        picking = nn.ModuleList(each.router for each in own if isinstance(each, Picking))
-        parts |= {"router": picking, "pattern": self.patterns}
+        picking = nn.ModuleList(each.picker for each in own if isinstance(each, Picking))
+        parts |= {"picker": picking, "pattern": self.patterns}
         return {name: part for name, part in parts.items() if len(part)}
 
     @property
@@ -89,6 +93,21 @@ class Member:
         """Where its indexers are made of several, the mean of their losses; as any other's it is `indexer_loss`."""
         losses = [row[f"train/{part}_loss"] for part in self.learning if part.startswith("indexer_")]
         return {"train/indexer_loss": sum(losses) / len(losses)} if losses else {}
+
+    def shares(self) -> dict[str, float]:
+        """How probable each pattern was to each group of heads, by the first layer that it decides for."""
+        return {
+            f"train/pattern_{self.of.index(number):02d}_{group}_{name}": share
+            for number, preferred in self.preferred.items()
+            for group, shares in enumerate(preferred.tolist())
+            for name, share in zip(self.names(number), shares, strict=True)
+        }
+
+    def names(self, number: int) -> tuple[str, ...]:
+        """Of a pattern's library."""
+        pattern = self.patterns[number]
+        assert isinstance(pattern, Choosing)
+        return pattern.names
 
     def key(self, part: str) -> str:
         """What a loss and a group of parameters are called among those of the whole cohort."""
@@ -138,7 +157,7 @@ class Member:
         return indexer.scorer(only)
 
     def regret(self, inputs: SiteInputs, said: Said, target: TrueAttention) -> Tensor:
-        """The loss of the router that picks among a site's indexers.
+        """The loss of the picker among a site's indexers.
 
         Args:
             target: the attention that they learn.
@@ -163,5 +182,6 @@ class Member:
             x = inputs.hidden
             time = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
             logits[key] = pattern.logits(x, x[:, : pattern.prefix], time, progress)
+            self.preferred[number] = logits[key].detach().softmax(-1).mean((0, 2))
         scorer = self.scorer(inputs, said)
         return missed(logits[key], captured_by_entry(pattern, scorer, inputs, dense, self.spec.ops))

@@ -1,4 +1,4 @@
-"""What the router of an indexer made of several learns in the warm-up: how much each of them loses in a row."""
+"""What the picker of an indexer made of several learns in the warm-up: how much each of them loses in a row."""
 
 from collections.abc import Sequence
 
