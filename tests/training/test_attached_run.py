@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
 from backbones.tiny_models import CONFIGS, made, saved
+from conftest import fitting
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
@@ -118,16 +119,27 @@ def test_indexers_of_another_model_are_refused(run, folder, tmp_path):
         dsa.attach(made(CONFIGS["llama"]()), tmp_path / "x")
 
 
-@pytest.fixture(scope="module")
-def picking(settings):
-    """A run whose layers pick one of two indexers for each row."""
-    own = ["indexer=dynamic", "indexer.members=[h1d4,h2d8]", "indexer.prefix=16", "indexer.compute=0.6"]
-    return dsa.train(dsa.compose([one for one in settings if one != "indexer=h2d8"] + own))
+def near(pattern):
+    """Its library, with windows in which keys are left out."""
+    return [f"pattern={pattern}", "pattern.patterns.near.window=4"]
 
 
-@pytest.mark.parametrize("which", ["run", "shared", "picking"])
-def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(which, folder, request):
-    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), request.getfixturevalue(which).folder)
+KINDS = {
+    "lightning": [],
+    "shared": ["index_every=2"],
+    "dynamic": ["indexer=dynamic", "indexer.members=[h1d4,h2d8]", "indexer.prefix=16", "indexer.compute=0.6"],
+    "multi_head": near("multi_head"),
+    "learned": near("learned"),
+    "adaptive": [*near("adaptive"), "pattern.prefix=8"],
+    **{name: [*fitting("indexer", name), "selector.k=8"] for name in ("multi_scale", "minimax_m3", "quest", "hisa")},
+}
+
+
+@pytest.mark.parametrize("own", KINDS.values(), ids=KINDS)
+def test_token_by_token_equals_one_pass_and_left_padding_changes_nothing(own, settings, folder):
+    groups = {one.split("=")[0] for one in own}
+    run = dsa.train(dsa.compose([*(one for one in settings if one.split("=")[0] not in groups), *own]))
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
     tokens = torch.randint(1, 60, (2, 30), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(tokens)
     mask[0, :7] = 0

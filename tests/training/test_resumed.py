@@ -15,6 +15,9 @@ KINDS = {
     "learned": ["indexer=h2d8", "pattern=learned"],
     "multi_scale": [*fitting("indexer", "multi_scale"), "pattern=causal"],
     "hisa": [*fitting("indexer", "hisa"), "pattern=causal"],
+    "minimax_m3": [*fitting("indexer", "minimax_m3"), "pattern=causal"],
+    "glm5_kpool": [*fitting("indexer", "glm5_kpool"), "pattern=causal"],
+    "int8 in training": ["indexer=h2d8", "pattern=causal", "precision=int8", "precision.in_training=true"],
 }
 
 
