@@ -26,7 +26,8 @@ WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class LightningIndexer(Indexer):
-    """Scores keys by sum_j w[t,j] * ReLU(q[t,j] . k[s])  (DeepSeek-V3.2-Exp report, eq. 1).
+    """Scores keys by sum_j w[t,j] * ReLU(q[t,j] . k[s])  (DeepSeek-V3.2-Exp report, eq. 1; transformers'
+    DeepseekV32Indexer and GlmMoeDsaIndexer).
 
     d_model * (heads * dim + dim + heads) parameters, and 2 * dim of the key norm; heads * d_model fewer without, and
     (d_model - latent_width) * heads * dim fewer with queries from the latent.

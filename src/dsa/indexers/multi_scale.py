@@ -52,7 +52,7 @@ class MultiScaleIndexer(Indexer):
         super().__init__(init)
         self.block = positive(block, "indexer.block")
         why = "indexer.block - 1: a nearer block may not be whole yet"
-        self.nearest = at_least(far, block - 1, "indexer.far", why)
+        at_least(far, block - 1, "indexer.far", why)
         self.near = LightningIndexer(d_model, near_heads, near_dim, weight=weight)
         self.whole = LightningIndexer(d_model, heads, dim, weight=weight)
         self.far = BlockMeanIndexer(d_model, far_heads, far_dim, block)
