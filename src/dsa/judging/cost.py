@@ -101,8 +101,10 @@ def parameters(model: Backbone) -> dict[str, float]:
 
 
 def indexer_megabytes(model: Backbone, length: int, picked: Shares = MappingProxyType({})) -> float:
-    """What the indexers hold while a sequence is processed: weights and one key per entry, in float32 whatever the format
-    of scores [MB, 2^20 bytes]."""
+    """What the indexers hold while a sequence is processed: weights and one key per entry [MB, 2^20 bytes].
+
+    All as float32: whatever the format of scores, this suite keeps its keys so.
+    """
     held = 0.0
     for router, indexer, width in routed_indexers(model):
         held += sum(p.numel() for p in indexer.parameters())
