@@ -138,9 +138,10 @@ def clipped(result: RunResult) -> list[str]:
     if not layers:
         return []
     return [
-        f"the indexer of layer {', '.join(layers)} scores more than {CLIPPED:.0%} of all keys exactly 0 and keeps less "
-        f"than {MISSED:.0%} of the attention that as many keys could hold: position chooses there, and what ReLU clips "
-        "learns no more. More heads, another seed or, on a pretrained model, indexer.weight=negative may help."
+        f"the indexer of layer {', '.join(layers)} scores more than {CLIPPED:.0%} of the keys exactly 0 and keeps less "
+        f"than {MISSED:.0%} of the attention that as many keys could hold: position chooses there, and a pair that "
+        "ReLU clips teaches nothing. More heads, more rows, another seed or, on a pretrained model, "
+        "indexer.weight=negative may help."
     ]
 
 
