@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 STUDIES = {  # what is read, and after how many rows of warm-up
     "head_weights_pretrained": 1000,
     "pretrained_sizes_512": 1000,
+    "negative_weights_long": 1000,
     "pretrained_256": 100,
     "pretrained_512": 100,
     "pretrained_sizes_1024": 100,
