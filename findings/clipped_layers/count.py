@@ -21,6 +21,7 @@ STUDIES = {  # what is read, and after how many rows of warm-up
     "pretrained_sizes_1024": 100,
     "head_weights_smollm2": 100,
     "negative_weights_pretrained": 100,
+    "clipping_by_scale": 100,
     "field_indexers_pretrained": 300,
     "sharing_leaders_pretrained": 400,
 }
@@ -44,7 +45,8 @@ def layers(study: str) -> pd.DataFrame:
         by_label = group.set_index("label")
         told = {label: json.loads(text) for label, text in by_label["selection.layers"].dropna().items()}
         for label in [label for label in chosen if label in told]:
-            size, _, weights = label.partition("-weight")
+            size, _, weights = label.partition("weight")
+            size = size.rstrip("-") or "h1d16"  # of which clipping_by_scale asks alone
             excess = by_label.swap_val_loss[label] - by_label.swap_val_loss["oracle"]
             for place, layer in enumerate(told[label]):
                 if layer["zero_share"] is None:  # it follows another layer
