@@ -177,7 +177,7 @@ def test_a_members_loss_is_over_its_own_rows_and_the_whole_their_mean():
     assert indexer.picker.weight.grad is None
 
 
-def test_the_router_learns_how_much_more_each_member_loses_in_the_rest_of_a_row_and_teaches_nobody_else():
+def test_the_picker_learns_how_much_more_each_member_loses_in_the_rest_of_a_row_and_teaches_nobody_else():
     draw = torch.Generator().manual_seed(0)
     q, k = (torch.randn(3, 2, LENGTH, 8, generator=draw) for _ in range(2))
     x = torch.randn(3, LENGTH, 32, generator=draw)

@@ -1,12 +1,13 @@
 """What the fused CPU backend promises beyond the contract: layouts, what it leaves for the loss, what it remembers."""
 
 import importlib
+import math
 
 import pytest
 import torch
 from contract.cases import BUILDS, WITHOUT_MATRIX_UNIT, clustered, far, kernels_built, qkv, random_selection, randoms
 
-from dsa.ops import IndexFeatures, Zone, native, reference
+from dsa.ops import IndexFeatures, Zone, native, reference, select_chosen
 from dsa.ops.native import arguments
 
 pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
@@ -156,3 +157,15 @@ def test_one_key_is_not_a_share_of_all_though_the_numbers_are_equal():
         zones = (Zone(3, keep=keep), Zone(None, 4, keep=4))
         got, wanted = (of.select(features, zones, limit, None, 0, None) for of in (native, reference))
         assert torch.equal(got.positions, wanted.positions)
+
+
+def test_keys_of_which_a_query_may_keep_none_are_not_scored():
+    keys = torch.ones(1, 1, 40, 4).index_fill(2, torch.arange(8), math.nan)  # whoever scores them is told
+    x = IndexFeatures(torch.ones(1, 1, 40, 2, 4), keys)
+    library = ((Zone(first=None),), (Zone(first=8),))
+    entry = torch.ones(1, 1, 40, dtype=torch.long)
+    limit = torch.where(torch.arange(40) < 20, 0, 4).expand(1, 1, 40)
+    found = select_chosen(x, library, entry, limit, backend="native")
+    assert found.counts[0, 0].tolist() == limit[0, 0].tolist() and int(found.positions[0, 0, 20:].min()) >= 12
+    with pytest.raises(FloatingPointError, match="are NaN"):
+        select_chosen(x, library, 1 - entry, limit, backend="native")

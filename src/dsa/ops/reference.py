@@ -48,7 +48,8 @@ def select(
             which the device is asked.
 
     Raises:
-        FloatingPointError: a key that competes has a score that is not a number.
+        FloatingPointError: a key that competes has a score that is not a number. Without a trim a backend need not
+            score keys of which a query may keep none.
         ValueError: a query keeps more keys than it has slots.
     """
     batch, own, length = limit.shape

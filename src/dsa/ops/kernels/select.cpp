@@ -160,7 +160,8 @@ class Worker {
       int64_t n = 0;
       for (; i < end; i++) {
         const int64_t t = order[i], at = zone_row() + t;
-        if (zone.count[at] == 0 || (zone.keep[at] == 0 && !a.scores)) continue;  // with scores, those of all keys are summed
+        const bool nothing_asked = zone.keep[at] == 0 && !a.scores;  // with scores, those of all keys are summed
+        if (zone.count[at] == 0 || nothing_asked) continue;
         const int64_t x0 = remainder(t) * zone.segment + start[t] / zone.step;
         team[n] = Query{t, x0, x0 + zone.count[at], zone.keep[at], -INF,
                         {values + n * (a.capacity + W), indices + n * (a.capacity + W)}};
