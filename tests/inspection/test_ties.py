@@ -10,7 +10,7 @@ from inspection.test_selection import observed
 from dsa import compose, ops, train
 from dsa.analysis.__main__ import main
 from dsa.inspection.ties import Later
-from dsa.judging.ties import share, tied
+from dsa.judging.ties import Tied, share, tied
 from dsa.ops import IndexFeatures, Zone
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -32,6 +32,35 @@ def test_a_tie_is_a_kept_key_that_scores_as_one_left_out(scores, expected):
     seen = observed(index, length=6, k=k)._replace(cast=index, selection=ops.select(index, EVERYTHING, limit))
     assert tied(seen) == (4, expected)
     assert share([tied(seen)]) == expected / 4
+
+
+@pytest.mark.parametrize(
+    ("scores", "contested", "expected"),
+    [([5, 4, 3, 2], 4, 0), ([3, 3, 3, 3], 4, 4), ([2, 2, 9, 2], 4, 2)],  # of blocks, of which a query keeps one
+)
+def test_blocks_tie_as_keys_do(scores, contested, expected):
+    length, unit = 8, 2
+    index = IndexFeatures(torch.ones(1, 1, length, 1, 1), features(scores).keys, weights=None, unit=unit)
+    limit = torch.full((1, 1, length), 4)
+    zones = (Zone(first=0, keep="all"), Zone(first=None, last=1, keep="selector"))
+    kept = ops.select(index, zones, limit)
+    seen = observed(index, length=length)._replace(cast=index, zones=zones, selection=kept)
+    told = plainly_tied(scores, kept, unit)
+    assert tied(seen) == told
+    assert (told.contested, told.tied) == (contested, expected)
+
+
+def plainly_tied(scores, kept, unit):
+    """Queries that left a whole block out, and those that kept an equal one: by loops."""
+    contested = tied = 0
+    for query in range(kept.counts.shape[-1]):
+        own = {int(key) for key in kept.positions[0, 0, query, : kept.counts[0, 0, query]]}
+        blocks = range(query // unit)
+        stay = [scores[block] for block in blocks if set(range(block * unit, (block + 1) * unit)) <= own]
+        out = [scores[block] for block in blocks if block * unit not in own]
+        contested += bool(stay and out)
+        tied += bool(stay and out and min(stay) == max(out))
+    return Tied(contested, tied)
 
 
 def test_another_zone_has_no_part_in_a_tie():

@@ -1,4 +1,4 @@
-"""How often the k-th index score is another key's too, and what it costs that position decides then."""
+"""How often the k-th index score is another key's or block's too, and what it costs that position decides then."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +70,8 @@ def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]
                 layers.setdefault(seen.layer, []).append(here)
     if not any(one.contested for each in layers.values() for one in each):
         raise ValueError(
-            f"{name}: no key is left out by an index score of its own under a pattern that chooses nothing itself, so "
-            "none can tie."
+            f"{name}: no key, and no block of keys, is left out by an index score under a pattern that chooses nothing "
+            "itself, so none can tie."
         )
     routers = [router for router in model.routers if isinstance(router, Router)]
     if any(router.selector.trims for router in routers):

@@ -14,31 +14,33 @@ from dsa.ops.zones import spans
 
 
 class Tied(NamedTuple):
-    """Queries of one layer that left a key out by its score, and how many of them kept an equal one."""
+    """Queries of one layer that left a key, or a block, out by its score, and how many of them kept an equal one."""
 
     contested: int
     tied: int
 
 
 def tied(seen: Observation) -> Tied | None:
-    """Of one layer in the first row of a batch; None where no index score ranked single keys of fixed zones."""
-    if seen.selection is None or seen.cast is None or seen.cast.unit > 1 or seen.choice is not None:
+    """Of one layer in the first row of a batch; None where no index score ranked keys, or blocks, of fixed zones."""
+    if seen.selection is None or seen.cast is None or seen.choice is not None:
         return None
-    length = seen.selection.counts.shape[-1]
+    length, unit = seen.selection.counts.shape[-1], seen.cast.unit
+    units = length // unit
     kept, counts = to_mask(seen.selection, length)[:1], seen.selection.counts[:1].long()
-    scores = seen.cast.scores(slice(0, length), slice(0, length))[:1].expand_as(kept)
+    whole = kept[..., : units * unit].unflatten(-1, (units, unit)).all(-1)
+    scores = seen.cast.scores(slice(0, length), slice(0, units))[:1].expand_as(whole)
     out, zones = Tied(0, 0), by_group(seen.zones)
     for group in range(kept.shape[1]):
         limit = counts[:, [group]]
-        for span in spans(zones[group % len(zones)], limit, forced=seen.cast.forced):
+        for span in spans(zones[group % len(zones)], limit, unit=unit, forced=seen.cast.forced):
             if not span.forced:
-                here = decided(scores[:, [group]], kept[:, [group]], members(span, length))
+                here = decided(scores[:, [group]], whole[:, [group]], members(span, units))
                 out = Tied(out.contested + here.contested, out.tied + here.tied)
     return out
 
 
-def decided(scores: Float[Tensor, "1 1 time key"], kept: Tensor, inside: Tensor) -> Tied:
-    """Of the keys of one zone."""
+def decided(scores: Float[Tensor, "1 1 time unit"], kept: Tensor, inside: Tensor) -> Tied:
+    """Of the units of one zone: keys, or whole blocks of them."""
     best = scores.masked_fill(kept | ~inside, -torch.inf).amax(-1)  # of those left out
     last = scores.masked_fill(~kept | ~inside, torch.inf).amin(-1)
     contested = (inside & ~kept).any(-1) & (inside & kept).any(-1)
