@@ -121,20 +121,40 @@ def test_gated_pools_score_and_are_kept_as_in_glm5_next(shape, padded, rank):
     assert_same_blocks(answer(own, x, latent), expected, wanted[:, None, :, :length], blocks, open_pool, pads)
 
 
-@EVERY_SHAPE
-@pytest.mark.parametrize("local", [1, 2])
-def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
-    _, length, width, groups, dim, rotated, unit, blocks = shape
+def minimax_indexer(shape, local):
+    """Their indexer, and its rotary embedding."""
+    _, _, width, groups, dim, rotated, unit, blocks = shape
     config = minimax_settings.MiniMaxM3VLTextConfig(
         hidden_size=width, head_dim=dim, rotary_dim=rotated, num_attention_heads=2 * groups, num_key_value_heads=groups,
         index_n_heads=groups, index_head_dim=dim, index_block_size=unit, index_topk_blocks=blocks + local,
         index_local_blocks=local, rope_parameters={**ROPE, "partial_rotary_factor": rotated / dim},
     )  # fmt: skip
     torch.manual_seed(0)
-    theirs = minimax.MiniMaxM3VLIndexer(config, 0)
+    return minimax.MiniMaxM3VLIndexer(config, 0), minimax.MiniMaxM3VLRotaryEmbedding(config)
+
+
+def deepseek_indexer(shape, rank=None):
+    """Their indexer; without a rank the latent of its queries is as wide as the hidden states."""
+    _, _, width, heads, dim, rotated, unit, blocks = shape
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotated / dim}
+    config = deepseek_settings.DeepseekV4Config(
+        hidden_size=width, head_dim=dim, q_lora_rank=rank or width, index_n_heads=heads, index_head_dim=dim,
+        index_topk=blocks,
+        compress_rates={"compressed_sparse_attention": unit, "heavily_compressed_attention": 2 * unit},
+    )  # fmt: skip
+    config.rope_parameters = {"main": rope, "compress": rope}
+    torch.manual_seed(0)
+    return deepseek.DeepseekV4Indexer(config)
+
+
+@EVERY_SHAPE
+@pytest.mark.parametrize("local", [1, 2])
+def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
+    _, length, width, groups, dim, rotated, unit, blocks = shape
+    theirs, rotary = minimax_indexer(shape, local)
     x, positions = drawn(theirs, shape)
     with torch.no_grad(), Ranked() as ranked:
-        chosen = theirs(x, minimax.MiniMaxM3VLRotaryEmbedding(config)(x, positions), None, positions)
+        chosen = theirs(x, rotary(x, positions), None, positions)
         mask = theirs.build_block_mask(chosen, None, length, torch.float32, x.device, positions)
     wanted = mask[:, ::2] == 0  # a group's two heads have one mask
     own = GroupBlockIndexer(width, groups, 1, dim, unit, "max", True, True, local, rotary_dim=rotated)
@@ -153,15 +173,7 @@ def test_blocks_of_each_group_score_and_are_kept_as_in_minimax_m3(shape, local):
 @LATENT
 def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape, rank):
     rows, length, width, heads, dim, rotated, unit, blocks = shape
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": rotated / dim}
-    config = deepseek_settings.DeepseekV4Config(
-        hidden_size=width, head_dim=dim, q_lora_rank=rank or width, index_n_heads=heads, index_head_dim=dim,
-        index_topk=blocks,
-        compress_rates={"compressed_sparse_attention": unit, "heavily_compressed_attention": 2 * unit},
-    )  # fmt: skip
-    config.rope_parameters = {"main": rope, "compress": rope}
-    torch.manual_seed(0)
-    theirs = deepseek.DeepseekV4Indexer(config)
+    theirs = deepseek_indexer(shape, rank)
     x, positions = drawn(theirs, shape)
     latent = latent_of(x, rank)
     with torch.no_grad(), Ranked() as ranked:
@@ -190,6 +202,27 @@ def test_overlapping_pools_score_and_are_chosen_as_in_deepseek_v4(shape, rank):
         own.place.copy_(theirs.position_bias[:, both])
         own.key_norm.weight.copy_(theirs.kv_norm.weight[order])
     assert_same_blocks(answer(own, x, latent), expected, wanted[:, None], blocks, open_pool)
+
+
+@torch.no_grad()
+@EVERY_SHAPE
+@pytest.mark.parametrize("name", ["minimax_m3", "deepseek_v4"])
+def test_padding_on_the_left_is_not_served_by_theirs(name, shape):
+    """Theirs compares places of keys with positions of queries, so as many of the nearest keys as there is padding are
+    the future to a query, and the padding is its past; their own tests leave this out. Ours scores rows without it.
+    """
+    if name == "minimax_m3":
+        theirs, rotary = minimax_indexer(shape, local=1)
+    else:
+        theirs, rotary = deepseek_indexer(shape), None
+    x, positions = drawn(theirs, shape)
+    rows, unit, pads = shape[0], shape[6], 2 * shape[6]
+    x = torch.cat([torch.randn(rows, pads, shape[2]), x], 1)
+    positions = torch.cat([torch.zeros(rows, pads, dtype=torch.long), positions], 1)
+    chosen = theirs(x, x, positions, None, 0) if rotary is None else theirs(x, rotary(x, positions), None, positions)
+    chosen, last = chosen[..., pads:, :], positions[0, pads:]
+    assert (chosen.amax(-1) <= last // unit).all()  # the nearest of these blocks lies two before the query's own
+    assert (chosen == 0).any()  # a block of padding
 
 
 def test_sizes_are_the_published_ones():
