@@ -18,7 +18,7 @@ from dsa.artifacts.files import STUDY
 from paper.by_hand import pages as pages_by_hand
 from paper.claims import claims_page
 from paper.evidence import order
-from paper.first import first_page
+from paper.first import first_page, pretrained_page
 from paper.page import findings_page
 from paper.source import folders, load_all, write_content
 from paper.study import write_study
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write README.md, details.md, claims.md and a folder for each study; the exit status."""
+    """Write README.md, pretrained.md, details.md, claims.md and a folder for each study; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", type=Path, nargs="*", default=[HERE], help="folders of studies, or of findings")
     parser.add_argument("--to", type=Path, default=HERE, help="where to write; default: beside this script")
@@ -41,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(given.to / name / "README.md")
         pages = {
             "README.md": first_page(studies, pages_by_hand(given.to)),
+            "pretrained.md": pretrained_page(studies),
             "details.md": findings_page(studies),
             "claims.md": claims_page(studies),
         }

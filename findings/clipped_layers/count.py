@@ -23,12 +23,14 @@ STUDIES = {  # what is read, and after how many rows of warm-up
     "negative_weights_pretrained": 100,
     "clipping_by_scale": 100,
     "field_indexers_pretrained": 300,
+    "clipping_by_rate": 300,
     "sharing_leaders_pretrained": 400,
 }
 CLIPPED = 0.9  # of the last 64 queries' index scores are exactly 0
 BEHIND = 0.05  # of the attention's mass, behind the first and nearest keys of the same number
 SHORT = 0.9  # of the mass that as many keys could hold
 SINK = 0.3  # of the mass, on the first four keys: what they and the nearest hold beyond as many of the nearest
+RATE, AS_SHIPPED = "recipe.warmup.indexer_lr", 0.005
 LAST = 64  # queries whose index scores are looked at
 COLOURS = {"h1d16": "#d95f02", "h2d32": "#7570b3", "h4d32": "#1b9e77", "h4d64": "#1f78b4"}
 MARKS = {"signed": "o", "positive": "^", "negative": "v"}
@@ -39,20 +41,23 @@ DRAW = ["tokens", "rows", "size", "weights", "seed"]
 def layers(study: str) -> pd.DataFrame:
     """A row for each condition with an indexer, each draw and layer."""
     runs = pd.read_parquet(HERE.parent / study / "runs.parquet")
-    chosen = json.loads((HERE.parent / study / "study.json").read_text())["conditions"]
+    plan = json.loads((HERE.parent / study / "study.json").read_text())
     rows = []
     for seed, group in runs.groupby("seed"):
         by_label = group.set_index("label")
         told = {label: json.loads(text) for label, text in by_label["selection.layers"].dropna().items()}
-        for label in [label for label in chosen if label in told]:
-            size, _, weights = label.partition("weight")
-            size = size.rstrip("-") or "h1d16"  # of which clipping_by_scale asks alone
-            excess = by_label.swap_val_loss[label] - by_label.swap_val_loss["oracle"]
+        controls = {str(label).partition("-")[0]: label for label in by_label.index}  # one model: alike in all contexts
+        for label, options in [one for one in plan["conditions"].items() if one[0] in told]:
+            alike = plan["common"].get("indexer", label) if "indexer.weight" in options else label
+            size, weights = options.get("indexer", alike), options.get("indexer.weight", "signed")
+            if options.get(RATE, AS_SHIPPED) != AS_SHIPPED:
+                weights += f", rate {options[RATE]}"
+            excess = by_label.swap_val_loss[label] - by_label.swap_val_loss[controls["oracle"]]
             for place, layer in enumerate(told[label]):
                 if layer["zero_share"] is None:  # it follows another layer
                     continue
-                fixed, nearest = (told[name][place]["mass"] for name in ("sink_window", "window"))
-                named = (study, by_label.seq_len[label], STUDIES[study], label, size, weights or "signed", seed, place)
+                fixed, nearest = (told[controls[name]][place]["mass"] for name in ("sink_window", "window"))
+                named = (study, by_label.seq_len[label], STUDIES[study], label, size, weights, seed, place)
                 rows.append((*named, *(layer[key] for key in KEPT), fixed, nearest, excess))
     columns = ["study", "tokens", "rows", "condition", "size", "weights", "seed", "layer"]
     return pd.DataFrame(rows, columns=[*columns, *KEPT, "fixed", "nearest", "excess"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from dsa.analysis.inputs.cost import COSTS, cost_of
 from dsa.analysis.inputs.scale import SCALES
+from dsa.analysis.judgement.compare import CANNOT
 from dsa.analysis.judgement.discriminate import rankable
 from dsa.analysis.output.report.words import listed
 from dsa.analysis.statistics.intervals import bootstrap_interval
@@ -72,6 +73,8 @@ def less_memory(indexer: str, reference: str, least: float) -> Evaluation:
     def evaluate(studies: Studies) -> list[Evaluated]:
         out = []
         for study, mine, theirs, length in places(studies, indexer, reference):
+            if study.analysis.answer == CANNOT:
+                continue
             costs = [cost_of(study.analysis.prepared, one, length, COSTS["memory_mb"]) for one in (mine, theirs)]
             saved = (1 - costs[0] / costs[1]).dropna().to_numpy()
             if len(saved):
@@ -130,16 +133,19 @@ def within(share: float, interval: Interval) -> Verdict:
     return "not supported" if interval[0] >= share or interval[1] <= -share else "inconclusive"
 
 
-def best_at(indexer: str, length: int, study_name: str) -> Evaluation:
-    """The best indexer at a length: supported only if every other is shown to be worse."""
+def best_at(indexer: str, length: int, study_name: str, hours: int | None = None) -> Evaluation:
+    """The best indexer at a length: supported only if every other is shown to be worse.
+
+    Args:
+        hours: that the study takes there on two cores, by its dry run, where it has not been run.
+    """
 
     def evaluate(studies: Studies) -> list[Evaluated]:
-        ran = [one for name, one in studies.items() if name == study_name or name.startswith(f"{study_name}_")]
+        ran = parts_of(studies, study_name)
         asked = [found for one in ran if (found := judged(one, indexer, length)) is not None]
-        return asked or not_tested(
-            f"{indexer} has no finished run at {length} (python sweep.py study={study_name} seq_len={length} "
-            f"judge=swap dry_run=true says how many hours it takes)."
-        )
+        command = f"python sweep.py study={study_name} seq_len={length} judge=swap finalists=null dry_run=true"
+        takes = "" if hours is None else f"; it takes about {hours} hours on two cores ({command})"
+        return asked or not_tested(f"{indexer} has no finished run at {length}{takes}.")
 
     return evaluate
 
@@ -169,10 +175,21 @@ def hypothesis_of(study_name: str) -> Evaluation:
     """The verdict of a study on its own hypothesis."""
 
     def evaluate(studies: Studies) -> list[Evaluated]:
-        if study_name not in studies:
-            return not_tested(f"{study_name} was not run.")
-        analysis = studies[study_name].analysis
-        verdict: Verdict = "inconclusive" if analysis.answer == "cannot discriminate" else analysis.answer
-        return [Evaluated(study_name, "–", verdict, analysis.sentence)]
+        return [verdict_of(study) for study in parts_of(studies, study_name)] or not_tested(
+            f"{study_name} was not run."
+        )
 
     return evaluate
+
+
+def verdict_of(study: Study) -> Evaluated:
+    """What a study says of its own hypothesis."""
+    analysis = study.analysis
+    answer = analysis.answer
+    verdict: Verdict = "inconclusive" if answer == "cannot discriminate" else answer
+    return Evaluated(study.name, "–", verdict, analysis.sentence)
+
+
+def parts_of(studies: Studies, name: str) -> list[Study]:
+    """A study and those that ran it in parts, at other lengths or in an earlier version."""
+    return [study for own, study in studies.items() if own == name or own.startswith(f"{name}_")]

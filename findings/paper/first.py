@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dsa.analysis.judgement.analysis import Analysis
+from dsa.analysis.judgement.guards import OTHER_BUDGETS
 from dsa.analysis.output.report.answer import basis, opening
 from dsa.analysis.output.report.use import use
 from dsa.config import config_dir, read_config
@@ -13,7 +14,7 @@ from paper.answers import FORMATS
 from paper.by_hand import Page
 from paper.evidence import Studies
 from paper.markdown import table
-from paper.source import Study
+from paper.source import EARLY, Study
 from paper.study import shown
 
 ASKED = (
@@ -25,13 +26,19 @@ ASKED = (
 )
 """The studies that were asked for, in order; their questions stand in conf/study."""
 
-HOW_MADE = """Five questions, an answer and a picture for each, from the studies in the folders beside this page.
+ALSO = {"optimal_indexer_config": ("head_weights", "positive_weights", "negative_weights_long")}
+"""Studies that a question's answer leads to: what its own do not ask and a reader has to know."""
+
+HOW_MADE = """Five questions, an answer and a picture for each, from the studies in the folders beside this page; then
+a line for every other study, those [of a pretrained model](pretrained.md) first.
 Written by `python findings/write.py`; no number and no answer is typed by hand. A study that is not here yet has no
 answer yet. [All comparisons, times and what is missing](details.md); [what the original experiment claimed](claims.md).
 *Backbone untouched* judges the indexer alone, *after joint training* what a user gets; brackets hold 95 % intervals
 over seeds, which say how large and never whether: tests decide, corrected for their number. Studies of one length and
 task share bases and indexers, so that they are not independent of each other. Every study's own page ends with its
 words."""
+PRETRAINED = """What was asked of a pretrained model, with tables and pictures; [the first page](README.md) has a line
+for each and says how to read them. Written by `python findings/write.py`; no number and no answer is typed by hand."""
 BY_HAND = "Single runs, opened up by commands that each page names; these pages are written by hand."
 NOT_YET = "Not answered yet: the study `{name}` has no results here. `python sweep.py study={name}` runs it."
 
@@ -42,11 +49,13 @@ class Question:
 
     Args:
         others: studies of the same question at other lengths.
+        also: studies that its answer leads to.
     """
 
     name: str
     study: Study | None
     others: tuple[Study, ...] = ()
+    also: tuple[Study, ...] = ()
 
     @property
     def asked(self) -> str:
@@ -63,16 +72,34 @@ def first_page(studies: Studies, by_hand: Sequence[Page] = ()) -> str:
     for number, question in enumerate(questions, 1):
         parts += [f"## {number}. {question.asked}", *answer(question)]
     answered = {study.name for question in questions for study in (question.study, *question.others) if study}
-    rest = [study for name, study in studies.items() if name not in answered]
-    for study in [study for study in rest if study.analysis.prepared.pretrained]:
-        rest.remove(study)
-        asked = study.analysis.prepared.meta.question
-        parts += [f"## {asked}", of_one_model(study), *answer(Question(study.name, study))]
+    of_a_model = of_pretrained_models(studies)
+    rest = [study for name, study in studies.items() if name not in answered and study not in of_a_model]
+    if of_a_model:
+        parts += ["## Of a pretrained model", "[Each with its table and picture](pretrained.md).", lines(of_a_model)]
     if rest:
-        parts += ["## What else was asked", "\n".join(line_of(study, opening(study.analysis)) for study in rest)]
+        parts += ["## What else was asked", lines(rest)]
     if by_hand:
         parts += ["## What was looked into", BY_HAND, "\n".join(page.line for page in by_hand)]
     return "\n\n".join(parts) + "\n"
+
+
+def pretrained_page(studies: Studies) -> str:
+    """pretrained.md: the studies of pretrained models, each with its answer, its picture and what to use."""
+    parts = ["# Findings on a pretrained model", PRETRAINED]
+    for study in of_pretrained_models(studies):
+        asked = study.analysis.prepared.meta.question
+        parts += [f"## {asked}", of_one_model(study), *answer(Question(study.name, study))]
+    return "\n\n".join(parts) + "\n"
+
+
+def of_pretrained_models(studies: Studies) -> list[Study]:
+    """In the order of the studies."""
+    return [study for study in studies.values() if study.analysis.prepared.pretrained]
+
+
+def lines(studies: Sequence[Study]) -> str:
+    """A line for each."""
+    return "\n".join(line_of(study, opening(study.analysis)) for study in studies)
 
 
 def question_of(name: str, studies: Studies) -> Question:
@@ -80,7 +107,8 @@ def question_of(name: str, studies: Studies) -> Question:
     mine = [study for own, study in studies.items() if re.fullmatch(rf"{name}(_\d+)?", own)]
     deciding = [study for study in mine if study.analysis.answer in ("supported", "not supported")]
     best = next(iter([*deciding, *mine]), None)
-    return Question(name, best, tuple(study for study in mine if study is not best))
+    also = tuple(studies[other] for other in ALSO.get(name, ()) if other in studies)
+    return Question(name, best, tuple(study for study in mine if study is not best), also)
 
 
 def answer(question: Question) -> list[str]:
@@ -95,11 +123,13 @@ def answer(question: Question) -> list[str]:
         *([f"![{pictured.title}]({name}/{pictured.name}.png)"] if pictured else []),
         table(grid.columns, [[cell.text for cell in row] for row in grid.rows]),
         f"[The study]({name}/README.md): {len(analysis.prepared.runs)} runs. {grid.note}",
+        *(f"To bear in mind: {guard.sentence}" for guard in analysis.guards if guard.name == OTHER_BUDGETS),
         *(
             ["\n".join(line_of(study, said(question, study.analysis)) for study in question.others)]
             if question.others
             else []
         ),
+        *([f"To know beside it:\n\n{lines(question.also)}"] if question.also else []),
     ]
 
 
@@ -136,6 +166,6 @@ def of_one_model(study: Study) -> str:
 
 
 def line_of(study: Study, answer: str) -> str:
-    """Another study in a line."""
+    """Another study in a line, and whether an earlier version ran it, otherwise than the rest."""
     asked = study.analysis.prepared.meta.question
-    return f"- [{study.name}]({study.name}/README.md). {asked} **{answer}**"
+    return f"- [{study.name}]({study.name}/README.md). {asked} **{answer}**{' ' + EARLY if study.early else ''}"

@@ -16,7 +16,7 @@ from paper.answers import (
 from paper.evidence import Studies
 from paper.markdown import table
 from paper.short import contrasts, in_short
-from paper.source import Study
+from paper.source import EARLY, Study
 from paper.wanted import absent
 
 HOW_MADE = """Written by `python findings/write.py` from the results that lie beside this page; no number here is typed
@@ -93,4 +93,4 @@ def setting(study: Study) -> str:
     column = "provenance.machine.processor"
     known = prepared.runs.get(column, pd.Series(dtype=str)).dropna()
     processors = listed(sorted(known.unique())) or "a machine that was not recorded"
-    return f"- {study.name}: {common}; trained on {processors}."
+    return f"- {study.name}: {common}; trained on {processors}.{' ' + EARLY if study.early else ''}"

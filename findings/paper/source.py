@@ -14,6 +14,8 @@ from dsa.analysis.output.replaced import replaced
 from dsa.artifacts.files import STUDY
 from paper.times import Times
 
+EARLY = "(Version 0.1: without decoys, bases trained for a fixed number of steps.)"
+
 
 @dataclass(frozen=True)
 class Study:
@@ -26,6 +28,12 @@ class Study:
     @property
     def name(self) -> str:
         return self.analysis.prepared.meta.name
+
+    @property
+    def early(self) -> bool:
+        """Whether version 0.1 ran it on the recall task: see `EARLY`."""
+        prepared = self.analysis.prepared
+        return prepared.meta.common.get("data") == "mqar" and "base_training.steps" not in prepared.runs
 
 
 def folders(given: list[Path]) -> list[Path]:

@@ -19,7 +19,8 @@ from paper.source import Study, save
 
 FIGURES = (
     "contrasts", "differences", "seeds", "success", "failures", "regret", "format_error", "keys_per_pair",
-    "budget_excess", "times", "quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops", "mass",
+    "budget_excess", "times", "quality", "accuracy", "recovered", "pareto_indexer_params", "pareto_flops",
+    "pareto_step_ms", "mass",
 )  # fmt: skip
 DPI = 130
 
@@ -92,6 +93,7 @@ def page(study: Study, frames: dict, drawn: list[tuple[str, str, str]]) -> str:
         "comparisons": f"Against the baseline on `{primary}`: the sign-flip test decides, Holm within a length",
         "by_row": f"Over other held-out rows too, on `{primary}`: intervals of other seeds and other rows",
         "confirmation": "After joint training",
+        "scaling": "How it grows: slope for each doubling, mean over seeds and 95 % t interval; of a cost its exponent",
         "times": "Times taken alone, in turns: medians [ms]",
     }
     for name, heading in headings.items():

@@ -35,9 +35,22 @@ def quality(analysis: Analysis) -> pd.DataFrame:
                 "recovered": share.recovered if share else None,
                 **bounds("recovered", share.recovered_interval if share else None),
                 **{name: float(values.mean()) if len(values) else None for name, values in cost.items()},
+                **selected(analysis, q.label, q.seq_len, q.metric),
             }
         )  # fmt: skip
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.drop(columns=[name for name in SELECTED if name in frame and frame[name].isna().all()])
+
+
+SELECTED = ("mass", "kl", "mass_asked", "kl_asked")
+"""What the words of a page call shares of attention and divergences, over all queries and over those asked."""
+
+
+def selected(analysis: Analysis, label: str, seq_len: int, metric: str) -> dict[str, float]:
+    """Means over seeds of what was selected, in the state of the model that a metric judges; NaN what has none."""
+    prefix = "swap_selection.mean." if metric.startswith("swap_") else "selection.mean."
+    columns = {name: analysis.prepared.column(label, seq_len, prefix + name) for name in SELECTED}
+    return {name: float(values.mean()) for name, values in columns.items()}
 
 
 def comparisons(analysis: Analysis) -> pd.DataFrame:
@@ -104,6 +117,18 @@ def regret(analysis: Analysis) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def scaling(analysis: Analysis) -> pd.DataFrame:
+    """Slopes over doublings of the length or of the model's parameters, by seed."""
+    return pd.DataFrame(
+        {
+            "condition": fit.label, "what": fit.what, "along": fit.along,
+            "levels": ", ".join(f"{level:g}" for level in fit.levels), "seeds": fit.seeds,
+            "slope": fit.slope, **bounds("slope", fit.interval),
+        }
+        for fit in analysis.scaling
+    )  # fmt: skip
+
+
 def best(analysis: Analysis) -> pd.DataFrame:
     """What to use per length, the best mean, and what was shown to lose nothing against the baseline."""
     return pd.DataFrame(
@@ -127,7 +152,7 @@ def times(analysis: Analysis, taken: Times) -> pd.DataFrame:
 
 TABLES = {
     "contrasts": contrasts, "regret": regret, "quality": quality, "comparisons": comparisons, "by_row": by_row,
-    "confirmation": confirmation, "best": best,
+    "confirmation": confirmation, "best": best, "scaling": scaling,
 }  # fmt: skip
 
 

@@ -38,17 +38,15 @@ def absent(studies: dict[str, Study]) -> list[str]:
     """A sentence for every study or length that was planned and has no finished run, and for every incomplete study."""
     out = []
     for wanted in WANTED:
-        if wanted.name not in studies:
+        lacking = [n for n in wanted.lengths if n not in lengths_of(studies.get(wanted.name))]
+        parts = {n: studies[part_at(wanted.name, n)] for n in lacking if part_at(wanted.name, n) in studies}
+        out += [
+            f"{wanted.name} at {n}: as {part.name}{share(part, studies.get(wanted.name))}." for n, part in parts.items()
+        ]
+        lacking = [n for n in lacking if n not in parts]
+        if len(lacking) == len(wanted.lengths):
             out.append(f"{wanted.name} ({wanted.what}): not run.")
-            continue
-        lacking = [n for n in wanted.lengths if n not in studies[wanted.name].analysis.prepared.lengths]
-        for n in [n for n in lacking if part_at(wanted.name, n) in studies]:
-            part = studies[part_at(wanted.name, n)]
-            lacking.remove(n)
-            out.append(
-                f"{wanted.name} at {n}: only {listed(list(part.analysis.prepared.meta.conditions))}, as {part.name}."
-            )
-        if lacking:
+        elif lacking:
             out.append(f"{wanted.name} at {listed(lacking)}: not run.")
     for name, study in studies.items():
         gaps = study.analysis.prepared.gaps
@@ -57,3 +55,16 @@ def absent(studies: dict[str, Study]) -> list[str]:
             if count:
                 out.append(f"{name}: {count} of {len(gaps) + len(study.analysis.prepared.runs)} runs {state}.")
     return out
+
+
+def lengths_of(study: Study | None) -> list[int]:
+    """Those that a study has runs of."""
+    return [] if study is None else study.analysis.prepared.lengths
+
+
+def share(part: Study, whole: Study | None) -> str:
+    """Which of a study's conditions a part of it has, if not all."""
+    mine = part.analysis.prepared.meta.conditions
+    if whole is None or set(mine) >= set(whole.analysis.prepared.meta.conditions):
+        return ""
+    return f", {listed(list(mine))} alone"

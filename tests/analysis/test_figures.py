@@ -73,7 +73,7 @@ def labels_of(axes):
 @pytest.mark.parametrize("count", [1, 3])
 def test_every_point_has_a_name_inside_its_panel_and_no_two_overlap(count):
     spots = [
-        Spot(f"{kind}_{i}", "condition", x, 1.0 + 0.001 * i, None, None, "front")
+        Spot(f"{kind}_{i}", "condition", x, 1.0 + 0.08 * i, None, None, "front")
         for kind, x in (("left", 1.0), ("a_long_name_at_the_right", 9.0))
         for i in range(8)
     ]
@@ -87,6 +87,15 @@ def test_every_point_has_a_name_inside_its_panel_and_no_two_overlap(count):
         frame, boxes = axes.get_window_extent(), [text.get_window_extent() for text in texts]
         assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in boxes)
         assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.slow
+def test_of_many_points_in_one_place_one_is_named_and_the_others_are_counted():
+    apart = [Spot(f"c{i}", "condition", 1.0 + i, 1.0 + i, None, None, "front") for i in range(3)]
+    heap = [Spot(f"same{i}", "condition", 3.0, 1.0 + 1e-4 * i, None, None, "dominated") for i in range(9)]
+    pair = [Spot(f"pair{i}", "condition", 1.0, 3.0 + 1e-4 * i, None, None, "front") for i in range(2)]
+    (axes,) = draw(Chart("p", "scatter", "Q", (framed("length", "cost", "loss", [*apart, *heap, *pair]),))).axes
+    assert {text.get_text() for text in labels_of(axes)} == {"c0", "c1", "c2", "same0 + 8", "pair0", "pair1"}
 
 
 @pytest.mark.slow

@@ -123,11 +123,13 @@ def test_a_format_is_set_against_exact_scores_of_its_own_composition():
     own = {
         label: {"indexer": label[0], "precision": "int4" if "4" in label else "fp32"} for label in made.meta.conditions
     }
-    (panel,) = formats.chart(analyse(conditions(made, own))).panels
-    spots = {spot.label: spot for spot in panel.spots}
+    panels = formats.chart(analyse(conditions(made, own))).panels
+    assert [panel.name for panel in panels] == ["length 64, against a", "length 64, against b"]
+    assert [[spot.label for spot in panel.spots] for panel in panels] == [["a4"], ["b4"]]
+    spots = {spot.label: spot for panel in panels for spot in panel.spots}
     assert {label: spot.x for label, spot in spots.items()} == {"a4": 0.1, "b4": 0.2}
     assert spots["a4"].y == pytest.approx(0.0) and spots["b4"].y == pytest.approx(0.3)
-    assert spots["b4"].note.startswith("less b,") and panel.y.guides == (-0.01, 0.0, 0.01)
+    assert spots["b4"].note.startswith("less b,") and panels[1].y.guides == (-0.01, 0.0, 0.01)
     assert formats.chart(analyse(made)).panels == (), "none has the same composition exact"
 
 

@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from dsa.analysis.inputs.scale import scale_of
 from dsa.analysis.judgement.compare import family
+from dsa.analysis.judgement.pareto import domination
 from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.sign_flip import DRAWS, EXACT, drawn, sign_flip
 from dsa.analysis.statistics.values import SAME, Array
@@ -115,6 +116,18 @@ def test_a_study_of_nulls_calls_none_different_more_often_than_promised(noise, s
 def test_the_family_error_is_nominal(noise, seeds):
     """Two thousand studies; not far below the promise either, which the t test is where seeds fail."""
     assert 0.02 < family_error(noise, 2000, 3, seeds) < 0.065
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", SHAPES)
+def test_one_that_none_dominates_is_called_dominated_no_more_often_than_promised(noise):
+    """Fifteen others, as good and as dear."""
+    studies = null_studies(noise, 300, 15, 10)
+    called = [
+        min(domination({str(i): (row, (0.0, 0.0)) for i, row in enumerate(study)}, margin=0.01).values()) < 0.05
+        for study in studies
+    ]
+    assert np.mean(called) <= 0.05 + 2.6 * (0.05 * 0.95 / 300) ** 0.5
 
 
 def test_one_p_at_a_time_is_what_the_null_studies_ask():

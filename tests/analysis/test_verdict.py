@@ -313,6 +313,14 @@ def test_equal_mean_budgets_that_differ_where_it_counts_are_told():
 
 
 @pytest.mark.slow
+def test_budgets_of_selectors_that_were_not_recorded_where_it_counts_are_told():
+    made = made_up({"a": 1.2, "b": 1.1}, each=lambda run, result: result | {"selection": {"mean": {"kl_asked": 0.1}}})
+    for options, known in (({"selector": "topk"}, 0), ({"selector": "adaptive_entropy"}, 1)):
+        meta = replace(made.meta, conditions={"a": {"selector": "topk"}, "b": options})
+        assert len(named(analyse(replace(made, meta=meta)), "other budgets where asked")) == known
+
+
+@pytest.mark.slow
 def test_what_different_numbers_of_threads_trained_is_told():
     def each(run, result):
         count = 2 if run["label"] == "b" else 1

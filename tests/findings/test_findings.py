@@ -13,16 +13,16 @@ from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.judgement.analysis import analyse
 from dsa.analysis.output.report.answer import opening
 from dsa.analysis.output.report.words import listed
-from paper.claims import CLAIMS, claims_page
-from paper.evaluate import best_at, fewer_parameters, loss_within
+from paper.claims import CLAIMS, claims_page, told_once
+from paper.evaluate import Evaluated, best_at, fewer_parameters, loss_within
 from paper.evaluate_times import faster, gains_change
 from paper.evidence import order
-from paper.first import first_page
+from paper.first import first_page, pretrained_page
 from paper.formats import against_exact, summary
 from paper.markdown import framed, percent, table
 from paper.page import findings_page
 from paper.smallest import smallest
-from paper.source import Study
+from paper.source import EARLY, Study
 from paper.times import Times
 
 pytestmark = pytest.mark.slow
@@ -178,7 +178,7 @@ def test_claims_of_parameters_loss_and_the_best_indexer():
 
 def test_runs_that_two_studies_share_count_once():
     mine = indexers({"h4d64": 1.2, "h2d32": 1.2})
-    other = replace(mine, meta=replace(mine.meta, name="baseline_vs_optimized_recall"))
+    other = replace(mine, meta=replace(mine.meta, name="baseline_vs_optimized"))
     assert len(loss_within("h2d32", "h4d64", 0.01)(order([study(mine), study(other)]))) == 1
 
 
@@ -232,17 +232,42 @@ def test_a_study_of_a_pretrained_model_has_a_section_that_says_it_is_one_model()
         return sized(run, result) | {"model": "tiny", "certificate": {"identity": 0.0}}
 
     prepared = indexers({"h4d64": 1.2, "h2d32": 1.3}, name="mine", question="Which?", each=certified, between=0.0)
-    page = first_page(order([study(prepared)]))
-    said = page.split("## Which?")[1]
+    one = order([study(prepared)])
+    page = first_page(one)
+    assert f"- [mine](mine/README.md). Which? **{opening(one['mine'].analysis)}**" in page
+    said = pretrained_page(one).split("## Which?")[1]
     assert "Of tiny, as it is; 20 draws" in said and "one model" in said
     dense = prepared.rows("dense", 64)["val_loss"].mean()
     assert f"at 64 tokens dense {dense:.3f}, oracle 1.00" in said and "(mine/differences.png)" in said
     assert "What else was asked" not in page
 
 
+def test_a_question_leads_to_what_its_own_study_does_not_ask():
+    beside = study(indexers({"h4d64": 1.2, "h2d32": 1.3}, name="head_weights", question="Do signs harm?"))
+    page = first_page(order([study(indexers({"h4d64": 1.2, "h2d32": 1.3})), beside]))
+    first, rest = page.split("## 1. ")[1].split("## 2. ")
+    assert "Do signs harm?" in first and "Do signs harm?" in rest
+
+
+def test_a_study_of_recall_that_version_01_ran_is_marked():
+    early = study(indexers({"h4d64": 1.2, "h2d32": 1.3}, name="old", common={"data": "mqar"}))
+    solved = {"base_training": {"steps": 500}}
+    late = indexers(
+        {"h4d64": 1.2, "h2d32": 1.3}, name="new", common={"data": "mqar"}, each=lambda run, r: sized(run, r) | solved
+    )
+    lines = {line.split("]")[0]: line for line in first_page(order([early, study(late)])).splitlines()}
+    assert lines["- [old"].endswith(EARLY) and EARLY not in lines["- [new"]
+
+
 def test_a_page_of_claims_has_a_row_for_every_claim():
     page = claims_page({})
     assert all(f"| {claim.text} |" in page for claim in CLAIMS)
+
+
+def test_what_stays_open_for_one_reason_has_one_row():
+    same = [Evaluated(f"s, {length}", "1 %", "inconclusive", "no turns") for length in (64, 128)]
+    other = [Evaluated("s, 256", "2 %", "inconclusive", "wide"), Evaluated("s, 512", "3 %", "supported", "no turns")]
+    assert told_once([*same, *other]) == [Evaluated("s, 64; s, 128", "–", "inconclusive", "no turns"), *other]
 
 
 def test_words_of_numbers():

@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,32 @@ def test_a_fresh_process_can_take_a_turn(study):
     taken, others = timing.in_fresh_process(timing.one_round, ready, (), 1)
     assert taken.keys() == {"dense", "h1d8"} and all(turn["step_ms"] > 0 for turn in taken.values())
     assert 0 <= others <= 1
+
+
+def test_what_does_not_fit_into_memory_at_once_is_timed_one_after_the_other(study, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    class Counted(timing.Timed):
+        def __init__(self, *given):
+            super().__init__(*given)
+            alive.add(self.model)
+
+        def step(self):
+            most.append(len(alive))
+            return super().step()
+
+    monkeypatch.setattr(timing, "Timed", Counted)
+    ready = timing.finished_runs(study, json.loads((study / "study.json").read_text()), 64)
+    specs = [timing.load_spec(folder) for folder in ready.values()]
+    needed = 2 * sum(timing.HELD * timing.size_of(spec).parameters for spec in specs)
+    for free, together in ((needed, 2), (needed - 1, 1)):
+        monkeypatch.setattr(timing, "memory_free", lambda spec, free=free: free)
+        most.clear()
+        taken, _ = timing.one_round(ready, (), 1)
+        assert taken.keys() == {"dense", "h1d8"} and all(
+            turn.keys() >= {"step_ms", "infer_ms"} for turn in taken.values()
+        )
+        assert max(most) == together
 
 
 def test_a_step_leaves_the_weights_as_they_are_and_is_compiled_where_the_runs_are(study, monkeypatch):

@@ -46,6 +46,13 @@ def test_a_run_trains_and_judges_indexers_that_read_the_latent(run):
         assert model.generate(tokens, 8, chunk=7).equal(model.generate(tokens, 8))
 
 
+def test_a_run_that_leaves_the_latent_aside_says_so(run, settings):
+    aside = dsa.train(dsa.compose([*settings, "indexer.latent=false", "judge=swap"]))
+    (told,) = [one for one in aside.warnings if "latent" in one]
+    assert told.startswith("indexer.latent = false: this model projects its queries from a latent")
+    assert not any("latent" in one for one in run.warnings)
+
+
 def test_recomputed_layers_train_to_the_same_numbers(run, settings, tmp_path):
     again = dsa.train(dsa.compose([*settings, "memory=checkpoint", f"output_dir={tmp_path}"]))
     assert (again.run_id, again.val_loss, again.swap_val_loss) == (run.run_id, run.val_loss, run.swap_val_loss)

@@ -3,8 +3,8 @@
 Times taken while runs trained may have had company; whether these had is recorded. Each turn is a process of its own,
 so what a process happens to get (its memory's layout, a kernel compiled once) is drawn anew with each. Within a turn
 the conditions are visited again and again, one after the other: a host whose speed changes within seconds changes it
-for all. Nothing is trained for them: the weights of finished runs are loaded, and a step at learning rate 0 leaves them
-as they are.
+for all (once, where memory does not hold them all). Nothing is trained for them: the weights of finished runs are
+loaded, and a step at learning rate 0 leaves them as they are.
 """
 
 import functools
@@ -27,9 +27,11 @@ from dsa.data import Batch
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.provenance import provenance
 from dsa.judging.speed import Contention, inference, milliseconds
+from dsa.spec import Spec
 from dsa.study.plan import SELECTION
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
+from dsa.training.fits import memory_free, size_of
 from dsa.training.load import load_run, load_spec
 from dsa.training.step import last_step
 
@@ -38,6 +40,7 @@ ROUNDS = 6  # the least and the greatest of six hold the median with 97 % probab
 VISITS, VISITING = 9, 4.0  # of a turn at most, and seconds for each condition within which they begin
 STEPS, PASSES = 3, 5  # of a visit, at most
 STEPPING, PASSING = 0.2, 0.05  # seconds within which they begin
+HELD = 16  # bytes of a parameter whose step is timed: itself, its gradient and two moments
 Found = TypeVar("Found")
 
 
@@ -104,14 +107,30 @@ def in_fresh_process(call: Callable[..., Found], *arguments: Any) -> Found:
 def one_round(
     folders: dict[str, Path], admitted: Sequence[str], threads: int
 ) -> tuple[dict[str, dict[str, float]], float]:
-    """One turn of every condition, and the share of the processors that others kept busy meanwhile."""
+    """One turn of every condition, and the share of the processors that others kept busy meanwhile.
+
+    Where their models do not fit into memory at once, each is loaded, visited once and let go.
+    """
     torch.set_num_threads(threads)
+    if not fit_together([load_spec(folder, admitted) for folder in folders.values()]):
+        company = Contention()
+        return {label: alone(Timed(folder, admitted)) for label, folder in folders.items()}, company.others()
     timed = {label: Timed(folder, admitted) for label, folder in folders.items()}
     most = 1 if any(one.spec.compile for one in timed.values()) else VISITS  # torch forgets the others' graphs
     company = Contention()
     passes = in_rotation({label: one.forward for label, one in timed.items()}, most)
     steps = in_rotation({label: one.step for label, one in timed.items()}, most)
     return {label: passes[label] | steps[label] for label in timed}, company.others()
+
+
+def fit_together(specs: Sequence[Spec]) -> bool:
+    """Whether models with what their training steps need take no more than half of the free memory."""
+    return sum(HELD * size_of(spec).parameters for spec in specs) <= memory_free(specs[0]) / 2
+
+
+def alone(one: "Timed") -> dict[str, float]:
+    """A single visit."""
+    return one.forward() | one.step()
 
 
 def in_rotation(visits: Mapping[str, Callable[[], dict[str, float]]], most: int) -> dict[str, dict[str, float]]:

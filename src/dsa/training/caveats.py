@@ -55,6 +55,11 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
     out += unlearned(spec, result)
     out += clipped(result)
+    if spec.uses_indexer and spec.indexer.node.get("latent") is False and any(site.latent for site in model.sites):
+        out.append(
+            "indexer.latent = false: this model projects its queries from a latent of low rank, and the index queries "
+            "come from the hidden states; indexer.latent=true takes the latent, as DeepSeek-V3.2 and GLM-5 do."
+        )
     if spec.uses_indexer and spec.precision.make().simulated(spec.ops, next(model.parameters()).device):
         out.append(
             f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "

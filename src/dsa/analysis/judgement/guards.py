@@ -18,6 +18,8 @@ from dsa.analysis.statistics.power import carries_no_claim, enough, seeds_for_no
 from dsa.analysis.statistics.values import ALPHA
 
 SAME_BUDGET = 1.1
+OTHER_BUDGETS: Literal["other budgets where asked"] = "other budgets where asked"
+KL_ASKED = "selection.mean.kl_asked"
 """Mean budgets of at most this ratio are called one budget."""
 
 
@@ -176,7 +178,7 @@ def dearer_than_dense(prepared: Prepared, seq_len: int) -> list[Guard]:
 
 
 def noise_floor(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
-    """What the baseline differs from itself under other initial indexers (A/A): less than that is noise."""
+    """What the baseline differs from itself under other initial indexers (A/A): so much another draw makes."""
     out = []
     for context in prepared.contexts:
         again = prepared.control("replicate", context)
@@ -191,8 +193,8 @@ def noise_floor(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:
         told = "told apart from itself, as by chance 1 study in 20 is" if d.p < ALPHA else "not told apart from itself"
         sentence = (
             f"at {seq_len}: {first} under other initial indexers differs from itself by {d.mean:+.3g} {scale.unit}"
-            f"{interval}, by up to {np.abs(values).max():.3g} in a seed (p {d.p:.2g}, {told}): smaller differences are "
-            "noise."
+            f"{interval}, by up to {np.abs(values).max():.3g} in a seed (p {d.p:.2g}, {told}). Differences between "
+            "indexers of one seed hold such noise; those between patterns, budgets or formats of one indexer do not."
         )
         out.append(Guard("noise floor", seq_len, (again,), False, sentence))
     return out
@@ -240,6 +242,13 @@ def other_budgets(prepared: Prepared, seq_len: int) -> list[Guard]:
         for name in ("mean_k", "selection.mean.mean_k_asked")
     )
     known = sorted((label for label in mean if np.isfinite(asked[label])), key=lambda label: mean[label])
+    selectors = {str(prepared.meta.options(label).get("selector")) for label in prepared.meta.conditions}
+    if not known and len(selectors) > 1 and any(len(prepared.column(label, seq_len, KL_ASKED)) for label in mean):
+        sentence = (
+            f"at {seq_len}: how many keys the queries keep that are asked, whose loss alone counts, was not recorded: "
+            "of selectors with one mean budget some may give these more than others."
+        )
+        return [Guard(OTHER_BUDGETS, seq_len, (), False, sentence)]
     told: dict[str, None] = {}
     for a, b in itertools.combinations(known, 2):
         if mean[b] <= SAME_BUDGET * mean[a] and max(asked[a], asked[b]) > SAME_BUDGET * min(asked[a], asked[b]):
@@ -251,7 +260,7 @@ def other_budgets(prepared: Prepared, seq_len: int) -> list[Guard]:
         f"at {seq_len}: the queries that are asked, whose loss alone counts, keep other numbers of keys than the mean "
         f"over all queries says, so that equal means are no equal budgets: {budgets}."
     )
-    return [Guard("other budgets where asked", seq_len, tuple(told), False, sentence)]
+    return [Guard(OTHER_BUDGETS, seq_len, tuple(told), False, sentence)]
 
 
 def same_for_all_seeds(prepared: Prepared, seq_len: int, scale: Scale) -> list[Guard]:

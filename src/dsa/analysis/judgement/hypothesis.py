@@ -134,7 +134,7 @@ def no_quality_loss(evidence: Evidence) -> Verdict:
     """Whether each named condition is shown to lose nothing against the baseline, at every length."""
     mine = [c for c in evidence.comparisons if c.label in evidence.named]
     gaps = lacking(evidence, {(c.label, c.seq_len) for c in mine})
-    worse = [c for c in mine if c.word == "worse"]
+    worse = [c for c in differing(mine, evidence.named) if c.word == "worse"]
     if worse:
         return "not supported", told(worse)
     if mine and not gaps and all(c.loses_nothing for c in mine):
@@ -186,10 +186,11 @@ def takes_less_time(evidence: Evidence) -> Verdict:
 
 
 def on_pareto_front(evidence: Evidence) -> Verdict:
-    """Whether each named condition is on the front of quality against operations (or the claim's `cost`)."""
+    """Whether each named condition is on the front of quality against operations (or the claim's `cost`), at every
+    length; that one is not, corrected over them all."""
     cost = str(evidence.prepared.meta.hypothesis.get("cost", "flops"))
     mine = [p for p in evidence.points if p.label in evidence.named and p.cost == cost]
-    beaten = [p for p in mine if not p.on_front]
+    beaten = [p for p in mine if p.p * len(mine) < ALPHA]
     if beaten:
         return "not supported", " ".join(
             f"{p.label} at {p.seq_len} is dominated by {', '.join(p.dominated_by)}." for p in beaten

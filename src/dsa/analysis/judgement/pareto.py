@@ -1,7 +1,7 @@
 """Pareto fronts of quality against each cost.
 
-In quality, the tests that decide everywhere decide here, each pair by itself: a front describes, it proves nothing
-about all pairs together. In cost, the interval over seeds or turns does.
+In quality, the tests that decide everywhere decide here, for each condition corrected over those that might dominate
+it: that some other does is said wrongly in at most 5 % of studies. In cost, the interval over seeds or turns decides.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from dsa.analysis.inputs.prepared import Prepared
 from dsa.analysis.inputs.scale import Scale
 from dsa.analysis.judgement.price import spread, typical
 from dsa.analysis.judgement.ranking import Ranked, apart, once
+from dsa.analysis.statistics.correction import holm
 from dsa.analysis.statistics.intervals import bootstrap_interval, t_interval
 from dsa.analysis.statistics.no_loss import no_loss
 from dsa.analysis.statistics.sign_flip import sign_flip
@@ -24,6 +25,8 @@ class Point:
 
     Args:
         shown: no other condition can be said to dominate it, and none is merely undecided against it.
+        dominated_by: those that are shown to, corrected for the number that might.
+        p: the smallest of their corrected p; 1 where none costs as little.
     """
 
     label: str
@@ -38,6 +41,7 @@ class Point:
     on_front: bool
     shown: bool
     dominated_by: tuple[str, ...]
+    p: float
 
 
 def fronts(prepared: Prepared, field: Ranked, scale: Scale) -> list[Point]:
@@ -69,7 +73,9 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
     out = []
     for label in known:
         others = [other for other in known if other != label]
-        over = [o for o in others if dominates(behind[o, label], dearer[o, label], margin)]
+        rivals = {o: (behind[o, label], dearer[o, label]) for o in others}
+        p = domination(rivals, margin)
+        over = [other for other, value in p.items() if value < ALPHA]
         safe = all(ahead(behind[label, o], margin) or cheaper(dearer[label, o]) for o in others)
         point = Point(
             label=label,
@@ -84,20 +90,32 @@ def front(prepared: Prepared, labels: list[str], seq_len: int, context: str, sca
             on_front=not over,
             shown=not over and safe,
             dominated_by=tuple(over),
+            p=min(p.values(), default=1.0),
         )
         out.append(point)
     return out
 
 
-def dominates(behind: Array, dearer: Interval | None, margin: float) -> bool:
-    """Whether one condition is shown to be no worse than another on both axes and ahead on one.
+def domination(rivals: dict[str, tuple[Array, Interval | None]], margin: float) -> dict[str, float]:
+    """The p that each of those which are shown to cost no more does not dominate a condition, corrected over them.
 
-    No worse in quality means better, or no loss within the margin; no worse in cost allows nothing. What is left open
-    does not dominate.
+    Args:
+        rivals: by how much each is behind the condition, by seed, and the interval by which it is dearer.
     """
-    if dearer is None or dearer[1] > 0:
-        return False
-    return ahead(behind) or (dearer[1] < 0 and no_loss(behind, margin) < ALPHA)
+    able = {
+        name: (behind, dearer) for name, (behind, dearer) in rivals.items() if dearer is not None and dearer[1] <= 0
+    }
+    p = holm([dominating(behind, dearer, margin) for behind, dearer in able.values()])
+    return dict(zip(able, p, strict=True))
+
+
+def dominating(behind: Array, dearer: Interval | None, margin: float) -> float:
+    """p of the hypothesis that one which is no dearer than another does not dominate it.
+
+    It does if it is better; where it is cheaper too, no loss within the margin is enough.
+    """
+    better = sign_flip(behind) if len(behind) > 1 and behind.mean() < 0 else 1.0
+    return min(better, no_loss(behind, margin)) if cheaper(dearer) else better
 
 
 def ahead(behind: Array, by: float = 0.0) -> bool:

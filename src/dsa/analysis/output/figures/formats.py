@@ -16,19 +16,24 @@ GROUP = "precision"
 
 
 def chart(analysis: Analysis) -> Chart:
-    """One panel a length; nothing where no condition's scores are rounded and compared with the same ones exact."""
+    """A panel for each length and each composition; nothing where none is there with rounded scores and exact ones."""
     meta = analysis.prepared.meta
     scale = scale_of(meta.metric)
     margin = meta.margin.get(meta.metric, 0.0)
     open_ = rankable(analysis.discrimination)
     panels = []
     for place in places(analysis):
-        spots = [s for label in labels(analysis, place) if place in open_ and (s := spot(analysis, place, label))]
-        if spots:
+        spots: dict[str, list[Spot]] = {}
+        for label in labels(analysis, place) if place in open_ else ():
+            reference = exact(analysis.prepared, label, place) if label in meta.conditions else None
+            if reference is not None and (one := spot(analysis, place, label, reference)) is not None:
+                spots.setdefault(reference, []).append(one)
+        for reference, own in spots.items():
             y_label = f"{scale.quantity} less that of exact scores [{scale.unit}]"
             guides = (-margin, 0.0, margin) if margin else (0.0,)
             x_label = "relative error of the index scores"
-            panels.append(framed(title(place), x_label, y_label, spots, log=False, guides=guides, margin=margin))
+            name = f"{title(place)}, against {reference}"
+            panels.append(framed(name, x_label, y_label, own, log=False, guides=guides, margin=margin))
     return Chart(
         name="format_error",
         kind="scatter",
@@ -39,14 +44,11 @@ def chart(analysis: Analysis) -> Chart:
     )
 
 
-def spot(analysis: Analysis, place: Place, label: str) -> Spot | None:
-    """A condition whose scores are rounded; None if they are not, or none has them exact."""
+def spot(analysis: Analysis, place: Place, label: str, reference: str) -> Spot | None:
+    """A condition whose scores are rounded, against the one that has them exact; None if they are not."""
     prepared = analysis.prepared
-    if label not in prepared.meta.conditions:
-        return None
     mine = error(prepared, label, place)
-    reference = exact(prepared, label, place)
-    if reference is None or not len(mine) or mine.mean() == 0:
+    if not len(mine) or mine.mean() == 0:
         return None
     scale = scale_of(prepared.meta.metric)
     lost = (prepared.quality(label, place[0], scale) - prepared.quality(reference, place[0], scale)).dropna()

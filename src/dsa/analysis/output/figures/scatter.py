@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ AWAY: tuple[Side, ...] = tuple(
     for far in range(18, 120, 12)
     for turn in (15, -15, 165, -165, 45, -45, 135, -135, 75, -75, 105, -105)
 )
+Pixel = tuple[float, float]
+FEW, NEAR = 3, 4.0  # names in one place, which is so many pixels wide
 NAMED = 40  # most names in a panel: hundreds would hide the points
 LEADER = {"arrowstyle": "-", "linewidth": 0.4, "color": "0.55", "shrinkA": 0, "shrinkB": 3}
 
@@ -117,17 +120,17 @@ def legend(chart: Chart) -> list[Line2D]:
 def name_spots(axes: Axes, panel: Panel) -> None:
     """Names beside the points, the front first; where it is crowded away from them, with a line.
 
-    A name that finds no free place even so is left to the table, and so are those that come after the first NAMED.
+    Of more than FEW in one place one is named. A name that finds no free place even so is left to the table, and so
+    are those that come after the first NAMED.
     """
     order = ("front", "measured", "open", "dominated", "unranked")
-    taken = [
-        Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform([(s.x, s.y) for s in panel.spots])
-    ]
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels(axes, panel.spots)]
     frame = axes.get_window_extent()
-    for spot in sorted(panel.spots, key=lambda s: (s.role != "baseline", order.index(s.standing)))[:NAMED]:
+    ranked = sorted(panel.spots, key=lambda s: (s.role != "baseline", order.index(s.standing)))
+    for spot, name in named(axes, ranked)[:NAMED]:
         for dx, dy, side in (*BY, *AWAY):
             text = axes.annotate(
-                style.fit(spot.label), (spot.x, spot.y), (dx, dy), textcoords="offset points", fontsize=6, ha=side,
+                style.fit(name), (spot.x, spot.y), (dx, dy), textcoords="offset points", fontsize=6, ha=side,
                 color=style.colour_of(spot.role, "0.15"),
             )  # fmt: skip
             text.set_in_layout(False)
@@ -139,3 +142,26 @@ def name_spots(axes: Axes, panel: Panel) -> None:
                     axes.annotate("", (spot.x, spot.y), (dx, dy), textcoords="offset points", arrowprops=LEADER)
                 break
             text.remove()
+
+
+def named(axes: Axes, spots: list[Spot]) -> list[tuple[Spot, str]]:
+    """Spots with their names; where more than FEW lie in one place, the first with how many more there are."""
+    heaps: list[list[tuple[Spot, Pixel]]] = []
+    for spot, at in zip(spots, pixels(axes, spots), strict=True):
+        near = next((heap for heap in heaps if math.dist(heap[0][1], at) <= NEAR), None)
+        if near is None:
+            heaps.append(near := [])
+        near.append((spot, at))
+    out = []
+    for heap in heaps:
+        few = len(heap) <= FEW
+        out += (
+            [(spot, spot.label) for spot, _ in heap] if few else [(heap[0][0], f"{heap[0][0].label} + {len(heap) - 1}")]
+        )
+    rank = {id(spot): place for place, spot in enumerate(spots)}
+    return sorted(out, key=lambda one: rank[id(one[0])])
+
+
+def pixels(axes: Axes, spots: Sequence[Spot]) -> list[Pixel]:
+    """Where spots are drawn."""
+    return [(float(x), float(y)) for x, y in axes.transData.transform([(spot.x, spot.y) for spot in spots])]

@@ -189,6 +189,20 @@ METRICS = (
         ("selection.mean.mass", "selection.layers"),
     ),
     Entry(
+        "KL",
+        "nats",
+        "divergence of the indexer's distribution over a query's keys from the attention that it learns: 0 is the same",
+        ("selection.mean.kl",),
+        ("selection.mean.kl",),
+    ),
+    Entry(
+        "mass, KL, where asked",
+        "",
+        "the same over the queries that are asked for something, whose loss alone counts",
+        ("selection.mean.mass_asked", "selection.mean.kl_asked"),
+        ("selection.mean.mass_asked", "selection.mean.kl_asked"),
+    ),
+    Entry(
         "recall",
         SHARE,
         "share of the keys of highest attention that were selected, over queries that could not keep every key",

@@ -249,7 +249,8 @@ def scaling(analysis: Analysis) -> Grid:
 
 RUNS = (
     "label", "kind", "seq_len", "seed", "val_loss", "swap_val_loss", "val_accuracy", "dense_val_loss", "density",
-    "selection.mean.mass", "selection.mean.recall", "time.step_ms", "time.contended", "run_id",
+    "selection.mean.mass", "selection.mean.kl", "selection.mean.mass_asked", "selection.mean.kl_asked",
+    "selection.mean.recall", "time.step_ms", "time.contended", "run_id",
 )  # fmt: skip
 
 
