@@ -46,14 +46,15 @@ CLAIMS = (
 
 
 def told_once(found: list[Evaluated]) -> list[Evaluated]:
-    """What stays open for one reason in several places, in one row."""
-    places: dict[tuple[str, str], list[Evaluated]] = {}
-    for one in found:
-        open_for = one.why if one.verdict == "inconclusive" else one.where
-        places.setdefault((one.verdict, open_for), []).append(one)
+    """What nothing can be said of for one reason, in one row, with the reason less what is said of each place."""
+    out: dict[object, list[Evaluated]] = {}
+    for place, one in enumerate(found):
+        out.setdefault(one.why.partition(" (")[0] if one.barred else place, []).append(one)
     return [
-        same[0] if len(same) == 1 else replace(same[0], where="; ".join(one.where for one in same), value="–")
-        for same in places.values()
+        same[0]
+        if len(same) == 1
+        else replace(same[0], where="; ".join(one.where for one in same), value="–", why=str(why))
+        for why, same in out.items()
     ]
 
 

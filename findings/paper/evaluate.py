@@ -28,12 +28,17 @@ Interval = tuple[float, float] | None
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One answer to a claim: where it was looked for, what was found with its interval, the verdict and why."""
+    """One answer to a claim: where it was looked for, what was found with its interval, the verdict and why.
+
+    Args:
+        barred: what was measured may not be judged, whatever it is.
+    """
 
     where: str
     value: str
     verdict: Verdict
     why: str
+    barred: bool = False
 
 
 Evaluation = Callable[[Studies], list[Evaluated]]
@@ -106,13 +111,14 @@ def loss_within(indexer: str, reference: str, share: float) -> Evaluation:
                 value = percent(float(relative(*values)), interval, sign=True) + " of the loss"
                 value += f" ({signed(float((values[0] - values[1]).mean()), unit='nats')}, {len(seeds)} seeds)"
                 verdict, why = within(share, interval), f"against less than {100 * share:g} % either way"
-                if (length, "") not in rankable(study.analysis.discrimination):
+                barred = (length, "") not in rankable(study.analysis.discrimination)
+                if barred:
                     verdict, why = (
                         "inconclusive",
                         "nothing may be ranked there: the loss tells no attention from another",
                     )
                 where = f"{study.name}, {length}, {SCALES[metric].stage}"
-                out.append(Evaluated(where, value, verdict, why))
+                out.append(Evaluated(where, value, verdict, why, barred))
         return out or not_tested(f"no study holds finished runs of {indexer} and {reference}.")
 
     return evaluate

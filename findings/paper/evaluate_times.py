@@ -21,7 +21,8 @@ def faster(what: str, indexer: str, reference: str, least: float, length: int | 
                     verdict, why = timed(gain, least)
                     value = f"{percent(gain.share, gain.interval, sign=True)} of the time saved"
                     value += f" ({gain.reference_ms:.3g} to {gain.ms:.3g} ms)"
-                    out.append(Evaluated(f"{study.name}, {seq_len}, {WHAT[what]}", value, verdict, why))
+                    where = f"{study.name}, {seq_len}, {WHAT[what]}"
+                    out.append(Evaluated(where, value, verdict, why, barred=bool(gain.obstacle)))
         where = "" if length is None else f" at {length}"
         return out or not_tested(f"{indexer} and {reference} were not timed beside each other{where}.")
 
@@ -52,7 +53,8 @@ def gains_change(what: str, indexer: str, reference: str, sign: int) -> Evaluati
                 f"{percent(short.share, sign=True)} at {min(known)}, {percent(long.share, sign=True)} at {max(known)}"
             )
             verdict, why = changed(short, long, sign)
-            out.append(Evaluated(f"{study.name}, {WHAT[what]}", value, verdict, why))
+            barred = bool(short.obstacle or long.obstacle)
+            out.append(Evaluated(f"{study.name}, {WHAT[what]}", value, verdict, why, barred))
         return out or not_tested(f"{indexer} and {reference} were not timed beside each other at two lengths.")
 
     return evaluate

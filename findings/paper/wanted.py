@@ -23,7 +23,7 @@ WANTED = (
         "quantization_effectiveness", "15 number formats on 3 indexers, recall task with decoys", (64, 128, 256, 512)
     ),
     Wanted("optimization_combinations", "20 combinations, recall task with decoys", (64, 128, 256, 512)),
-    Wanted("baseline_vs_optimized", "h4d64 against three small indexers, on text", (512, 1024)),
+    Wanted("baseline_vs_optimized_text", "h4d64 against three small indexers, on text", (512, 1024)),
     Wanted("pretrained", "8 indexers on SmolLM2-135M", (512, 1024)),
     Wanted("noise_control", "small indexers on random tokens", (64, 128)),
 )

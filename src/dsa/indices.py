@@ -28,14 +28,16 @@ def dump_indices(model: Backbone, tokens: Int[Tensor, "1 time"], file: str | Pat
     Returns: what was written.
 
     Raises:
-        ValueError: it is no backbone, or not one text; or heads of a layer select apart, or it attends to entries of
-            several tokens, for which the array has no place.
+        ValueError: it is no backbone, none of its layers selects, or not one text; or heads of a layer select apart, or
+            it attends to entries of several tokens, for which the array has no place.
     """
     if not isinstance(model, Backbone):
         raise ValueError(f"indices: {type(model).__name__} is no backbone; give dsa.attached(model), or a loaded run.")
     if any(site.stride > 1 for site in model.sites):
         raise ValueError("indices: this model attends to compressed entries, for which the array has no place.")
-    if tokens.dim() != 2 or len(tokens) != 1:
+    if not any(isinstance(router, Router) for router in model.routers):
+        raise ValueError("indices: no layer of this model selects; its attention is dense.")
+    if tokens.dim() != 2 or len(tokens) != 1 or not tokens.numel():
         raise ValueError(f"indices: tokens of shape {tuple(tokens.shape)}; give one text, [1, time].")
     seen: list[Observation] = []
     training = model.training
@@ -59,22 +61,30 @@ def replay_indices(
         source: the array, or its npy file; keys of a token in any order, unused places negative.
 
     Raises:
-        ValueError: it is of another shape or type, has other layers than the model, or a token that attends to a later
-            or no key, or to one twice.
+        ValueError: it is no npy file, of another shape or type, without tokens, has other layers than the model, or a
+            token that attends to a later or no key, or to one twice.
     """
-    given = source if isinstance(source, np.ndarray) else np.load(source, allow_pickle=False)
+    given = source if isinstance(source, np.ndarray) else array_in(Path(source))
     own = [router.site for router in model.routers if isinstance(router, Router)]
-    if given.ndim != 3 or given.dtype.kind != "i":
+    if given.ndim != 3 or given.dtype.kind != "i" or not len(given):
         raise ValueError(f"indices: shape {given.shape} of {given.dtype}; give integers [tokens, layers, k].")
     if given.shape[1] != len(own):
         raise ValueError(f"indices: {given.shape[1]} layers; {len(own)} of this model select.")
     return Pass(replay={site: checked(given[:, layer], layer, device) for layer, site in enumerate(own)})
 
 
+def array_in(file: Path) -> np.ndarray:
+    """The array of an npy file."""
+    try:
+        return np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"indices: {file} is no npy file of numbers; give one that dump_indices wrote.") from error
+
+
 def checked(given: Int[np.ndarray, "time k"], layer: int, device: torch.device | None) -> Selection:
     """The positions of one layer as a selection."""
     later = np.iinfo(np.int32).max
-    positions = torch.from_numpy(np.sort(np.where(given < 0, later, given), -1).astype(np.int32))
+    positions = torch.from_numpy(np.sort(np.where(given < 0, later, np.minimum(given, later - 1)), -1).astype(np.int32))
     used = positions < later
     token = torch.arange(len(positions))[:, None]
     twice = (positions[:, 1:] == positions[:, :-1]) & used[:, 1:]

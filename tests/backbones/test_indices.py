@@ -10,6 +10,7 @@ from backbones.test_offset import build
 import dsa
 from dsa.backbones import Cache, Pass
 from dsa.indices import indices_of
+from dsa.ops import Selection
 
 TIME = 24
 
@@ -52,6 +53,8 @@ def test_a_replayed_selection_gives_the_same_logits_also_in_parts(own, tmp_path)
         (lambda x: put(x, 3, 1, 0, 4), "token 3 of layer 1 attends to a later one"),
         (lambda x: put(x, 9, 0, 0, x[9, 0, 1]), "token 9 of layer 0 attends to one twice"),
         (lambda x: put(x, 9, 0, slice(None), -1), "token 9 of layer 0 attends to none"),
+        (lambda x: put(x.astype(np.int64), 3, 1, 0, 2**40), "token 3 of layer 1 attends to a later one"),
+        (lambda x: x[:0], r"shape \(0, 2, 5\) of int32; give integers"),
     ],
 )
 def test_indices_that_cannot_be_are_refused(change, said, tmp_path):
@@ -59,6 +62,27 @@ def test_indices_that_cannot_be_are_refused(change, said, tmp_path):
     found = dsa.dump_indices(model, text(), tmp_path / "x.npy")
     with pytest.raises(ValueError, match=said):
         dsa.replay_indices(model, change(found.copy()))
+
+
+def test_what_is_no_array_or_no_text_is_refused(tmp_path):
+    model = build("pattern=causal", "selector.k=5")
+    for name, content in {"no.npy": b"not an array", "empty.npy": b""}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is no npy file of numbers"):
+            dsa.replay_indices(model, tmp_path / name)
+    with pytest.raises(ValueError, match=r"tokens of shape \(1, 0\); give one text"):
+        dsa.dump_indices(model, text()[:, :0], tmp_path / "x.npy")
+
+
+@torch.no_grad()
+def test_one_texts_selection_is_that_of_every_row(tmp_path):
+    model = build("pattern=causal", "selector.k=5")
+    how = dsa.replay_indices(model, dsa.dump_indices(model, text(), tmp_path / "x.npy"))
+    torch.testing.assert_close(model.run(text().repeat(3, 1), how).logits, model(text()).repeat(3, 1, 1))
+    two = replace(how, replay={site: Selection(*(x.repeat(2, *[1] * (x.dim() - 1)) for x in own))
+                               for site, own in how.replay.items()})  # fmt: skip
+    with pytest.raises(ValueError, match="the selection is of 2 rows, the pass of 3"):
+        model.run(text().repeat(3, 1), two)
 
 
 def put(x, token, layer, place, value):

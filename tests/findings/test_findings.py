@@ -83,7 +83,7 @@ def test_missing_lengths_and_runs_are_listed():
     page = findings_page(order([study(replace(prepared, runs=prepared.runs.iloc[:-3]))]))
     cut = page.split("## What was cut")[1]
     assert "optimal_indexer_config at 64, 256 and 512: not run." in cut
-    assert "baseline_vs_optimized (h4d64 against three small indexers, on text): not run." in cut
+    assert "baseline_vs_optimized_text (h4d64 against three small indexers, on text): not run." in cut
 
 
 def formatted(losses: dict[str, float]) -> Prepared:
@@ -264,10 +264,17 @@ def test_a_page_of_claims_has_a_row_for_every_claim():
     assert all(f"| {claim.text} |" in page for claim in CLAIMS)
 
 
-def test_what_stays_open_for_one_reason_has_one_row():
-    same = [Evaluated(f"s, {length}", "1 %", "inconclusive", "no turns") for length in (64, 128)]
-    other = [Evaluated("s, 256", "2 %", "inconclusive", "wide"), Evaluated("s, 512", "3 %", "supported", "no turns")]
-    assert told_once([*same, *other]) == [Evaluated("s, 64; s, 128", "–", "inconclusive", "no turns"), *other]
+def test_what_may_not_be_judged_for_one_reason_has_one_row():
+    same = [Evaluated(f"s, {n}", "1 %", "inconclusive", f"no turns (time {n})", barred=True) for n in (64, 128)]
+    rest = [
+        Evaluated("s, 256", "2 %", "inconclusive", "wide"),
+        Evaluated("s, 512", "3 %", "inconclusive", "wide"),
+        Evaluated("every study", "4 %", "supported", "counted"),
+        Evaluated("every study", "5 %", "supported", "counted"),
+    ]
+    joined = Evaluated("s, 64; s, 128", "–", "inconclusive", "no turns", barred=True)
+    assert told_once([*same, *rest]) == [joined, *rest]
+    assert told_once(same[:1]) == same[:1]
 
 
 def test_words_of_numbers():

@@ -91,6 +91,28 @@ def test_an_unknown_backend_is_refused_with_those_there_are():
 
 
 @pytest.mark.usefixtures("untyped")
+@pytest.mark.parametrize("backend", ["reference", "blocked", "cpu"])
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((1, 1, 64), r"attend: the selection has positions \(1, 1, 64, 3\) .* for 2 rows of 64 queries"),
+        ((2, 1, 40), r"positions \(2, 1, 40, 3\) .* for 2 rows of 64 queries"),
+        ((2, 3, 64), "3 groups for 4 heads; give a divisor"),
+    ],
+)
+def test_a_selection_of_other_rows_queries_or_heads_is_refused(backend, shape, said):
+    """Kernels go by its shape: what is not there they would read from elsewhere."""
+    q, k, v = (torch.randn(2, 4, 64, 8) for _ in range(3))
+    selection = ops.Selection(torch.zeros(*shape, 3, dtype=torch.int32), torch.ones(*shape, dtype=torch.int32))
+    for op in (ops.attend, ops.attend_with_target):
+        with pytest.raises(ValueError, match=said):
+            op(q, k, v, selection, backend=backend)
+    uneven = ops.Selection(torch.zeros(2, 1, 64, 3, dtype=torch.int32), torch.ones(2, 1, 40, dtype=torch.int32))
+    with pytest.raises(ValueError, match="attend: the selection has positions"):
+        ops.attend(q, k, v, uneven, backend=backend)
+
+
+@pytest.mark.usefixtures("untyped")
 def test_shapes_scales_and_caps_that_do_not_fit_are_refused():
     q, k = torch.zeros(1, 6, 5, 8), torch.zeros(1, 4, 5, 8)
     selection = Selection(torch.zeros(1, 1, 5, 1, dtype=torch.int32), torch.ones(1, 1, 5, dtype=torch.int32))

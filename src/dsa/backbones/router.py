@@ -76,7 +76,7 @@ class Router(nn.Module):
         if self.site in how.replay:
             if site.stride > 1:
                 raise ValueError("replay: this model attends to compressed entries, whose positions no array gives.")
-            given = replayed(how.replay[self.site], how.offset, x.shape[1])
+            given = replayed(how.replay[self.site], how.offset, *x.shape[:2])
             return how.routes.setdefault(self.site, Routed(given, features, cast, context, choice))
         with named("select", x.device):
             selection = self.select(cast, attention, context, how.offset, site, choice)
@@ -188,16 +188,19 @@ class Router(nn.Module):
         return slots, whole
 
 
-def replayed(given: Selection, offset: int, time: int) -> Selection:
-    """The part of a given selection that belongs to a pass.
+def replayed(given: Selection, offset: int, batch: int, time: int) -> Selection:
+    """The part of a given selection that belongs to a pass; one text's is that of every row.
 
     Raises:
-        ValueError: it ends before.
+        ValueError: it ends before, or is of another number of rows.
     """
     tokens = given.counts.shape[2]
     if offset + time > tokens:
         raise ValueError(f"replay: the selection is of {tokens} tokens, the pass goes to {offset + time}.")
-    return Selection(given.positions[:, :, offset : offset + time], given.counts[:, :, offset : offset + time])
+    if len(given.counts) not in (1, batch):
+        raise ValueError(f"replay: the selection is of {len(given.counts)} rows, the pass of {batch}.")
+    parts = (part[:, :, offset : offset + time] for part in given)
+    return Selection(*(part.expand(batch, *[-1] * (part.dim() - 1)) for part in parts))
 
 
 def of_choice(each: Sequence[Int[Tensor, "group time"]], choice: Choice | None) -> Int[Tensor, "..."]:

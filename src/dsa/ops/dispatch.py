@@ -17,6 +17,7 @@ from dsa.ops.dense import attend_dense
 from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
 from dsa.ops.opaque import opaque
 from dsa.ops.scorers import IndexFeatures, TrueAttention
+from dsa.ops.scores import check_selection
 from dsa.ops.zones import Zones, by_group
 
 logger = logging.getLogger(__name__)
@@ -230,6 +231,7 @@ def attend(
         ValueError: shapes that do not fit each other, or a scale or cap that is not above 0.
     """
     check_attention(q, k, v, sink, scale, cap)
+    check_selected(q, selection)
     if sink is None and cap is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         return attend_dense(q, k, v, scale), dense_logsumexp(q.detach(), k.detach(), scale=scale, backend=backend)
     with own_dtypes(q):
@@ -257,6 +259,7 @@ def attend_with_target(
         groups: of the index features that are to learn it.
     """
     check_attention(q, k, v, sink, scale, cap)
+    check_selected(q, selection)
     if sink is None and cap is None and keeps_everything(selection, q.shape[2], k.shape[2]):
         out, logsumexp = attend(q, k, v, selection, scale=scale, backend=backend)
         return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale)
@@ -281,6 +284,15 @@ def check_attention(
         raise ValueError(f"attend: scale = {scale}; give a number above 0, or None for dim^-1/2.")
     if cap is not None and not 0 < cap < math.inf:
         raise ValueError(f"attend: cap = {cap}; give a number above 0, or None for logits without a cap.")
+
+
+def check_selected(q: Tensor, selection: Selection) -> None:
+    """Raise if a selection is not one of these queries."""
+    check_selection(selection, q.shape[0], q.shape[2], "attend")
+    if q.shape[1] % selection.counts.shape[1]:
+        raise ValueError(
+            f"attend: the selection has {selection.counts.shape[1]} groups for {q.shape[1]} heads; give a divisor."
+        )
 
 
 def keeps_everything(selection: Selection, time: int, keys: int) -> bool:

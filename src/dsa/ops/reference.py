@@ -10,7 +10,7 @@ from torch import Tensor
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
 from dsa.ops.features import lightning_features as lightning_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
-from dsa.ops.scores import capped, check_scores, finite, largest, repeated, scale_of, slots_for
+from dsa.ops.scores import capped, check_scores, check_selection, finite, largest, repeated, scale_of, slots_for
 from dsa.ops.zones import Span, Zones, first_forced, spans
 
 name, selected_only = "reference", False
@@ -283,12 +283,19 @@ def checked_features(
         given = target.shape[0], *target.shape[2:]
     else:
         given = target.keys.shape[0], target.queries.shape[2], target.keys.shape[2]
+        if target.logsumexp.shape != target.queries.shape[:3]:
+            raise ValueError(
+                f"indexer_loss: the target's log-sum-exp has shape {tuple(target.logsumexp.shape)}, its queries "
+                f"{tuple(target.queries.shape)}; give one for each head and query."
+            )
     units = f" units of {features.unit}" if features.unit > 1 else ""
     if (*given[:2], given[2] // features.unit) != (batch, time, features.units):
         raise ValueError(
             f"indexer_loss: the target has batch, time and keys {given}, "
             f"the index features {(batch, time, features.units)}{units}."
         )
+    if selection is not None:
+        check_selection(selection, batch, time, "indexer_loss")
     groups = target.shape[1] if isinstance(target, Tensor) else target.groups
     chosen = 1 if selection is None else selection.positions.shape[1]
     many = max(features.groups, groups, chosen)

@@ -7,6 +7,8 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from dsa.ops.contracts import Selection
+
 MASK32 = 0xFFFFFFFF
 
 
@@ -72,6 +74,17 @@ def finite(x: Tensor) -> Tensor:
 def largest(x: Int[Tensor, "..."]) -> int:
     """The largest of some whole numbers; 0 of none."""
     return int(x.max()) if x.numel() else 0
+
+
+def check_selection(selection: Selection, batch: int, time: int, what: str) -> None:
+    """Raise if a selection is not one of so many rows of so many queries, each with its positions: kernels go by its
+    shape."""
+    positions, counts = selection.positions.shape, selection.counts.shape
+    if positions[:-1] != counts or (counts[0], counts[2]) != (batch, time):
+        raise ValueError(
+            f"{what}: the selection has positions {tuple(positions)} and counts {tuple(counts)}; give "
+            f"[batch, group, time, slot] and [batch, group, time] for {batch} rows of {time} queries."
+        )
 
 
 def slots_for(counts: Int[Tensor, "..."], given: int | None) -> int:

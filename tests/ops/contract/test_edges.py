@@ -56,6 +56,31 @@ def test_positions_beyond_the_keys_are_refused(backend, position):
         backend.indexer_loss(features, attention(q, k), bad)
 
 
+def test_a_selection_of_other_rows_or_queries_teaches_nobody(backend):
+    """Kernels go by its shape: what is not there they would read from elsewhere."""
+    q, k, _ = qkv(2, 4, 20, 20, 8)
+    features = IndexFeatures(randoms(2, 1, 20, 2, 4), randoms(2, 1, 20, 4))
+    target, fits = attention(q, k), random_selection(2, 1, 20, 20, 5)
+    for bad in (random_selection(1, 1, 20, 20, 5), random_selection(2, 1, 12, 20, 5)):
+        with pytest.raises(ValueError, match=r"indexer_loss: the selection has positions .* for 2 rows of 20 queries"):
+            backend.indexer_loss(features, target, bad)
+    uneven = fits._replace(counts=fits.counts[:, :, :12])
+    with pytest.raises(ValueError, match="indexer_loss: the selection has positions"):
+        backend.indexer_loss(features, target, uneven)
+    for chosen in (fits, None):
+        with pytest.raises(ValueError, match="the target's log-sum-exp has shape"):
+            backend.indexer_loss(features, target._replace(logsumexp=target.logsumexp[:, :, :12]), chosen)
+
+
+def test_sinks_may_lie_apart_in_memory(backend):
+    q, k, v = qkv(1, 4, 30, 30, 8)
+    sink, selection = randoms(4, 3)[:, 1], random_selection(1, 1, 30, 30, 6)
+    assert not sink.is_contiguous()
+    wanted, found = (backend.attend(q, k, v, selection, one) for one in (sink.contiguous(), sink))
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+    assert backend.dense_logsumexp(q, k, sink).equal(backend.dense_logsumexp(q, k, sink.contiguous()))
+
+
 @pytest.mark.parametrize(("batch", "time"), [(0, 12), (2, 0), (0, 0)])
 def test_a_batch_without_rows_or_rows_without_queries_have_empty_answers(backend, batch, time):
     keys = time + 3

@@ -30,7 +30,10 @@ def stretches(mask: Tensor | None, rows: int, keys: int) -> Iterator[tuple[slice
         first = own.index(True)
         last = keys - own[::-1].index(True)
         if not all(own[first:last]):
-            raise ValueError(f"attention_mask: row {row} has padding within its text; pad on the left or on the right.")
+            raise ValueError(
+                f"attention_mask: row {row} has padding within its text; pad on the left or on the right, and on the "
+                "left alone where texts go on (generate)."
+            )
         yield slice(row, row + 1), slice(first, last)
 
 

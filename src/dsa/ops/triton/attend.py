@@ -63,11 +63,16 @@ def dense_logsumexp(
     q, k = dense_last(q), dense_last(k)
     logsumexp, tile = q.new_empty(batch, heads, time, dtype=torch.float32), sizes.tile(dim)
     launch(
-        attend_kernels.dense_logsumexp, batch * heads * -(-time // tile), (q, k, sink, logsumexp),
+        attend_kernels.dense_logsumexp, batch * heads * -(-time // tile), (q, k, flat(sink), logsumexp),
         *q.stride()[:3], *k.stride()[:3], time, keys, heads, heads // k.shape[1], dim, scale_of(q, scale), cap or 0.0,
         SINK=sink is not None, CAP=cap is not None, TILE=tile, DIM=sizes.power(dim),
     )  # fmt: skip
     return logsumexp
+
+
+def flat(sink: Float[Tensor, "head"] | None) -> Float[Tensor, "head"] | None:
+    """As the kernels read it: without gaps."""
+    return None if sink is None else sink.detach().contiguous()
 
 
 class Shape(NamedTuple):
@@ -118,7 +123,7 @@ class Attend(torch.autograd.Function):
         logsumexp = q.new_empty(batch, heads, time, dtype=torch.float32)
         launch(
             attend_kernels.forward, shape.programs,
-            (*shape.dense, None if sink is None else sink.detach(), positions, counts, out, logsumexp), *shape.strides,
+            (*shape.dense, flat(sink), positions, counts, out, logsumexp), *shape.strides,
             time, heads, shape.cell, shape.group_heads, shape.kv_share, positions.shape[-1], dim, scale, cap or 0.0,
             SINK=sink is not None, CAP=cap is not None, ROWS=sizes.ROWS, HEADS=shape.pack, SLOTS=sizes.slots(dim),
             DIM=sizes.power(dim),
