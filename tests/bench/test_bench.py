@@ -278,6 +278,24 @@ def test_without_a_cuda_device_that_is_said_in_a_sentence():
         main(["attention", "--device", "cuda"])
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["attention --k 0", "attention --lengths 64,-5", "attention --kv-heads 0", "decode --rounds 0", "decode --heads x",
+     "attention --indexer h0d8", "train --batch 0", "memory --batch 1.5"],
+)  # fmt: skip
+def test_what_is_no_number_from_one_is_refused_before_anything_is_measured(line, capsys):
+    with pytest.raises(SystemExit):
+        main(line.split())
+    said = "give heads and dims" if "--indexer" in line else "give a whole number from 1."
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["attention", "decode"])
+def test_a_backend_that_is_not_there_or_cannot_run_is_refused_before_anything_is_measured(what):
+    with pytest.raises(ValueError, match="ops = foo: no such backend"):
+        main([what, "--backend", "foo"])
+
+
 def test_what_a_setting_refuses_ends_in_its_sentence(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["dsa.bench", "cohort", "--indexers", "h9d9"])
     with pytest.raises(SystemExit, match=r"^error: indexer = h9d9: no such option\. Give one of"):

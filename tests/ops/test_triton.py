@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dsa import build_model, compose, ops
 from dsa.backbones import Pass
-from dsa.ops import Band, Call, Hash, IndexFeatures, TrueAttention, Zone, dispatch, triton
+from dsa.ops import Band, Call, Hash, IndexFeatures, TrueAttention, Zone, dispatch, faults, triton
 from dsa.ops.reference import report_outside
 from dsa.ops.scores import report_nan
-from dsa.ops.triton import faults, launch
+from dsa.ops.triton import launch
 from dsa.ops.triton.attend import listed
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +148,10 @@ COMPOSITIONS = [
     ["indexer=block_mean", "pattern=causal", "selector=ratio_25"],
     ["indexer=h1d8", "pattern=learned", "selector=topk"],
     ["indexer=h1d8", "pattern=causal", "selector=progressive_linear", "model.kv=csa", "indexer=deepseek_v4_csa"],
+    ["indexer=h2d16", "pattern=causal", "selector=topk", "precision=bf16"],
+    ["indexer=h2d16", "pattern=causal", "selector=topk", "precision=fp16"],
+    ["indexer=minimax_m3", "indexer.unit=8", "pattern=causal", "selector=topk"],
+    ["indexer=multi_scale", "pattern=causal", "selector=topk"],
 ]
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dsa.backbones import Memory
+from dsa.ops import faults
 from dsa.ops.scores import report_nan
-from dsa.ops.triton import faults
 from dsa.training.module import Training
 from dsa.training.stages import Group
 

@@ -36,13 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
     alone.add_argument("--dtype", choices=sorted(DTYPES), help="of the attention (default fp32; on cuda bf16)")
     alone.add_argument("--kv-heads", type=numbers, help="one after the other (default as heads; on cuda 4,32)")
     token = what.add_parser("decode", help="one token after many: select and attend with a cache, against dense")
-    token.add_argument("--kv-heads", type=int, help="key/value heads that the heads share (default: one for each)")
-    alone.add_argument("--heads", type=int, help="(default 8; on cuda 32)")
-    alone.add_argument("--dim", type=int, help="of each head (default 32; on cuda 128)")
-    token.add_argument("--heads", type=int, default=8)
-    token.add_argument("--dim", type=int, default=32, help="of each head (default 32)")
+    token.add_argument("--kv-heads", type=whole, help="key/value heads that the heads share (default: one for each)")
+    alone.add_argument("--heads", type=whole, help="(default 8; on cuda 32)")
+    alone.add_argument("--dim", type=whole, help="of each head (default 32; on cuda 128)")
+    token.add_argument("--heads", type=whole, default=8)
+    token.add_argument("--dim", type=whole, default=32, help="of each head (default 32)")
     for each in (alone, token):
-        each.add_argument("--batch", type=int, default=1, help="rows (default 1)")
+        each.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
     step = what.add_parser("train", help="whole training steps of models")
     step.add_argument("--batch", type=numbers, help="rows, as 1,8 (default as train.py: data.batch_size)")
     step.add_argument(
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     most = what.add_parser("memory", help="most memory that a training step holds, by ways to save it")
     most.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
-    most.add_argument("--batch", type=int, default=1, help="rows (default 1)")
+    most.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
     most.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
     step.add_argument(
         "--dtype", choices=["auto", *sorted(DTYPES)], default="auto", help="of the backbone (default auto, as train.py)"
@@ -62,22 +62,22 @@ def main(arguments: list[str] | None = None) -> None:
     again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
     again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
     alone.add_argument("--lengths", type=numbers, help="tokens (default 2048 to 16384; on cuda 4096 to 131072)")
-    alone.add_argument("--k", type=int, help="keys a query keeps (default 256; on cuda 2048)")
+    alone.add_argument("--k", type=whole, help="keys a query keeps (default 256; on cuda 2048)")
     for each, lengths, k in (
         (token, "4096,8192,16384,32768,65536", 256), (step, "256,1024,4096", 64), (most, "1024,4096,16384", 64),
     ):  # fmt: skip
         each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
-        each.add_argument("--k", type=int, default=k, help=f"keys a query keeps (default {k})")
+        each.add_argument("--k", type=whole, default=k, help=f"keys a query keeps (default {k})")
     for each, rounds in ((alone, 5), (token, 50), (step, 5), (most, None)):
         each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
         each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
         each.add_argument("--json", type=Path, help="write the rows here, and a plot of attention and train beside it")
         if rounds is not None:
             many = f"measurements, of which the median counts (default {rounds})"
-            each.add_argument("--rounds", type=int, default=rounds, help=many)
+            each.add_argument("--rounds", type=whole, default=rounds, help=many)
     cohort = what.add_parser("cohort", help="a warm-up step of many indexers, together and apart")
     cohort.add_argument("--model", default="mqar", help="an option of conf/model (default mqar)")
-    cohort.add_argument("--length", type=int, default=256, help="tokens (default 256)")
+    cohort.add_argument("--length", type=whole, default=256, help="tokens (default 256)")
     cohort.add_argument("--indexers", default=SHIPPED, help="options of conf/indexer (default: the twenty shipped)")
     one = what.add_parser("judgement", help="one judgement and its parts")
     one.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
@@ -87,7 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
         "overrides", nargs="*", default=example, help=f"as train.py takes them (default: {' '.join(example)})"
     )
     for each in (cohort, one, given_model):
-        each.add_argument("--rounds", type=int, default=5, help="measurements, of which the median counts (default 5)")
+        each.add_argument(
+            "--rounds", type=whole, default=5, help="measurements, of which the median counts (default 5)"
+        )
         each.add_argument("--json", type=Path, help="write the rows here")
     given = parser.parse_args(arguments)
     if given.what == "draw":
@@ -98,9 +100,12 @@ def main(arguments: list[str] | None = None) -> None:
     if given.what in ("cohort", "judgement", "pretrained"):
         parts_of(given)
         return
-    shape = re.fullmatch(r"h(\d+)d(\d+)", given.indexer)
+    shape = re.fullmatch(r"h([1-9]\d*)d([1-9]\d*)", given.indexer)
     if shape is None:
         parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
+    from dsa.ops import checked_backend  # late: --help needs no torch
+
+    checked_backend(given.backend)
     index = (int(shape[1]), int(shape[2]))
     if given.what == "decode":
         tokens_of(given, index)
@@ -215,8 +220,15 @@ def names(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
 
 
+def whole(text: str) -> int:
+    """A number of something."""
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1.")
+    return int(text)
+
+
 def numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [whole(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

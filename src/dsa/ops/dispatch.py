@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dsa.ops import blocked, native, reference, triton
+from dsa.ops import blocked, faults, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
 from dsa.ops.dense import attend_dense
 from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
@@ -73,7 +73,7 @@ def settle() -> None:
     Raises:
         FloatingPointError, IndexError: as the op that found one says.
     """
-    triton.faults.settle(wait=True)
+    faults.settle(wait=True)
 
 
 def computes_selected_only(

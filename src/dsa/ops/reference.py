@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dsa.ops import faults
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
 from dsa.ops.features import lightning_features as lightning_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
@@ -324,8 +325,11 @@ def to_mask(selection: Selection, keys: int) -> Bool[Tensor, "batch group time k
 
 
 def check_positions(positions: Int[Tensor, "*rest slot"], keys: int) -> None:
-    """Raise if a position lies outside the keys."""
-    report_outside(largest(positions), keys)
+    """Raise if a position lies outside the keys; of a device that would have to be waited for, later (`faults`)."""
+    if positions.is_cpu:
+        report_outside(largest(positions), keys)
+    elif positions.numel():
+        faults.watch(positions.max(), lambda position: report_outside(position, keys))
 
 
 def report_outside(position: int, keys: int) -> None:
@@ -335,10 +339,10 @@ def report_outside(position: int, keys: int) -> None:
 
 
 def dense_mask(positions: Int[Tensor, "*rest slot"], keys: int) -> Bool[Tensor, "*rest key"]:
-    """Positions as a mask; those of unused slots are -1."""
+    """Positions as a mask; those of unused slots are -1, and one beyond the keys is told by `check_positions`."""
     positions = positions.long()
     mask = torch.zeros(*positions.shape[:-1], keys + 1, dtype=torch.bool, device=positions.device)
-    return mask.scatter(-1, torch.where(positions < 0, keys, positions), True)[..., :keys]
+    return mask.scatter(-1, torch.where(positions < 0, keys, positions).clamp(max=keys), True)[..., :keys]
 
 
 def from_mask(mask: Bool[Tensor, "batch group time key"], slots: int | None = None) -> Selection:

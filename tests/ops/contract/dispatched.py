@@ -3,8 +3,7 @@
 import torch
 
 from dsa import ops
-from dsa.ops import Call
-from dsa.ops.triton import faults
+from dsa.ops import Call, faults
 
 
 def moved(x, device):

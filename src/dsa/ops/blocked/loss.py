@@ -86,7 +86,7 @@ def query_blocks(
             tokens = slice(0, count - time + rows.stop)
             scope = causal(rows.stop - rows.start, tokens.stop, device)[None, None]
         else:
-            tokens, scope = chosen_keys(selection.positions[:, :, rows], features.unit)
+            tokens, scope = chosen_keys(selection.positions[:, :, rows], features.unit, count - time + rows.stop)
         attention = target[:, :, rows, tokens] if isinstance(target, Tensor) else target.scores(rows, tokens)
         yield Block(rows, tokens, count - time, scope, attention, target)
 
@@ -164,12 +164,18 @@ def as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-def chosen_keys(positions: Int[Tensor, "b g rows slot"], unit: int) -> tuple[slice, Bool[Tensor, "b g rows key"]]:
-    """From the unit of the farthest to the nearest selected key, and which of these keys are selected."""
+def chosen_keys(
+    positions: Int[Tensor, "b g rows slot"], unit: int, keys: int
+) -> tuple[slice, Bool[Tensor, "b g rows key"]]:
+    """From the unit of the farthest to the nearest selected key, and which of these keys are selected; of another
+    device than the CPU, which would have to be waited for, all of so many keys."""
     used = positions >= 0
-    if not used.any():
-        return slice(0, 1), torch.zeros(*positions.shape[:-1], 1, dtype=torch.bool, device=positions.device)
-    start, stop = int(positions[used].min()) // unit * unit, int(positions.max()) + 1
+    start, stop = 0, keys
+    if positions.is_cpu:
+        if not used.any():
+            return slice(0, 1), torch.zeros(*positions.shape[:-1], 1, dtype=torch.bool)
+        start, stop = int(positions[used].min()) // unit * unit, int(positions.max()) + 1
     mask = torch.zeros(*positions.shape[:-1], stop - start + 1, dtype=torch.bool, device=positions.device)
-    mask.scatter_(-1, torch.where(used, positions - start, stop - start).long(), True)
+    places = torch.where(used, positions - start, stop - start).clamp(max=stop - start)  # one beyond is told elsewhere
+    mask.scatter_(-1, places.long(), True)
     return slice(start, stop), mask[..., :-1]

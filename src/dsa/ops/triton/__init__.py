@@ -8,7 +8,7 @@ import torch
 
 from dsa.ops.contracts import Call
 from dsa.ops.features import lightning_features
-from dsa.ops.triton import faults, sizes
+from dsa.ops.triton import sizes
 from dsa.ops.triton.attend import attend, attend_with_target, dense_logsumexp
 from dsa.ops.triton.features import unusual
 from dsa.ops.triton.launch import device_type, interpreted, unavailable
@@ -20,7 +20,6 @@ __all__ = [
     "attend_with_target",
     "covers",
     "dense_logsumexp",
-    "faults",
     "indexer_loss",
     "indexer_losses",
     "lightning_features",

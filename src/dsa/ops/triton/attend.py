@@ -8,11 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dsa.ops import faults
 from dsa.ops.contracts import Selection
 from dsa.ops.reference import report_outside
 from dsa.ops.scorers import TrueAttention
 from dsa.ops.scores import scale_of
-from dsa.ops.triton import faults, sizes
+from dsa.ops.triton import sizes
 from dsa.ops.triton.launch import dense_last, launch
 
 

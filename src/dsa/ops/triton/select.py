@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dsa.ops import faults
 from dsa.ops.contracts import Scorer, Selection, Trim
 from dsa.ops.scorers import IndexFeatures
 from dsa.ops.scores import largest, report_few, report_nan
 from dsa.ops.trims import trimmed
-from dsa.ops.triton import faults, sizes
+from dsa.ops.triton import sizes
 from dsa.ops.triton.features import Index, index_of, unusual
 from dsa.ops.triton.launch import launch
 from dsa.ops.zones import Span, Zones, spans
