@@ -198,7 +198,7 @@ def test_the_command_leaves_tables_and_a_figure(outputs, tmp_path, capsys):
         with (tmp_path / f"{name}.csv").open() as file:
             assert len(list(csv.DictReader(file))) == len(signed[name]) + len(positive[name])
     assert all((tmp_path / f"{run.run_id}.png").exists() for run in runs)
-    assert main(["heads", train(compose([*common, "indexer=ultra_light"])).folder]) == 1
+    assert main(["heads", train(compose([*common, "indexer=ultra_light"])).folder]) == 2
     error = capsys.readouterr().err
     assert "no weights of heads say" in error and error.count("\n") == 1
 

@@ -157,7 +157,7 @@ def test_runs_that_have_nothing_to_choose_are_refused_in_a_sentence(run, tmp_pat
     result, given = run
 
     def refused(folder, layers="2", *more):
-        assert main(["lead", str(folder), "--layers", layers, *more]) == 1
+        assert main(["lead", str(folder), "--layers", layers, *more]) == 2
         told = capsys.readouterr().err
         assert told.count("\n") == 1
         return told

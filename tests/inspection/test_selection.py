@@ -177,15 +177,15 @@ def test_attention_to_everything_is_refused():
 
 def test_the_command_names_what_is_wrong(tmp_path, capsys):
     for folder, why in ((tmp_path / "nowhere", "no such folder"), (tmp_path, "no result; give the folder of a")):
-        assert main(["selection", str(folder)]) == 1
+        assert main(["selection", str(folder)]) == 2
         assert why in capsys.readouterr().err
     (tmp_path / "config.yaml").touch()
-    assert main(["selection", str(tmp_path)]) == 1
+    assert main(["selection", str(tmp_path)]) == 2
     assert "the run is not finished" in capsys.readouterr().err
     named = dict.fromkeys(("run_id", "study", "model", "data", "recipe"), "x")
     result = RunResult(**named, status="finished", condition={}, seq_len=64, seed=0)
     replace(result, status="failed").write(tmp_path)
-    assert main(["selection", str(tmp_path)]) == 1
+    assert main(["selection", str(tmp_path)]) == 2
     assert "status failed" in capsys.readouterr().err
 
 
@@ -214,7 +214,7 @@ def test_a_trained_run_end_to_end(outputs, capsys, monkeypatch):
     assert not any(layer["decided"] for layer in found["layers"])
     dense = train(compose([*run, "recipe=dense"])).folder
     capsys.readouterr()
-    assert main(["selection", str(dense)]) == 1
+    assert main(["selection", str(dense)]) == 2
     assert "its attention is dense" in capsys.readouterr().err
 
 

@@ -29,7 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Print a study's tables and write them beside its runs; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in COMMANDS:
-        return import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+        command = import_module(COMMANDS[arguments[0]])
+        try:
+            return command.main(arguments[1:])
+        except (OSError, ValueError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     parser = argparse.ArgumentParser(
         prog="python -m dsa.analysis", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 
@@ -20,12 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.inspection.text import described
 
     folder = given.to or given.run / "selection"
-    try:
-        found = inspect_run(given.run, tuple(given.allow_target))
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    found = inspect_run(given.run, tuple(given.allow_target))
+    folder.mkdir(parents=True, exist_ok=True)
     text = described(found)
     (folder / "selection.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     (folder / "selection.md").write_text(text)

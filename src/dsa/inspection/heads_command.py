@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,16 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.inspection.heads import heads_of
 
     told: list[dict[str, Any]] = []
-    try:
-        for run in given.runs:
-            told.append(heads_of(run, given.losses, tuple(given.allow_target)))
-            for table in tables(told[-1]):
-                wide_console().print(table)
-        for path in [] if given.to is None else left(told, given.to):
-            print(path)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    for run in given.runs:
+        told.append(heads_of(run, given.losses, tuple(given.allow_target)))
+        for table in tables(told[-1]):
+            wide_console().print(table)
+    for path in [] if given.to is None else left(told, given.to):
+        print(path)
     return 0
 
 

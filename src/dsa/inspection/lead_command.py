@@ -1,9 +1,9 @@
 """python -m dsa.analysis lead outputs/<study>/<run> --layers 2: which layers keep an indexer if they lead others."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
+
+from dsa.analysis.output.of_study import leave
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,18 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     columns = TextColumn("ways to share that were tried"), MofNCompleteColumn(), TimeElapsedColumn()
     watched = Console(stderr=True)
-    try:
-        with Progress(
-            *columns, TimeRemainingColumn(), console=watched, transient=True, disable=not watched.is_terminal
-        ) as bar:
-            task = bar.add_task("tried", total=None)
-            found = lead_of(
-                given.run, given.layers, given.rows, tuple(given.allow_target),
-                lambda done, of: bar.update(task, completed=done, total=of),
-            )  # fmt: skip
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    with Progress(
+        *columns, TimeRemainingColumn(), console=watched, transient=True, disable=not watched.is_terminal
+    ) as bar:
+        task = bar.add_task("tried", total=None)
+        found = lead_of(
+            given.run, given.layers, given.rows, tuple(given.allow_target),
+            lambda done, of: bar.update(task, completed=done, total=of),
+        )  # fmt: skip
     table = titled(
         f"{found['run_id']}: layers that stop leading, each time the one without whose indexer the calibration loss is "
         "least",
@@ -51,9 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = wide_console()
     out.print(table)
     out.print(f"index_every={listed(found['leaders'])}", markup=False)
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-        print(given.json)
+    leave(found, given.json)
     return 0
 
 

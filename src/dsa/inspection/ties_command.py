@@ -1,9 +1,9 @@
 """python -m dsa.analysis ties outputs/<study>/<run> ...: how often equal scores leave the choice to position."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
+
+from dsa.analysis.output.of_study import leave
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,17 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
         "run", "tied", "by layer", "loss, earlier of equal kept", "later kept", "difference",
     )  # fmt: skip
     told = []
-    try:
-        for run in given.runs:
-            told.append(found := ties_of(run, tuple(given.allow_target)))
-            layers = " ".join("–" if share is None else f"{share:.1%}" for share in found["layers"].values())
-            losses = [number(found[name], 5) for name in ("loss_earlier", "loss_later")]
-            table.add_row(found["run_id"], f"{found['tied']:.1%}", layers, *losses, f"{found['difference']:+.5f}")
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    for run in given.runs:
+        told.append(found := ties_of(run, tuple(given.allow_target)))
+        layers = " ".join("–" if share is None else f"{share:.1%}" for share in found["layers"].values())
+        losses = [number(found[name], 5) for name in ("loss_earlier", "loss_later")]
+        table.add_row(found["run_id"], f"{found['tied']:.1%}", layers, *losses, f"{found['difference']:+.5f}")
     wide_console().print(table)
-    if given.json is not None:
-        given.json.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n")
-        print(given.json)
+    leave(told, given.json)
     return 0

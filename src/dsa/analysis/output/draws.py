@@ -1,6 +1,6 @@
 """python -m dsa.analysis draws outputs/<study>: how much lies between bases, how much between draws of the indexers."""
 
-import sys
+from dataclasses import asdict
 
 from dsa.analysis.output.of_study import asked, leave
 
@@ -19,12 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.analysis.judgement.draws import drawn
     from dsa.analysis.output.cells import number, titled, wide_console
 
-    try:
-        meta = read_meta(given.study)
-        found = drawn(meta, read_results(given.study, meta), given.metric or meta.metric)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    meta = read_meta(given.study)
+    found = drawn(meta, read_results(given.study, meta), given.metric or meta.metric)
     table = titled(
         f"{found[0].metric} over dense attention on the same base: standard deviations, and bases within the margin",
         "tokens", "condition", "mean", "between bases", "between draws", "of the variance between draws",
@@ -39,5 +35,5 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(str(one.seq_len), one.label, number(of.mean), number(of.between), number(of.within), share, *hold,
                       str(of.bases), str(of.draws))  # fmt: skip
     wide_console().print(table)
-    leave(found, given.json)
+    leave([asdict(one) for one in found], given.json)
     return 0

@@ -1,11 +1,10 @@
-"""What commands that ask one thing of a study share: what they are given, and what they leave for programs."""
+"""What commands that ask one thing of a study or a run share: what they are given, and leave for programs."""
 
 import argparse
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from dsa.artifacts.atomic import write_json
 
 
 def asked(name: str, about: str | None, study: str, metrics: str, arguments: list[str] | None) -> argparse.Namespace:
@@ -22,8 +21,9 @@ def asked(name: str, about: str | None, study: str, metrics: str, arguments: lis
     return parser.parse_args(arguments)
 
 
-def leave(found: Sequence[Any], file: Path | None) -> None:
-    """Write what was found as JSON, where a file is named, and say where it is."""
+def leave(found: Any, file: Path | None) -> None:
+    """Write what was found, plain data, as JSON, where a file is named, and say where it is."""
     if file is not None:
-        file.write_text(json.dumps([asdict(one) for one in found], indent=1, allow_nan=False) + "\n")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, found, strict=True)
         print(file)

@@ -1,6 +1,6 @@
 """python -m dsa.analysis samples outputs/<study>: conditions compared row by row within each seed (of texts)."""
 
-import sys
+from dataclasses import asdict
 
 from dsa.analysis.output.of_study import asked, leave
 
@@ -14,12 +14,8 @@ def main(arguments: list[str] | None = None) -> int:
     from dsa.analysis.judgement.samples import sampled
     from dsa.analysis.output.cells import number, titled, wide_console
 
-    try:
-        prepared = prepare(given.study)
-        found = sampled(prepared, given.metric or prepared.meta.metric)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    prepared = prepare(given.study)
+    found = sampled(prepared, given.metric or prepared.meta.metric)
     table = titled(
         f"{found[0].metric}, sample by sample within seeds: 95 % intervals of other seeds and other samples",
         "tokens", "condition", "less", "difference", "interval", "within seeds", "seeds", "samples",
@@ -31,5 +27,5 @@ def main(arguments: list[str] | None = None) -> int:
         table.add_row(str(one.seq_len), one.label, one.reference, f"{number(of.mean)}", interval, share, str(of.seeds),
                       str(of.samples))  # fmt: skip
     wide_console().print(table)
-    leave(found, given.json)
+    leave([asdict(one) for one in found], given.json)
     return 0
