@@ -10,8 +10,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
+
+from dsa.analysis.output.cells import wide_console
 
 Rows = list[dict[str, Any]]
 
@@ -29,8 +30,7 @@ def show(rows: Rows, title: str) -> None:
             f"{row['ratio']:.2f}", "" if fastest is None else f"{fastest:.2f} ({row['fastest_dtype']})",
             f"{row['peak_mb']:.0f}", f"{row['dense_peak_mb']:.0f}", "" if speed is None else f"{speed:.0f}",
         )  # fmt: skip
-    console = Console()
-    Console(width=max(console.width, 120)).print(table)
+    wide_console().print(table)
 
 
 def show_steps(rows: Rows, title: str) -> None:
@@ -48,8 +48,7 @@ def show_steps(rows: Rows, title: str) -> None:
             model, str(batch), str(length), f"{whole['ms']:.1f}", f"{whole['dense_ms']:.1f}", f"{whole['ratio']:.2f}",
             *(timed(step[name], whole) for name in parts), f"{whole['peak_mb']:.0f}", f"{whole['dense_peak_mb']:.0f}",
         )  # fmt: skip
-    console = Console()
-    Console(width=max(console.width, 140)).print(table)
+    wide_console().print(table)
 
 
 def timed(row: dict[str, Any], whole: dict[str, Any]) -> str:
@@ -62,8 +61,11 @@ def show_tokens(rows: Rows, title: str) -> None:
     """Print rows of decoding: a token's time by the median and of the fastest, what it reads of the cache, and how much
     that holds."""
     table = Table(title=title, caption=about(rows))
-    for column in ("tokens before", "component", "ms a token", "dense ms", "x dense", "least ms", "dense",
-                   "x dense", "MB read", "dense", "MB held", "dense MB held"):  # fmt: skip
+    columns = (
+        "tokens before", "component", "ms a token", "dense ms", "x dense", "least ms", "dense least ms",
+        "x dense, least", "MB read", "dense MB read", "MB held", "dense MB held",
+    )  # fmt: skip
+    for column in columns:
         table.add_column(column, justify="left" if column == "component" else "right")
     for row in rows:
         sizes = (row[name] / 1e6 for name in ("bytes_read", "dense_bytes_read", "bytes_held", "dense_bytes_held"))
@@ -72,8 +74,7 @@ def show_tokens(rows: Rows, title: str) -> None:
             f"{row['ms_least']:.3f}", f"{row['dense_ms_least']:.3f}", f"{row['ratio_least']:.1f}",
             *(f"{size:.1f}" for size in sizes),
         )  # fmt: skip
-    console = Console()
-    Console(width=max(console.width, 120)).print(table)
+    wide_console().print(table)
 
 
 def about(rows: Rows) -> str:
@@ -107,7 +108,7 @@ def show_parts(rows: Rows, title: str) -> None:
     for row in rows:
         peak = f"{row['peak_mb']:.0f}" if "peak_mb" in row else ""
         table.add_row(row["what"], f"{row['ms']:.1f}", f"{row['of']:.2f}", peak)
-    Console().print(table)
+    wide_console().print(table)
 
 
 def show_peaks(rows: Rows, title: str) -> None:
@@ -120,7 +121,7 @@ def show_peaks(rows: Rows, title: str) -> None:
     for way in dict.fromkeys(row["memory"] for row in rows):
         own = {row["length"]: row for row in rows if row["memory"] == way}
         table.add_row(way, *(f"{own[n]['peak_mb']:.0f}, {own[n]['dense_peak_mb']:.0f}" for n in lengths))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def draw(path: Path) -> None:

@@ -53,7 +53,7 @@ def chart(analysis: Analysis, cost: str) -> Chart:
         + " is better. Bars: 95 % BCa intervals "
         + (f"over seeds; of times {TURNS}. " if COSTS[cost].timed else "over seeds. ")
         + "A condition is out where another is shown to be no worse (within the margin) and cheaper, or better and no "
-        "dearer; each pair by itself. Undecided: the seeds do not tell. Dashed: "
+        "dearer; corrected over all that cost no more. Undecided: the seeds do not tell. Dashed: "
         + ("" if COSTS[cost].of_attention else "dense attention, which has no indexer, and the ")
         + "envelope of the means"
         + (", dense attention among them." if COSTS[cost].of_attention else ".")
