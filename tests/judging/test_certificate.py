@@ -77,7 +77,8 @@ def test_what_a_certificate_finds_is_a_warning_of_the_run(change, density, said)
     found = uncertified(result)
     assert found == [] if said is None else len(found) == 1 and said in found[0]
     spec = compose(["indexer=h2d8"])
-    result.provenance, model = {"threads_of": {}}, SimpleNamespace(routers=[], parameters=lambda: iter([torch.ones(1)]))
+    result.provenance = {"threads_of": {}}
+    model = SimpleNamespace(routers=[], sites=[], parameters=lambda: iter([torch.ones(1)]))
     assert set(found) <= set(warnings_of(spec, result, model))
 
 

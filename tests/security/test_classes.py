@@ -57,7 +57,7 @@ def test_a_sound_folder_is_loaded(run_folder):
 
 
 def test_selection_refuses_with_a_sentence(run_folder, mark, capsys):
-    assert analysis(["selection", str(run_folder(SMUGGLED))]) == 1
+    assert analysis(["selection", str(run_folder(SMUGGLED))]) == 2
     assert (
         "model.d_model._target_ = dsa.backbones.SparseTransformer: no class can be given there."
         in capsys.readouterr().err

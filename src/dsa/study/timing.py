@@ -27,11 +27,10 @@ from dsa.data import Batch
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.provenance import provenance
 from dsa.judging.speed import Contention, inference, milliseconds
-from dsa.spec import Spec
 from dsa.study.plan import SELECTION
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
-from dsa.training.fits import memory_free, size_of
+from dsa.training.fits import memory_free
 from dsa.training.load import load_run, load_spec
 from dsa.training.step import last_step
 
@@ -112,10 +111,13 @@ def one_round(
     Where their models do not fit into memory at once, each is loaded, visited once and let go.
     """
     torch.set_num_threads(threads)
-    if not fit_together([load_spec(folder, admitted) for folder in folders.values()]):
+    label, *others = folders
+    timed = {label: Timed(folders[label], admitted)}
+    if not fit_together(timed[label], len(folders)):
+        timed.clear()
         company = Contention()
         return {label: alone(Timed(folder, admitted)) for label, folder in folders.items()}, company.others()
-    timed = {label: Timed(folder, admitted) for label, folder in folders.items()}
+    timed |= {other: Timed(folders[other], admitted) for other in others}
     most = 1 if any(one.spec.compile for one in timed.values()) else VISITS  # torch forgets the others' graphs
     company = Contention()
     passes = in_rotation({label: one.forward for label, one in timed.items()}, most)
@@ -123,9 +125,10 @@ def one_round(
     return {label: passes[label] | steps[label] for label in timed}, company.others()
 
 
-def fit_together(specs: Sequence[Spec]) -> bool:
-    """Whether models with what their training steps need take no more than half of the free memory."""
-    return sum(HELD * size_of(spec).parameters for spec in specs) <= memory_free(specs[0]) / 2
+def fit_together(one: "Timed", many: int) -> bool:
+    """Whether so many models like one, with what their training steps need, take no more than half of the free
+    memory."""
+    return many * HELD * sum(weight.numel() for weight in one.model.parameters()) <= memory_free(one.spec) / 2
 
 
 def alone(one: "Timed") -> dict[str, float]:
