@@ -26,7 +26,7 @@ ASKED = (
 )
 """The studies that were asked for, in order; their questions stand in conf/study."""
 
-ALSO = {"optimal_indexer_config": ("head_weights", "positive_weights", "negative_weights_long")}
+ALSO = {"optimal_indexer_config": ("head_weights", "warm_up_recall", "positive_weights", "negative_weights_long")}
 """Studies that a question's answer leads to: what its own do not ask and a reader has to know."""
 
 HOW_MADE = """Five questions, an answer and a picture for each, from the studies in the folders beside this page; then
