@@ -6,6 +6,7 @@ from paper.evaluate import Evaluated, Evaluation, best_at, fewer_parameters, hyp
 from paper.evaluate_times import faster, gains_change
 from paper.evidence import Studies
 from paper.markdown import table
+from paper.source import EARLY
 
 SPEED_135, SPEED_150 = 1 - 1 / 1.35, 1 - 1 / 1.5  # a speed of 135 % takes 26 % less time
 
@@ -75,8 +76,7 @@ def claims_page(studies: Studies) -> str:
         "loss and memory, from the least to the greatest turn for times taken alone. Times decide nothing unless "
         "they were taken alone, in at least five fresh processes. Memory is what torch holds at "
         "once for one training step over one row. What was not run is *not tested*. The studies differ from the "
-        "original in task, model and machine: see [the findings](details.md). A name that ends in `_v01`: version 0.1, "
-        "recall without decoys, bases trained for a fixed number of steps.\n\n"
+        f"original in task, model and machine: see [the findings](details.md). A name that ends in `_v01`: {EARLY}\n\n"
         + table(["claim", "where", "measured [95 % interval]", "verdict", "why"], rows)
         + "\n"
     )

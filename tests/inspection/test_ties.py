@@ -50,6 +50,12 @@ def test_blocks_tie_as_keys_do(scores, contested, expected):
     assert (told.contested, told.tied) == (contested, expected)
 
 
+def test_rows_shorter_than_a_block_have_none_that_tie():
+    index = IndexFeatures(torch.ones(1, 1, 6, 1, 1), torch.zeros(1, 1, 0, 1), weights=None, unit=8)
+    kept = ops.select(index, EVERYTHING, torch.full((1, 1, 6), 3))
+    assert tied(observed(index, length=6)._replace(cast=index, selection=kept)) is None
+
+
 def plainly_tied(scores, kept, unit):
     """Queries that left a whole block out, and those that kept an equal one: by loops."""
     contested = tied = 0

@@ -16,8 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dsa import build_model, compose, ops
 from dsa.backbones import Pass
 from dsa.ops import Band, Call, Hash, IndexFeatures, TrueAttention, Zone, dispatch, faults, triton
-from dsa.ops.reference import report_outside
-from dsa.ops.scores import report_nan
+from dsa.ops.scores import report_nan, report_outside
 from dsa.ops.triton import launch
 from dsa.ops.triton.attend import listed
 

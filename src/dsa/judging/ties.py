@@ -25,7 +25,8 @@ def tied(seen: Observation) -> Tied | None:
     if seen.selection is None or seen.cast is None or seen.choice is not None:
         return None
     length, unit = seen.selection.counts.shape[-1], seen.cast.unit
-    units = length // unit
+    if not (units := length // unit):
+        return None
     kept, counts = to_mask(seen.selection, length)[:1], seen.selection.counts[:1].long()
     whole = kept[..., : units * unit].unflatten(-1, (units, unit)).all(-1)
     scores = seen.cast.scores(slice(0, length), slice(0, units))[:1].expand_as(whole)

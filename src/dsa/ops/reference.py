@@ -7,11 +7,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dsa.ops import faults
 from dsa.ops.contracts import Call, ScoredRows, Scorer, Selection, Trim
 from dsa.ops.features import lightning_features as lightning_features
 from dsa.ops.scorers import IndexFeatures, TrueAttention
-from dsa.ops.scores import capped, check_scores, check_selection, finite, largest, repeated, scale_of, slots_for
+from dsa.ops.scores import (
+    capped,
+    check_positions,
+    check_scores,
+    check_selection,
+    finite,
+    largest,
+    repeated,
+    scale_of,
+    slots_for,
+)
 from dsa.ops.zones import Span, Zones, first_forced, spans
 
 name, selected_only = "reference", False
@@ -322,20 +331,6 @@ def to_mask(selection: Selection, keys: int) -> Bool[Tensor, "batch group time k
     """
     check_positions(selection.positions, keys)
     return dense_mask(selection.positions, keys)
-
-
-def check_positions(positions: Int[Tensor, "*rest slot"], keys: int) -> None:
-    """Raise if a position lies outside the keys; of a device that would have to be waited for, later (`faults`)."""
-    if positions.is_cpu:
-        report_outside(largest(positions), keys)
-    elif positions.numel():
-        faults.watch(positions.max(), lambda position: report_outside(position, keys))
-
-
-def report_outside(position: int, keys: int) -> None:
-    """Raise if the largest position of a selection lies outside the keys."""
-    if position >= max(keys, 1):
-        raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
 
 
 def dense_mask(positions: Int[Tensor, "*rest slot"], keys: int) -> Bool[Tensor, "*rest key"]:

@@ -7,6 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from dsa.ops import faults
 from dsa.ops.contracts import Selection
 
 MASK32 = 0xFFFFFFFF
@@ -85,6 +86,20 @@ def check_selection(selection: Selection, batch: int, time: int, what: str) -> N
             f"{what}: the selection has positions {tuple(positions)} and counts {tuple(counts)}; give "
             f"[batch, group, time, slot] and [batch, group, time] for {batch} rows of {time} queries."
         )
+
+
+def check_positions(positions: Int[Tensor, "*rest slot"], keys: int) -> None:
+    """Raise if a position lies outside the keys; of a device that would have to be waited for, later (`faults`)."""
+    if positions.is_cpu:
+        report_outside(largest(positions), keys)
+    elif positions.numel():
+        faults.watch(positions.max(), lambda position: report_outside(position, keys))
+
+
+def report_outside(position: int, keys: int) -> None:
+    """Raise if the largest position of a selection lies outside the keys."""
+    if position >= max(keys, 1):
+        raise IndexError(f"attend: the selection holds positions outside the {keys} keys.")
 
 
 def slots_for(counts: Int[Tensor, "..."], given: int | None) -> int:

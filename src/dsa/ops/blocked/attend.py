@@ -10,9 +10,9 @@ from torch import Tensor
 
 from dsa.ops.blocked import tiles
 from dsa.ops.contracts import Selection
-from dsa.ops.reference import causal, check_positions, dense_mask
+from dsa.ops.reference import causal, dense_mask
 from dsa.ops.scorers import TrueAttention
-from dsa.ops.scores import capped, finite, repeated, scale_of, wide
+from dsa.ops.scores import capped, check_positions, finite, repeated, scale_of, wide
 
 
 def attend(

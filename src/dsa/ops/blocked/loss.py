@@ -11,8 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dsa.ops.blocked.tiles import blocks
 from dsa.ops.contracts import Selection
-from dsa.ops.reference import by_unit, causal, check_positions, checked_features, nonzero, row_weights
+from dsa.ops.reference import by_unit, causal, checked_features, nonzero, row_weights
 from dsa.ops.scorers import IndexFeatures, TrueAttention
+from dsa.ops.scores import check_positions
 from dsa.ops.zones import first_forced
 
 

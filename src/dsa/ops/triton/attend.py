@@ -10,9 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from dsa.ops import faults
 from dsa.ops.contracts import Selection
-from dsa.ops.reference import report_outside
 from dsa.ops.scorers import TrueAttention
-from dsa.ops.scores import scale_of
+from dsa.ops.scores import report_outside, scale_of
 from dsa.ops.triton import sizes
 from dsa.ops.triton.launch import dense_last, launch
 

@@ -158,8 +158,7 @@ def named(axes: Axes, spots: list[Spot]) -> list[tuple[Spot, str]]:
         out += (
             [(spot, spot.label) for spot, _ in heap] if few else [(heap[0][0], f"{heap[0][0].label} + {len(heap) - 1}")]
         )
-    rank = {id(spot): place for place, spot in enumerate(spots)}
-    return sorted(out, key=lambda one: rank[id(one[0])])
+    return out
 
 
 def pixels(axes: Axes, spots: Sequence[Spot]) -> list[Pixel]:
