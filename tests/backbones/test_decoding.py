@@ -104,6 +104,41 @@ def test_drawn_tokens_follow_a_seed_and_a_temperature():
     assert model.generate(tokens, 8, temperature=1e-6).equal(model.generate(tokens, 8))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padded_texts_go_on_as_they_do_alone_and_their_padding_stays(side):
+    model, tokens = build("pattern=causal", "selector.k=4"), text(rows=3, length=12)
+    lengths, mask = (7, 12, 7), torch.zeros(3, 12, dtype=torch.int64)
+    for row, length in enumerate(lengths):
+        mask[row, slice(12 - length, None) if side == "left" else slice(length)] = 1
+    padded = torch.where(mask.bool(), tokens, -1)  # a padding that the model does not have is not read
+    found = model.generate(padded, 5, attention_mask=mask)
+    assert found[:, :12].equal(padded)
+    for row, chosen in enumerate(mask.bool()):
+        assert found[row, 12:].equal(model.generate(tokens[row][chosen][None], 5)[0, -5:])
+    assert found.equal(model.generate(padded, 5, chunk=5, attention_mask=mask.bool()))
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        ([[1, 1, 1], [1, 0, 1]], "attention_mask: row 1 is all padding or has some between its tokens"),
+        ([[0, 0, 0], [1, 1, 1]], "attention_mask: row 0 is all padding"),
+        ([[1, 1, 1]], r"attention_mask is of shape \(1, 3\), the tokens are of \(2, 3\): give one entry a token"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_a_mask_that_does_not_pad_texts_at_their_ends_is_refused(mask, said):
+    with pytest.raises(ValueError, match=said):
+        build("pattern=causal").generate(text(length=3), 1, attention_mask=torch.tensor(mask))
+
+
+def test_a_mask_beside_a_cache_is_refused():
+    with pytest.raises(ValueError, match="attention_mask: given beside a cache"):
+        model, tokens = build("pattern=causal"), text(length=3)
+        model.generate(tokens, 1, how=Pass(cache=Cache()), attention_mask=torch.ones_like(tokens))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from dsa.backbones.compressed import misfit
@@ -79,9 +79,12 @@ class Backbone(nn.Module, ABC):
     def generate(
         self, tokens: Int[Tensor, "batch time"], new: int, *, chunk: int | None = None, temperature: float = 0.0,
         seed: int = 0, how: Pass | None = None,
+        attention_mask: Bool[Tensor, "batch time"] | Int[Tensor, "batch time"] | None = None,
     ) -> Int[Tensor, "batch longer"]:  # fmt: skip
         """The tokens with `new` more behind them, as `dsa.backbones.generation.generate`."""
-        return generate(self, tokens, new, chunk=chunk, temperature=temperature, seed=seed, how=how)
+        return generate(
+            self, tokens, new, chunk=chunk, temperature=temperature, seed=seed, how=how, attention_mask=attention_mask
+        )
 
     def save_memory(self, memory: Memory) -> None:
         """Train in less memory from now on. A backbone that can recompute its layers overrides `recomputes`, one that
