@@ -134,8 +134,8 @@ def test_a_mask_that_does_not_pad_texts_at_their_ends_is_refused(mask, said):
 
 
 def test_a_mask_beside_a_cache_is_refused():
+    model, tokens = build("pattern=causal"), text(length=3)
     with pytest.raises(ValueError, match="attention_mask: given beside a cache"):
-        model, tokens = build("pattern=causal"), text(length=3)
         model.generate(tokens, 1, how=Pass(cache=Cache()), attention_mask=torch.ones_like(tokens))
 
 

@@ -4,10 +4,13 @@ import argparse
 import itertools
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dsa.signals import read_to_the_end
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # it has no public name
 
 SIZES = [*((1, dim) for dim in (1, 2, 4)), *itertools.product(range(1, 5), (8, 16, 32, 64))]
 SHIPPED = ",".join(["ultra_light", *(f"h{heads}d{dim}" for heads, dim in SIZES)])
@@ -27,112 +30,141 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure, print a table, and write rows and a plot if asked to."""
     parser = argparse.ArgumentParser(prog="python -m dsa.bench", description=__doc__)
     what = parser.add_subparsers(dest="what", required=True)
-    alone = what.add_parser("attention", help="select, attend and the indexer loss against dense attention")
-    alone.add_argument("--formats", default="", help="also time selecting in these options of conf/precision: int8,fp8")
-    alone.add_argument(
+    for add in (add_attention, add_decode, add_train, add_memory, add_cohort, add_judgement, add_pretrained, add_draw):
+        add(what)
+    given = parser.parse_args(arguments)
+    given.run(given)
+
+
+def add_attention(what: Commands) -> None:
+    one = command(what, "attention", layer_of, "select, attend and the indexer loss against dense attention")
+    one.add_argument("--lengths", type=numbers, help="tokens (default 2048 to 16384; on cuda 4096 to 131072)")
+    one.add_argument("--k", type=whole, help="keys a query keeps (default 256; on cuda 2048)")
+    one.add_argument("--heads", type=whole, help="(default 8; on cuda 32)")
+    one.add_argument("--kv-heads", type=numbers, help="one after the other (default as heads; on cuda 4,32)")
+    one.add_argument("--dim", type=whole, help="of each head (default 32; on cuda 128)")
+    one.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
+    one.add_argument("--device", choices=sorted(DEFAULTS), default="cpu", help="where (default cpu)")
+    one.add_argument("--dtype", choices=sorted(DTYPES), help="of the attention (default fp32; on cuda bf16)")
+    one.add_argument("--formats", default="", help="also time selecting in these options of conf/precision: int8,fp8")
+    one.add_argument(
         "--peers", action="store_true", help="also time DeepSeek-V3.2's attention of transformers, and FlexAttention"
     )
-    alone.add_argument("--device", choices=sorted(DEFAULTS), default="cpu", help="where (default cpu)")
-    alone.add_argument("--dtype", choices=sorted(DTYPES), help="of the attention (default fp32; on cuda bf16)")
-    alone.add_argument("--kv-heads", type=numbers, help="one after the other (default as heads; on cuda 4,32)")
-    token = what.add_parser("decode", help="one token after many: select and attend with a cache, against dense")
-    token.add_argument("--kv-heads", type=whole, help="key/value heads that the heads share (default: one for each)")
-    alone.add_argument("--heads", type=whole, help="(default 8; on cuda 32)")
-    alone.add_argument("--dim", type=whole, help="of each head (default 32; on cuda 128)")
-    token.add_argument("--heads", type=whole, default=8)
-    token.add_argument("--dim", type=whole, default=32, help="of each head (default 32)")
-    for each in (alone, token):
-        each.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
-    step = what.add_parser("train", help="whole training steps of models")
-    step.add_argument("--batch", type=numbers, help="rows, as 1,8 (default as train.py: data.batch_size)")
-    step.add_argument(
-        "--model", type=names, default=["tiny"], help="options of conf/model, as tiny,seed (default tiny)"
-    )
-    most = what.add_parser("memory", help="most memory that a training step holds, by ways to save it")
-    most.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
-    most.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
-    most.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
-    step.add_argument(
+    add_kernels(one)
+    add_rounds(one, 5)
+
+
+def add_decode(what: Commands) -> None:
+    one = command(what, "decode", tokens_of, "one token after many: select and attend with a cache, against dense")
+    add_sizes(one, "4096,8192,16384,32768,65536", 256)
+    one.add_argument("--heads", type=whole, default=8)
+    one.add_argument("--kv-heads", type=whole, help="key/value heads that the heads share (default: one for each)")
+    one.add_argument("--dim", type=whole, default=32, help="of each head (default 32)")
+    one.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
+    add_kernels(one)
+    add_rounds(one, 50)
+
+
+def add_train(what: Commands) -> None:
+    one = command(what, "train", steps_of, "whole training steps of models")
+    add_sizes(one, "256,1024,4096", 64)
+    one.add_argument("--batch", type=numbers, help="rows, as 1,8 (default as train.py: data.batch_size)")
+    one.add_argument("--model", type=names, default=["tiny"], help="options of conf/model, as tiny,seed (default tiny)")
+    one.add_argument(
         "--dtype", choices=["auto", *sorted(DTYPES)], default="auto", help="of the backbone (default auto, as train.py)"
     )
-    step.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
-    step.add_argument(
+    one.add_argument("--memory", default="", help="settings of conf/memory, as checkpoint,offload (default none)")
+    one.add_argument(
         "--compile", action="store_true", help="torch.compile of the layers, dense ones too, as compile=true"
     )
-    again = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
-    again.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
-    alone.add_argument("--lengths", type=numbers, help="tokens (default 2048 to 16384; on cuda 4096 to 131072)")
-    alone.add_argument("--k", type=whole, help="keys a query keeps (default 256; on cuda 2048)")
-    for each, lengths, k in (
-        (token, "4096,8192,16384,32768,65536", 256), (step, "256,1024,4096", 64), (most, "1024,4096,16384", 64),
-    ):  # fmt: skip
-        each.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
-        each.add_argument("--k", type=whole, default=k, help=f"keys a query keeps (default {k})")
-    for each, rounds in ((alone, 5), (token, 50), (step, 5), (most, None)):
-        each.add_argument("--indexer", default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
-        each.add_argument("--backend", default="auto", help="of dsa.ops (default auto)")
-        each.add_argument("--json", type=Path, help="write the rows here, and a plot of attention and train beside it")
-        if rounds is not None:
-            many = f"measurements, of which the median counts (default {rounds})"
-            each.add_argument("--rounds", type=whole, default=rounds, help=many)
-    cohort = what.add_parser("cohort", help="a warm-up step of many indexers, together and apart")
-    cohort.add_argument("--model", default="mqar", help="an option of conf/model (default mqar)")
-    cohort.add_argument("--length", type=whole, default=256, help="tokens (default 256)")
-    cohort.add_argument("--indexers", default=SHIPPED, help="options of conf/indexer (default: the twenty shipped)")
-    one = what.add_parser("judgement", help="one judgement and its parts")
+    add_kernels(one)
+    add_rounds(one, 5)
+
+
+def add_memory(what: Commands) -> None:
+    one = command(what, "memory", peaks_of, "most memory that a training step holds, by ways to save it")
+    add_sizes(one, "1024,4096,16384", 64)
+    one.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
+    one.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
+    one.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
+    add_kernels(one)
+
+
+def add_cohort(what: Commands) -> None:
+    one = command(what, "cohort", cohort_of, "a warm-up step of many indexers, together and apart")
+    one.add_argument("--model", default="mqar", help="an option of conf/model (default mqar)")
+    one.add_argument("--length", type=whole, default=256, help="tokens (default 256)")
+    one.add_argument("--indexers", default=SHIPPED, help="options of conf/indexer (default: the twenty shipped)")
+    add_rounds(one, 5)
+
+
+def add_judgement(what: Commands) -> None:
+    one = command(what, "judgement", judgement_of, "one judgement and its parts")
     one.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
-    given_model = what.add_parser("pretrained", help="what six indexers and a judgement cost on a model of your own")
+    add_rounds(one, 5)
+
+
+def add_pretrained(what: Commands) -> None:
+    one = command(what, "pretrained", own_model_of, "what six indexers and a judgement cost on a model of your own")
     example = ["model=smollm2", "seq_len=512"]
-    given_model.add_argument(
-        "overrides", nargs="*", default=example, help=f"as train.py takes them (default: {' '.join(example)})"
-    )
-    for each in (cohort, one, given_model):
-        each.add_argument(
-            "--rounds", type=whole, default=5, help="measurements, of which the median counts (default 5)"
-        )
-        each.add_argument("--json", type=Path, help="write the rows here")
-    given = parser.parse_args(arguments)
-    if given.what == "draw":
-        from dsa.bench import report
+    taken = f"as train.py takes them (default: {' '.join(example)})"
+    one.add_argument("overrides", nargs="*", default=example, help=taken)
+    add_rounds(one, 5)
 
-        report.draw(given.rows)
-        return
-    if given.what in ("cohort", "judgement", "pretrained"):
-        parts_of(given)
-        return
-    shape = re.fullmatch(r"h([1-9]\d*)d([1-9]\d*)", given.indexer)
-    if shape is None:
-        parser.error(f"--indexer {given.indexer}: give heads and dims, as h1d8.")
-    from dsa.ops import checked_backend  # late: --help needs no torch
 
-    checked_backend(given.backend)
-    index = (int(shape[1]), int(shape[2]))
-    if given.what == "decode":
-        tokens_of(given, index)
-        return
-    if given.what == "attention":
-        layer_of(given, index)
-        return
-    if given.what == "memory":
-        peaks_of(given)
-        return
+def add_draw(what: Commands) -> None:
+    one = what.add_parser("draw", help="the plot of rows that --json wrote, without measuring")
+    one.add_argument("rows", type=Path, help="the file of rows; the plot is written beside it")
+    one.set_defaults(run=picture_of)
+
+
+def command(what: Commands, name: str, run: Callable[[argparse.Namespace], None], told: str) -> argparse.ArgumentParser:
+    """One that measures."""
+    one = what.add_parser(name, help=told)
+    one.add_argument("--json", type=Path, help="write the rows here, and a plot of attention and train beside it")
+    one.set_defaults(run=run)
+    return one
+
+
+def add_sizes(one: argparse.ArgumentParser, lengths: str, k: int) -> None:
+    one.add_argument("--lengths", type=numbers, default=numbers(lengths), help=f"tokens (default {lengths})")
+    one.add_argument("--k", type=whole, default=k, help=f"keys a query keeps (default {k})")
+
+
+def add_kernels(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--indexer", type=indexer, default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
+    one.add_argument("--backend", type=backend, default="auto", help="of dsa.ops (default auto)")
+
+
+def add_rounds(one: argparse.ArgumentParser, rounds: int) -> None:
+    told = f"measurements, of which the median counts (default {rounds})"
+    one.add_argument("--rounds", type=whole, default=rounds, help=told)
+
+
+def picture_of(given: argparse.Namespace) -> None:
+    """Draw rows that were measured before."""
+    from dsa.bench import report  # late: --help needs no torch
+
+    report.draw(given.rows)
+
+
+def steps_of(given: argparse.Namespace) -> None:
+    """Measure whole training steps."""
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import report, train
 
-    options = {name: getattr(given, name) for name in ("lengths", "k", "backend", "rounds", "dtype")}
+    options = {name: getattr(given, name) for name in ("lengths", "k", "indexer", "backend", "rounds", "dtype")}
     memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
     title = f"train: {given.indexer}, k {given.k}, backend {given.backend}"
     title += f", memory {given.memory}" if memory else ""
     title += ", compiled (in brackets dense steps that are not)" if given.compile else ""
-    rows = train.measure(
-        indexer=given.indexer, models=given.model, batches=batches, memory=memory, compiled=given.compile, **options
-    )
+    rows = train.measure(models=given.model, batches=batches, memory=memory, compiled=given.compile, **options)
     report.show_steps(rows, title)
     if given.json is not None:
         report.write(rows, given.json, title)
 
 
-def layer_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
+def layer_of(given: argparse.Namespace) -> None:
     """Measure one layer's attention; with several numbers of key/value heads one after the other."""
     import torch  # late: --help needs none
 
@@ -145,7 +177,7 @@ def layer_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
     for name, value in DEFAULTS[given.device].items():
         if getattr(given, name) is None:
             setattr(given, name, value)
-    many = given.kv_heads or [given.heads]
+    many, index = given.kv_heads or [given.heads], heads_and_dims(given.indexer)
     if wrong := [n for n in many if given.heads % n]:
         raise SystemExit(f"--kv-heads {wrong[0]}: give a divisor of the {given.heads} heads.")
     formats = {name: compose([f"precision={name}"]).precision.make() for name in names(given.formats)}
@@ -161,7 +193,7 @@ def layer_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
             report.write(rows, path, title)
 
 
-def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
+def tokens_of(given: argparse.Namespace) -> None:
     """Measure tokens that come one by one."""
     from dsa.bench import decode, report  # late: --help needs no torch
     from dsa.bench.layer import Layer
@@ -169,7 +201,7 @@ def tokens_of(given: argparse.Namespace, index: tuple[int, int]) -> None:
     kv_heads = given.kv_heads or given.heads
     if given.heads % kv_heads:
         raise SystemExit(f"--kv-heads {kv_heads}: give a divisor of the {given.heads} heads.")
-    layer = Layer(given.k, index, given.heads, kv_heads, given.dim, given.batch, given.backend)
+    layer = Layer(given.k, heads_and_dims(given.indexer), given.heads, kv_heads, given.dim, given.batch, given.backend)
     rows = decode.measure(given.lengths, layer, given.rounds)
     title = (
         f"decode: {given.indexer}, k {given.k}, {given.heads} heads of {given.dim} dims, {kv_heads} of keys and values"
@@ -192,28 +224,63 @@ def peaks_of(given: argparse.Namespace) -> None:
         report.write_rows(rows, given.json, title)
 
 
-def parts_of(given: argparse.Namespace) -> None:
-    """Measure what has parts and no dense counterpart."""
-    from dsa.bench import cohort, judgement, report  # late: --help needs no torch
+def cohort_of(given: argparse.Namespace) -> None:
+    """Measure a warm-up step of many indexers."""
+    from dsa.bench import cohort  # late: --help needs no torch
 
-    rows: list[dict[str, Any]] = []
-    if given.what == "cohort":
-        common = [f"model={given.model}", f"seq_len={given.length}"]
-        rows += shown("cohort", cohort.measure(given.indexers.split(","), common, given.rounds))
-    if given.what == "pretrained":
-        rows += shown("cohort", cohort.measure(FEW, given.overrides, given.rounds))
-    if given.what != "cohort":
-        rows += shown("judgement", judgement.measure(given.overrides, given.rounds))
-    if given.json is not None:
-        report.write_rows(rows, given.json, given.what)
+    common = [f"model={given.model}", f"seq_len={given.length}"]
+    show_parts(given, cohort=cohort.measure(given.indexers.split(","), common, given.rounds))
 
 
-def shown(title: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, printed."""
+def judgement_of(given: argparse.Namespace) -> None:
+    """Measure one judgement."""
+    from dsa.bench import judgement  # late: --help needs no torch
+
+    show_parts(given, judgement=judgement.measure(given.overrides, given.rounds))
+
+
+def own_model_of(given: argparse.Namespace) -> None:
+    """Measure a warm-up step of six indexers on a model, and a judgement."""
+    from dsa.bench import cohort, judgement  # late: --help needs no torch
+
+    show_parts(
+        given,
+        cohort=cohort.measure(FEW, given.overrides, given.rounds),
+        judgement=judgement.measure(given.overrides, given.rounds),
+    )
+
+
+def show_parts(given: argparse.Namespace, **measured: list[dict[str, Any]]) -> None:
+    """Print what has parts and no dense counterpart, a table for each, and write their rows if asked to."""
     from dsa.bench import report  # late: --help needs no torch
 
-    report.show_parts(rows, title)
-    return rows
+    for title, rows in measured.items():
+        report.show_parts(rows, title)
+    if given.json is not None:
+        report.write_rows(list(itertools.chain(*measured.values())), given.json, given.what)
+
+
+def heads_and_dims(text: str) -> tuple[int, int]:
+    shape = re.fullmatch(r"h([1-9]\d*)d([1-9]\d*)", text)
+    if shape is None:
+        raise argparse.ArgumentTypeError(f"{text}: give heads and dims, as h1d8.")
+    return int(shape[1]), int(shape[2])
+
+
+def indexer(text: str) -> str:
+    """An indexer by its heads and dims."""
+    heads_and_dims(text)
+    return text
+
+
+def backend(text: str) -> str:
+    """A backend that can run here."""
+    from dsa.ops import checked_backend  # late: --help needs no torch
+
+    try:
+        return checked_backend(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def names(text: str) -> list[str]:
