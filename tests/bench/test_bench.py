@@ -273,9 +273,11 @@ def test_a_peer_without_room_for_its_pairs_is_left_out():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_cuda_device_that_is_said_in_a_sentence():
-    with pytest.raises(SystemExit, match=r"^--device cuda: there is no CUDA device here; give --device cpu\.$"):
-        main(["attention", "--device", "cuda"])
+@pytest.mark.parametrize("what", ["attention", "train", "memory"])
+def test_without_a_cuda_device_that_is_said_in_a_sentence(what, capsys):
+    with pytest.raises(SystemExit):
+        main([what, "--device", "cuda"])
+    assert "argument --device: there is no CUDA device here; give --device cpu." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_pretrained_model_takes_its_loss_in_chunks_where_its_head_says_all():
 def test_the_bench_measures_what_each_way_saves(capsys, tmp_path):
     main(f"memory --lengths 256 --k 16 --ways none,checkpoint+chunked --json {tmp_path / 'rows.json'}".split())
     assert "checkpoint+chunked" in capsys.readouterr().out and (tmp_path / "rows.json").exists()
-    none, saved = measure([256], 16, "h1d8", "tiny", 1, "auto", [["none"], ["checkpoint", "chunked"]])
+    none, saved = measure([256], 16, "h1d8", "tiny", 1, "auto", "cpu", [["none"], ["checkpoint", "chunked"]])
     assert saved["peak_mb"] < 0.9 * none["peak_mb"] and saved["dense_peak_mb"] < 0.9 * none["dense_peak_mb"]
 
 

@@ -44,7 +44,7 @@ def add_attention(what: Commands) -> None:
     one.add_argument("--kv-heads", type=numbers, help="one after the other (default as heads; on cuda 4,32)")
     one.add_argument("--dim", type=whole, help="of each head (default 32; on cuda 128)")
     one.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
-    one.add_argument("--device", choices=sorted(DEFAULTS), default="cpu", help="where (default cpu)")
+    add_device(one)
     one.add_argument("--dtype", choices=sorted(DTYPES), help="of the attention (default fp32; on cuda bf16)")
     one.add_argument("--formats", default="", help="also time selecting in these options of conf/precision: int8,fp8")
     one.add_argument(
@@ -68,6 +68,7 @@ def add_decode(what: Commands) -> None:
 def add_train(what: Commands) -> None:
     one = command(what, "train", steps_of, "whole training steps of models")
     add_sizes(one, "256,1024,4096", 64)
+    add_device(one)
     one.add_argument("--batch", type=numbers, help="rows, as 1,8 (default as train.py: data.batch_size)")
     one.add_argument("--model", type=names, default=["tiny"], help="options of conf/model, as tiny,seed (default tiny)")
     one.add_argument(
@@ -84,6 +85,7 @@ def add_train(what: Commands) -> None:
 def add_memory(what: Commands) -> None:
     one = command(what, "memory", peaks_of, "most memory that a training step holds, by ways to save it")
     add_sizes(one, "1024,4096,16384", 64)
+    add_device(one)
     one.add_argument("--batch", type=whole, default=1, help="rows (default 1)")
     one.add_argument("--model", default="tiny", help="an option of conf/model (default tiny)")
     one.add_argument("--ways", default=WAYS, help=f"options of conf/memory, + for both at once (default {WAYS})")
@@ -131,6 +133,10 @@ def add_sizes(one: argparse.ArgumentParser, lengths: str, k: int) -> None:
     one.add_argument("--k", type=whole, default=k, help=f"keys a query keeps (default {k})")
 
 
+def add_device(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--device", type=device, default="cpu", help="where: cpu or cuda (default cpu)")
+
+
 def add_kernels(one: argparse.ArgumentParser) -> None:
     one.add_argument("--indexer", type=indexer, default="h1d8", help="heads and dims, as h2d16 (default h1d8)")
     one.add_argument("--backend", type=backend, default="auto", help="of dsa.ops (default auto)")
@@ -153,7 +159,9 @@ def steps_of(given: argparse.Namespace) -> None:
     from dsa import compose  # late: --help needs no torch
     from dsa.bench import report, train
 
-    options = {name: getattr(given, name) for name in ("lengths", "k", "indexer", "backend", "rounds", "dtype")}
+    options = {
+        name: getattr(given, name) for name in ("lengths", "k", "indexer", "backend", "rounds", "dtype", "device")
+    }
     memory, batches = names(given.memory), given.batch or [compose().data.node["batch_size"]]
     title = f"train: {given.indexer}, k {given.k}, backend {given.backend}"
     title += f", memory {given.memory}" if memory else ""
@@ -172,8 +180,6 @@ def layer_of(given: argparse.Namespace) -> None:
     from dsa.bench import attention, report
     from dsa.bench.layer import Layer
 
-    if given.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: there is no CUDA device here; give --device cpu.")
     for name, value in DEFAULTS[given.device].items():
         if getattr(given, name) is None:
             setattr(given, name, value)
@@ -216,7 +222,9 @@ def peaks_of(given: argparse.Namespace) -> None:
     """Measure ways to save memory."""
     from dsa.bench import memory, report  # late: --help needs no torch
 
-    options = {name: getattr(given, name) for name in ("lengths", "k", "indexer", "model", "batch", "backend")}
+    options = {
+        name: getattr(given, name) for name in ("lengths", "k", "indexer", "model", "batch", "backend", "device")
+    }
     rows = memory.measure(ways=[way.split("+") for way in given.ways.split(",")], **options)
     title = f"memory: {given.model}, {given.indexer}, k {given.k}, batch {given.batch}, backend {given.backend}"
     report.show_peaks(rows, title)
@@ -258,6 +266,17 @@ def show_parts(given: argparse.Namespace, **measured: list[dict[str, Any]]) -> N
         report.show_parts(rows, title)
     if given.json is not None:
         report.write_rows(list(itertools.chain(*measured.values())), given.json, given.what)
+
+
+def device(text: str) -> str:
+    """One that is here."""
+    import torch  # late: --help needs none
+
+    if text not in DEFAULTS:
+        raise argparse.ArgumentTypeError(f"{text}: give cpu or cuda.")
+    if text == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("there is no CUDA device here; give --device cpu.")
+    return text
 
 
 def heads_and_dims(text: str) -> tuple[int, int]:

@@ -7,16 +7,17 @@ import torch
 from dsa import build_model, compose
 from dsa.bench.measure import machine, peak_memory
 from dsa.build import build_data
-from dsa.data import Batch
-from dsa.training.step import last_step
+from dsa.training.step import last_step, random_rows
 
 
 def measure(
-    lengths: list[int], k: int, indexer: str, model: str, batch: int, backend: str, ways: list[list[str]]
-) -> list[dict[str, Any]]:
+    lengths: list[int], k: int, indexer: str, model: str, batch: int, backend: str, device: str,
+    ways: list[list[str]],
+) -> list[dict[str, Any]]:  # fmt: skip
     """A row per (way, length): the peak of a step with attention on the selection, and of one with dense attention.
 
     Args:
+        device: where it computes, whose memory is told.
         ways: options of conf/memory, of which each names what is to be had together.
     """
     table = []
@@ -24,14 +25,14 @@ def measure(
         common = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         for way in ways:
             spec = compose([*common, "selector=topk", f"selector.k={k}", "dtype=fp32", *together(way)])
-            data, here = build_data(spec), torch.device("cpu")
-            draw = torch.Generator().manual_seed(0)
-            tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)
-            rows, net = Batch(tokens[:, :-1], tokens[:, 1:]), build_model(spec, data.vocab_size).train()
-            peaks = [peak_memory(last_step(spec, net, data, rows, sparse, here)) / 1e6 for sparse in (True, False)]
+            data, here = build_data(spec), torch.device(device)
+            rows = random_rows(batch, length, data.vocab_size, here)
+            net = build_model(spec, data.vocab_size).train().to(here)
+            steps = [last_step(spec, net, data, rows, sparse, here) for sparse in (True, False)]
+            peaks = [peak_memory(step, here) / 1e6 for step in steps]
             table.append(
                 {"length": length, "memory": "+".join(way), "peak_mb": peaks[0], "dense_peak_mb": peaks[1],
-                 "machine": machine()}
+                 "machine": machine(here)}
             )  # fmt: skip
     return table
 

@@ -8,26 +8,27 @@ import torch
 from dsa import build_model, compose
 from dsa.bench.measure import Work, machine, peak_memory, take_turns
 from dsa.build import build_data
-from dsa.data import Batch
 from dsa.judging.speed import PARTS, quiet_profile
-from dsa.training.step import last_step
+from dsa.training.step import last_step, random_rows
 
 
 def measure(
     lengths: list[int], k: int, indexer: str, models: list[str], batches: list[int], backend: str, rounds: int,
-    memory: list[str], dtype: str, compiled: bool,
+    memory: list[str], dtype: str, compiled: bool, device: str,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A row per (model, rows, length, component); components are those of a sparse step, "rest" and "total"; where
     layers are compiled also "not compiled", a whole step without it beside a dense one without it.
 
     The parts are the profiler's shares of a step, forward and backward, scaled to the step's time without it. Where
-    layers are recomputed there is the total alone: a part runs within the backward pass of another.
+    layers are recomputed there is the total alone, since a part runs within the backward pass of another, and on a
+    GPU, which computes while the host goes on.
 
     Args:
         models: options of conf/model.
         batches: numbers of rows.
         memory: settings of the group that are true.
         dtype: of the backbone, as train.py takes it.
+        device: where they compute.
         compiled: their layers are, dense ones too.
     """
     table = []
@@ -35,20 +36,18 @@ def measure(
         choices = [f"model={model}", f"seq_len={length}", f"indexer={indexer}", "pattern=causal", f"ops={backend}"]
         saved = [f"memory.{name}=true" for name in memory]
         spec = compose([*choices, "selector=topk", f"selector.k={k}", "memory=none", f"dtype={dtype}", *saved])
-        data, here = build_data(spec), torch.device("cpu")
-        draw = torch.Generator().manual_seed(0)
-        tokens = torch.randint(data.vocab_size, (batch, length + 1), generator=draw)
-        rows = Batch(tokens[:, :-1], tokens[:, 1:])
+        data, here = build_data(spec), torch.device(device)
+        rows = random_rows(batch, length, data.vocab_size, here)
         steps = ["total", "not compiled"] if compiled else ["total"]
         names = [f"{step}, {way}" for step in steps for way in ("sparse", "dense")]
-        nets = {name: build_model(spec, data.vocab_size).train() for name in names}
+        nets = {name: build_model(spec, data.vocab_size).train().to(here) for name in names}
         if compiled:
             for name in names[:2]:
                 nets[name].compile_layers()
         works = {name: last_step(spec, nets[name], data, rows, name.endswith("sparse"), here) for name in names}
-        times = take_turns(works, rounds)
-        peaks = {name: peak_memory(work) / 1e6 for name, work in works.items()}
-        parts = {"total": 1.0} if spec.memory.checkpoint else shares(works["total, sparse"])
+        times = take_turns(works, rounds, here)
+        peaks = {name: peak_memory(work, here) / 1e6 for name, work in works.items()}
+        parts = {"total": 1.0} if spec.memory.checkpoint or here.type != "cpu" else shares(works["total, sparse"])
         components = {name: ("total", share) for name, share in parts.items()} | {
             name: (name, 1.0) for name in steps[1:]
         }
@@ -71,7 +70,7 @@ def measure(
                     "dense_peak_mb": peaks[f"{step}, dense"],
                     "flops": None,
                     "gflops_per_s": None,
-                    "machine": machine(),
+                    "machine": machine(here),
                 }
             )
     return table

@@ -14,6 +14,12 @@ from dsa.training.log import RunLog
 from dsa.training.stages import Stage
 
 
+def random_rows(rows: int, length: int, vocab_size: int, device: torch.device) -> Batch:
+    """A batch of tokens drawn alike, the same ones each time."""
+    tokens = torch.randint(vocab_size, (rows, length + 1), generator=torch.Generator().manual_seed(0)).to(device)
+    return Batch(tokens[:, :-1], tokens[:, 1:])
+
+
 class LastStep(JointTraining):
     """Joint training as it is at its end, in one process: what a selector spends at last is what counts."""
 
