@@ -21,6 +21,7 @@ from dsa.ops.scores import (
     scale_of,
     slots_for,
 )
+from dsa.ops.with_target import with_target
 from dsa.ops.zones import Span, Zones, first_forced, spans
 
 name, selected_only = "reference", False
@@ -189,20 +190,7 @@ def dense_logsumexp(
     return logsumexp if sink is None else torch.logaddexp(logsumexp, sink[:, None])
 
 
-def attend_with_target(
-    q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch kv_head key dim"],
-    v: Float[Tensor, "batch kv_head key dim"],
-    selection: Selection,
-    groups: int = 1,
-    sink: Float[Tensor, "head"] | None = None,
-    *,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
-    """As `attend`, and the attention itself: what an indexer loss over this selection is to reach."""
-    out, logsumexp = attend(q, k, v, selection, sink, scale=scale, cap=cap)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale, cap=cap)
+attend_with_target = with_target(attend)
 
 
 def indexer_loss(

@@ -11,8 +11,8 @@ from torch import Tensor
 from dsa.ops.blocked import tiles
 from dsa.ops.contracts import Selection
 from dsa.ops.reference import causal, dense_mask
-from dsa.ops.scorers import TrueAttention
 from dsa.ops.scores import capped, check_positions, finite, repeated, scale_of, wide
+from dsa.ops.with_target import with_target
 
 
 def attend(
@@ -30,20 +30,7 @@ def attend(
     return out, logsumexp
 
 
-def attend_with_target(
-    q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch kv_head key dim"],
-    v: Float[Tensor, "batch kv_head key dim"],
-    selection: Selection,
-    groups: int = 1,
-    sink: Float[Tensor, "head"] | None = None,
-    *,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
-    """As `reference.attend_with_target`."""
-    out, logsumexp = attend(q, k, v, selection, sink, scale=scale, cap=cap)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale, cap=cap)
+attend_with_target = with_target(attend)
 
 
 class Inputs(NamedTuple):

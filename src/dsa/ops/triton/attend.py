@@ -10,10 +10,10 @@ from torch.autograd.function import once_differentiable
 
 from dsa.ops import faults
 from dsa.ops.contracts import Selection
-from dsa.ops.scorers import TrueAttention
 from dsa.ops.scores import report_outside, scale_of
 from dsa.ops.triton import sizes
 from dsa.ops.triton.launch import dense_last, launch
+from dsa.ops.with_target import with_target
 
 
 def attend(
@@ -32,20 +32,7 @@ def attend(
     return out, logsumexp
 
 
-def attend_with_target(
-    q: Float[Tensor, "batch head time dim"],
-    k: Float[Tensor, "batch kv_head key dim"],
-    v: Float[Tensor, "batch kv_head key dim"],
-    selection: Selection,
-    groups: int = 1,
-    sink: Float[Tensor, "head"] | None = None,
-    *,
-    scale: float | None = None,
-    cap: float | None = None,
-) -> tuple[Float[Tensor, "batch head time dim"], TrueAttention]:
-    """As `reference.attend_with_target`."""
-    out, logsumexp = attend(q, k, v, selection, sink, scale=scale, cap=cap)
-    return out, TrueAttention(q.detach(), k.detach(), logsumexp, groups, scale=scale, cap=cap)
+attend_with_target = with_target(attend)
 
 
 def dense_logsumexp(
