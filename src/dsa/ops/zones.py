@@ -169,9 +169,8 @@ def spans(
     Forced keys fill first: those of the scorer, then those of the zones, nearest first, zones with an end last. Each
     counts once. The rest goes to the scored zones in proportion to what they keep by default, rounded up, in the order
     of the zones, the surplus to the last; what a zone cannot use goes to the others. Exactly min(limit, visible) keys
-    are kept. With
-    `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit are kept, and
-    quotas round down to whole units.
+    are kept. With `unit` > 1 only units wholly inside a scored zone compete; the tokens after a zone's last whole unit
+    are kept, and quotas round down to whole units.
 
     Args:
         limit: most keys each query may keep, forced ones included.
@@ -188,53 +187,66 @@ def spans(
         )
     pad = torch.zeros_like(position) if first is None else first[:, None, None].expand_as(position)
     time = position - pad
-    left = limit.long().clamp(min=0)
-    out: list[Span] = []
-
-    def force(start: Tensor, count: Tensor, step: int) -> None:
-        nonlocal left
+    fence = first_forced(forced, time) if forced else None
+    wanted = [] if fence is None else [(fence + pad, time + 1 - fence, 1)]
+    for zone in sorted((z for z in zones if z.forced), key=lambda z: (z.end is not None, z.last)):
+        start, count = shown(zone, time, fence)
+        wanted.append((start + pad, count, zone.step))
+    areas = []
+    for zone in (zone for zone in zones if not zone.forced):
+        start, count = shown(zone, time, fence)
+        area = Area(zone, start + pad, count, zone.kept(count))
+        if unit > 1:
+            tail, area = area.in_units(unit)
+            wanted.append(tail)
+        areas.append(area)
+    left, out = limit.long().clamp(min=0), []
+    for start, count, step in wanted:
         keep = torch.minimum(count, left)
         left = left - keep
         out.append(Span(start, count, keep, step, forced=True))
+    return out + shared_out(left, areas, unit)
 
-    fence = first_forced(forced, time) if forced else None
-    if fence is not None:
-        force(fence + pad, time + 1 - fence, 1)
-    for zone in sorted((z for z in zones if z.forced), key=lambda z: (z.end is not None, z.last)):
-        start, count = shown(zone, time, fence)
-        force(start + pad, count, zone.step)
 
-    scored = [zone for zone in zones if not zone.forced]
-    areas = []
-    for zone in scored:
-        start, count = shown(zone, time, fence)
-        wish = zone.kept(count)
-        start = start + pad
-        if unit > 1:
-            if zone.step > 1:
-                raise ValueError(f"zone.step = {zone.step} with units of {unit} tokens: units need contiguous zones.")
-            if zone.begin % unit:
-                raise ValueError(
-                    f"zone.begin = {zone.begin} with units of {unit} tokens: what follows it in its unit could not be "
-                    "chosen; give a multiple of the unit."
-                )
-            end = start + count
-            tail = torch.minimum(end % unit, count)
-            force(end - tail, tail, 1)
-            start = -(-start // unit)
-            count = (end // unit - start).clamp(min=0)
-        areas.append((zone, start, count, wish))
+class Area(NamedTuple):
+    """Where the keys of one scored zone lie, counted in units, and how many tokens of them it keeps by default."""
 
-    total = sum((wish for *_, wish in areas), torch.zeros_like(left))
-    rest, quotas = left, []
-    for index, (_, _, count, wish) in enumerate(areas):
-        last = index == len(areas) - 1
-        share = rest if last else -(-left * wish // total.clamp(min=1))
-        quota = torch.minimum(torch.minimum(share, rest) // unit, count)
+    zone: Zone
+    start: Int[Tensor, "batch 1 time"]
+    count: Int[Tensor, "batch 1 time"]  # type: ignore[assignment]  # as in Span
+    wish: Int[Tensor, "batch 1 time"]
+
+    def in_units(self, unit: int) -> tuple[tuple[Tensor, Tensor, int], "Area"]:
+        """The tokens after its last whole unit, as start, number and step, and its whole units.
+
+        Raises:
+            ValueError: it leaves gaps between tokens, or begins within a unit.
+        """
+        if self.zone.step > 1:
+            raise ValueError(f"zone.step = {self.zone.step} with units of {unit} tokens: units need contiguous zones.")
+        if self.zone.begin % unit:
+            raise ValueError(
+                f"zone.begin = {self.zone.begin} with units of {unit} tokens: what follows it in its unit could not be "
+                "chosen; give a multiple of the unit."
+            )
+        end = self.start + self.count
+        tail = torch.minimum(end % unit, self.count)
+        start = -(-self.start // unit)
+        return (end - tail, tail, 1), self._replace(start=start, count=(end // unit - start).clamp(min=0))
+
+
+def shared_out(budget: Int[Tensor, "batch group time"], areas: list[Area], unit: int) -> list[Span]:
+    """What each scored zone gets of the keys that are left, and the best of it by score."""
+    total = sum((area.wish for area in areas), torch.zeros_like(budget))
+    rest, quotas = budget, []
+    for area in areas:
+        share = rest if area is areas[-1] else -(-budget * area.wish // total.clamp(min=1))
+        quota = torch.minimum(torch.minimum(share, rest) // unit, area.count)
         rest = rest - quota * unit
         quotas.append(quota)
-    for (zone, start, count, _), quota in zip(areas, quotas, strict=True):
-        more = torch.minimum(rest // unit, count - quota)
+    out = []
+    for area, quota in zip(areas, quotas, strict=True):
+        more = torch.minimum(rest // unit, area.count - quota)
         rest = rest - more * unit
-        out.append(Span(start, count, quota + more, zone.step, forced=False, unit=unit))
+        out.append(Span(area.start, area.count, quota + more, area.zone.step, forced=False, unit=unit))
     return out

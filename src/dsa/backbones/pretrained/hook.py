@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import torch
@@ -41,6 +41,25 @@ class Layer:
     values: int = 0
     rank: int = 0
     scale: float | None = None
+
+    def take(self) -> "Given":
+        """What the call under way was given, which is kept no longer."""
+        assert self.hidden is not None
+        given = Given(self.hidden, self.past, self.latent)
+        self.forget()
+        return given
+
+    def forget(self) -> None:
+        """No call is under way."""
+        self.hidden = self.past = self.latent = None
+
+
+class Given(NamedTuple):
+    """What a call of a layer was given beside queries, keys and values, as `Layer` has it."""
+
+    hidden: Tensor
+    past: Any
+    latent: Tensor | None
 
 
 @dataclass
@@ -139,7 +158,7 @@ class Hook:
         """No pass is under way."""
         self.how, self.parts, self.masked, self.losses = None, {}, None, []
         for layer in self.layers:
-            layer.hidden = layer.past = layer.latent = None
+            layer.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the model is at no pass, and has read nothing."""

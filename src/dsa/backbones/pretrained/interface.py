@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dsa.backbones.attention import Losses, attend_routed
 from dsa.backbones.contracts import Attended, Cache, Site, SiteInputs
-from dsa.backbones.pretrained.hook import LAYER, Hook, Layer, Read
+from dsa.backbones.pretrained.hook import LAYER, Given, Hook, Layer, Read
+from dsa.backbones.router import Router
 from dsa.ops import Rotation
 from dsa.pretrained.libraries import transformers
 
@@ -60,21 +61,31 @@ def attention(
             f"model: {type(module).__name__} calls transformers' attention interface more than once a pass; sparse "
             "attention is put into layers that call it once."
         )
-    hook, site, hidden, past, latent = layer.hook, layer.site, layer.hidden, layer.past, layer.latent
-    layer.hidden = layer.past = layer.latent = None
+    hook, site, given = layer.hook, layer.site, layer.take()
     if site is None:
         return own_attention(module, query, key, value, attention_mask, **kwargs)
     assert hook.how is not None
     how, router, sink = hook.how, hook.router(site.index), kwargs.get("s_aux")
     if how.watch is not None:
-        how.watch(SiteInputs(site, hidden, query, key, rotation(hook, hidden), sink, latent))
-    if not how.sparse or router is None:
-        dense, weights = own_attention(module, query, key, value, attention_mask, **kwargs)
-        if how.after is not None:
-            shown = dense.transpose(1, 2)
-            how.after(Attended(site, value, shown))
-            dense = shown.transpose(1, 2)  # what follows comes from what was shown: its gradient arrives there
-        return dense, weights
+        how.watch(SiteInputs(site, given.hidden, query, key, rotation(hook, given.hidden), sink, given.latent))
+    if how.sparse and router is not None:
+        return over_selection(module, layer, router, given, query, key, value, attention_mask, sink), None
+    dense, weights = own_attention(module, query, key, value, attention_mask, **kwargs)
+    if how.after is not None:
+        shown = dense.transpose(1, 2)
+        how.after(Attended(site, value, shown))
+        dense = shown.transpose(1, 2)  # what follows comes from what was shown: its gradient arrives there
+    return dense, weights
+
+
+def over_selection(
+    module: nn.Module, layer: Layer, router: Router, given: Given, query: Float[Tensor, "batch head time dim"],
+    key: Float[Tensor, "batch kv_head key dim"], value: Float[Tensor, "batch kv_head key value_dim"],
+    mask: Tensor | None, sink: Float[Tensor, "head"] | None,
+) -> Float[Tensor, "batch time head value_dim"]:  # fmt: skip
+    """Attention over what the router of a layer chose, of the texts that the mask leaves; zeros at its padding."""
+    hook, site, past = layer.hook, layer.site, given.past
+    assert site is not None
     if layer.window is not None:
         check_within(layer.window, key.shape[2] if past is None else past.get_seq_length(module.layer_idx))
     if past is not None:
@@ -82,20 +93,20 @@ def attention(
     value = F.pad(value, (0, key.shape[3] - layer.values))  # the ops take values as wide as keys
     out = torch.zeros_like(query)
     before = key.shape[2] - query.shape[2]
-    for rows, tokens in hook.stretches(attention_mask, len(query), key.shape[2]):
+    for rows, tokens in hook.stretches(mask, len(query), key.shape[2]):
         warn_beyond(hook.context, tokens.stop - tokens.start)
         new = slice(max(tokens.start - before, 0), tokens.stop - before)
         if new.stop <= new.start:
             continue
-        q, k, v, states = query[rows, :, new], key[rows, :, tokens], value[rows, :, tokens], hidden[rows, new]
+        q, k, v, states = query[rows, :, new], key[rows, :, tokens], value[rows, :, tokens], given.hidden[rows, new]
         own = hook.part(rows)
         if past is not None:
             own = replace(own, cache=kept_of(hook, past, site, rows.start, k, q.shape[2]))
         turn = rotation(hook, states, own.offset)
-        low = None if latent is None else latent[rows, new]
+        low = None if given.latent is None else given.latent[rows, new]
         out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink, low)
         hook.losses.append(losses)
-    return out[..., : layer.values].transpose(1, 2), None
+    return out[..., : layer.values].transpose(1, 2)
 
 
 def check_dense(layer: Layer) -> None:
