@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from dsa.analysis.statistics.intervals import bootstrap_interval, share_interval, t_interval
 from dsa.analysis.statistics.no_loss import no_loss, no_worse
 from dsa.analysis.statistics.power import smallest_p, visible_effect
 from dsa.analysis.statistics.sign_flip import sign_flip
-from dsa.analysis.statistics.values import SAME, Array, Interval, constant
+from dsa.analysis.statistics.values import SAME, Array, Interval, constant, standard_error
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def t_test(d: Array) -> float:
         return 1.0
     if constant(d):
         return smallest_p(len(d)) if abs(d.mean()) > SAME else 1.0
-    return float(stats.ttest_1samp(d, 0.0).pvalue)
+    return float(2 * special.stdtr(len(d) - 1, -abs(d.mean()) / standard_error(d)))
 
 
 def effect_size(d: Array) -> float | None:

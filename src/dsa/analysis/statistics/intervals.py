@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
-from dsa.analysis.statistics.values import ALPHA, Array, Interval, constant
+from dsa.analysis.statistics.values import ALPHA, Array, Interval, constant, standard_error
 
 RESAMPLES = 9999
 
@@ -21,6 +22,12 @@ def bootstrap_interval(*samples: Array, of: Callable = np.mean) -> Interval | No
     if all(constant(sample) for sample in samples):
         value = float(of(*samples, axis=-1))
         return value, value
+    return resampled(of, *(tuple(sample.tolist()) for sample in samples))
+
+
+@lru_cache(maxsize=4096)  # an analysis asks for the same one several times
+def resampled(of: Callable, *samples: tuple[float, ...]) -> Interval | None:
+    """The interval of values that vary, by resampling."""
     for method in ("BCa", "percentile"):
         with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
             done = stats.bootstrap(
@@ -37,7 +44,7 @@ def t_interval(d: Array) -> Interval | None:
     """t interval of the mean; None for one value."""
     if len(d) < 2:
         return None
-    half = 0.0 if constant(d) else float(stats.sem(d) * stats.t.ppf(1 - ALPHA / 2, len(d) - 1))
+    half = 0.0 if constant(d) else float(standard_error(d) * special.stdtrit(len(d) - 1, 1 - ALPHA / 2))
     return float(d.mean()) - half, float(d.mean()) + half
 
 

@@ -13,3 +13,8 @@ SAME = 1e-12  # spread, relative to the values, below which they count as consta
 def constant(d: Array) -> bool:
     """Whether values do not vary between seeds."""
     return bool(np.ptp(d) <= SAME * max(1.0, float(np.abs(d).max())))
+
+
+def standard_error(d: Array) -> float:
+    """Of the mean."""
+    return float(d.std(ddof=1)) / len(d) ** 0.5
