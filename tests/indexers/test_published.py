@@ -1,5 +1,7 @@
 """Indexers of published models give the scores of transformers' own code from the same weights."""
 
+import random
+
 import pytest
 import torch
 from indexers.ranking import EVERYTHING, Ranked, tied
@@ -17,11 +19,30 @@ MODELS = {
     "deepseek_v32": (DeepseekV32Config, deepseek.DeepseekV32Indexer, deepseek.DeepseekV32RotaryEmbedding),
     "glm5": (GlmMoeDsaConfig, glm.GlmMoeDsaIndexer, glm.GlmMoeDsaRotaryEmbedding),
 }
+
+
+def random_shape(seed):
+    """What SHAPES holds, drawn: a query keeps far fewer keys than there are."""
+    draw = random.Random(seed)
+    dim = 2 * draw.randint(2, 32)
+    length, k = draw.randint(50, 150), draw.randint(3, 12)
+    return (
+        draw.randint(1, 3),
+        length,
+        4 * draw.randint(6, 16),
+        draw.randint(3, 12),
+        dim,
+        2 * draw.randint(1, dim // 2),
+        k,
+    )
+
+
 SHAPES = [  # rows, length, width, heads, dims, rotated dims, keys a query keeps
     (2, 96, 32, 4, 16, 8, 7),
     (1, 200, 48, 8, 32, 16, 12),
     (3, 65, 24, 3, 12, 12, 5),
     (1, 130, 64, 16, 64, 2, 9),
+    *(random_shape(seed) for seed in range(2)),
 ]
 
 

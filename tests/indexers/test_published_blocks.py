@@ -1,5 +1,7 @@
 """Indexers of published models that choose blocks: the scores and keys of transformers' own code."""
 
+import random
+
 import pytest
 import torch
 from indexers.ranking import Ranked, assert_same_blocks
@@ -18,12 +20,24 @@ from dsa import compose
 from dsa.indexers import BlockMeanIndexer, GatedPoolIndexer, GroupBlockIndexer, OverlappingPoolIndexer
 from dsa.ops import Rotation
 
+
+def random_shape(seed):
+    """What SHAPES holds, drawn: no row is made of whole blocks, and far fewer are kept than there are."""
+    draw = random.Random(seed)
+    unit, blocks, dim = draw.randint(2, 12), draw.randint(1, 4), 2 * draw.randint(2, 20)
+    rows, width, heads = draw.randint(1, 3), 4 * draw.randint(3, 16), draw.randint(3, 7)
+    rotated = 2 * draw.randint(1, dim // 2)
+    length = unit * (3 * blocks + draw.randint(3, 9)) + draw.randint(1, unit - 1)
+    return rows, length, width, heads, dim, rotated, unit, blocks
+
+
 SHAPES = [  # rows, length, width, heads, dims, rotated dims, tokens of a block, blocks that are kept
     (2, 50, 32, 5, 16, 8, 4, 3),
     (1, 97, 48, 4, 32, 32, 8, 3),
     (2, 41, 24, 4, 8, 4, 2, 5),
     (1, 61, 16, 6, 12, 6, 5, 2),
     (1, 75, 32, 4, 16, 2, 16, 2),
+    *(random_shape(seed) for seed in range(2)),
 ]
 PADDED = pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 LATENT = pytest.mark.parametrize("rank", [None, 20], ids=["hidden", "latent"])
