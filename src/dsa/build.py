@@ -8,7 +8,7 @@ from dsa.backbones.initial import draw_indexer
 from dsa.data import DataModule
 from dsa.indexers import Indexer
 from dsa.patterns import Pattern
-from dsa.precision import Exact
+from dsa.precision import Exact, Precision
 from dsa.selectors import NearestInstead
 from dsa.spec import Spec
 
@@ -102,6 +102,11 @@ def numbers_of_indexers(sites: Sequence[Site], every: int | tuple[int, ...]) -> 
     return [bisect(leaders, number) - 1 for number in range(len(sites))]
 
 
+def precision_of(spec: Spec, training: bool) -> Precision:
+    """The number format of the index scores; one that takes no part in training is applied after it."""
+    return spec.precision.make() if spec.in_training or not training else Exact()
+
+
 def attach_routers(
     spec: Spec,
     backbone: Backbone,
@@ -117,7 +122,7 @@ def attach_routers(
         trained: as training sees it: without the format that is applied after it.
         nearest: the budget goes to the nearest keys, after so many of a row's first ones (sinks).
     """
-    precision = Exact() if trained and not spec.in_training else spec.precision.make()
+    precision = precision_of(spec, trained)
     every = routed_together(spec)
     leaders = [backbone.sites[number] for number in leading(len(backbone.sites), every)]
     routers = [

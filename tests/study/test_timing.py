@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dsa import compose
 from dsa.artifacts.files import TIMING
 from dsa.backbones import SparseTransformer
+from dsa.precision import Exact, Integer
 from dsa.study import timing
 from dsa.study.__main__ import main
 from dsa.study.timing import time_study
@@ -127,6 +129,18 @@ def test_a_step_leaves_the_weights_as_they_are_and_is_compiled_where_the_runs_ar
     for _ in range(2):
         one.step()
     assert compiled == [one.model]
+
+
+@pytest.mark.parametrize("in_training", [False, True])
+def test_a_step_is_timed_without_the_format_that_is_applied_after_training(study, in_training, monkeypatch):
+    (folder,) = study.glob("h1d8*")
+    one = timing.Timed(folder)
+    one.spec = replace(one.spec, precision=compose(["precision=int4"]).precision, in_training=in_training)
+    (router, *_) = timing.routers_of(one.model)
+    router.precision, seen = one.spec.precision.make(), []
+    monkeypatch.setattr(timing, "milliseconds", lambda *_: seen.append(router.precision) or 1.0)
+    assert one.step() == {"step_ms": 1.0}
+    assert isinstance(seen[0], Integer if in_training else Exact) and isinstance(router.precision, Integer)
 
 
 @pytest.mark.parametrize("study", ["both"], indirect=True)

@@ -65,10 +65,18 @@ def test_times_are_no_speed_where_one_layer_is_computed_under_a_mask(cap, real):
 
 @pytest.mark.skipif(native.unavailable() is not None, reason=str(native.unavailable()))
 @pytest.mark.parametrize(
-    ("indexer", "real"), [(["h1d8"], True), (["hisa", "indexer.block=4"], False), (["moba", "indexer.unit=4"], False)]
+    ("settings", "real"),
+    [
+        (["indexer=h1d8"], True),
+        (["indexer=hisa", "indexer.block=4"], False),
+        (["indexer=moba", "indexer.unit=4"], False),
+        (["indexer=h1d8", "objective=asked_kl"], False),
+        (["indexer=h1d8", "objective=gradient_kl"], False),
+        (["indexer=h1d8", "precision=bf16", "precision.in_training=true"], False),
+    ],
 )
-def test_times_are_no_speed_where_what_ranks_or_teaches_is_computed_under_a_mask(indexer, real):
-    spec = compose([*SMALL, f"indexer={indexer[0]}", *indexer[1:]])
+def test_times_are_no_speed_where_what_ranks_or_teaches_is_computed_under_a_mask(settings, real):
+    spec = compose([*SMALL, *settings])
     result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, density=0.5)
     assert is_speed(spec, result, build_model(spec, 64), torch.device("cpu")) is real
 

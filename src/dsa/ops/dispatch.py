@@ -82,9 +82,11 @@ def computes_selected_only(
     scorer: Scorer | None = None,
     learner: IndexFeatures | None = None,
     cap: float | None = None,
+    emphasis: bool = False,
 ) -> bool:
     """Whether the backend that serves computes the selected pairs alone; else its times say nothing of speed."""
-    return serving(name, Call(tensors, scorer=scorer, learner=learner, cap=cap)).selected_only
+    call = Call(tensors, scorer=scorer, learner=learner, cap=cap, emphasis=emphasis)
+    return serving(name, call).selected_only
 
 
 def multiplies(dtype: torch.dtype, name: str, device: torch.device) -> bool:

@@ -22,8 +22,9 @@ import torch
 from dsa.artifacts.atomic import write_json
 from dsa.artifacts.files import TIMING
 from dsa.artifacts.names import CONTENDED
-from dsa.build import build_data
+from dsa.build import build_data, precision_of
 from dsa.data import Batch
+from dsa.judging.cost import routers_of
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.provenance import provenance
 from dsa.judging.speed import Contention, inference, milliseconds
@@ -173,10 +174,8 @@ class Timed:
 
     def step(self) -> dict[str, float]:
         """Steps on a whole batch as in the run's last stage."""
-        with self.in_place():
-            self.model.train()
+        with self.in_place(), self.as_trained():
             took = milliseconds(self.whole_step, self.device, STEPS, STEPPING)
-            self.model.eval()
         return {"step_ms": took}
 
     @functools.cached_property
@@ -186,6 +185,18 @@ class Timed:
             self.model.compile_layers()
         batch = Batch(self.batch.tokens.to(self.device), self.batch.targets.to(self.device))
         return last_step(self.spec, self.model, self.data, batch, self.sparse, self.device)
+
+    @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """Meanwhile it trains, without the number format that is applied after training."""
+        routers, judged = routers_of(self.model), self.spec.precision.make()
+        for router in routers:
+            router.precision = precision_of(self.spec, training=True)
+        self.model.train()
+        yield
+        self.model.eval()
+        for router in routers:
+            router.precision = judged
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from dsa.artifacts.names import CONTENDED
 from dsa.artifacts.results import RunResult
 from dsa.artifacts.store import RECORD, Store, read_json
 from dsa.backbones import Backbone, Pass, Router, Site
+from dsa.build import precision_of
 from dsa.data import DataModule
 from dsa.graph import Graph
 from dsa.judging.cost import flops, index_features, indexer_megabytes, parameters
@@ -190,21 +191,23 @@ def is_speed(spec: Spec, result: RunResult, model: Backbone, device: torch.devic
     return (
         spec.uses_indexer
         and not spec.dense
-        and all(selects_and_learns_fast(model.router(site.index), site, spec.ops, device) for site in model.sites)
+        and all(selects_and_learns_fast(spec, model.router(site.index), site, device) for site in model.sites)
         and not spec.precision.make().simulated(spec.ops, device)
         and (result.density or 1.0) < 1.0
     )
 
 
 @torch.no_grad()
-def selects_and_learns_fast(router: Router | None, site: Site, backend: str, device: torch.device) -> bool:
+def selects_and_learns_fast(spec: Spec, router: Router | None, site: Site, device: torch.device) -> bool:
     """Whether a site's keys are ranked, attended to and learned from by the backend that computes no others."""
-    features = scorer = None
+    learner = scorer = None
     if router is not None and router.indexer is not None:
         features = index_features(router.indexer, site.width)
-        scorer = router.indexer.scorer(features)
-    here = torch.empty(0, device=device)
-    return computes_selected_only(backend, here, scorer=scorer, learner=features, cap=site.cap)
+        scorer, learner = router.indexer.scorer(features), precision_of(spec, training=True).cast(features)
+    here, emphasis = torch.empty(0, device=device), spec.objective.make().emphasises
+    return computes_selected_only(
+        spec.ops, here, scorer=scorer, learner=learner, cap=site.cap, emphasis=learner is not None and emphasis
+    )
 
 
 def stability(rows: list[Row], stage: str) -> dict[str, float | None]:

@@ -21,13 +21,12 @@ from dsa.artifacts.store import PLACES, RECORD, Named, Store, read_json
 from dsa.backbones import Backbone, Pass, SiteInputs
 from dsa.backbones.frozen import held_in
 from dsa.backbones.router import attention_of
-from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers
+from dsa.build import build_backbone, build_indexers, build_patterns, numbers_of_indexers, precision_of
 from dsa.data import Batch, DataModule
 from dsa.graph import Need, objective_of
 from dsa.judging.checkpoints import fit_base, save_weights
 from dsa.judging.world import first_process, wait_for_all
 from dsa.patterns import Choosing
-from dsa.precision import Exact
 from dsa.spec import Spec
 from dsa.training.balance import Balanced
 from dsa.training.dashboard import Dashboard
@@ -278,7 +277,7 @@ def member_of(wish: Wish, model: Backbone, cohort: Path, run_log: RunLog | None)
     if first_process():
         folder.mkdir(exist_ok=True)
     log = RunLog(folder / METRICS if first_process() else None, then=run_log)
-    precision = spec.precision.make() if spec.in_training else Exact()
+    precision = precision_of(spec, training=True)
     indexers = nn.ModuleList(build_indexers(spec, model))
     of = numbers_of_indexers(model.sites, spec.index_every)
     patterns = nn.ModuleList(one for one in build_patterns(spec, model) if isinstance(one, Choosing))

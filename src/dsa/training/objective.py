@@ -51,6 +51,11 @@ class IndexerObjective:
         """
         return None if self.balance is None else Balanced(self.balance, of, parameters)
 
+    @property
+    def emphasises(self) -> bool:
+        """Whether some of the attention counts more than the rest."""
+        return type(self).emphasis is not IndexerObjective.emphasis
+
     def emphasis(self, model: Backbone, batch: Batch, how: Pass) -> Emphases:
         """What of the attention counts more than the rest, found by a pass of its own through the model.
 
