@@ -192,7 +192,7 @@ def test_without_transformers_the_peers_say_how_to_get_it(monkeypatch):
 def test_a_cohort_is_timed_together_and_apart(tmp_path, capsys):
     rows = tmp_path / "rows.json"
     main(
-        ["cohort", "--model", "mqar", "--length", "32", "--indexers", "h1d8,h2d8", "--rounds", "1", "--json", str(rows)]
+        ["cohort", "--model", "mqar", "--length", "32", "--indexers", "h1d8,h2d8", "--rounds", "5", "--json", str(rows)]
     )
     found = {row["what"]: row for row in json.loads(rows.read_text())}
     assert set(found) == {"forward pass of the base", "step, together", "together, as products", "steps, apart"}

@@ -6,7 +6,8 @@ from indexers.ranking import EVERYTHING
 
 from dsa import ops
 from dsa.indexers import GroupBlockIndexer, LightningIndexer, TwoStageIndexer
-from dsa.ops import Rotation
+from dsa.ops import Rotation, Zone
+from dsa.ops.zones import spans
 from dsa.precision import Integer
 
 SHAPES = [  # rows, length, width, groups or heads, dims, tokens of a block, blocks that are kept or searched
@@ -159,8 +160,35 @@ def test_fewer_blocks_cost_fewer_operations():
         costs.append(own.scorer(own(torch.zeros(1, 1, 24), Rotation(1, 10000.0))).cost(EVERYTHING, 64))
     pair, time = 2 * 2 * 8 + 3 * 2, range(64)
     for blocks, cost in zip((2, 4, 8, 16), costs, strict=True):
-        assert cost == pair * sum(min(t + 1, blocks * 4) + max(t // 4 - 1, 0) for t in time)
+        assert cost == pair * sum(min(t + 1, (blocks - 1) * 4 + t % 4 + 1) + max(t // 4 - 1, 0) for t in time)
     assert costs == sorted(costs)
+
+
+@pytest.mark.parametrize(
+    "zones",
+    [
+        EVERYTHING,
+        (Zone(0, keep="all"), Zone(None, 1)),
+        (Zone(6, keep="all"), Zone(None, 7)),
+        (Zone(None, 0, end=9), Zone(30, 9, step=3)),
+    ],
+)
+def test_no_fewer_keys_are_counted_than_are_shown_and_searched_and_not_one_more_where_all_is_shown(zones):
+    length, unit = 61, 4
+    own, x = TwoStageIndexer(24, 2, 8, unit, 4), torch.randn(3, length, 24)
+    with torch.no_grad():
+        scorer = own.scorer(own(x, Rotation(length, 10000.0)))
+        searched = scorer.searched(slice(0, length), 0)[:, 0].repeat_interleave(unit, -1)[..., :length]
+    scored = torch.zeros(length, length, dtype=torch.bool)
+    for span in spans(zones, torch.zeros(1, 1, length, dtype=torch.int64)):
+        for t in range(length):
+            keys = span.start[0, 0, t] + span.step * torch.arange(int(span.count[0, 0, t]))
+            scored[t, keys] |= not span.forced
+    pair, blocks = 2 * 2 * 8 + 3 * 2, sum(max(t // unit - 1, 0) for t in range(length))
+    met = (searched & scored).sum((1, 2)).max().item()
+    assert (scorer.cost(zones, length) / pair - blocks >= met) and met > 0
+    if zones is EVERYTHING:
+        assert scorer.cost(zones, length) / pair - blocks == met
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,16 @@ class TwoStage(NamedTuple):
         return self._replace(tokens=self.tokens.of_group(group), means=self.means.of_group(group))
 
     def cost(self, zones: Zones | tuple[Zones, ...], length: int) -> float:
-        """A pair as of IndexFeatures: of a query and a block before its own, or a key that is shown and searched."""
-        nothing, most = torch.zeros(1, 1, length, dtype=torch.long), self.blocks * self.means.unit
+        """A pair as of IndexFeatures: of a query and a block before its own, or a key that is shown and searched; at
+        most so many, where a zone shows a part of the blocks between: the best of them may be those that it hides."""
+        nothing, unit, time = torch.zeros(1, 1, length, dtype=torch.long), self.means.unit, torch.arange(length)
+        edges = [(0 * time, time.clamp(max=unit - 1) + 1), ((time // unit * unit).clamp(min=unit), time + 1)]
         keys = 0
         for one in by_group(zones):
-            shown = [span.count for span in spans(one, nothing, forced=self.forced) if not span.forced]
-            keys += int(sum(shown, nothing).clamp(max=most).sum())
+            shown = [span for span in spans(one, nothing, forced=self.forced) if not span.forced]
+            always = sum((span.within(*edge) for span in shown for edge in edges), nothing)
+            between = sum((span.count for span in shown), nothing) - always
+            keys += int((always + between.clamp(max=(self.blocks - 2) * unit)).sum())
         keys *= self.groups if len(by_group(zones)) == 1 else 1
-        blocks = self.groups * int((torch.arange(length) // self.means.unit - 1).clamp(min=0).sum())
+        blocks = self.groups * int((time // unit - 1).clamp(min=0).sum())
         return index_pair_flops(*self.tokens.queries.shape[3:]) * float(keys + blocks)

@@ -99,6 +99,13 @@ class Span(NamedTuple):
     forced: bool
     unit: int = 1
 
+    def within(self, begin: Int[Tensor, " time"], end: Int[Tensor, " time"]) -> Int[Tensor, "batch 1 time"]:
+        """How many of its units lie from `begin` on and before `end`, of each query."""
+        before = [
+            torch.minimum((-((self.start - edge) // self.step)).clamp(min=0), self.count) for edge in (end, begin)
+        ]
+        return (before[0] - before[1]).clamp(min=0)
+
 
 def first_forced(forced: Zones, time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch time"]:
     """The key from which on a scorer forces all up to queries at `time`; the one after the query if it forces none.
