@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dsa import compose
 from dsa.artifacts.results import RunResult
 from dsa.indexers import LightningIndexer
 from dsa.ops.rotary import Rotation
@@ -44,5 +45,7 @@ def test_a_layer_whose_indexer_clips_what_it_should_rank_is_named(zeros, mass, n
         {"layer": 6, "zero_share": 0.1, "mass": 0.85, "oracle_mass": 0.9},
         {"layer": 25, "zero_share": zeros, "mass": mass, "oracle_mass": 0.9},
     ]
-    told = clipped(RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, selection={"layers": layers}))
-    assert [("layer 25 scores" in text, "weight=negative" in text) for text in told] == [(True, True)] * named
+    result = RunResult("r", "finished", "s", {}, "m", "d", "r", 64, 0, selection={"layers": layers})
+    for indexer, weighted in (("h1d16", True), ("qwen4_qsa", False)):  # a setting that it does not have helps nobody
+        told = clipped(compose([f"indexer={indexer}"]), result)
+        assert [("layer 25 scores" in text, "weight=negative" in text) for text in told] == [(True, weighted)] * named

@@ -12,6 +12,7 @@ from dsa.training.room import Made, all_forced, searches_everything
 
 BELOW_UNIGRAM = 0.01  # nats a token: a loss that is less below the unigram loss says nothing about attention
 IDENTITY = 1e-3  # of a logit: what rounding changes where every key is kept lies below it
+DECODE = 1e-2  # of a logit: parts of a text multiply in other shapes, and layers that choose carry on what that rounds
 ROUNDED = 1  # selection of a token that may be another where it comes alone: two scores that differ by rounding
 CLIPPED = 0.9  # of index scores: above it a layer's ReLU leaves position to choose
 MISSED = 0.9  # of the attention that as many keys could hold: a layer below it keeps others
@@ -54,7 +55,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
         out.append("no dense control was found: delta_loss is null (dense_control=true trains one).")
     out += unlearned(spec, result)
-    out += clipped(result)
+    out += clipped(spec, result)
     if spec.uses_indexer and spec.indexer.node.get("latent") is False and any(site.latent for site in model.sites):
         out.append(
             "indexer.latent = false: this model projects its queries from a latent of low rank, and the index queries "
@@ -107,7 +108,7 @@ def uncertified(result: RunResult) -> list[str]:
             "is more than rounding, and its losses are not those of this model."
         )
     others, decode = told.get("reselected") or 0, told.get("decode") or 0.0  # judgements of earlier versions have none
-    if others > ROUNDED or (not others and decode > IDENTITY):
+    if others > ROUNDED or (not others and decode > DECODE):
         out.append(
             f"a text that comes token by token is not what one pass says: a logit is {decode:.1e} off, and "
             f"{others} of its selections are others (certificate.decode, certificate.reselected). What this "
@@ -133,7 +134,7 @@ def unlearned(spec: Spec, result: RunResult) -> list[str]:
     ]
 
 
-def clipped(result: RunResult) -> list[str]:
+def clipped(spec: Spec, result: RunResult) -> list[str]:
     """A warning that names layers whose indexer clips nearly every key, so that ReLU passes no gradient back either."""
     layers = [
         str(layer["layer"])
@@ -145,8 +146,8 @@ def clipped(result: RunResult) -> list[str]:
     return [
         f"the indexer of layer {', '.join(layers)} scores more than {CLIPPED:.0%} of the keys exactly 0 and keeps less "
         f"than {MISSED:.0%} of the attention that as many keys could hold: position chooses there, and a pair that "
-        "ReLU clips teaches nothing. More heads, more rows, another seed or, on a pretrained model, "
-        "indexer.weight=negative may help."
+        "ReLU clips teaches nothing. More heads, more rows or another seed may help"
+        + (", or, on a pretrained model, indexer.weight=negative." if "weight" in spec.indexer.node else ".")
     ]
 
 
