@@ -36,7 +36,7 @@ def seen_with(index):
     """A layer that kept what these features rank first."""
     limit = torch.arange(1, LENGTH + 1).clamp(max=K)[None, None]
     chosen = ops.select(index, EVERYTHING, limit)
-    return observed(None, LENGTH, K)._replace(cast=index, features=index, selection=chosen)
+    return observed(None, LENGTH, K)._replace(cast=index, features=index, scorer=index, selection=chosen)
 
 
 def counted(index, asked=None):

@@ -7,8 +7,9 @@ import torch
 from conftest import QUIET, SMALL
 from inspection.test_selection import observed
 
-from dsa import compose, ops, train
+from dsa import build_model, compose, ops, train
 from dsa.analysis.__main__ import main
+from dsa.backbones import Observation, Pass
 from dsa.inspection.ties import Later
 from dsa.judging.ties import Tied, share, tied
 from dsa.ops import IndexFeatures, Zone
@@ -29,7 +30,7 @@ def features(scores):
 def test_a_tie_is_a_kept_key_that_scores_as_one_left_out(scores, expected):
     index, k = features(scores), 2
     limit = torch.arange(1, 7).clamp(max=k)[None, None]
-    seen = observed(index, length=6, k=k)._replace(cast=index, selection=ops.select(index, EVERYTHING, limit))
+    seen = observed(index, length=6, k=k)._replace(scorer=index, selection=ops.select(index, EVERYTHING, limit))
     assert tied(seen) == (4, expected)
     assert share([tied(seen)]) == expected / 4
 
@@ -44,7 +45,7 @@ def test_blocks_tie_as_keys_do(scores, contested, expected):
     limit = torch.full((1, 1, length), 4)
     zones = (Zone(first=0, keep="all"), Zone(first=None, last=1, keep="selector"))
     kept = ops.select(index, zones, limit)
-    seen = observed(index, length=length)._replace(cast=index, zones=zones, selection=kept)
+    seen = observed(index, length=length)._replace(scorer=index, zones=zones, selection=kept)
     told = plainly_tied(scores, kept, unit)
     assert tied(seen) == told
     assert (told.contested, told.tied) == (contested, expected)
@@ -53,7 +54,7 @@ def test_blocks_tie_as_keys_do(scores, contested, expected):
 def test_rows_shorter_than_a_block_have_none_that_tie():
     index = IndexFeatures(torch.ones(1, 1, 6, 1, 1), torch.zeros(1, 1, 0, 1), weights=None, unit=8)
     kept = ops.select(index, EVERYTHING, torch.full((1, 1, 6), 3))
-    assert tied(observed(index, length=6)._replace(cast=index, selection=kept)) is None
+    assert tied(observed(index, length=6)._replace(scorer=index, selection=kept)) is None
 
 
 def plainly_tied(scores, kept, unit):
@@ -69,11 +70,28 @@ def plainly_tied(scores, kept, unit):
     return Tied(contested, tied)
 
 
+def test_keys_tie_by_the_scores_that_rank_them_which_a_search_does_not_have_of_all():
+    length, model = 40, build_model(compose(["indexer=hisa", "indexer.block=4", "indexer.blocks=3", "pattern=causal",
+                                             "selector.k=10", "indexer.init=0.5", *SMALL]), 64)  # fmt: skip
+    seen: list[Observation] = []
+    with torch.no_grad():
+        model.run(torch.arange(length)[None], Pass(observe=seen.append))
+        ranked = seen[0].scorer.scores(slice(0, length), slice(0, length))[0, 0]
+    assert seen[0].selection is not None and ranked.isinf().any(), "most blocks are not searched"
+    found = Tied(0, 0)
+    for query in range(10, length):
+        kept = seen[0].selection.positions[0, 0, query, : seen[0].selection.counts[0, 0, query]].tolist()
+        out = [key for key in range(query + 1) if key not in kept]
+        same = min(ranked[query, kept]) == max(ranked[query, out])
+        found = Tied(found.contested + 1, found.tied + bool(same))
+    assert tied(seen[0]) == found and 0 < found.tied < found.contested
+
+
 def test_another_zone_has_no_part_in_a_tie():
     index = features([1, 5, 2, 7, 7, 7])  # kept and left out of the strided zone: 7 and 5, 2 and 1
     zones = (Zone(first=1, keep="all"), Zone(first=None, last=2, step=2, keep="selector"))
     limit = torch.full((1, 1, 6), 3)
-    seen = observed(index, length=6)._replace(cast=index, zones=zones, selection=ops.select(index, zones, limit))
+    seen = observed(index, length=6)._replace(scorer=index, zones=zones, selection=ops.select(index, zones, limit))
     assert tied(seen).tied == 0
 
 

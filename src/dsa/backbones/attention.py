@@ -132,7 +132,7 @@ def attend_routed(
         how.observe(
             Observation(
                 site.index, q, k, target.logsumexp, selection, features, cast, zones, scale, cap, bits, routed.choice,
-                sink, entries,
+                sink, entries, router.scorer(cast),
             )
         )  # fmt: skip
     return out, losses

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsa.backbones.cache import Cache
 from dsa.backbones.entries import Entries
-from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Selection, Zones, cost
+from dsa.ops import Emphasis, IndexFeatures, Mixed, Picked, Rotation, Scorer, Selection, Zones, cost
 from dsa.patterns import Choice
 from dsa.precision import Bits
 from dsa.selectors import SelectorContext
@@ -153,6 +153,7 @@ class Observation(NamedTuple):
     choice: Choice | None = None  # of a pattern that chooses
     sink: Float[Tensor, "head"] | None = None  # learned logits in the denominator
     entries: Entries | None = None  # that it read
+    scorer: Scorer | None = None  # what ranks keys by the features after rounding
 
     @property
     def picked(self) -> Picked | None:

@@ -14,7 +14,7 @@ from dsa.backbones.cache import AtSite
 from dsa.backbones.contracts import Pass, Routed, Site, SiteInputs
 from dsa.indexers import Indexer
 from dsa.indexers.base import NOTHING
-from dsa.ops import IndexFeatures, InUnits, Mixed, Rotation, Selection, TrueAttention
+from dsa.ops import IndexFeatures, InUnits, Mixed, Rotation, Scorer, Selection, TrueAttention
 from dsa.patterns import Choice, Pattern
 from dsa.precision import Bits, Precision
 from dsa.selectors import Selector, SelectorContext
@@ -84,6 +84,10 @@ class Router(nn.Module):
             self.selector.observe(selection, context)
         how.routes[self.site] = Routed(selection, features, cast, context, choice)
         return how.routes[self.site]
+
+    def scorer(self, cast: IndexFeatures | Mixed | None) -> Scorer | None:
+        """What ranks keys by features after rounding; None without an indexer."""
+        return None if cast is None or self.indexer is None else self.indexer.scorer(cast)
 
     def losses(self, routed: Routed, target: TrueAttention) -> dict[str, Float[Tensor, ""]]:
         """What the indexer is to minimise over a selection, by name; empty without an indexer."""
@@ -165,8 +169,7 @@ class Router(nn.Module):
         slots, whole = self.room(context, offset, site)
         if trim is None and whole and keeps_every_key(limit, context):
             return None
-        index = None if cast is None or self.indexer is None else self.indexer.scorer(cast)
-        scorer = self.selector.scorer(index, attention, context)
+        scorer = self.selector.scorer(self.scorer(cast), attention, context)
         if scorer.unit < site.stride:
             scorer = InUnits(scorer, site.stride)
         if choice is None:

@@ -22,18 +22,18 @@ class Tied(NamedTuple):
 
 def tied(seen: Observation) -> Tied | None:
     """Of one layer in the first row of a batch; None where no index score ranked keys, or blocks, of fixed zones."""
-    if seen.selection is None or seen.cast is None or seen.choice is not None:
+    if seen.selection is None or seen.scorer is None or seen.choice is not None:
         return None
-    length, unit = seen.selection.counts.shape[-1], seen.cast.unit
+    length, unit = seen.selection.counts.shape[-1], seen.scorer.unit
     if not (units := length // unit):
         return None
     kept, counts = to_mask(seen.selection, length)[:1], seen.selection.counts[:1].long()
     whole = kept[..., : units * unit].unflatten(-1, (units, unit)).all(-1)
-    scores = seen.cast.scores(slice(0, length), slice(0, units))[:1].expand_as(whole)
+    scores = seen.scorer.scores(slice(0, length), slice(0, units))[:1].expand_as(whole)
     out, zones = Tied(0, 0), by_group(seen.zones)
     for group in range(kept.shape[1]):
         limit = counts[:, [group]]
-        for span in spans(zones[group % len(zones)], limit, unit=unit, forced=seen.cast.forced):
+        for span in spans(zones[group % len(zones)], limit, unit=unit, forced=seen.scorer.forced):
             if not span.forced:
                 here = decided(scores[:, [group]], whole[:, [group]], members(span, units))
                 out = Tied(out.contested + here.contested, out.tied + here.tied)
