@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from conftest import SMALL
 from indexers.ranking import EVERYTHING
 
-from dsa import ops
+from dsa import build_model, compose, ops
+from dsa.backbones import Pass
 from dsa.indexers import GroupBlockIndexer, LightningIndexer, TwoStageIndexer
 from dsa.ops import Rotation, Zone
+from dsa.ops.reference import to_mask
 from dsa.ops.zones import spans
 from dsa.precision import Integer
 
@@ -131,6 +134,22 @@ def test_hisa_keeps_the_best_tokens_of_the_blocks_that_it_searches(shape, backen
     assert fewer > 0 and flat < rows * length, "it must differ from a search of everything"
 
 
+@pytest.mark.parametrize("pattern", ["causal", "local_global pattern.window=4", "sliding_window_32_16", "sinks"])
+def test_hisa_chooses_no_key_that_it_has_not_searched(pattern):
+    """The pattern hides most blocks, so that a search of the whole past would find fewer keys than are chosen."""
+    settings = ["indexer=hisa", "indexer.block=4", "indexer.blocks=4", "indexer.init=0.5", "seq_len=96"]
+    model, seen = build_model(compose([*SMALL, *settings, *f"pattern={pattern}".split(), "selector.k=8"]), 64), []
+    with torch.no_grad():
+        model.run(torch.randint(64, (1, 96)), Pass(observe=seen.append))
+    (first, *_), time = seen, torch.arange(96)
+    chosen = to_mask(first.selection, 96)[0, 0]
+    for zone in first.zones:
+        if zone.forced:
+            start, count = (x[:, None] for x in zone.span(time))
+            chosen &= ~((time >= start) & (time < start + count * zone.step))
+    assert chosen.any() and first.scorer.scores(slice(0, 96), slice(0, 96))[0, 0][chosen].isfinite().all()
+
+
 def test_a_search_of_every_block_is_the_lightning_indexer():
     torch.manual_seed(0)
     x, limit = torch.randn(2, 45, 24), torch.full((2, 1, 45), 6)
@@ -177,18 +196,21 @@ def test_no_fewer_keys_are_counted_than_are_shown_and_searched_and_not_one_more_
     length, unit = 61, 4
     own, x = TwoStageIndexer(24, 2, 8, unit, 4), torch.randn(3, length, 24)
     with torch.no_grad():
-        scorer = own.scorer(own(x, Rotation(length, 10000.0)))
+        scorer = own.scorer(own(x, Rotation(length, 10000.0)), (zones,))
         searched = scorer.searched(slice(0, length), 0)[:, 0].repeat_interleave(unit, -1)[..., :length]
     scored = torch.zeros(length, length, dtype=torch.bool)
     for span in spans(zones, torch.zeros(1, 1, length, dtype=torch.int64)):
         for t in range(length):
             keys = span.start[0, 0, t] + span.step * torch.arange(int(span.count[0, 0, t]))
             scored[t, keys] |= not span.forced
-    pair, blocks = 2 * 2 * 8 + 3 * 2, sum(max(t // unit - 1, 0) for t in range(length))
-    met = (searched & scored).sum((1, 2)).max().item()
-    assert (scorer.cost(zones, length) / pair - blocks >= met) and met > 0
-    if zones is EVERYTHING:
-        assert scorer.cost(zones, length) / pair - blocks == met
+    held = torch.nn.functional.pad(scored, (0, -length % unit)).unflatten(-1, (-1, unit)).any(-1)
+    between = [(t, block) for t in range(length) for block in range(1, t // unit) if held[t, block]]
+    met, pair = (searched & scored).sum((1, 2)).max().item(), 2 * 2 * 8 + 3 * 2
+    counted = scorer.cost(zones, length) / pair - len(between)
+    assert (counted == met if zones is EVERYTHING else counted >= met) and met > 0
+    for t in range(length):  # no block is searched in vain
+        blocks = searched[0, t, ::unit].nonzero().flatten().tolist()
+        assert all(held[t, block] for block in blocks if 0 < block < t // unit)
 
 
 @pytest.mark.parametrize(

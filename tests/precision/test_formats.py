@@ -4,12 +4,13 @@ import functools
 
 import pytest
 import torch
-from conftest import options
+from conftest import SMALL, options
 
-from dsa import compose
+from dsa import build_model, compose
 from dsa.ops import IndexFeatures, Zone, select
 from dsa.ops.native import multiplies
 from dsa.precision.float8 import hadamard
+from dsa.training.caveats import simulated
 
 
 @functools.cache
@@ -202,6 +203,17 @@ def test_what_is_not_simulated_is_fp32_and_what_the_kernels_multiply_as_it_is():
     assert real("blocked") == real("reference") == ["fp32"]
     here = {"bf16": torch.bfloat16, "fp32": None, "int8": torch.int8, "int8_tensor": torch.int8}
     assert real("cpu") == [name for name, dtype in here.items() if dtype is None or multiplies(dtype)]
+
+
+@pytest.mark.skipif(not multiplies(torch.int8), reason="this processor does not multiply int8 as such")
+@pytest.mark.parametrize(
+    ("indexer", "told"), [(["h2d8"], False), (["hisa", "indexer.block=4"], True), (["multi_scale"], True)]
+)
+def test_a_result_says_that_a_format_is_simulated_where_the_kernels_do_not_serve_the_indexer(indexer, told):
+    settings = [*SMALL, f"indexer={indexer[0]}", *indexer[1:]]
+    for precision, expected in (("int8", told), ("fp32", False), ("int4", True)):
+        spec = compose([*settings, f"precision={precision}"])
+        assert simulated(spec, build_model(spec, 64)) is expected, precision
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dsa.backbones.cache import AtSite
 from dsa.backbones.contracts import Pass, Routed, Site, SiteInputs
 from dsa.indexers import Indexer
 from dsa.indexers.base import NOTHING
-from dsa.ops import IndexFeatures, InUnits, Mixed, Rotation, Scorer, Selection, TrueAttention
+from dsa.ops import IndexFeatures, InUnits, Mixed, Rotation, Scorer, Selection, TrueAttention, by_group
 from dsa.patterns import Choice, Pattern
 from dsa.precision import Bits, Precision
 from dsa.selectors import Selector, SelectorContext
@@ -87,7 +87,10 @@ class Router(nn.Module):
 
     def scorer(self, cast: IndexFeatures | Mixed | None) -> Scorer | None:
         """What ranks keys by features after rounding; None without an indexer."""
-        return None if cast is None or self.indexer is None else self.indexer.scorer(cast)
+        if cast is None or self.indexer is None:
+            return None
+        library = tuple(zones for one in self.pattern.library for zones in by_group(one.zones()))
+        return self.indexer.scorer(cast, library)
 
     def losses(self, routed: Routed, target: TrueAttention) -> dict[str, Float[Tensor, ""]]:
         """What the indexer is to minimise over a selection, by name; empty without an indexer."""

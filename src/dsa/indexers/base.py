@@ -166,8 +166,12 @@ class Indexer(nn.Module, ABC):
         """Operations of picking one of its parts, for one sequence."""
         return 0.0
 
-    def scorer(self, features: IndexFeatures | Mixed) -> Scorer:
-        """What ranks the keys: its features as a format holds them, or a search that needs fewer of their scores."""
+    def scorer(self, features: IndexFeatures | Mixed, library: tuple[Zones, ...] = ()) -> Scorer:
+        """What ranks the keys: its features as a format holds them, or a search that needs fewer of their scores.
+
+        Args:
+            library: zones that the pattern shows, of any head, for a search that looks there alone; none: all.
+        """
         return features
 
     def parameter_counts(self) -> tuple[int, int]:

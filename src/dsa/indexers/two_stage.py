@@ -5,7 +5,7 @@ import torch
 from dsa.checks import at_least, positive
 from dsa.indexers.blocks import blocks_of
 from dsa.indexers.lightning import LightningIndexer
-from dsa.ops import IndexFeatures, Mixed, Scorer, TwoStage
+from dsa.ops import IndexFeatures, Mixed, Scorer, TwoStage, Zones
 
 
 class TwoStageIndexer(LightningIndexer):
@@ -14,8 +14,9 @@ class TwoStageIndexer(LightningIndexer):
 
     First every block by J[t,b] = sum_j w[t,j] * ReLU(q[t,j] . mean_s k[s]) over its tokens s, then the tokens of the
     best by I[t,s] = sum_j w[t,j] * ReLU(q[t,j] . k[s]) (DeepSeek-V3.2-Exp report, eq. 1). The first block and the
-    query's own are always among them. It learns as a lightning indexer, every token's score, and chooses blocks where
-    keys are selected: nothing is trained for it.
+    query's own are always among them; the others compete if the pattern leaves the query a key to choose there (any
+    zone of any group of heads). It learns as a lightning indexer, every token's score, and chooses blocks where keys
+    are selected: nothing is trained for it.
 
     Args:
         d_model: width of the hidden states.
@@ -47,9 +48,9 @@ class TwoStageIndexer(LightningIndexer):
         self.blocks = at_least(blocks, 2, "indexer.blocks", "the first and the query's own are always searched")
         self.searched = self.block * self.blocks
 
-    def scorer(self, features: IndexFeatures | Mixed) -> Scorer:
+    def scorer(self, features: IndexFeatures | Mixed, library: tuple[Zones, ...] = ()) -> Scorer:
         assert isinstance(features, IndexFeatures)
         means = features._replace(
             keys=blocks_of(features.keys, self.block).mean(-2), unit=self.block, integers=None, held=torch.float32
         )
-        return TwoStage(features, means, self.blocks)
+        return TwoStage(features, means, self.blocks, library)

@@ -99,12 +99,13 @@ class Span(NamedTuple):
     forced: bool
     unit: int = 1
 
-    def within(self, begin: Int[Tensor, " time"], end: Int[Tensor, " time"]) -> Int[Tensor, "batch 1 time"]:
-        """How many of its units lie from `begin` on and before `end`, of each query."""
-        before = [
-            torch.minimum((-((self.start - edge) // self.step)).clamp(min=0), self.count) for edge in (end, begin)
-        ]
-        return (before[0] - before[1]).clamp(min=0)
+
+def within(
+    start: Int[Tensor, "..."], count: Int[Tensor, "..."], step: int, begin: Int[Tensor, "..."], end: Int[Tensor, "..."]
+) -> Int[Tensor, "..."]:
+    """How many of `count` positions from `start` on, `step` apart, lie from `begin` on and before `end`."""
+    first, last = (torch.minimum((-((start - edge) // step)).clamp(min=0), count) for edge in (begin, end))
+    return (last - first).clamp(min=0)
 
 
 def first_forced(forced: Zones, time: Int[Tensor, "*batch time"]) -> Int[Tensor, "*batch time"]:

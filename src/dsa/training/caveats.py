@@ -4,7 +4,10 @@ import torch
 
 from dsa.artifacts.results import RunResult
 from dsa.backbones import Backbone, Router
+from dsa.judging.cost import index_features, routed_indexers
 from dsa.judging.threads import counted
+from dsa.ops.dispatch import computes_selected_only
+from dsa.precision import Exact
 from dsa.selectors import Dense
 from dsa.selectors.adaptive import Adaptive
 from dsa.spec import Spec
@@ -61,7 +64,7 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             "indexer.latent = false: this model projects its queries from a latent of low rank, and the index queries "
             "come from the hidden states; indexer.latent=true takes the latent, as DeepSeek-V3.2 and GLM-5 do."
         )
-    if spec.uses_indexer and spec.precision.make().simulated(spec.ops, next(model.parameters()).device):
+    if spec.uses_indexer and simulated(spec, model):
         out.append(
             f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "
             "quality counts, speed does not."
@@ -89,6 +92,17 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             "On a busy machine OMP_NUM_THREADS=1 or OMP_WAIT_POLICY=passive before the command makes it faster."
         )
     return out
+
+
+def simulated(spec: Spec, model: Backbone) -> bool:
+    """Whether index scores are computed in float32 and only rounded as the format says: always, or under the indexers
+    of this model, which the kernels that multiply in that format do not serve."""
+    here, precision = next(model.parameters()), spec.precision.make()
+    if precision.simulated(spec.ops, here.device):
+        return True
+    scorers = [own.scorer(index_features(own, width)) for _, own, width in routed_indexers(model)]
+    served = all(computes_selected_only(spec.ops, here[:0], scorer=scorer) for scorer in scorers)
+    return not isinstance(precision, Exact) and not served
 
 
 def uncertified(result: RunResult) -> list[str]:
