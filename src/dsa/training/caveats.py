@@ -98,11 +98,10 @@ def simulated(spec: Spec, model: Backbone) -> bool:
     """Whether index scores are computed in float32 and only rounded as the format says: always, or under the indexers
     of this model, which the kernels that multiply in that format do not serve."""
     here, precision = next(model.parameters()), spec.precision.make()
-    if precision.simulated(spec.ops, here.device):
-        return True
+    if isinstance(precision, Exact) or precision.simulated(spec.ops, here.device):
+        return not isinstance(precision, Exact)
     scorers = [own.scorer(index_features(own, width)) for _, own, width in routed_indexers(model)]
-    served = all(computes_selected_only(spec.ops, here[:0], scorer=scorer) for scorer in scorers)
-    return not isinstance(precision, Exact) and not served
+    return not all(computes_selected_only(spec.ops, here[:0], scorer=scorer) for scorer in scorers)
 
 
 def uncertified(result: RunResult) -> list[str]:
