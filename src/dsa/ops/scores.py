@@ -171,6 +171,6 @@ def report_nan(number: int, query: int) -> None:
     if number:
         raise FloatingPointError(
             f"index scores: {number} are NaN, the first for query {query} of this call. "
-            "The indexer or its inputs hold NaN or infinite values, or such as their number format does not hold; none of "
-            "these keys was selected."
+            "The indexer or its inputs hold NaN or infinite values, or such as their number format does not hold; none "
+            "of these keys was selected."
         )
