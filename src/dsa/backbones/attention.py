@@ -61,10 +61,11 @@ def attend(
     """
     if how.cache is not None:
         k, v = (how.cache.extend(name, site.index, new, 2) for name, new in (("key", k), ("value", v)))
+    inputs = SiteInputs(site, x, q, k, rotary)
     if how.watch is not None:
-        how.watch(SiteInputs(site, x, q, k, rotary))
+        how.watch(inputs)
     if how.sparse and router is not None:
-        return attend_routed(site, router, x, q, k, v, rotary, how)
+        return attend_routed(router, inputs, v, how)
     with named("attend", q.device):
         out = attend_everything(site, q, k, v, None, "auto" if router is None else router.backend)
     if how.after is not None:
@@ -74,31 +75,22 @@ def attend(
 
 @ops.opaque
 def attend_routed(
-    site: Site,
-    router: Router,
-    x: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    rotary: Rotation,
-    how: Pass,
-    sink: Float[Tensor, "head"] | None = None,
-    latent: Float[Tensor, "batch time latent"] | None = None,
+    router: Router, inputs: SiteInputs, v: Float[Tensor, "batch kv_head key dim"], how: Pass,
     entries: Entries | None = None,
-) -> tuple[Float[Tensor, "batch head time dim"], Losses]:
+) -> tuple[Float[Tensor, "batch head time dim"], Losses]:  # fmt: skip
     """Attention over what the router chose, its losses, and word of it to whoever observes the pass.
 
     Args:
-        sink: learned logits, one a head, that stand in the denominator beside the keys.
-        latent: that the queries are projected from, for an indexer that projects its own from it.
+        inputs: of the tokens of this pass, with the keys of those before it too; v: the values of all.
         entries: what is read in place of the tokens, whose keys and values are then those of their entries.
     """
+    site, q, k, sink = inputs.site, inputs.queries, inputs.keys, inputs.sink
     backend, scale, cap = router.backend, site.scale, site.cap
 
     def attention() -> TrueAttention:
         return dense_target(site, q, k, backend, sink=sink) if entries is None else entries.attention(q)
 
-    routed = router.route(site, x, attention, rotary, how, latent)
+    routed = router.route(site, inputs.hidden, attention, inputs.rotary, how, inputs.latent)
     selection, cast = routed.selection, routed.cast
     groups = 1 if selection is None else selection.positions.shape[1]
     groups = groups if cast is None else max(groups, cast.groups)

@@ -170,16 +170,14 @@ def attend_entries(
     entries: Entries, rotary: Rotation, how: Pass,
 ) -> tuple[Float[Tensor, "batch head time dim"], Losses]:  # fmt: skip
     """What `dsa.backbones.attention.attend` is to tokens: attention as the pass wants it, and the router's losses."""
-    sparse = how.sparse and router is not None
+    sparse, inputs = how.sparse and router is not None, SiteInputs(site, x, q, entries.spread, rotary, entries.sink)
     if how.watch is not None or not sparse:
         with named("attend", q.device):
             out, dense = entries.attend(q, None)
     if how.watch is not None:
-        how.watch(SiteInputs(site, x, q, entries.spread, rotary, entries.sink, logsumexp=dense))
+        how.watch(inputs._replace(logsumexp=dense))
     if how.sparse and router is not None:
-        return attend_routed(
-            site, router, x, q, entries.spread, entries.spread, rotary, how, entries.sink, entries=entries
-        )
+        return attend_routed(router, inputs, entries.spread, how, entries)
     if how.after is not None:
         how.after(Attended(site, entries.spread, out))
     return out, {}

@@ -104,7 +104,7 @@ def over_selection(
             own = replace(own, cache=kept_of(hook, past, site, rows.start, k, q.shape[2]))
         turn = rotation(hook, states, own.offset)
         low = None if given.latent is None else given.latent[rows, new]
-        out[rows, :, new], losses = attend_routed(site, router, states, q, k, v, turn, own, sink, low)
+        out[rows, :, new], losses = attend_routed(router, SiteInputs(site, states, q, k, turn, sink, low), v, own)
         hook.losses.append(losses)
     return out[..., : layer.values].transpose(1, 2)
 
