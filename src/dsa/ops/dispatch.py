@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops import blocked, faults, native, reference, triton
 from dsa.ops.contracts import Backend, Call, Scorer, Selection, Trim
 from dsa.ops.dense import attend_dense
+from dsa.ops.merge import equally_wide, side_by_side
 from dsa.ops.mixed import Mixed, mixed_loss, select_mixed
 from dsa.ops.opaque import opaque
 from dsa.ops.scorers import IndexFeatures, TrueAttention
@@ -171,18 +171,16 @@ def select_chosen(
     Args:
         entry: of each query, an index into the library.
     """
-    parts = []
+    parts, gets = [], []
     for number, zones in enumerate(library):
         here = entry == number
-        part = select(scorer, zones, torch.where(here, limit, 0), trim, offset, slots=slots, backend=backend)
-        parts.append((here.repeat_interleave(part.counts.shape[1] // here.shape[1], 1), part))
-    wide = max(part.positions.shape[-1] for _, part in parts)
-    positions = torch.full((*parts[0][1].counts.shape, wide), -1, dtype=torch.int32, device=limit.device)
-    counts = torch.zeros(positions.shape[:-1], dtype=torch.int32, device=limit.device)
-    for here, part in parts:
-        padded = F.pad(part.positions, (0, wide - part.positions.shape[-1]), value=-1)
-        positions = torch.where(here[..., None], padded.int(), positions)
-        counts = torch.where(here, part.counts.int(), counts)
+        parts.append(select(scorer, zones, torch.where(here, limit, 0), trim, offset, slots=slots, backend=backend))
+        gets.append(here.repeat_interleave(parts[-1].counts.shape[1] // here.shape[1], 1))
+    merged = equally_wide(parts)
+    positions, counts = merged[0]
+    for here, part in zip(gets, merged, strict=True):
+        positions = torch.where(here[..., None], part.positions, positions)
+        counts = torch.where(here, part.counts, counts)
     return Selection(positions, counts)
 
 
@@ -205,13 +203,6 @@ def captured(
     with torch.no_grad():
         _, sparse = attend(q, k, k, selection, sink, scale=scale, cap=cap, backend=backend)
         return (sparse - dense).exp()
-
-
-def side_by_side(parts: list[Selection]) -> Selection:
-    """Selections of single groups as one."""
-    slots = max(part.positions.shape[-1] for part in parts)
-    positions = [F.pad(part.positions, (0, slots - part.positions.shape[-1]), value=-1) for part in parts]
-    return Selection(torch.cat(positions, 1), torch.cat([part.counts for part in parts], 1))
 
 
 @opaque

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dsa.ops.contracts import Selection
+from dsa.ops.merge import equally_wide
 from dsa.ops.scorers import IndexFeatures, TrueAttention
 from dsa.ops.zones import Zones
 
@@ -140,13 +141,12 @@ def select_mixed(
     for own, rows, low, high in scorer.stretches:
         begin = None if first is None else first[rows]
         parts.append(select(own, limit[rows][:, :, low:high].contiguous(), offset + low, begin))
-    groups = max(part.counts.shape[1] for part in parts)
-    slots = max(part.positions.shape[-1] for part in parts)
+    wide = equally_wide(parts)
+    groups, slots = wide[0].positions.shape[1], wide[0].positions.shape[-1]
     positions = torch.full((scorer.batch, groups, scorer.time, slots), -1, dtype=torch.int32, device=limit.device)
     counts = torch.zeros(positions.shape[:-1], dtype=torch.int32, device=limit.device)
-    for (_, rows, low, high), part in zip(scorer.stretches, parts, strict=True):
-        positions[rows, :, low:high, : part.positions.shape[-1]] = part.positions.int()
-        counts[rows, :, low:high] = part.counts.int()
+    for (_, rows, low, high), part in zip(scorer.stretches, wide, strict=True):
+        positions[rows, :, low:high], counts[rows, :, low:high] = part
     return Selection(positions, counts)
 
 
