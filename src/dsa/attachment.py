@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from dsa.artifacts.atomic import replacing_folder
 from dsa.artifacts.results import RunResult
-from dsa.artifacts.store import Store
+from dsa.artifacts.store import RECORD, Named, Store, read_json
 from dsa.backbones import Backbone
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.hook import release
 from dsa.build import attach_routers, build_indexers
-from dsa.graph import graph_of
 from dsa.judging.calibrate import restore
 from dsa.judging.checkpoints import read_weights
 from dsa.judging.models import PATTERNS, fit_indexers, fit_patterns
@@ -152,8 +151,10 @@ def save_indexers(run: str | Path | RunResult, folder: str | Path) -> Path:
 
     Raises:
         FileExistsError: the folder is there.
-        ValueError: the run has no indexers of a pretrained model.
+        ValueError: it is no run, or has no indexers of a pretrained model.
     """
+    if not isinstance(run, str | Path | RunResult):
+        raise ValueError(f"save_indexers: give a finished run or its folder, not {type(run).__name__}.")
     source = Path(run.folder if isinstance(run, RunResult) else run)
     target = Path(folder)
     if target.exists():
@@ -198,12 +199,25 @@ def of_run(folder: Path, allow_targets: Sequence[str]) -> Saved:
     spec = load_spec(folder, allow_targets)
     if not spec.given:
         raise ValueError(f"{folder}: its model is none of transformers; dsa.load_run gives it whole.")
-    graph, store = graph_of(spec, result.corpus), Store(spec.outputs, "keep")
-    if graph.joint is not None:
+    made, store = result.artifacts, Store(spec.outputs, "keep")
+    if made["joint"] is not None:
         raise ValueError(f"{folder}: its backbone was trained too; dsa.load_run gives it whole.")
-    judgement = store.judgement(graph.final) or {}
-    weights = {} if graph.indexers is None else read_weights(store.folder(graph.indexers))
-    return Saved(spec, weights, judgement.get("constants", {}), spec.model.cls.identity(spec.model.node))
+    if "judgement" not in made:
+        raise ValueError(
+            f"{folder}: an earlier version of dsa wrote it. Run it again with rerun=true: what was trained stays."
+        )
+    base = read_json(store.folder(named("base", made["base"])) / RECORD)
+    judgement = read_json(store.judgement_file(named("judgement", made["judgement"])))
+    if base is None or judgement is None:
+        raise FileNotFoundError(f"{folder}: the base or the judgement that it stands on is gone; run it again.")
+    weights = {} if made["indexers"] is None else read_weights(store.folder(named("indexers", made["indexers"])))
+    return Saved(spec, weights, judgement.get("constants", {}), base["identity"]["model"])
+
+
+def named(kind: str, name: str | None) -> Named:
+    """An artifact by what a result calls it, whatever the model's files hold by now."""
+    assert name is not None
+    return Named(kind, name, name.rpartition("-")[2], "")
 
 
 def check_fit(weights: dict[str, Tensor], wanted: int, where: Path) -> None:

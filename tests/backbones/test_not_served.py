@@ -3,7 +3,7 @@
 import pytest
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from transformers import AutoModelForCausalLM, BloomConfig, DiffLlamaConfig, GPTNeoConfig
+from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel, BloomConfig, DiffLlamaConfig, GPTNeoConfig
 
 from dsa.backbones.pretrained import Adopted
 
@@ -16,6 +16,12 @@ def test_architectures_that_cannot_be_served_are_refused_in_a_sentence():
     ):
         with pytest.raises(ValueError, match=r"does not call transformers' attention interface.*Llama, Qwen"):
             Adopted(AutoModelForCausalLM.from_config(config))
+    encoder = {"num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = BertLMHeadModel(BertConfig(**small, **encoder))
+    with pytest.raises(ValueError, match=r"^model: attention of BertLMHeadModel sees later tokens too"):
+        Adopted(bert)
+    assert not any(hasattr(module, "dsa_layer") for module in bert.modules()), "it stays as it was"
+    assert Adopted(BertLMHeadModel(BertConfig(**small, **encoder, is_decoder=True))).sites
     twice = DiffLlamaConfig(**small, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     with pytest.raises(
         ValueError, match=r"^model: DiffLlama\w+ calls transformers' attention interface more than once"

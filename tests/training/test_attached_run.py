@@ -2,7 +2,10 @@
 
 # ruff: noqa: F811  (fixtures of another file are given by their names)
 
+import copy
 import json
+import pickle
+import shutil
 import warnings
 
 import pytest
@@ -43,6 +46,48 @@ def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(r
     assert {name.split(".")[0] for name in load_file(place / "indexers.safetensors")} == {"0", "1"}
     with pytest.raises(FileExistsError, match="is there already"):
         dsa.save_indexers(run, place)
+
+
+@pytest.mark.usefixtures("untyped")
+def test_what_is_no_run_has_no_indexers_to_be_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"^save_indexers: give a finished run or its folder, not Linear\.$"):
+        dsa.save_indexers(torch.nn.Linear(1, 1), tmp_path / "given")
+
+
+def test_a_run_is_of_the_models_files_as_they_were_then_and_its_indexers_fit_a_tuned_one_with_a_warning(
+    settings, folder, tmp_path, monkeypatch
+):
+    own = tmp_path / "tuned"
+    shutil.copytree(folder, own)
+    monkeypatch.chdir(tmp_path)
+    here = [*settings, f"output_dir={tmp_path / 'outputs'}", "model.path=tuned", "recipe.warmup.steps=1"]
+    first = dsa.train(dsa.compose(here))
+    tokens = torch.randint(1, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        sparse = dsa.attach(AutoModelForCausalLM.from_pretrained(own), first.folder)(tokens, use_cache=False).logits
+    tuned = AutoModelForCausalLM.from_pretrained(own)
+    with torch.no_grad():
+        for weight in tuned.parameters():
+            weight.mul_(1.1)
+    tuned.save_pretrained(own)
+    second = dsa.train(dsa.compose(here))
+    assert second.folder != first.folder and second.base_val_loss != first.base_val_loss
+    monkeypatch.chdir("/")  # from where tuned is no folder
+    with pytest.warns(UserWarning, match="these indexers were trained on another model"):
+        dsa.attach(AutoModelForCausalLM.from_pretrained(own), first.folder)
+    given = dsa.save_indexers(first, tmp_path / "given")
+    with torch.no_grad():
+        again = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), given)(tokens, use_cache=False).logits
+    assert again.equal(sparse)
+
+
+def test_a_copy_of_an_attached_model_attends_as_it_does(run, folder):
+    model = dsa.attach(AutoModelForCausalLM.from_pretrained(folder), run.folder)
+    tokens = torch.randint(1, 60, (1, LENGTH), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = model(tokens).logits  # with a cache, which a copy does not share
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert copied(tokens).logits.equal(wanted) and copied.dsa_routers is not model.dsa_routers
 
 
 def test_a_detached_or_refused_model_computes_by_the_implementation_that_it_had(run, folder):

@@ -205,7 +205,7 @@ class Store:
         return whole
 
     def judgement_file(self, need: Wanted) -> Path:
-        return self.root / PLACES["judgement"] / f"{need.hash}.json"
+        return self.root / PLACES["judgement"] / f"{folder_name(need.hash, 'hash of judgement')}.json"
 
 
 def weights_digest(folder: Path) -> str | None:

@@ -22,7 +22,6 @@ READ = [*WEIGHTS, "*.json", "*.model", "*.txt"]
 """What is taken of a repository on the hub."""
 
 
-@functools.cache
 def files_of(path: str) -> Path:
     """The folder of a pretrained model in the form that transformers reads.
 
@@ -88,6 +87,7 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(file for pattern in WEIGHTS for file in folder.glob(pattern))
 
 
+@functools.cache  # a process asks the hub once
 def downloaded(name: str) -> Path:
     """A model on the hub, from its cache on this machine where it lies there.
 
@@ -155,9 +155,8 @@ def sha(file: Path) -> str:
     return file_digest(file, now.st_size, now.st_mtime_ns)
 
 
-@functools.cache
 def fingerprint(path: str) -> str:
-    """Of the weights and configuration that a model's numbers come from."""
+    """Of the weights and configuration that a model's numbers come from, as they lie there now."""
     folder = files_of(path)
     files = [folder / "config.json", *weight_files(folder)]
     return digest([sha(Path(os.path.realpath(file))) for file in files])

@@ -23,7 +23,8 @@ def blank(spec: Spec, graph: Graph, folder: Path) -> RunResult:
         seed=spec.seed,
         indexer_seed=spec.indexer_seed,
         folder=str(folder),
-        artifacts={kind: None if need is None else need.name for kind, need in named.items()},
+        artifacts={kind: None if need is None else need.name for kind, need in named.items()}
+        | {"judgement": graph.final.hash},
         dtype=spec.dtype,
         config_hash=graph.hash,
         provenance=provenance(graph.code),

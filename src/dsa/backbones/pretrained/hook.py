@@ -162,8 +162,11 @@ class Hook:
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy of the model is at no pass, and has read nothing."""
-        now: dict[str, Any] = {"how": None, "parts": {}, "losses": [], "masked": None, "reads": WeakKeyDictionary()}
+        now: dict[str, Any] = {"how": None, "parts": {}, "losses": [], "masked": None, "reads": None}
         return vars(self) | now
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, reads=WeakKeyDictionary())  # which no file holds
 
     def stretches(self, mask: Tensor | None, rows: int, keys: int) -> list[tuple[slice, slice]]:
         """What `stretches` finds in a mask; in one that the layer before was given too, it was found there."""

@@ -48,7 +48,7 @@ def find_layers(hook: Hook, model: Any) -> None:
     """Put a hook into the attention layers of a model, found by what they call.
 
     Raises:
-        ValueError: none calls the interface.
+        ValueError: none calls the interface, or one sees later tokens.
     """
     numbered = [module for module in model.modules() if hasattr(module, "layer_idx")]
     found = [reach(hook, module) for module in numbered]  # attention, and in some models what is around it
@@ -57,6 +57,11 @@ def find_layers(hook: Hook, model: Any) -> None:
     meet(model)
     for layer, reached in found:
         if layer.shapes:
+            if not all(getattr(module, "is_causal", True) for module in reached):
+                raise ValueError(
+                    f"model: attention of {type(model).__name__} sees later tokens too, as an encoder's; give a causal "
+                    "language model, or one whose config.json says is_decoder = true."
+                )
             hook.layers.append(layer)
             hook.handles += reached.values()
             continue
