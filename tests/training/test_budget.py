@@ -77,9 +77,13 @@ def test_enough_is_the_budget_from_which_on_nothing_is_lost():
 @pytest.mark.parametrize(
     ("sinks", "near", "said"),
     [
-        (None, None, "The first and the nearest keys alone never are, nor the nearest: there is something to learn."),
-        (32, None, "The first and the nearest keys alone need 32; the nearest keys alone never are."),
-        (None, 32, "The first and the nearest keys alone never are; the nearest keys alone need 32."),
+        (
+            None,
+            None,
+            "The first and the nearest alone are not with up to 32 keys, nor the nearest: there is something to learn.",
+        ),
+        (32, None, "The first and the nearest keys alone need 32; the nearest keys alone are not with up to 32 keys."),
+        (None, 32, "The first and the nearest keys alone are not with up to 32 keys; the nearest keys alone need 32."),
         (32, 16, "the nearest keys alone need 16. So there is nothing for an indexer to learn here."),
     ],
 )

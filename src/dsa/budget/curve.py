@@ -168,11 +168,12 @@ def without_learning(budget: Budget, best: int) -> str:
     Args:
         best: how many those of the true attention need.
     """
+    most = f"with up to {max(point.k for point in budget.points)} keys"
     names = {"sink_window": "the first and the nearest keys", "window": "the nearest keys"}
     needed = {told: budget.enough(name) for name, told in names.items()}
     known = {told: k for told, k in needed.items() if k is not None}
     if not known:
-        return "The first and the nearest keys alone never are, nor the nearest: there is something to learn."
-    said = "; ".join(f"{told} alone {'never are' if k is None else f'need {k}'}" for told, k in needed.items())
+        return f"The first and the nearest alone are not {most}, nor the nearest: there is something to learn."
+    said = "; ".join(f"{told} alone {f'are not {most}' if k is None else f'need {k}'}" for told, k in needed.items())
     none = " So there is nothing for an indexer to learn here." if min(known.values()) <= best else ""
     return f"{said[0].upper()}{said[1:]}.{none}"
