@@ -27,7 +27,7 @@ class Point:
     Args:
         k: keys a query.
         loss: on held-out rows [nats a token]; over_dense: less that of dense attention.
-        mass: share of the dense attention probability on the kept keys, mean of the layers.
+        mass: share of the dense attention probability on the kept keys, mean of the layers, on some of these rows.
         layers: the same of each routed layer.
     """
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from dsa.analysis.output.figures.style import BLUE, CONTROL_MARKERS, GREEN, GREY, ORANGE, PURPLE, VERMILION
 from dsa.artifacts.atomic import replacing, write_json
 from dsa.budget.curve import SELECTORS, Budget, sentence
+from dsa.judging.judge import probed
 
 COLOURS = dict(zip(SELECTORS, (BLUE, GREEN, VERMILION, ORANGE, GREY), strict=True))
 NAMES = {
@@ -33,7 +34,11 @@ def show(budget: Budget, console: Console) -> None:
         cells = [f"{own[name].over_dense:+.3f}  {own[name].mass:.2f}" for name in SELECTORS]
         table.add_row(str(k), *cells)
     console.print(table)
-    console.print(f"Loss over dense [nats a token] and mass, {budget.rows} rows. {sentence(budget)}", markup=False)
+    console.print(
+        f"Loss over dense [nats a token] of {budget.rows} rows, and mass of {probed(budget.rows)} of them. "
+        f"{sentence(budget)}",
+        markup=False,
+    )
 
 
 def write(budget: Budget, folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from dsa.judging.certificate import certify, most_kept
 from dsa.judging.evaluation import evaluated, make_trainer
 from dsa.judging.probe import averaged, measure, observed
 
-PROBE_ROWS = 8  # held-out rows on which a selection is measured, and at most a quarter of the evaluation rows
+PROBE_ROWS = 8  # held-out rows on which a selection is measured, at most
 
 
 def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look: bool = True) -> dict[str, Any]:
@@ -43,9 +43,14 @@ def judge(devices: Devices, dtype: str, data: DataModule, model: Backbone, look:
     return out
 
 
+def probed(rows: int) -> int:
+    """On how many of the evaluation rows a selection is measured."""
+    return min(PROBE_ROWS, max(1, rows // 4))
+
+
 def probe_rows(data: DataModule) -> tuple[Int[Tensor, "row time"], Bool[Tensor, "row time"] | None]:
     """A few evaluation rows, spread evenly over the held-out part, and which queries are asked; None where all are."""
     batches = list(data.eval_loader())
     tokens, asked = (torch.cat(rows) for rows in zip(*((b.tokens, b.targets != IGNORE) for b in batches), strict=True))
-    rows = torch.linspace(0, len(tokens) - 1, min(PROBE_ROWS, max(1, len(tokens) // 4))).long()
+    rows = torch.linspace(0, len(tokens) - 1, probed(len(tokens))).long()
     return tokens[rows], None if asked.all() else asked[rows]
