@@ -39,6 +39,9 @@ task share bases and indexers, so that they are not independent of each other. E
 words."""
 PRETRAINED = """What was asked of a pretrained model, with tables and pictures; [the first page](README.md) has a line
 for each and says how to read them. Written by `python findings/write.py`; no number and no answer is typed by hand."""
+STEPS = "recipe.warmup.steps"
+OWN_STEPS = read_config(config_dir() / "recipe" / "pretrained.yaml")["warmup"]["steps"]
+"""Of a study of a pretrained model that says none; a step is a row."""
 BY_HAND = "Single runs, opened up by commands that each page names; these pages are written by hand."
 NOT_YET = "Not answered yet: the study `{name}` has no results here. `python sweep.py study={name}` runs it."
 
@@ -157,11 +160,16 @@ def of_one_model(study: Study) -> str:
             for kind in ("dense", "oracle", "sink_window")
             if len(prepared.rows(kind, length))
         }
-        parts.append(f"at {length} tokens " + ", ".join(f"{kind} {mean:.3f}" for kind, mean in means.items()))
-    models = " and ".join(sorted(prepared.runs["model"].unique()))
+        if means:
+            parts.append(f"at {length} tokens " + ", ".join(f"{kind} {mean:.3f}" for kind, mean in means.items()))
+    models, meta = " and ".join(sorted(prepared.runs["model"].unique())), prepared.meta
+    own = prepared.runs[prepared.runs["label"] == meta.baseline]
+    keys = "; ".join(f"{one['mean_k'].mean():.0f} at {length} tokens" for length, one in own.groupby("seq_len"))
+    controls = f" Loss of the controls [nats a token]: {'; '.join(parts)}." if parts else ""
     return (
         f"Of {models}, as it is; {prepared.runs['seed'].nunique()} draws of the training text and of the indexers, one "
-        f"model: what is said here is said of it alone. Loss of the controls [nats a token]: {'; '.join(parts)}."
+        f"model: what is said here is said of it alone. Rows of warm-up: {meta.common.get(STEPS, OWN_STEPS)}, where a "
+        f"condition says no other. Keys that a query of {meta.baseline} keeps on average: {keys}.{controls}"
     )
 
 

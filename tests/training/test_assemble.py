@@ -102,3 +102,14 @@ def test_a_pretrained_model_that_makes_nothing_of_its_text_is_asked_for_its_toke
     (told,) = warnings_of(spec, result, nn.Module())
     assert "carries no information" in told
     assert ("Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?" in told) is given
+
+
+@pytest.mark.parametrize(("dense", "lost"), [(2.0, True), (3.5, False)])
+def test_a_selection_that_loses_what_dense_attention_knows_is_told_from_a_loss_that_says_nothing(dense, lost):
+    result = RunResult(
+        "r", "finished", "s", {}, "m", "d", "r", 64, 0, val_loss=4.0, unigram_loss=3.0, base_val_loss=dense
+    )
+    spec = SimpleNamespace(given=True, sparse=False, data=SimpleNamespace(option="text"))
+    (told,) = warnings_of(spec, result, nn.Module())
+    assert ("this selection lost what dense attention knows, whose loss is 2.0000" in told) is lost
+    assert ("carries no information" in told) is not lost

@@ -27,12 +27,13 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     out = []
     unigram = result.unigram_loss
     if result.val_loss is not None and unigram is not None and result.val_loss > unigram - BELOW_UNIGRAM:
-        out.append(
-            f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: "
-            "the loss carries no information about attention, and nothing may be ranked by it."
-            + " Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?"
-            * spec.given
-        )
+        dense = result.base_val_loss
+        told = "the loss carries no information about attention, and nothing may be ranked by it."
+        if dense is not None and dense <= unigram - BELOW_UNIGRAM:
+            told = f"this selection lost what dense attention knows, whose loss is {dense:.4f}."
+        elif spec.given:
+            told += " Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?"
+        out.append(f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: {told}")
     base = result.base_training
     if base.get("until") is not None and base["solved_at"] is None:
         out.append(
