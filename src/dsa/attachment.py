@@ -134,6 +134,7 @@ def warn_of_another(model: nn.Module, fits: dict[str, Any], where: Path) -> None
 def detach(model: Any) -> Any:
     """Take a model back to dense attention, in the implementation that it had. Returns: the same model."""
     if hasattr(model, ROUTERS):
+        attached(model).attach(())  # whoever kept it has a dense one
         delattr(model, ROUTERS)
         object.__delattr__(model, BACKBONE)
     release(model)

@@ -21,6 +21,7 @@ import dsa
 from dsa.backbones.pretrained import Adopted
 from dsa.backbones.pretrained.cache import GrowingCache
 from dsa.backbones.pretrained.hook import LAYER
+from dsa.indices import dump_indices
 from training.test_pretrained_run import LENGTH, folder, run, settings  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.slow
@@ -40,7 +41,10 @@ def test_an_attached_model_attends_as_the_run_did_and_a_detached_one_as_before(r
         assert again(input_ids=tokens, use_cache=False).logits.equal(sparse)
         dsa.attach(model, place)  # twice: the first one is taken away
         assert model(input_ids=tokens, use_cache=False).logits.equal(sparse)
+        kept = dsa.attached(model)
         torch.testing.assert_close(dsa.detach(model)(input_ids=tokens).logits, dense)
+        with pytest.raises(ValueError, match="no layer of this model selects; its attention is dense"):
+            dump_indices(kept, tokens[:1], tmp_path / "none.npy")
     told = json.loads((place / "indexers.json").read_text())
     assert told["fits"]["files"] and told["config"]["indexer"]["heads"] == 2
     assert {name.split(".")[0] for name in load_file(place / "indexers.safetensors")} == {"0", "1"}
