@@ -164,12 +164,14 @@ def of_one_model(study: Study) -> str:
             parts.append(f"at {length} tokens " + ", ".join(f"{kind} {mean:.3f}" for kind, mean in means.items()))
     models, meta = " and ".join(sorted(prepared.runs["model"].unique())), prepared.meta
     own = prepared.runs[prepared.runs["label"] == meta.baseline]
-    keys = "; ".join(f"{one['mean_k'].mean():.0f} at {length} tokens" for length, one in own.groupby("seq_len"))
+    kept = own.reindex(columns=["seq_len", "mean_k"]).dropna().groupby("seq_len")["mean_k"].mean()
+    keys = "; ".join(f"{mean:.0f} at {length} tokens" for length, mean in kept.items())
+    average = f" Keys that a query of {meta.baseline} keeps on average: {keys}." if keys else ""
     controls = f" Loss of the controls [nats a token]: {'; '.join(parts)}." if parts else ""
     return (
         f"Of {models}, as it is; {prepared.runs['seed'].nunique()} draws of the training text and of the indexers, one "
         f"model: what is said here is said of it alone. Rows of warm-up: {meta.common.get(STEPS, OWN_STEPS)}, where a "
-        f"condition says no other. Keys that a query of {meta.baseline} keeps on average: {keys}.{controls}"
+        f"condition says no other.{average}{controls}"
     )
 
 
