@@ -58,6 +58,13 @@ def misshapen(folder, name="model.layers.1.mlp.up_proj.weight"):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
+def diverged(folder, name="model.layers.1.mlp.up_proj.weight"):
+    """A weight holds what no number is."""
+    weights = load_file(folder / "model.safetensors")
+    weights[name][3, 4] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
 def adapters(folder):
     """What training adapters saved."""
     (folder / "config.json").rename(folder / "adapter_config.json")
@@ -86,6 +93,7 @@ WRONG = [
         misshapen,
         r"model\.path = .*: 1 of its weights have other shapes .*\(model\.layers\.1\.mlp\.up_proj\.weight: \(7, 32",
     ),
+    (diverged, r"model\.path = .*: its weight model\.layers\.1\.mlp\.up_proj\.weight holds values that are no finite"),
     (adapters, r"model\.path = .*: adapters alone lie there \(adapter_config\.json\)\. Merge them"),
     (quantised, r"model\.path = .*: to read it a package is needed that is not installed \(.*gptqmodel"),
     (no_tokenizer, r"data: tokenizer\.json of the model .* cannot be read"),
@@ -117,7 +125,8 @@ def test_weights_that_the_model_has_no_place_for_are_told(folder, caplog):
     more = {"model.layers.2.mlp.up_proj.weight": torch.ones(64, 32)}
     more["model.layers.1.self_attn.q_proj.bias"] = torch.ones(32)
     save_file(weights | old | more, folder / "model.safetensors", {"format": "pt"})
-    Pretrained(64, str(folder))
+    for _ in range(2):
+        Pretrained(64, str(folder))
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith(
         f"model.path = {folder}: its files hold 2 weights that the model of its config.json has no place for "
         "(model.layers.1.self_attn.q_proj.bias, ...). It is read without them: "

@@ -24,7 +24,7 @@ def command(settings, tmp_path_factory):  # noqa: F811
 
 def test_each_selector_at_each_budget_is_judged_drawn_and_found_again(command, capsys):
     overrides, place = command
-    arguments = [*overrides, "--k", "4", "24", "--to", str(place / "told")]
+    arguments = ["--k", "4,24", *overrides, "--to", str(place / "told")]
     assert main(arguments) == 0
     told = json.loads((place / "told" / "budget.json").read_text())
     points = {(p["selector"], p["k"]): p for p in told["points"]}
@@ -145,3 +145,9 @@ def test_budgets_are_shares_of_the_length():
 def test_what_cannot_be_is_said_in_a_sentence(command, arguments, said, capsys):
     assert main([*command[0], *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_budgets_that_are_no_numbers_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--k", "16,seq_len=48"])
+    assert "seq_len=48: give a whole number from 1." in capsys.readouterr().err

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dsa.arguments import numbers, whole
 from dsa.signals import read_to_the_end
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # it has no public name
@@ -304,17 +305,6 @@ def backend(text: str) -> str:
 
 def names(text: str) -> list[str]:
     return [part for part in text.split(",") if part]
-
-
-def whole(text: str) -> int:
-    """A number of something."""
-    if not re.fullmatch(r"[1-9]\d*", text):
-        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 1.")
-    return int(text)
-
-
-def numbers(text: str) -> list[int]:
-    return [whole(part) for part in text.split(",")]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
+from dsa.arguments import numbers
 from dsa.checks import above_zero
 from dsa.machine import wait_passively
 from dsa.signals import read_to_the_end, stoppable
@@ -18,7 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
         "nearest, random ones. No indexer is trained; what was judged before is not judged again.",
     )
     parser.add_argument("overrides", nargs="*", help="as train.py takes them: model=smollm2 seq_len=512")
-    parser.add_argument("--k", type=int, nargs="+", default=[], help="budgets; if none, 1/64 to 1/2 of the length")
+    parser.add_argument(
+        "--k", type=numbers, default=[], help="budgets, as 16,32,64; if none, 1/64 to 1/2 of the length"
+    )
     parser.add_argument(
         "--margin", type=float, default=0.05, help="loss over dense that counts as none [nats a token] (%(default)s)"
     )

@@ -58,7 +58,7 @@ def loaded(path: str) -> nn.Module:
     """A model with its weights in float32; those of its files that it has no place for are told.
 
     Raises:
-        ValueError: its files are damaged, lack weights, or hold some of another shape.
+        ValueError: its files are damaged, lack weights, or hold some of another shape or that are not finite.
     """
     library, folder = transformers(), str(files_of(path))
     try:
@@ -84,13 +84,25 @@ def loaded(path: str) -> nn.Module:
             "would be drawn at random. They may be half downloaded, or of a model without a head for tokens."
         )
     if surplus := sorted(told["unexpected_keys"]):
-        logger.warning(
-            "model.path = %s: its files hold %d weights that the model of its config.json has no place for (%s, ...). "
-            "It is read without them: what is measured may be of another model than theirs.",
-            path, len(surplus), surplus[0],
-        )  # fmt: skip
+        warn_of_surplus(path, len(surplus), surplus[0])
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(
+                f"model.path = {path}: its weight {name} holds values that are no finite numbers. The file may be "
+                "damaged, or a training that diverged may have written it."
+            )
     whole: nn.Module = model
     return whole
+
+
+@lru_cache  # a run reads a model more than once
+def warn_of_surplus(path: str, count: int, first: str) -> None:
+    """Tell once of weights that are left aside."""
+    logger.warning(
+        "model.path = %s: its files hold %d weights that the model of its config.json has no place for (%s, ...). "
+        "It is read without them: what is measured may be of another model than theirs.",
+        path, count, first,
+    )  # fmt: skip
 
 
 def unreadable(path: str, error: Exception) -> ValueError:
