@@ -38,7 +38,10 @@ over seeds, which say how large and never whether: tests decide, corrected for t
 task share bases and indexers, so that they are not independent of each other. Every study's own page ends with its
 words."""
 PRETRAINED = """What was asked of a pretrained model, with tables and pictures; [the first page](README.md) has a line
-for each and says how to read them. Written by `python findings/write.py`; no number and no answer is typed by hand."""
+for each and says how to read them. Written by `python findings/write.py`; no number and no answer is typed by hand.
+Which is the smallest indexer that loses nothing against `h4d64`, which against dense attention, what a head buys
+and whether the recall task's findings carry over is put together from these studies
+in [Told in full](../docs/evidence.md#how-small-may-the-indexer-be)."""
 STEPS = "recipe.warmup.steps"
 OWN_STEPS = read_config(config_dir() / "recipe" / "pretrained.yaml")["warmup"]["steps"]
 """Of a study of a pretrained model that says none; a step is a row."""
