@@ -1,10 +1,12 @@
-"""Tokens that were added to a tokenizer and that its model has no row for: they matter where a text holds them."""
+"""Tokens that a model has no row for: those added to its tokenizer matter where a text holds them, and a tokenizer that
+has more of its own is another model's."""
 
 import pytest
 
 pytest.importorskip("transformers", reason="the extra dsa[pretrained] is not installed")
-from backbones.tiny_models import CONFIGS, saved
+from backbones.tiny_models import CONFIGS, GROUPED, saved
 from tokenizers import Tokenizer
+from transformers import LlamaConfig
 
 from dsa import compose
 from dsa.build import build_backbone, build_data
@@ -42,4 +44,12 @@ def test_a_token_that_no_text_holds_needs_no_row(stray, tmp_path):
 def test_one_that_a_text_holds_is_refused_before_it_is_looked_up(stray, tmp_path):
     spec = spec_of(stray, tmp_path, "def self <image> return None for in ")
     with pytest.raises(ValueError, match=r"go up to 64, the model .* knows 63 and below.* a token that was added"):
+        build_backbone(spec, build_data(spec).vocab_size)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_of_a_larger_model_is_refused(tmp_path):
+    small = saved(tmp_path / "small", LlamaConfig(**GROUPED | {"vocab_size": 40}), tokenizer=True)
+    spec = spec_of(small, tmp_path, "def self return None for in ")
+    with pytest.raises(ValueError, match=r"the model .* knows 39 and below.* its tokenizer\.json is another model's"):
         build_backbone(spec, build_data(spec).vocab_size)
