@@ -146,8 +146,8 @@ class Pretrained(Adopted):
             raise ValueError(
                 f"data: its tokens go up to {vocab_size - 1}, the model {path} knows {self.vocab_size - 1} and below. "
                 "Give data=stdlib_model, text_model or retrieval_model, which are read by the model's own tokenizer; "
-                "if it is, either its tokenizer.json is another model's, or the text holds a token that was added to it and "
-                "that the model does not know: take that out."
+                "if it is, either its tokenizer.json is another model's, or the text holds a token that was added to "
+                "it and that the model does not know: take that out."
             )
 
     @classmethod
