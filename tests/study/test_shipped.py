@@ -27,6 +27,7 @@ OF_A_MODEL = {
     "sharing_leaders_pretrained": 2,
     "retrieval_pretrained": 4,
     "retrieval_learned_on_text": 3,
+    "retrieval_sizes": 3,
 }  # studies of a pretrained model, and their conditions
 OF_QUESTIONS = {"retrieval_learned_on_text"}  # no other data has the settings that they compare
 A_FEW = ("argparse", "ast", "bdb", "calendar", "cgi", "cmd", "codecs", "copy", "csv", "datetime", "dis", "doctest")
