@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from dsa.checks import one_of
+from dsa.checks import flag, one_of, positive, text
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,22 @@ class Devices:
         """Whether more than one process is asked for, where that is said in numbers and not left to the machine."""
         count = len(self.devices) if isinstance(self.devices, list) else self.devices
         return self.num_nodes > 1 or (isinstance(count, int) and count > 1)
+
+
+def trainer_of(node: dict[str, Any]) -> Devices:
+    """Where a configuration asks to train.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+    return Devices(
+        accelerator=text(node["accelerator"], "trainer.accelerator"),
+        devices=devices_of(node["devices"]),
+        strategy=text(node["strategy"], "trainer.strategy"),
+        num_nodes=positive(node["num_nodes"], "trainer.num_nodes"),
+        shard=flag(node["shard"], "trainer.shard"),
+        accumulate=positive(node["accumulate"], "trainer.accumulate"),
+    )
 
 
 def devices_of(value: Any) -> Any:

@@ -13,12 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsa import cli_errors, config, targets
 from dsa.artifacts.names import GROUPS
-from dsa.backbones.memory import Memory
+from dsa.backbones.memory import Memory, memory_of
 from dsa.checks import (
     at_least,
     flag,
     folder_name,
-    null_or_positive,
     null_or_text,
     one_of,
     positive,
@@ -27,7 +26,7 @@ from dsa.checks import (
     texts,
 )
 from dsa.config import choice, resolved
-from dsa.devices import Devices, compute_dtype, devices_of
+from dsa.devices import Devices, compute_dtype, trainer_of
 from dsa.part import Part, option_of
 from dsa.recipe import Recipe, nested, recipe_of, untouched
 from dsa.selectors import Dense
@@ -43,6 +42,20 @@ class Callbacks:
     val_every: int
     checkpoint_every: int
     maps_every: int
+
+
+def callbacks_of(node: dict[str, Any]) -> Callbacks:
+    """The callbacks of a configuration.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+    return Callbacks(
+        progress_bar=flag(node["progress_bar"], "callbacks.progress_bar"),
+        val_every=positive(node["val_every"], "callbacks.val_every"),
+        checkpoint_every=positive(node["checkpoint_every"], "callbacks.checkpoint_every"),
+        maps_every=at_least(node["maps_every"], 0, "callbacks.maps_every"),
+    )
 
 
 @dataclass(frozen=True)
@@ -194,26 +207,13 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         kept = {key: value for key, value in node.items() if key not in drop}
         return Part(group, choice(plain, group), kept, admitted)
 
-    data = part("data")
+    data, model = part("data"), part("model")
     if "data" in plain["overridden"]:
         data = replace(data, option=corpus_name(data) or data.option)
-    seed = at_least(plain["seed"], 0, "seed")
-    trainer, callbacks, memory = (nested(plain, group) for group in ("trainer", "callbacks", "memory"))
-    model = part("model")
     if "model" in plain["overridden"]:
         model = replace(model, option=(model.cls.named_by(model.node) or model.option)[:LONGEST])
-    given = bool(model.cls.given)
-    recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
-    if given:
-        recipe = replace(recipe, dense_steps=0, dense_until=None)
-    elif recipe.warmup_steps and not recipe.dense_steps:
-        raise ValueError(
-            f"recipe.warmup.steps = {recipe.warmup_steps}: a warm-up needs a model that is trained already: give "
-            "recipe.dense.steps from 1, model=pretrained model.path=..., or no warm-up (recipe=scratch)."
-        )
     null_or_text(plain["cache_dir"], "cache_dir")
-    if one_of(plain["judge"], ("val", "swap"), "judge") == "swap":
-        recipe = untouched(recipe, given)
+    trainer = trainer_of(nested(plain, "trainer"))
     return Spec(
         model=model,
         indexer=part("indexer"),
@@ -224,31 +224,15 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         objective=part("objective"),
         optimizer=part("optimizer"),
         logger=part("logger"),
-        recipe=recipe,
-        trainer=Devices(
-            text(trainer["accelerator"], "trainer.accelerator"),
-            devices_of(trainer["devices"]),
-            text(trainer["strategy"], "trainer.strategy"),
-            positive(trainer["num_nodes"], "trainer.num_nodes"),
-            flag(trainer["shard"], "trainer.shard"),
-            positive(trainer["accumulate"], "trainer.accumulate"),
-        ),
-        memory=Memory(
-            flag(memory["checkpoint"], "memory.checkpoint"),
-            flag(memory["offload"], "memory.offload"),
-            null_or_positive(memory["chunk"], "memory.chunk", "tokens whose logits are held at a time; null is all"),
-        ),
-        callbacks=Callbacks(
-            flag(callbacks["progress_bar"], "callbacks.progress_bar"),
-            positive(callbacks["val_every"], "callbacks.val_every"),
-            positive(callbacks["checkpoint_every"], "callbacks.checkpoint_every"),
-            at_least(callbacks["maps_every"], 0, "callbacks.maps_every"),
-        ),
+        recipe=stages(plain, given=bool(model.cls.given)),
+        trainer=trainer,
+        memory=memory_of(nested(plain, "memory")),
+        callbacks=callbacks_of(nested(plain, "callbacks")),
         seq_len=plain["seq_len"],
-        seed=seed,
+        seed=at_least(plain["seed"], 0, "seed"),
         indexer_seed=at_least(plain["indexer_seed"], 0, "indexer_seed"),
         index_every=regular(sharing(plain.get("index_every", 1), "index_every"), model),  # 1: runs of before it
-        dtype=compute_dtype(plain["dtype"], trainer["accelerator"]),
+        dtype=compute_dtype(plain["dtype"], trainer.accelerator),
         ops=text(plain["ops"], "ops"),
         compile=flag(plain.get("compile", False), "compile"),  # runs of before it had none
         in_training=flag(plain["precision"].get("in_training", False), "precision.in_training"),
@@ -263,6 +247,26 @@ def _spec_from(plain: dict[str, Any]) -> Spec:
         | {"model": model.option, "data": data.option},
         content=plain,
     )
+
+
+def stages(plain: dict[str, Any], given: bool) -> Recipe:
+    """The recipe as the model and the judge leave it.
+
+    Args:
+        given: the base is a pretrained model, as it is.
+
+    Raises:
+        ValueError: the recipe is impossible, or leaves nothing to judge.
+    """
+    recipe = recipe_of(nested(plain, "recipe"), plain["steps"])
+    if given:
+        recipe = replace(recipe, dense_steps=0, dense_until=None)
+    elif recipe.warmup_steps and not recipe.dense_steps:
+        raise ValueError(
+            f"recipe.warmup.steps = {recipe.warmup_steps}: a warm-up needs a model that is trained already: give "
+            "recipe.dense.steps from 1, model=pretrained model.path=..., or no warm-up (recipe=scratch)."
+        )
+    return untouched(recipe, given) if one_of(plain["judge"], ("val", "swap"), "judge") == "swap" else recipe
 
 
 def regular(every: int | tuple[int, ...], model: Part) -> int | tuple[int, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import save_on_cpu
 from torch.utils.checkpoint import checkpoint
 
+from dsa.checks import flag, null_or_positive
 from dsa.data.batch import IGNORE
 
 
@@ -31,6 +33,19 @@ class Memory:
     def saving(self) -> AbstractContextManager[object]:
         """Around a forward pass: what is saved within for the backward pass lies where it is to lie."""
         return save_on_cpu(pin_memory=torch.cuda.is_available()) if self.offload else nullcontext()
+
+
+def memory_of(node: dict[str, Any]) -> Memory:
+    """How a configuration asks training to save memory.
+
+    Raises:
+        ValueError: a setting is impossible.
+    """
+    return Memory(
+        checkpoint=flag(node["checkpoint"], "memory.checkpoint"),
+        offload=flag(node["offload"], "memory.offload"),
+        chunk=null_or_positive(node["chunk"], "memory.chunk", "tokens whose logits are held at a time; null is all"),
+    )
 
 
 def token_losses(
