@@ -24,36 +24,10 @@ UNLEARNED = 0.01  # nats: a dense control that ends so much above its base has f
 
 def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
     """What a reader must know before believing the numbers."""
-    out = []
-    unigram = result.unigram_loss
-    if result.val_loss is not None and unigram is not None and result.val_loss > unigram - BELOW_UNIGRAM:
-        dense = result.base_val_loss
-        told = "the loss carries no information about attention, and nothing may be ranked by it."
-        if dense is not None and dense <= unigram - BELOW_UNIGRAM:
-            told = f"this selection lost what dense attention knows, whose loss is {dense:.4f}."
-        elif spec.given:
-            told += " Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?"
-        out.append(f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: {told}")
-    base = result.base_training
-    if base.get("until") is not None and base["solved_at"] is None:
-        out.append(
-            f"the base was not solved: its accuracy after all {base['steps']} steps is {base['accuracy']:.3f}, below "
-            f"recipe.dense.until = {base['until']:g}. Give more recipe.dense.steps or an easier task."
-        )
+    out = uninformative(spec, result) + unsolved(result)
     if not spec.sparse:
         return out
-    everything = issubclass(spec.selector.cls, Dense)
-    if result.density is not None and result.density >= 1.0 and not everything:
-        out.append(
-            f"window or budget reaches seq_len = {spec.seq_len}: every query keeps every key, this attention is dense."
-        )
-    made = Made(spec)
-    out += [f"{reason}." for reason in (all_forced(made), searches_everything(made)) if reason is not None]
-    if spec.pattern.cls.learns and not spec.uses_indexer:
-        out.append(
-            f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
-            "learns in the warm-up: with the backbone untouched its default is shown."
-        )
+    out += not_selecting(spec, result)
     out += uncertified(result)
     out += off_target(spec, result, model)
     if result.dense_val_loss is None and spec.recipe.sparse_steps:
@@ -65,6 +39,57 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             "indexer.latent = false: this model projects its queries from a latent of low rank, and the index queries "
             "come from the hidden states; indexer.latent=true takes the latent, as DeepSeek-V3.2 and GLM-5 do."
         )
+    out += not_timed(spec, result, model)
+    if spec.uses_indexer and not spec.recipe.warmup_steps and not spec.recipe.sparse_steps:
+        out.append("no stage trained the indexers.")
+    return out + not_alike(result)
+
+
+def uninformative(spec: Spec, result: RunResult) -> list[str]:
+    """A warning where the loss is not below that of knowing how often each token comes."""
+    unigram, dense = result.unigram_loss, result.base_val_loss
+    if result.val_loss is None or unigram is None or not result.val_loss > unigram - BELOW_UNIGRAM:
+        return []
+    told = "the loss carries no information about attention, and nothing may be ranked by it."
+    if dense is not None and dense <= unigram - BELOW_UNIGRAM:
+        told = f"this selection lost what dense attention knows, whose loss is {dense:.4f}."
+    elif spec.given:
+        told += " Is the text read by this model's own tokenizer, as with data=text_model or stdlib_model?"
+    return [f"validation loss {result.val_loss:.4f} is not below the unigram loss {unigram:.4f}: {told}"]
+
+
+def unsolved(result: RunResult) -> list[str]:
+    """A warning where the base used up its steps below the accuracy that it was to reach."""
+    base = result.base_training
+    if base.get("until") is None or base["solved_at"] is not None:
+        return []
+    return [
+        f"the base was not solved: its accuracy after all {base['steps']} steps is {base['accuracy']:.3f}, below "
+        f"recipe.dense.until = {base['until']:g}. Give more recipe.dense.steps or an easier task."
+    ]
+
+
+def not_selecting(spec: Spec, result: RunResult) -> list[str]:
+    """Warnings where no key is left out, or none is chosen by what the warm-up taught."""
+    out = []
+    if result.density is not None and result.density >= 1.0 and not issubclass(spec.selector.cls, Dense):
+        out.append(
+            f"window or budget reaches seq_len = {spec.seq_len}: every query keeps every key, this attention is dense."
+        )
+    made = Made(spec)
+    out += [f"{reason}." for reason in (all_forced(made), searches_everything(made)) if reason is not None]
+    if spec.pattern.cls.learns and not spec.uses_indexer:
+        out.append(
+            f"selector {spec.selector.option} ranks keys without an indexer, beside which {spec.pattern.option} "
+            "learns in the warm-up: with the backbone untouched its default is shown."
+        )
+    return out
+
+
+def not_timed(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
+    """Warnings where times say less than they seem to: a format is simulated, keys are masked, a sequence stood for
+    all."""
+    out = []
     if spec.uses_indexer and simulated(spec, model):
         out.append(
             f"precision {spec.precision.option}: its rounding is simulated in float32 arithmetic; "
@@ -79,13 +104,16 @@ def warnings_of(spec: Spec, result: RunResult, model: Backbone) -> list[str]:
             "times are of one sequence and of the indexer that it picked; flops are the mean over the sequences on "
             "which the selection was measured."
         )
-    if spec.uses_indexer and not spec.recipe.warmup_steps and not spec.recipe.sparse_steps:
-        out.append("no stage trained the indexers.")
-    of = result.provenance["threads_of"]
-    if of.get("joint") is not None and of["joint"] != of.get("control", of["joint"]):
+    return out
+
+
+def not_alike(result: RunResult) -> list[str]:
+    """Warnings where the run and its control did not compute alike: other threads, or a processor that others used."""
+    out, threads = [], result.provenance["threads_of"]
+    if threads.get("joint") is not None and threads["joint"] != threads.get("control", threads["joint"]):
         out.append(
-            f"this run was trained with {counted(of['joint'])} and its dense control with {counted(of['control'])}: "
-            "part of their difference may be rounding."
+            f"this run was trained with {counted(threads['joint'])} and its dense control with "
+            f"{counted(threads['control'])}: part of their difference may be rounding."
         )
     if result.time.get("contended"):
         out.append(
