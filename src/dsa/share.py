@@ -22,7 +22,7 @@ def share(of: Any, at_least: int = 1, *, _root_: Any) -> int:
     Raises:
         ValueError: it is no number, or not above 0; or seq_len is no length.
     """
-    portion = above_zero(of, f"${{share:{of}}}", "a share of seq_len", "1/16 or 0.0625")
+    portion = portion_of(of, f"${{share:{of}}}", "a share of seq_len", "1/16 or 0.0625")
     return max(int(at_least), round(portion * length_of(_root_)))
 
 
@@ -36,7 +36,7 @@ def pairs(of: Any, *, _root_: Any) -> int:
         ValueError: it is no number, or not above 0; the data ask for no pairs; or it is less than one key.
     """
     written = f"${{pairs:{of}}}"
-    portion = above_zero(of, written, "keys for a pair", "1/2 or 2")
+    portion = portion_of(of, written, "keys for a pair", "1/2 or 2")
     count = pairs_of(_root_)
     if count is None:
         raise ValueError(
@@ -52,7 +52,7 @@ OmegaConf.register_new_resolver("share", share, replace=True)
 OmegaConf.register_new_resolver("pairs", pairs, replace=True)
 
 
-def above_zero(of: Any, written: str, what: str, examples: str) -> Fraction:
+def portion_of(of: Any, written: str, what: str, examples: str) -> Fraction:
     """The number that a share or a ratio is given as."""
     portion = fraction(of)
     if portion is None:

@@ -11,7 +11,7 @@ from dsa import build_model, compose, ops, train
 from dsa.analysis.__main__ import main
 from dsa.backbones import Observation, Pass
 from dsa.inspection.ties import Later
-from dsa.judging.ties import Tied, share, tied
+from dsa.judging.ties import Tied, tied, tied_share
 from dsa.ops import IndexFeatures, Zone
 
 EVERYTHING = (Zone(first=None, last=0),)
@@ -32,7 +32,7 @@ def test_a_tie_is_a_kept_key_that_scores_as_one_left_out(scores, expected):
     limit = torch.arange(1, 7).clamp(max=k)[None, None]
     seen = observed(index, length=6, k=k)._replace(scorer=index, selection=ops.select(index, EVERYTHING, limit))
     assert tied(seen) == (4, expected)
-    assert share([tied(seen)]) == expected / 4
+    assert tied_share([tied(seen)]) == expected / 4
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def share(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}".replace("%", " %")
 
 
@@ -42,7 +42,7 @@ def described(found: dict[str, Any]) -> str:
 def layers(found: dict[str, Any]) -> str:
     """Mass and recall."""
     rows = (
-        [str(layer["layer"]), *(share(layer[name]) for name in ("mass", "oracle_mass", "contested_mass", "recall"))]
+        [str(layer["layer"]), *(percent(layer[name]) for name in ("mass", "oracle_mass", "contested_mass", "recall"))]
         for layer in found["layers"]
     )
     first = found["layers"][0]
@@ -50,7 +50,7 @@ def layers(found: dict[str, Any]) -> str:
         "## Mass and recall\n\n"
         "Mass: share of the dense attention probability on the selected keys, over all queries; beside it that of the "
         "keys of highest attention, as many per query (best). Contested queries could not keep every earlier key: "
-        f"{share(first['contested'])} of the queries of layer {first['layer']}. Recall: share of the best keys that "
+        f"{percent(first['contested'])} of the queries of layer {first['layer']}. Recall: share of the best keys that "
         "were selected, over contested queries.\n\n"
         + table(["layer", "mass", "best mass", "mass, contested queries", "recall"], rows)
     )
@@ -65,7 +65,7 @@ def broken_down(found: dict[str, Any], what: str, heading: str, column: str) -> 
     ]
     for layer in found["layers"]:
         names = ("attention", "captured", "missed", "recall", "kept")
-        rows = ([str(row["name"]), *(share(row[name]) for name in names)] for row in layer[what])
+        rows = ([str(row["name"]), *(percent(row[name]) for name in names)] for row in layer[what])
         heads = [column, "attention", "captured", "missed", "recall", "selected"]
         parts.append(f"Layer {layer['layer']}:\n\n{table(heads, rows)}")
     return "\n\n".join(parts)
@@ -80,7 +80,7 @@ def answered(found: dict[str, Any]) -> list[str]:
         [
             str(layer["layer"]),
             f"{layer['answer']['queries']:.0f}",
-            *(share(layer["answer"][name]) for name in ("attention", "kept", "best")),
+            *(percent(layer["answer"][name]) for name in ("attention", "kept", "best")),
         ]
         for layer in known
     )
@@ -105,7 +105,7 @@ def decided(found: dict[str, Any]) -> list[str]:
                 for number, group in enumerate(decision["groups"], 1):
                     place = [str(layer["layer"]), f"{number}/{len(decision['groups'])}"]
                     for label, shares in ({"every": group["every"]} | group["labels"]).items():
-                        rows.append([*place, label, *(share(shares[name]) for name in names)])
+                        rows.append([*place, label, *(percent(shares[name]) for name in names)])
         if rows:
             told = table(["layer", "heads", "of", *names], rows)
             parts.append(f"## {heading}\n\nShare of the {of}.\n\n![{heading}](chosen_{what}.png)\n\n{told}")
@@ -117,7 +117,8 @@ def overlapping(found: dict[str, Any]) -> str:
     measured = found["overlap"]
     count = len(found["layers"])
     pairs = ((a, b) for a in range(count) for b in range(a + 1, count))
-    rows = ([f"{a}, {b}", *(share(measured[name][a][b]) for name in ("selected", "best", "chance"))] for a, b in pairs)
+    kinds = ("selected", "best", "chance")
+    rows = ([f"{a}, {b}", *(percent(measured[name][a][b]) for name in kinds)] for a, b in pairs)
     return (
         "## Overlap between layers\n\n"
         "Overlap coefficient |A ∩ B| / min(|A|, |B|) of the keys of two layers, averaged over queries contested in "

@@ -15,7 +15,7 @@ from dsa.inspection.losses import mean_loss
 from dsa.inspection.measure import spread
 from dsa.inspection.reranked import reranked
 from dsa.judging.probe import observed
-from dsa.judging.ties import Tied, share, tied
+from dsa.judging.ties import Tied, tied, tied_share
 from dsa.ops import OfAnother
 from dsa.training.load import finished, load_run, load_spec
 
@@ -81,8 +81,8 @@ def measure_ties(model: Backbone, data: DataModule, name: str) -> dict[str, Any]
     with reranked(routers, Later):
         later = mean_loss(model, batches)
     return {
-        "layers": {number: share(each) for number, each in layers.items()},
-        "tied": share([one for each in layers.values() for one in each]),
+        "layers": {number: tied_share(each) for number, each in layers.items()},
+        "tied": tied_share([one for each in layers.values() for one in each]),
         "loss_earlier": earlier,
         "loss_later": later,
         "difference": later - earlier,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dsa.backbones import Backbone, Cache, Observation, Pass, Router
-from dsa.judging.ties import share, tied
+from dsa.judging.ties import tied, tied_share
 from dsa.ops import Recency, Scorer, TrueAttention, Zone, Zones
 from dsa.ops.reference import to_mask
 from dsa.ops.rotary import CannotGoOn
@@ -68,7 +68,7 @@ def certify(model: Backbone, tokens: Int[Tensor, "row time"], most: int) -> dict
         causality = largest(sparse[:, :early] - model.run(other, Pass()).logits[:, :early])
         decode, reselected = decoded(model, text, sparse, seen)
     model.train(training)
-    reach, ties = largest(sparse - dense), share([here for layer in seen if (here := tied(layer)) is not None])
+    reach, ties = largest(sparse - dense), tied_share([here for layer in seen if (here := tied(layer)) is not None])
     acted = acted_on(seen)
     return Certificate(text.shape[1], acted, identity, causality, reach, decode, reselected, ties)._asdict()
 

@@ -48,7 +48,7 @@ def decided(scores: Float[Tensor, "1 1 time unit"], kept: Tensor, inside: Tensor
     return Tied(int(contested.sum()), int((contested & (best == last)).sum()))
 
 
-def share(each: Sequence[Tied]) -> float | None:
+def tied_share(each: Sequence[Tied]) -> float | None:
     """Tied queries of those that left a key out."""
     contested = sum(one.contested for one in each)
     return sum(one.tied for one in each) / contested if contested else None

@@ -83,11 +83,11 @@ def headroom(prepared: Prepared, label: str, seq_len: int, scale: Scale) -> Head
         seeds=len(values),
         headroom=float(gap.mean()),
         headroom_interval=bootstrap_interval(gap),
-        recovered=float(share(near, mine, full)),
-        recovered_interval=bootstrap_interval(near, mine, full, of=share),
+        recovered=float(share_recovered(near, mine, full)),
+        recovered_interval=bootstrap_interval(near, mine, full, of=share_recovered),
     )
 
 
-def share(near: Array, mine: Array, full: Array, axis: int = -1) -> Array:
+def share_recovered(near: Array, mine: Array, full: Array, axis: int = -1) -> Array:
     """Mean gain over the opponent as a share of dense attention's: a ratio of means, steadier than a mean of ratios."""
     return np.mean(near - mine, axis=axis) / np.mean(near - full, axis=axis)
