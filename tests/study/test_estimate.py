@@ -4,8 +4,11 @@ import re
 import time
 
 import pytest
+import torch
 
-from dsa.study.estimate import Scales, done_since, scales
+from dsa.spec import compose
+from dsa.study import estimate
+from dsa.study.estimate import Scales, done_since, scales, untimed
 from dsa.study.messages import show_plan, show_time
 from study.studies import drive, plans_of
 
@@ -32,6 +35,25 @@ def test_a_kind_of_job_is_scaled_by_those_of_its_kind_that_ended():
     timed = Scales({"base": [0.2, 0.3, 0.4], "cohort": [2.0, 2.0]})
     assert (timed.of("base"), timed.of("cohort"), timed.of("joint")) == (0.3, 2.0, 0.4)
     assert Scales({}).of("base") == 1.0
+
+
+@pytest.mark.parametrize(("dtype", "product"), [("fp32", "float32"), ("bf16", "bfloat16")])
+def test_where_nothing_has_ended_jobs_are_scaled_by_how_fast_the_machine_multiplies_in_their_format(
+    dtype, product, monkeypatch
+):
+    measured = {"float32": 1e11, "bfloat16": 4e11}
+    monkeypatch.setattr(estimate, "product_rate", lambda of, device: measured[str(of).removeprefix("torch.")])
+    spec = compose(["trainer.accelerator=cpu", f"dtype={dtype}"])
+    assert untimed(spec) == pytest.approx(estimate.RATE / (estimate.REACHED * measured[product]))
+
+
+def test_the_speed_of_a_product_is_that_of_this_machine():
+    ours = estimate.product_rate(torch.float32, "cpu")
+    one = torch.ones(512, 512)
+    begin = time.perf_counter()
+    for _ in range(20):
+        one = one @ one / 512
+    assert 0.05 < ours * (time.perf_counter() - begin) / (20 * 2 * 512**3) < 50
 
 
 def test_the_plan_tells_artifacts_jobs_hours_and_disk(outputs, capsys):

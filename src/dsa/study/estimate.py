@@ -1,10 +1,14 @@
 """How long jobs will take and how much they will keep: counted operations, scaled by the jobs that were timed."""
 
+import functools
 import statistics
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from dsa.spec import Spec
 from dsa.study.workers.claim import ENDED, read
@@ -14,7 +18,9 @@ from dsa.training.fits import eval_rows, size_of
 if TYPE_CHECKING:
     from dsa.study.jobs import Job
 
-RATE = 4e10  # operations per second where nothing was timed yet: two CPU cores
+RATE = 4e10  # operations per second that predictions are told in; what is measured scales them
+SIDE = 1024  # of the matrices whose product says how fast this machine is
+REACHED = 0.5  # of that product's operations per second: what whole steps reach
 OVERHEAD = 0.012  # seconds per layer and step that small matrices cost beside their operations
 START = 2.0  # seconds until a stage's first step
 JUDGE = 1.0  # seconds of a judgement beside its forward passes: the selection probed, a step measured
@@ -22,7 +28,7 @@ RESULT = 40e3  # bytes of a run folder: configuration, result, metrics
 
 
 def predicted(job: "Job") -> float:
-    """Seconds of a job on two CPU cores, about."""
+    """Seconds of a job at `RATE`, about."""
     joint = START + job.first.spec.recipe.sparse_steps * step(job.first.spec) if job.kind == "joint" else 0.0
     return making(job) + joint + sum(judging(run.spec) for run in job.runs)
 
@@ -50,6 +56,23 @@ def judging(spec: Spec) -> float:
     node = spec.data.node
     rows = node["eval_batches"] * eval_rows(spec)
     return JUDGE + 2 * step(spec) / 3 * rows / node["batch_size"]
+
+
+def untimed(spec: Spec) -> float:
+    """Measured over predicted time where no job has ended yet: by how fast this machine multiplies matrices."""
+    device = "cuda" if spec.trainer.on_gpu else "cpu"
+    return RATE / (REACHED * product_rate(torch.bfloat16 if spec.dtype == "bf16" else torch.float32, device))
+
+
+@functools.cache
+def product_rate(dtype: torch.dtype, device: str) -> float:
+    """Operations per second of a product of two matrices, the fastest of a few."""
+    one, took = torch.ones(SIDE, SIDE, dtype=dtype, device=device), []
+    for _ in range(4):
+        begin = time.perf_counter()
+        float((one @ one)[0, 0])  # read: a GPU has finished
+        took.append(time.perf_counter() - begin)
+    return 2 * SIDE**3 / min(took)
 
 
 def kept(job: "Job") -> float:

@@ -15,7 +15,7 @@ from rich.table import Table
 from dsa.graph import Need
 from dsa.judging.threads import counted, crowding
 from dsa.study.composer import root
-from dsa.study.estimate import done_since, kept, scales
+from dsa.study.estimate import done_since, kept, scales, untimed
 from dsa.study.jobs import IN_ORDER, ToDo
 from dsa.study.outcome import Outcome
 from dsa.study.outlook import outlook, plural
@@ -136,11 +136,11 @@ def show_cost(out: Console, todo: ToDo, left: list[PlannedRun], workers: int) ->
     jobs = [job for kind in IN_ORDER for job in todo.jobs_of(kind, left)]
     counts = Counter(job.kind for job in jobs)
     timed = scales(todo.shelf.store.root)
-    cost = sum(job.predicted * timed.of(job.kind) for job in jobs) / workers
+    scaled = [job.predicted * (timed.of(job.kind) if timed.known else untimed(job.first.spec)) for job in jobs]
     basis = "by the jobs already timed" if timed.known else "by counted operations"
     what = ", ".join(f"{counts[kind]} {kind}" for kind in IN_ORDER if counts[kind]) or "none"
     disk = sum(map(kept, jobs)) / 1e6
-    out.print(f"jobs to do: {what}; about {duration(cost)} ({basis}), {disk:,.0f} MB kept")
+    out.print(f"jobs to do: {what}; about {duration(sum(scaled) / workers)} ({basis}), {disk:,.0f} MB kept")
 
 
 def left_out(plan: StudyPlan, key: str, labels: list[str]) -> str:
