@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 import weakref
 from dataclasses import replace
@@ -45,8 +46,12 @@ def test_conditions_are_timed_in_turns_without_training_and_again_only_if_asked(
     monkeypatch.setattr(timing.Timed, "step", lambda self: turns.append(self.sparse) or step(self))
     before = {file: file.stat().st_mtime_ns for file in study.parent.glob("*/*/*") if file.is_file()}
 
+    capsys.readouterr()
     time_study(study)
     assert turns == [True, False] * timing.ROUNDS, "h1d8 and dense alternate, dense really dense"
+    told = capsys.readouterr().out
+    assert f"timing 2 conditions at L 64, dense attention and controls among them, in {timing.ROUNDS} turns" in told
+    assert f"python -m dsa.analysis {study}" in told and re.search(r"the first took .+: about .+ left", told)
     (length,) = (found := json.loads((study / TIMING).read_text()))
     assert length == "64"
     assert not found[length]["contended"]

@@ -28,7 +28,10 @@ from dsa.judging.cost import routers_of
 from dsa.judging.evaluation import make_trainer
 from dsa.judging.provenance import provenance
 from dsa.judging.speed import Contention, inference, milliseconds
+from dsa.study.messages import console
+from dsa.study.outlook import plural
 from dsa.study.plan import SELECTION
+from dsa.study.progress import duration
 from dsa.study.states import planned, sound
 from dsa.study.workers.claim import read
 from dsa.training.fits import memory_free
@@ -62,6 +65,11 @@ def time_study(folder: Path, again: bool = False, admitted: Sequence[str] = ()) 
         before = known.get(str(length), {})
         good = before.get("schema") == SCHEMA and before["runs"] == ids and not before["contended"]
         if again or not good:
+            console().print(
+                f"timing {plural(len(ready), 'condition')} at L {length}, dense attention and controls among them, in "
+                f"{ROUNDS} turns; without times: python -m dsa.analysis {folder}",
+                markup=False,
+            )
             out[str(length)] = {"schema": SCHEMA, "runs": ids} | in_turns(ready, admitted)
             write_json(folder / TIMING, out)
 
@@ -80,7 +88,11 @@ def finished_runs(folder: Path, plan: dict[str, Any], seq_len: int) -> dict[str,
 
 def in_turns(folders: dict[str, Path], admitted: Sequence[str]) -> dict[str, Any]:
     """Times by label, how many turns each had, where, and whether other processes were busy meanwhile."""
-    rounds = [in_fresh_process(one_round, folders, admitted, torch.get_num_threads()) for _ in range(ROUNDS)]
+    begin = time.perf_counter()
+    rounds = [in_fresh_process(one_round, folders, admitted, torch.get_num_threads())]
+    took = time.perf_counter() - begin
+    console().print(f"the first took {duration(took)}: about {duration((ROUNDS - 1) * took)} left")
+    rounds += [in_fresh_process(one_round, folders, admitted, torch.get_num_threads()) for _ in range(ROUNDS - 1)]
     turns = {label: [taken[label] for taken, _ in rounds] for label in folders}
     medians = {
         label: {name: statistics.median(turn[name] for turn in taken) for name in taken[0]}
